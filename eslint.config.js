@@ -1,0 +1,41 @@
+import neostandard from 'neostandard'
+
+/** The rooms of lib/ and what each may import from its neighbours; everything else that leaves the room is refused. */
+const rooms = {
+  protocol: [],
+  brokers: ['protocol/', 'errors.ts'],
+  server: ['protocol/', 'brokers/broker.ts', 'errors.ts'],
+  'mikro-orm': ['protocol/', 'errors.ts']
+}
+
+const boundary = (pattern, message) => ({
+  'no-restricted-imports': ['error', { patterns: [{ regex: pattern, message }] }]
+})
+
+export default [
+  ...neostandard({ ts: true, ignores: ['dist/', 'coverage/', 'node_modules/'] }),
+  {
+    rules: {
+      '@typescript-eslint/no-explicit-any': 'error',
+      '@typescript-eslint/no-non-null-assertion': 'error',
+      '@typescript-eslint/ban-ts-comment': ['error', { 'ts-expect-error': 'allow-with-description' }],
+      'no-restricted-syntax': ['error', { selector: 'ExportAllDeclaration', message: 'List what is exported by name.' }]
+    }
+  },
+  ...Object.entries(rooms).map(([room, neighbours]) => ({
+    files: [`lib/${room}/**`],
+    rules: boundary(
+      `^\\.\\./(?!(?:${neighbours.join('|') || '(?!)'}))`,
+      `lib/${room} may import ${neighbours.join(', ') || 'nobody'} only.`
+    )
+  })),
+  {
+    // groups know the broker contract and members as { send }, never a connection
+    files: ['lib/server/groups.ts'],
+    rules: boundary('^(?:\\./|\\.\\./(?!brokers/broker\\.ts|errors\\.ts|protocol/))', 'groups know the broker contract and members as { send }.')
+  },
+  {
+    files: ['lib/errors.ts', 'lib/options.ts'],
+    rules: boundary('^\\./(?!errors\\.ts|protocol/|server/|brokers/)', 'errors and options know nobody who knows them.')
+  }
+]

@@ -1,0 +1,40 @@
+/** Every error that is thrown to developers. docs/errors.md lists them; a test holds the two against each other. */
+import createError from '@fastify/error'
+
+/** The table of errors by code. Those with a status below 500 show their message to the client when a handler lets them pass. */
+export const errors = {
+  RP_ERR_ALREADY_REGISTERED: createError('RP_ERR_ALREADY_REGISTERED', "fastify-rohrpost is already registered here, path '%s' was not added"),
+  RP_ERR_INVALID_OPTION: createError('RP_ERR_INVALID_OPTION', "Invalid option '%s': expected %s, got %s"),
+  RP_ERR_UNKNOWN_OPTION: createError('RP_ERR_UNKNOWN_OPTION', "Unknown option '%s', the options are: %s"),
+
+  RP_ERR_INVALID_HANDLER: createError('RP_ERR_INVALID_HANDLER', 'Invalid handler: expected %s, got %s'),
+  RP_ERR_DUPLICATE_HANDLER: createError('RP_ERR_DUPLICATE_HANDLER', "A handler for message type '%s' is already registered"),
+  RP_ERR_INVALID_SCHEMA: createError('RP_ERR_INVALID_SCHEMA', "Invalid schema '%s' of '%s': %s"),
+  RP_ERR_INVALID_REPLY: createError('RP_ERR_INVALID_REPLY', "The reply of '%s' fails its schema: %s"),
+  RP_ERR_NEXT_CALLED_TWICE: createError('RP_ERR_NEXT_CALLED_TWICE', "next() was called twice for a message of type '%s'"),
+
+  RP_ERR_INVALID_GROUP_TYPE: createError('RP_ERR_INVALID_GROUP_TYPE', "Invalid group type '%s': expected a letter, then letters, digits, '_' or '.' (no dash)"),
+  RP_ERR_DUPLICATE_GROUP_TYPE: createError('RP_ERR_DUPLICATE_GROUP_TYPE', "Group type '%s' is already declared"),
+  RP_ERR_INVALID_GROUP: createError('RP_ERR_INVALID_GROUP', 'Invalid group name %s: expected 1 to 200 characters of printable ASCII without spaces', 400),
+  RP_ERR_TOO_MANY_GROUPS: createError('RP_ERR_TOO_MANY_GROUPS', "Can't join '%s': the connection is in %d groups, as many as it may be", 400),
+  RP_ERR_UNAVAILABLE: createError('RP_ERR_UNAVAILABLE', "Can't join '%s' now", 503),
+
+  RP_ERR_EMPTY_MESSAGE: createError('RP_ERR_EMPTY_MESSAGE', "Can't send an empty message: it needs an id, a type, an error or data"),
+  RP_ERR_INVALID_MESSAGE: createError('RP_ERR_INVALID_MESSAGE', "Can't send a message with this %s: expected %s, got %s"),
+  RP_ERR_NOT_ENCODABLE: createError('RP_ERR_NOT_ENCODABLE', "Can't send %s: it has no JSON form (%s)"),
+  RP_ERR_INVALID_CLOSE: createError('RP_ERR_INVALID_CLOSE', "Can't close with this %s: expected %s, got %s"),
+
+  RP_ERR_BROKER_IN_USE: createError('RP_ERR_BROKER_IN_USE', 'This %s broker is already in use: give each app a broker of its own')
+} as const
+
+/** A short, safe picture of any value for an error message: JSON where it has some, cut at 80 characters. */
+export function show (value: unknown): string {
+  let text: string | undefined
+  try {
+    text = typeof value === 'bigint' ? `${value}n` : JSON.stringify(value)
+  } catch {
+    // a cycle or a throwing toJSON: what String() says is enough here
+  }
+  text ??= typeof value === 'function' ? `function ${value.name || '(anonymous)'}` : Object.prototype.toString.call(value)
+  return text.length > 80 ? `${text.slice(0, 79)}…` : text
+}

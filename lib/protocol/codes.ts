@@ -1,0 +1,45 @@
+/** Machine-readable codes of errors and of closes. A module without imports: clients use it as it is. */
+
+/** The `code` beside `error` in an error message. See PROTOCOL.md, "Error". */
+export const ErrorCode = {
+  /** An empty text frame, or a binary frame. */
+  EMPTY_MESSAGE: 'empty_message',
+  /** The text is not JSON. */
+  INVALID_JSON: 'invalid_json',
+  /** JSON, but not an object; or `type` or `id` is missing or of the wrong kind. */
+  INVALID_ENVELOPE: 'invalid_envelope',
+  /** No handler is registered for `type`. */
+  UNKNOWN_TYPE: 'unknown_type',
+  /** `data` fails the schema of the handler. */
+  INVALID_DATA: 'invalid_data',
+  /** The subscription was not allowed, or its group was never declared. */
+  ACCESS_DENIED: 'access_denied',
+  /** The group's name breaks the rule for names. */
+  INVALID_GROUP: 'invalid_group',
+  /** The connection is in as many groups as it may be. */
+  TOO_MANY_GROUPS: 'too_many_groups',
+  /** The handler did not settle before its deadline. */
+  TIMEOUT: 'timeout',
+  /** The server can't do it now: it stops, or its broker is away. Comes with `retry: true`. */
+  UNAVAILABLE: 'unavailable',
+  /** A failure of the server; what happened is in its log. */
+  INTERNAL: 'internal'
+} as const
+
+/** One of the codes of {@link ErrorCode}. Handlers may send codes of their own. */
+export type ErrorCode = typeof ErrorCode[keyof typeof ErrorCode]
+
+/** Codes with which the server closes a connection. Those from 4000 mirror HTTP, as 4403 does. See PROTOCOL.md, "Close codes". */
+export const CloseCode = {
+  /** The connection did what it was for (RFC 6455, section 7.4.1). */
+  NORMAL: 1000,
+  /** A message is larger than the server takes (RFC 6455, section 7.4.1). */
+  TOO_LARGE: 1009,
+  /** The server restarts: connect again, after a random wait (registered with IANA for RFC 6455). */
+  SERVICE_RESTART: 1012,
+  /** `onConnect` refused the connection. */
+  FORBIDDEN: 4403
+} as const
+
+/** One of the codes of {@link CloseCode}. Applications may close with codes of their own. */
+export type CloseCode = typeof CloseCode[keyof typeof CloseCode]

@@ -1,0 +1,84 @@
+/** From the text of a frame to an envelope, or to the reason why it is none. */
+import { ErrorCode } from './codes.ts'
+
+/** What a message's `id` may be. Integers are safe ones; `null` stands for "no id". */
+export type MessageId = string | number | boolean | null
+
+/** A request as it was parsed: `id`, `type`, `data`, and whatever else the client put at the top level. */
+export interface Envelope {
+  id: MessageId
+  type: string
+  data?: unknown
+  [field: string]: unknown
+}
+
+/** Why a frame is no envelope, ready to be sent: `error`, `code`, and the `id` where it could be read. */
+export class Malformed {
+  readonly id: MessageId | undefined
+  readonly error: string
+  readonly code: ErrorCode
+
+  constructor (code: ErrorCode, error: string, id?: unknown) {
+    this.id = isMessageId(id) ? id : undefined
+    this.error = error
+    this.code = code
+  }
+}
+
+/** Reads one text frame. The rules and their order are those of PROTOCOL.md, "Request". Never throws. */
+export function decode (text: string): Envelope | Malformed {
+  if (text === '') return new Malformed(ErrorCode.EMPTY_MESSAGE, 'Received empty message.')
+
+  let message: unknown
+  try {
+    message = JSON.parse(text)
+  } catch (error) {
+    return new Malformed(ErrorCode.INVALID_JSON, `Could not decode JSON message. Error: ${(error as Error).message}`)
+  }
+
+  if (typeof message !== 'object' || message === null || Array.isArray(message)) {
+    return new Malformed(ErrorCode.INVALID_ENVELOPE, 'Expected a JSON object as message.')
+  }
+
+  const { id, type } = message as Partial<Envelope>
+  if (!Object.hasOwn(message, 'type')) {
+    return new Malformed(ErrorCode.INVALID_ENVELOPE, "Missing required field 'type'.", ownId(message))
+  }
+  if (!Object.hasOwn(message, 'id')) {
+    return new Malformed(ErrorCode.INVALID_ENVELOPE, "Missing required field 'id'.")
+  }
+  if (typeof type !== 'string') {
+    return new Malformed(ErrorCode.INVALID_ENVELOPE, `Expected a string as 'type', got ${kindOf(type)}.`, id)
+  }
+  if (!isMessageId(id)) {
+    return new Malformed(
+      ErrorCode.INVALID_ENVELOPE,
+      `Expected a string, a finite number (integers up to 2^53 - 1), a boolean or null as 'id', got ${kindOf(id)}.`
+    )
+  }
+  return message as Envelope
+}
+
+/** Whether a value can be echoed as `id` unchanged: integers from 2^53 on lose digits when parsed, so they can't. */
+export function isMessageId (value: unknown): value is MessageId {
+  switch (typeof value) {
+    case 'string':
+    case 'boolean':
+      return true
+    case 'number':
+      return Number.isInteger(value) ? Number.isSafeInteger(value) : Number.isFinite(value)
+    default:
+      return value === null
+  }
+}
+
+function ownId (message: object): unknown {
+  return Object.hasOwn(message, 'id') ? (message as Partial<Envelope>).id : undefined
+}
+
+function kindOf (value: unknown): string {
+  if (value === null) return 'null'
+  if (Array.isArray(value)) return 'an array'
+  if (typeof value === 'object') return 'an object'
+  return typeof value === 'number' ? `the number ${value}` : `a ${typeof value}`
+}

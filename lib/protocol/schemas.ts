@@ -1,0 +1,59 @@
+/** TypeBox schemas of everything that travels. PROTOCOL.md has the same in words; a test holds its examples against these. */
+import { Type, type Static } from '@sinclair/typebox'
+
+const Id = Type.Union([Type.String(), Type.Number(), Type.Boolean(), Type.Null()], {
+  description: 'Chosen by the client and echoed by the server; null stands for "no id".'
+})
+
+/** Client to server: ask the handler of `type` to do something. Further fields reach the handler as they are. */
+export const RequestSchema = Type.Object({
+  id: Id,
+  type: Type.String(),
+  data: Type.Optional(Type.Unknown())
+}, { additionalProperties: true, $id: 'rohrpost.request' })
+
+/** Server to client: the request with this `id` succeeded. Without `data` it is a bare acknowledgement. */
+export const ReplySchema = Type.Object({
+  id: Type.Optional(Id),
+  type: Type.String(),
+  error: Type.Optional(Type.Never()),
+  data: Type.Optional(Type.Unknown())
+}, { additionalProperties: true, $id: 'rohrpost.reply' })
+
+/** Server to client: the request with this `id` failed, or could not be read (then without `type`, perhaps without `id`). */
+export const ErrorSchema = Type.Object({
+  id: Type.Optional(Id),
+  type: Type.Optional(Type.String()),
+  error: Type.String({ description: 'For people to read.' }),
+  data: Type.Optional(Type.Unknown()),
+  code: Type.Optional(Type.String({ description: 'For programs to read, see ErrorCode.' })),
+  retry: Type.Optional(Type.Literal(true, { description: 'Trying again can help.' }))
+}, { additionalProperties: true, $id: 'rohrpost.error' })
+
+/** Server to client, unasked: an object that a group watches was created, updated or deleted. */
+export const SubscriptionUpdateSchema = Type.Object({
+  id: Type.Number({ description: 'Chosen by the server, answers nothing.' }),
+  type: Type.Literal('subscription-update'),
+  data: Type.Object({
+    group: Type.String(),
+    type: Type.Union([Type.Literal('create'), Type.Literal('update'), Type.Literal('delete')]),
+    object: Type.Unknown({ description: 'The object as the server shows it; `updated_fields` lists what an update changed.' })
+  })
+}, { additionalProperties: true, $id: 'rohrpost.subscription-update' })
+
+/** The schemas of all envelopes by name. */
+export const envelopes = {
+  request: RequestSchema,
+  reply: ReplySchema,
+  error: ErrorSchema,
+  subscriptionUpdate: SubscriptionUpdateSchema
+} as const
+
+/** A request, client to server. */
+export type Request = Static<typeof RequestSchema>
+/** A reply, server to client. */
+export type Reply = Static<typeof ReplySchema>
+/** An error, server to client. */
+export type ErrorMessage = Static<typeof ErrorSchema>
+/** A change notification, server to client. */
+export type SubscriptionUpdate = Static<typeof SubscriptionUpdateSchema>
