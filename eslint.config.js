@@ -15,7 +15,10 @@ const boundary = (pattern, message) => ({
 export default [
   ...neostandard({ ts: true, ignores: ['dist/', 'coverage/', 'node_modules/'] }),
   {
+    files: ['**/*.ts'],
     rules: {
+      // a constant and its type may share a name; the compiler knows true redeclarations
+      '@typescript-eslint/no-redeclare': 'off',
       '@typescript-eslint/no-explicit-any': 'error',
       '@typescript-eslint/no-non-null-assertion': 'error',
       '@typescript-eslint/ban-ts-comment': ['error', { 'ts-expect-error': 'allow-with-description' }],
@@ -32,7 +35,7 @@ export default [
   {
     // groups know the broker contract and members as { send }, never a connection
     files: ['lib/server/groups.ts'],
-    rules: boundary('^(?:\\./|\\.\\./(?!brokers/broker\\.ts|errors\\.ts|protocol/))', 'groups know the broker contract and members as { send }.')
+    rules: boundary('^(?:\\./(?!thenable\\.ts)|\\.\\./(?!brokers/broker\\.ts|errors\\.ts|protocol/))', 'groups know the broker contract and members as { send }.')
   },
   {
     files: ['lib/errors.ts', 'lib/options.ts'],

@@ -11,12 +11,14 @@ export const errors = {
   RP_ERR_DUPLICATE_HANDLER: createError('RP_ERR_DUPLICATE_HANDLER', "A handler for message type '%s' is already registered"),
   RP_ERR_INVALID_SCHEMA: createError('RP_ERR_INVALID_SCHEMA', "Invalid schema '%s' of '%s': %s"),
   RP_ERR_INVALID_REPLY: createError('RP_ERR_INVALID_REPLY', "The reply of '%s' fails its schema: %s"),
+  RP_ERR_INVALID_DATA: createError('RP_ERR_INVALID_DATA', 'Invalid data: %s.', 400),
   RP_ERR_NEXT_CALLED_TWICE: createError('RP_ERR_NEXT_CALLED_TWICE', "next() was called twice for a message of type '%s'"),
 
   RP_ERR_INVALID_GROUP_TYPE: createError('RP_ERR_INVALID_GROUP_TYPE', "Invalid group type '%s': expected a letter, then letters, digits, '_' or '.' (no dash)"),
   RP_ERR_DUPLICATE_GROUP_TYPE: createError('RP_ERR_DUPLICATE_GROUP_TYPE', "Group type '%s' is already declared"),
   RP_ERR_INVALID_GROUP: createError('RP_ERR_INVALID_GROUP', 'Invalid group name %s: expected 1 to 200 characters of printable ASCII without spaces', 400),
   RP_ERR_TOO_MANY_GROUPS: createError('RP_ERR_TOO_MANY_GROUPS', "Can't join '%s': the connection is in %d groups, as many as it may be", 400),
+  RP_ERR_ACCESS_DENIED: createError('RP_ERR_ACCESS_DENIED', 'ACCESS_DENIED', 403),
   RP_ERR_UNAVAILABLE: createError('RP_ERR_UNAVAILABLE', "Can't join '%s' now", 503),
 
   RP_ERR_EMPTY_MESSAGE: createError('RP_ERR_EMPTY_MESSAGE', "Can't send an empty message: it needs an id, a type, an error or data"),

@@ -35,7 +35,7 @@ export const CloseCode = {
   NORMAL: 1000,
   /** A message is larger than the server takes (RFC 6455, section 7.4.1). */
   TOO_LARGE: 1009,
-  /** The server restarts: connect again, after a random wait (registered with IANA for RFC 6455). */
+  /** The server restarts: connect again, after a random wait (IANA's registry of close codes). */
   SERVICE_RESTART: 1012,
   /** `onConnect` refused the connection. */
   FORBIDDEN: 4403

@@ -14,12 +14,12 @@ export interface Envelope {
 
 /** Why a frame is no envelope, ready to be sent: `error`, `code`, and the `id` where it could be read. */
 export class Malformed {
-  readonly id: MessageId | undefined
+  readonly id: Exclude<MessageId, null> | undefined
   readonly error: string
   readonly code: ErrorCode
 
   constructor (code: ErrorCode, error: string, id?: unknown) {
-    this.id = isMessageId(id) ? id : undefined
+    this.id = isMessageId(id) && id !== null ? id : undefined
     this.error = error
     this.code = code
   }

@@ -1,0 +1,120 @@
+/** Every option of the plugin with its default and its check. */
+import type { WebsocketPluginOptions } from '@fastify/websocket'
+import type { onRequestHookHandler, preHandlerHookHandler, preValidationHookHandler } from 'fastify'
+import type { Broker } from './brokers/broker.ts'
+import { memoryBroker } from './brokers/memory.ts'
+import { errors, show } from './errors.ts'
+import type { ConnectionLimits } from './server/connection.ts'
+import type { AllowedOrigins } from './server/origin.ts'
+import type { ConnectionHooks } from './server/types.ts'
+
+/** Options of `app.register(rohrpost, options)`. Durations are milliseconds, sizes bytes. */
+export interface RohrpostOptions extends ConnectionHooks, Partial<ConnectionLimits> {
+  /** Path of the WebSocket route, served with and without a trailing slash. @defaultValue `'/ws/rohrpost'` */
+  path?: string
+  /** Where groups live. @defaultValue `memoryBroker()` */
+  broker?: Broker
+  /** Hooks of the upgrade request, after the origin check; a reply that they send refuses the upgrade. */
+  onRequest?: onRequestHookHandler | onRequestHookHandler[]
+  /** See `onRequest`. */
+  preValidation?: preValidationHookHandler | preValidationHookHandler[]
+  /** See `onRequest`. */
+  preHandler?: preHandlerHookHandler | preHandlerHookHandler[]
+  /** Options for `@fastify/websocket`, when the plugin registers it itself. @defaultValue `{}` */
+  websocket?: WebsocketPluginOptions
+  /**
+   * Which pages may connect, by their `Origin` header; clients that send none, which browsers always do, may. A list of origins such as
+   * `https://example.org`, a function, or `true` for any.
+   *
+   * @defaultValue the host of the request
+   */
+  allowedOrigins?: AllowedOrigins
+  /** Largest message, in bytes; past it the connection is closed with 1009. @defaultValue 1 MiB */
+  maxPayload?: number
+  /** Groups that one connection may be in. @defaultValue 1000 */
+  maxGroups?: number
+  /** Handlers that run at once for one connection; with 1, one message strictly after another. @defaultValue 16 */
+  concurrency?: number
+  /** How much may wait for a slot, or for `onConnect`, before the connection is not read any more. @defaultValue 256 messages, 1 MiB */
+  maxPending?: { messages: number, bytes: number }
+  /** Time that a handler has to answer. @defaultValue 30 000 ms */
+  handlerTimeout?: number
+  /** Time between two signs of life; a connection that is silent for two is cut off. @defaultValue 30 000 ms */
+  heartbeat?: number
+  /** Time that running handlers have to answer when the server stops. @defaultValue 5000 ms */
+  drain?: number
+}
+
+/** The options with all defaults filled in; hooks stay optional. */
+export type CheckedOptions = RohrpostOptions & Required<Omit<RohrpostOptions, 'onRequest' | 'preValidation' | 'preHandler' | 'onConnect' | 'onDisconnect' | 'allowedOrigins'>>
+
+const MIB = 1024 * 1024
+/** The longest delay that a timer of Node.js takes. */
+const MAX_DELAY = 2 ** 31 - 1
+
+interface Rule {
+  default?: unknown
+  expected: string
+  check: (value: unknown) => boolean
+}
+
+const isFunction = (value: unknown) => typeof value === 'function'
+const isCount = (value: unknown) => Number.isSafeInteger(value) && Number(value) > 0
+const isObject = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null && !Array.isArray(value)
+
+const hook: Rule = { expected: 'a function', check: isFunction }
+const hooks: Rule = { expected: 'a hook or a list of hooks', check: (value) => (Array.isArray(value) ? value : [value]).every(isFunction) }
+const count = (value: number): Rule => ({ default: value, expected: 'a whole number from 1', check: isCount })
+const duration = (value: number): Rule => ({
+  default: value,
+  expected: `a whole number of milliseconds from 1 to ${MAX_DELAY}`,
+  check: (given) => isCount(given) && Number(given) <= MAX_DELAY
+})
+
+const rules: { [Name in keyof Required<RohrpostOptions>]: Rule } = {
+  path: { default: '/ws/rohrpost', expected: "a path that starts with '/'", check: (value) => typeof value === 'string' && value.startsWith('/') },
+  broker: { expected: 'a broker such as memoryBroker()', check: (value) => isObject(value) && isFunction(value.publish) && isFunction(value.subscribe) },
+  onRequest: hooks,
+  preValidation: hooks,
+  preHandler: hooks,
+  onConnect: hook,
+  onDisconnect: hook,
+  websocket: { default: {}, expected: 'an object of options for @fastify/websocket', check: isObject },
+  allowedOrigins: {
+    expected: "true, a function, or a list of origins such as 'https://example.org'",
+    check: (value) => value === true || isFunction(value) || (Array.isArray(value) && value.every(isOrigin))
+  },
+  maxPayload: count(MIB),
+  maxGroups: count(1000),
+  concurrency: count(16),
+  maxPending: {
+    default: { messages: 256, bytes: MIB },
+    expected: 'an object { messages, bytes } of whole numbers from 1',
+    check: (value) => isObject(value) && isCount(value.messages) && isCount(value.bytes)
+  },
+  handlerTimeout: duration(30_000),
+  heartbeat: duration(30_000),
+  drain: duration(5000)
+}
+
+/** Checks the options and fills in the defaults. @throws RP_ERR_INVALID_OPTION, RP_ERR_UNKNOWN_OPTION */
+export function checkOptions (given: object): CheckedOptions {
+  for (const name of Object.keys(given)) {
+    if (!Object.hasOwn(rules, name)) throw new errors.RP_ERR_UNKNOWN_OPTION(name, Object.keys(rules).join(', '))
+  }
+
+  const options: Record<string, unknown> = {}
+  for (const [name, rule] of Object.entries(rules)) {
+    const value = (given as Record<string, unknown>)[name] ?? rule.default
+    if (value === undefined) continue
+    if (!rule.check(value)) throw new errors.RP_ERR_INVALID_OPTION(name, rule.expected, show(value))
+    options[name] = value
+  }
+  options.broker ??= memoryBroker()
+  return options as unknown as CheckedOptions
+}
+
+/** Whether a value is what browsers send as `Origin`: scheme, host and port, nothing behind. */
+function isOrigin (value: unknown): boolean {
+  return typeof value === 'string' && URL.canParse(value) && new URL(value).origin === value
+}

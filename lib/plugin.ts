@@ -1,0 +1,139 @@
+/** The composition root: builds a server from the options and hangs it into Fastify. */
+import websocket from '@fastify/websocket'
+import type { FastifyInstance, FastifyReply, FastifyRequest, FastifySchema } from 'fastify'
+import fp from 'fastify-plugin'
+import { errors } from './errors.ts'
+import { checkOptions, type RohrpostOptions } from './options.ts'
+import { envelopes } from './protocol/schemas.ts'
+import { Connections } from './server/connections.ts'
+import { encodeOrThrow } from './server/envelope.ts'
+import { Groups } from './server/groups.ts'
+import { isOriginAllowed } from './server/origin.ts'
+import { Registry } from './server/registry.ts'
+import { Subscriptions } from './server/subscriptions.ts'
+import type { RohrpostMessage, Rohrpost } from './server/types.ts'
+
+/**
+ * The Fastify plugin: adds the WebSocket route and decorates `app.rohrpost`.
+ *
+ * @throws RP_ERR_ALREADY_REGISTERED, RP_ERR_INVALID_OPTION, RP_ERR_UNKNOWN_OPTION; what `broker.open` rejects with
+ */
+export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given: RohrpostOptions) {
+  if (app.hasDecorator('rohrpost')) throw new errors.RP_ERR_ALREADY_REGISTERED(String(given.path ?? '/ws/rohrpost'))
+  const options = checkOptions(given)
+  const { broker } = options
+
+  const registry = new Registry()
+  registry.add(app, 'ping', undefined, (message: RohrpostMessage) => message.reply(message.data, { type: 'pong' }), 'ping')
+  const subscriptions = new Subscriptions(registry, app)
+  const groups = new Groups(broker, (err, group) => app.log.error({ err, group }, 'the broker failed to change a subscription'))
+  const connections = new Connections({ registry, groups, limits: options }, options)
+
+  await broker.open({
+    deliver: (group, payload) => groups.deliver(group, payload),
+    lost: (group) => app.log.warn({ group }, 'messages of a group were lost'),
+    error: (err, { stage }) => app.log.error({ err, stage }, 'the broker failed')
+  })
+
+  // before @fastify/websocket adds its own, which closes without a code
+  app.addHook('preClose', () => connections.drain())
+  app.addHook('onClose', () => broker.close())
+  if (!app.hasDecorator('websocketServer')) {
+    await app.register(websocket, {
+      ...options.websocket,
+      options: { maxPayload: options.maxPayload, ...options.websocket.options }
+    })
+  }
+
+  decorate(app, { registry, subscriptions, groups, connections, health: () => broker.health() })
+
+  const refuse = async (request: FastifyRequest, reply: FastifyReply) => {
+    if (connections.draining) return reply.code(503).send({ error: 'Service Unavailable', message: 'The server is about to restart.' })
+    if (isOriginAllowed(options.allowedOrigins, request)) return
+    request.log.warn({ origin: request.headers.origin, host: request.host }, "refused an upgrade: the page's origin is not in 'allowedOrigins'")
+    return reply.code(403).send({ error: 'Forbidden', message: 'This origin may not connect.' })
+  }
+  const path = options.path.replace(/\/+$/, '')
+  for (const url of path === '' ? ['/'] : [path, `${path}/`]) {
+    if (app.hasRoute({ method: 'GET', url })) continue
+    app.route({
+      method: 'GET',
+      url,
+      exposeHeadRoute: false,
+      schema: { hide: true } as FastifySchema,
+      onRequest: [refuse, ...[options.onRequest ?? []].flat()],
+      ...(options.preValidation && { preValidation: options.preValidation }),
+      ...(options.preHandler && { preHandler: options.preHandler }),
+      handler: (_request, reply) => reply
+        .code(426)
+        .headers({ upgrade: 'websocket', connection: 'Upgrade' })
+        .send({ error: 'Upgrade Required', message: 'This is a WebSocket endpoint.' }),
+      wsHandler: (socket, request) => connections.accept(socket, request)
+    })
+  }
+}, { fastify: '5.x', name: 'fastify-rohrpost' })
+
+/** What `app.rohrpost` speaks for. */
+interface Parts {
+  registry: Registry
+  subscriptions: Subscriptions
+  groups: Groups
+  connections: Connections
+  health: () => { ok: boolean, detail?: string }
+}
+
+/** Adds `app.rohrpost`: a face of its own for each Fastify instance, so that a handler runs with the instance it was registered on. */
+function decorate (app: FastifyInstance, parts: Parts): void {
+  const faces = new WeakMap<FastifyInstance, Rohrpost>()
+  app.decorate('rohrpost', {
+    getter (this: FastifyInstance) {
+      let face = faces.get(this)
+      if (face === undefined) faces.set(this, face = makeFace(this, parts))
+      return face
+    }
+  })
+}
+
+function makeFace (instance: FastifyInstance, { registry, subscriptions, groups, connections, health }: Parts): Rohrpost {
+  const sent = Promise.resolve()
+
+  const face: Rohrpost = {
+    handle (type: unknown, schemas: unknown, handler?: unknown) {
+      if (handler === undefined) registry.add(instance, type, undefined, schemas)
+      else registry.add(instance, type, schemas, handler)
+      return face
+    },
+    group (type, options) {
+      subscriptions.declare(instance, type, options)
+      return face
+    },
+    use (middleware) {
+      registry.use(instance, middleware)
+      return face
+    },
+    sendToGroup (group, message) {
+      let publishing: void | Promise<void>
+      try {
+        if (message === '') return sent
+        publishing = groups.publish(group, typeof message === 'string' ? message : encodeOrThrow(message))
+      } catch (error) {
+        publishing = Promise.reject(error)
+      }
+      if (publishing === undefined) return sent
+      publishing.catch((err: unknown) => instance.log.error({ err, group }, 'a message to a group was not sent'))
+      return publishing
+    },
+    get schemas () {
+      return { ...envelopes, handlers: registry.schemas() }
+    },
+    get connections () {
+      return connections.live
+    },
+    health () {
+      const broker = health()
+      return { ok: broker.ok && !connections.draining, broker, connections: connections.live.size, draining: connections.draining }
+    },
+    drain: () => connections.drain()
+  }
+  return face
+}

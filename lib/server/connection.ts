@@ -1,0 +1,255 @@
+/** One client: reads its messages, runs their handlers, knows its groups. */
+import { randomUUID } from 'node:crypto'
+import type { FastifyBaseLogger, FastifyRequest } from 'fastify'
+import type { WebSocket } from 'ws'
+import { errors, show } from '../errors.ts'
+import { CloseCode, ErrorCode } from '../protocol/codes.ts'
+import { decode, Malformed, type Envelope } from '../protocol/decode.ts'
+import { encodeOrThrow, toText } from './envelope.ts'
+import { checkName, type Groups } from './groups.ts'
+import { Outbox } from './outbox.ts'
+import type { Registration, Registry } from './registry.ts'
+import { Request, type Origin } from './request.ts'
+import type { OutgoingMessage, RohrpostConnection } from './types.ts'
+
+/** What all connections of a server share. */
+export interface ConnectionContext {
+  readonly registry: Registry
+  readonly groups: Groups
+  readonly limits: ConnectionLimits
+}
+
+/** Limits of one connection; the options of the same names. */
+export interface ConnectionLimits {
+  /** Bytes. */
+  maxPayload: number
+  maxGroups: number
+  concurrency: number
+  maxPending: { messages: number, bytes: number }
+  /** Milliseconds. */
+  handlerTimeout: number
+}
+
+/** A request that waits for a slot. */
+interface Waiting {
+  request: Request
+  bytes: number
+}
+
+/** See {@link RohrpostConnection}; the rest is for the server. */
+export class Connection implements RohrpostConnection, Origin {
+  readonly id = randomUUID()
+  readonly request: FastifyRequest
+  readonly #context: ConnectionContext
+  readonly #socket: WebSocket
+  readonly #outbox: Outbox
+  readonly #groups = new Set<string>()
+
+  #closed = false
+  #drained: PromiseWithResolvers<void> | undefined
+  /** Heartbeats since the client's last sign of life. */
+  #silence = 0
+  /** What came while `onConnect` still ran; `undefined` afterwards. */
+  #early: { raw: Buffer, isBinary: boolean }[] | undefined = []
+  /** Whose handlers run now. */
+  readonly #running = new Set<Request>()
+  #waiting: Waiting[] = []
+  /** Bytes of what came early or waits. */
+  #held = 0
+
+  constructor (context: ConnectionContext, socket: WebSocket, request: FastifyRequest) {
+    this.#context = context
+    this.#socket = socket
+    this.request = request
+    this.#outbox = new Outbox(socket)
+    socket.on('message', (raw: Buffer, isBinary: boolean) => this.#receive(raw, isBinary))
+    socket.on('pong', () => { this.#silence = 0 })
+    socket.on('ping', () => { this.#silence = 0 })
+  }
+
+  get connection (): RohrpostConnection {
+    return this
+  }
+
+  get log (): FastifyBaseLogger {
+    return this.request.log
+  }
+
+  get groups (): ReadonlySet<string> {
+    return this.#groups
+  }
+
+  join (group: string, joined?: () => void): Promise<void> | undefined {
+    checkName(group)
+    if (this.#closed) return
+
+    const { limits, groups } = this.#context
+    if (!this.#groups.has(group) && this.#groups.size >= limits.maxGroups) {
+      throw new errors.RP_ERR_TOO_MANY_GROUPS(group, this.#groups.size)
+    }
+    this.#groups.add(group)
+    const joining = groups.join(group, this.#outbox, joined)
+    joining?.catch(() => this.#groups.delete(group))
+    return joining
+  }
+
+  leave (group: string): void {
+    if (this.#groups.delete(group)) this.#context.groups.leave(group, this.#outbox)
+  }
+
+  send (message: OutgoingMessage): void {
+    const text = toText(message)
+    if (message.id !== undefined) this.#settle(message.id)
+    this.transmit(text)
+  }
+
+  sendSuccess (message: Parameters<RohrpostConnection['sendSuccess']>[0]): void {
+    const { id, type, data } = message
+    if (id === undefined || id === null) throw new errors.RP_ERR_INVALID_MESSAGE('id', 'the id of the request', show(id))
+    if (type === undefined || type === null) throw new errors.RP_ERR_INVALID_MESSAGE('type', 'a string', show(type))
+    this.send({ id, type, data })
+  }
+
+  sendError (message: Parameters<RohrpostConnection['sendError']>[0]): void {
+    if (typeof message.error !== 'string' || message.error === '') {
+      throw new errors.RP_ERR_INVALID_MESSAGE('error', 'a non-empty string', show(message.error))
+    }
+    this.send({ ...message })
+  }
+
+  close (code: number = CloseCode.NORMAL, reason = ''): void {
+    if (!isCloseCode(code)) throw new errors.RP_ERR_INVALID_CLOSE('code', '1000 to 1014 but 1004 to 1006, or 3000 to 4999', show(code))
+    if (typeof reason !== 'string' || Buffer.byteLength(reason) > 123) {
+      throw new errors.RP_ERR_INVALID_CLOSE('reason', 'a string of up to 123 bytes', show(reason))
+    }
+    this.#socket.close(code, reason)
+  }
+
+  transmit (text: string): void {
+    this.#outbox.send(text)
+  }
+
+  /** `onConnect` let the client in: works off what came meanwhile. */
+  open (): void {
+    const early = this.#early ?? []
+    this.#early = undefined
+    this.#held = 0
+    for (const { raw, isBinary } of early) this.#receive(raw, isBinary)
+    this.#readOn()
+  }
+
+  /**
+   * Starts no more handlers: what waits, and what still comes, is turned away.
+   *
+   * @returns resolves when no handler runs any more
+   */
+  drain (): Promise<void> {
+    this.#drained ??= Promise.withResolvers()
+    for (const { request } of this.#waiting.splice(0)) request.turnAway()
+    if (this.#running.size === 0) this.#drained.resolve()
+    return this.#drained.promise
+  }
+
+  /** Cuts the line without a word. */
+  terminate (): void {
+    this.#socket.terminate()
+  }
+
+  /** Asks for a sign of life. A client that gave none after two such calls is cut off; one that is not read from is not asked. */
+  beat (): void {
+    if (this.#socket.isPaused) return
+    if (this.#silence === 2) return this.terminate()
+    this.#silence++
+    this.#socket.ping()
+  }
+
+  /** The socket has closed: leaves all groups, tells running handlers. */
+  closed (): void {
+    this.#closed = true
+    this.#waiting = []
+    const reason = new DOMException('The client has gone.', 'AbortError')
+    for (const request of this.#running) request.abandon(reason)
+    for (const group of this.#groups) this.#context.groups.leave(group, this.#outbox)
+  }
+
+  #receive (raw: Buffer, isBinary: boolean): void {
+    this.#silence = 0
+    if (raw.length > this.#context.limits.maxPayload) return this.close(CloseCode.TOO_LARGE)
+    if (this.#early !== undefined) {
+      this.#early.push({ raw, isBinary })
+      return this.#hold(raw.length)
+    }
+
+    const message = decode(isBinary ? '' : raw.toString())
+    if (message instanceof Malformed) return this.transmit(encodeOrThrow(message))
+
+    const registration = this.#context.registry.get(message.type)
+    if (registration === undefined) {
+      const { id, type } = message
+      return this.transmit(toText({ id, type, error: `Unknown message type '${type}'.`, code: ErrorCode.UNKNOWN_TYPE }))
+    }
+    this.#accept(message, registration, raw.length)
+  }
+
+  #accept (message: Envelope, registration: Registration, bytes: number): void {
+    const request = new Request(message, registration, this)
+    if (registration.role === 'ping') {
+      request.run(this.#context)
+    } else if (this.#drained !== undefined) {
+      request.turnAway()
+    } else if (this.#running.size < this.#context.limits.concurrency) {
+      this.#start(request)
+    } else {
+      this.#waiting.push({ request, bytes })
+      this.#hold(bytes)
+    }
+  }
+
+  #start (request: Request): void {
+    this.#running.add(request)
+    const running = request.run(this.#context)
+    if (running === undefined) {
+      this.#running.delete(request)
+    } else {
+      running.then(() => this.#ended(request))
+    }
+  }
+
+  #ended (request: Request): void {
+    this.#running.delete(request)
+    if (this.#running.size === 0) this.#drained?.resolve()
+    while (this.#running.size < this.#context.limits.concurrency) {
+      const next = this.#waiting.shift()
+      if (next === undefined) break
+      this.#held -= next.bytes
+      this.#start(next.request)
+    }
+    this.#readOn()
+  }
+
+  #hold (bytes: number): void {
+    this.#held += bytes
+    if (this.#full()) this.#socket.pause()
+  }
+
+  #readOn (): void {
+    if (this.#socket.isPaused && !this.#full()) this.#socket.resume()
+  }
+
+  #full (): boolean {
+    const { messages, bytes } = this.#context.limits.maxPending
+    return this.#held >= bytes || (this.#early ?? this.#waiting).length >= messages
+  }
+
+  /** A message with the id of a running request is its answer. */
+  #settle (id: unknown): void {
+    for (const request of this.#running) {
+      if (request.open && request.envelope.id === id) return request.settle()
+    }
+  }
+}
+
+function isCloseCode (code: unknown): boolean {
+  if (typeof code !== 'number' || !Number.isInteger(code)) return false
+  return (code >= 1000 && code <= 1014 && !(code >= 1004 && code <= 1006)) || (code >= 3000 && code <= 4999)
+}

@@ -1,0 +1,122 @@
+/** All clients of one server: how they come in, stay alive and leave. */
+import type { FastifyRequest } from 'fastify'
+import type { WebSocket } from 'ws'
+import { CloseCode } from '../protocol/codes.ts'
+import { Connection, type ConnectionContext } from './connection.ts'
+import type { ConnectionHooks } from './types.ts'
+
+/** What a server does with its connections as a whole. */
+export interface ConnectionsOptions extends ConnectionHooks {
+  /** Milliseconds between two signs of life. */
+  heartbeat: number
+  /** Milliseconds that running handlers have to answer when the server stops. */
+  drain: number
+}
+
+/** How long a client may take to answer a close, in milliseconds, before the line is cut. */
+const CLOSE_GRACE = 1000
+
+/** The live connections of one server. */
+export class Connections {
+  readonly #context: ConnectionContext
+  readonly #options: ConnectionsOptions
+  readonly #live = new Set<Connection>()
+  readonly #heartbeat: NodeJS.Timeout
+  /** Connections that are closed, but whose `onDisconnect` still runs. */
+  #leaving = 0
+  #drained: Promise<void> | undefined
+  #emptied: PromiseWithResolvers<void> | undefined
+
+  constructor (context: ConnectionContext, options: ConnectionsOptions) {
+    this.#context = context
+    this.#options = options
+    this.#heartbeat = setInterval(() => {
+      for (const connection of this.#live) connection.beat()
+    }, options.heartbeat).unref()
+  }
+
+  /** The connections from the start of their `onConnect` to their close. */
+  get live (): ReadonlySet<Connection> {
+    return this.#live
+  }
+
+  /** Whether the graceful stop has begun. */
+  get draining (): boolean {
+    return this.#drained !== undefined
+  }
+
+  /** Takes over a socket that was just upgraded. */
+  accept (socket: WebSocket, request: FastifyRequest): void {
+    // what a client does wrong closes its own connection, with the code of RFC 6455 that `ws` chose: nothing to terminate
+    socket.removeAllListeners('error')
+    socket.on('error', (err) => request.log.info({ err }, 'a connection failed'))
+
+    const connection = new Connection(this.#context, socket, request)
+    this.#live.add(connection)
+    const admitted = this.#admit(connection)
+    socket.once('close', (code: number, reason: Buffer) => {
+      connection.closed()
+      this.#live.delete(connection)
+      this.#leaving++
+      this.#leave(connection, admitted, code, reason.toString()).finally(() => {
+        this.#leaving--
+        this.#checkEmptied()
+      })
+    })
+    if (this.draining) this.#retire(connection, Promise.resolve())
+  }
+
+  /**
+   * The graceful stop: running handlers answer, then all connections are closed with 1012.
+   *
+   * @returns resolves when all are closed and every `onDisconnect` has ended
+   */
+  drain (): Promise<void> {
+    this.#drained ??= this.#drain()
+    return this.#drained
+  }
+
+  async #drain (): Promise<void> {
+    clearInterval(this.#heartbeat)
+    const deadline = Promise.withResolvers<void>()
+    const timer = setTimeout(deadline.resolve, this.#options.drain)
+
+    this.#emptied = Promise.withResolvers()
+    for (const connection of this.#live) this.#retire(connection, deadline.promise)
+    this.#checkEmptied()
+    await this.#emptied.promise
+    clearTimeout(timer)
+  }
+
+  async #retire (connection: Connection, deadline: Promise<void>): Promise<void> {
+    await Promise.race([connection.drain(), deadline])
+    connection.close(CloseCode.SERVICE_RESTART, 'service restart')
+    setTimeout(() => connection.terminate(), CLOSE_GRACE).unref()
+  }
+
+  #checkEmptied (): void {
+    if (this.#live.size === 0 && this.#leaving === 0) this.#emptied?.resolve()
+  }
+
+  /** Asks `onConnect`. Without one, the connection is open when this returns. */
+  async #admit (connection: Connection): Promise<boolean> {
+    const { onConnect } = this.#options
+    try {
+      if (onConnect !== undefined) await onConnect(connection)
+    } catch (err) {
+      connection.log.warn({ err }, 'onConnect refused a connection')
+      connection.close(CloseCode.FORBIDDEN, 'Forbidden')
+      return false
+    }
+    connection.open()
+    return true
+  }
+
+  async #leave (connection: Connection, admitted: Promise<boolean>, code: number, reason: string): Promise<void> {
+    try {
+      if (await admitted) await this.#options.onDisconnect?.(connection, code, reason)
+    } catch (err) {
+      connection.log.error({ err }, 'onDisconnect failed')
+    }
+  }
+}

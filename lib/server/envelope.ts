@@ -1,0 +1,43 @@
+/** From what an application wants to send to the text of a frame: the rules of the original's utility functions. */
+import { errors, show } from '../errors.ts'
+import { isMessageId } from '../protocol/decode.ts'
+import { encode } from '../protocol/encode.ts'
+import type { OutgoingMessage } from './types.ts'
+
+/**
+ * The text of a message, keys in the order `id`, `type`, `error`, `data`, then all others; those that are `undefined`, an `id` that is
+ * `null`, and a `type` or `error` that is `null` or empty are left out.
+ *
+ * @throws RP_ERR_INVALID_MESSAGE, RP_ERR_EMPTY_MESSAGE, RP_ERR_NOT_ENCODABLE
+ */
+export function toText (message: OutgoingMessage): string {
+  if (typeof message !== 'object' || message === null || Array.isArray(message)) {
+    throw new errors.RP_ERR_INVALID_MESSAGE('value', 'an object such as { type, data }', show(message))
+  }
+
+  const { id, type, error, data, ...extensions } = message
+  if (id !== undefined && !isMessageId(id)) {
+    throw new errors.RP_ERR_INVALID_MESSAGE('id', 'a string, a finite number (integers up to 2^53 - 1), a boolean or null', show(id))
+  }
+  checkText('type', type)
+  checkText('error', error)
+
+  const envelope = { id: id ?? undefined, type: type || undefined, error: error || undefined, data, ...extensions }
+  if (Object.values(envelope).every((value) => value === undefined)) throw new errors.RP_ERR_EMPTY_MESSAGE()
+  return encodeOrThrow(envelope)
+}
+
+/** `encode` with the project's own error. @throws RP_ERR_NOT_ENCODABLE */
+export function encodeOrThrow (value: unknown): string {
+  try {
+    return encode(value)
+  } catch (cause) {
+    throw new errors.RP_ERR_NOT_ENCODABLE(show(value), cause instanceof Error ? cause.message : show(cause), { cause })
+  }
+}
+
+function checkText (field: string, value: unknown): void {
+  if (value !== undefined && value !== null && typeof value !== 'string') {
+    throw new errors.RP_ERR_INVALID_MESSAGE(field, 'a string', show(value))
+  }
+}

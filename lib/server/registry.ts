@@ -1,0 +1,118 @@
+/** What the server can do: handlers by message type, and what runs around them. */
+import type { TSchema } from '@sinclair/typebox'
+import type { FastifyInstance } from 'fastify'
+import { errors, show } from '../errors.ts'
+import { compile, type Check } from './schema.ts'
+import type { Handler, HandlerSchemas, Middleware, RohrpostConnection, RohrpostMessage } from './types.ts'
+
+/** A handler as it is called: without generics, whatever it was registered with. */
+export type AnyHandler = (this: FastifyInstance, message: RohrpostMessage<never, never>, connection: RohrpostConnection) => unknown
+
+/**
+ * Where a handler comes from. What is built in can be replaced once and is not wrapped by `use`; `ping` is answered also when all
+ * slots of the connection are taken.
+ */
+export type Role = 'application' | 'built-in' | 'ping'
+
+/** A registered handler with its compiled schemas. */
+export interface Registration {
+  readonly fn: AnyHandler
+  /** What the handler runs with as `this`. */
+  readonly instance: FastifyInstance
+  readonly schemas: HandlerSchemas
+  readonly checkData: Check | undefined
+  readonly checkReply: Check | undefined
+  readonly role: Role
+}
+
+/** The handlers and middlewares of one server. */
+export class Registry {
+  readonly #handlers = new Map<string, Registration>()
+  readonly #middlewares: { fn: Middleware, instance: FastifyInstance }[] = []
+
+  /** The handler of a message type. */
+  get (type: string): Registration | undefined {
+    return this.#handlers.get(type)
+  }
+
+  /** The schemas of all handlers by type, without prototype: a type may be called `constructor`. */
+  schemas (): Record<string, HandlerSchemas> {
+    const schemas: Record<string, HandlerSchemas> = Object.create(null)
+    for (const [type, { schemas: own }] of this.#handlers) schemas[type] = own
+    return schemas
+  }
+
+  /** Registers a handler under all types or, if anything is wrong, under none. @throws as `Rohrpost.handle` */
+  add (instance: FastifyInstance, type: unknown, schemas: unknown, fn: unknown, role: Role = 'application'): void {
+    const types = checkTypes(type)
+    if (typeof fn !== 'function') throw new errors.RP_ERR_INVALID_HANDLER(`a function for type '${types.join("', '")}'`, show(fn))
+    const { data, reply } = checkSchemas(schemas, types)
+
+    for (const name of types) {
+      const taken = this.#handlers.get(name)
+      if (taken !== undefined && taken.role === 'application') throw new errors.RP_ERR_DUPLICATE_HANDLER(name)
+    }
+
+    const owner = types.join("', '")
+    const registration: Registration = {
+      fn: fn as AnyHandler,
+      instance,
+      schemas: { ...(data && { data }), ...(reply && { reply }) },
+      checkData: data && compile(data, 'data', owner),
+      checkReply: reply && compile(reply, 'reply', owner),
+      role
+    }
+    for (const name of types) this.#handlers.set(name, registration)
+  }
+
+  /** Adds a middleware, inside those that are there. @throws RP_ERR_INVALID_HANDLER */
+  use (instance: FastifyInstance, fn: unknown): void {
+    if (typeof fn !== 'function') throw new errors.RP_ERR_INVALID_HANDLER('a function as middleware', show(fn))
+    this.#middlewares.push({ fn: fn as Middleware, instance })
+  }
+
+  /** Calls a handler, or `authorize`, inside all middlewares. */
+  call (
+    fn: Handler<never, never> | AnyHandler,
+    instance: FastifyInstance,
+    message: RohrpostMessage<never, never>,
+    connection: RohrpostConnection
+  ): unknown {
+    if (this.#middlewares.length === 0) return fn.call(instance, message, connection)
+
+    let called = -1
+    const run = (index: number): unknown => {
+      if (index <= called) throw new errors.RP_ERR_NEXT_CALLED_TWICE(message.type)
+      called = index
+
+      const middleware = this.#middlewares[index]
+      return middleware === undefined
+        ? fn.call(instance, message, connection)
+        : middleware.fn.call(middleware.instance, message, connection, () => run(index + 1))
+    }
+    return run(0)
+  }
+}
+
+function checkTypes (type: unknown): string[] {
+  const types: unknown[] = Array.isArray(type) ? type : [type]
+  if (types.length === 0) throw new errors.RP_ERR_INVALID_HANDLER('at least one message type', show(type))
+  for (const [index, name] of types.entries()) {
+    if (typeof name !== 'string' || name === '') throw new errors.RP_ERR_INVALID_HANDLER('a non-empty string as message type', show(name))
+    if (types.indexOf(name) !== index) throw new errors.RP_ERR_DUPLICATE_HANDLER(name)
+  }
+  return types as string[]
+}
+
+function checkSchemas (schemas: unknown, types: string[]): { data?: TSchema, reply?: TSchema } {
+  if (schemas === undefined) return {}
+  if (typeof schemas !== 'object' || schemas === null) {
+    throw new errors.RP_ERR_INVALID_HANDLER(`an object { data, reply } for type '${types.join("', '")}'`, show(schemas))
+  }
+  for (const key of Object.keys(schemas)) {
+    if (key !== 'data' && key !== 'reply') {
+      throw new errors.RP_ERR_INVALID_SCHEMA(key, types.join("', '"), "the schemas of a handler are 'data' and 'reply'")
+    }
+  }
+  return schemas
+}

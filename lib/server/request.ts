@@ -1,0 +1,157 @@
+/** One request under way: it is settled exactly once, whoever does it first. */
+import type { FastifyBaseLogger } from 'fastify'
+import { errors } from '../errors.ts'
+import { ErrorCode } from '../protocol/codes.ts'
+import type { Envelope } from '../protocol/decode.ts'
+import { encodeOrThrow } from './envelope.ts'
+import { Message, type Answerable } from './message.ts'
+import type { Registration, Registry } from './registry.ts'
+import { isThenable } from './thenable.ts'
+import type { RohrpostConnection } from './types.ts'
+import { INTERNAL, toWireError, type WireError } from './wire-error.ts'
+
+/** What a request needs to know of the connection that it came from. */
+export interface Origin {
+  readonly connection: RohrpostConnection
+  readonly log: FastifyBaseLogger
+  /** Puts the text of a frame on its way. */
+  transmit (text: string): void
+}
+
+/** What a request needs to run. */
+export interface RunContext {
+  readonly registry: Registry
+  /** `handlerTimeout`: milliseconds until an unsettled request is answered with `timeout`. */
+  readonly limits: { handlerTimeout: number }
+}
+
+/** A request from its start to its settlement, and on to the end of its handler. */
+export class Request implements Answerable {
+  readonly envelope: Envelope
+  readonly #registration: Registration
+  readonly #origin: Origin
+  #settled = false
+  #gone = false
+  #aborted: Error | undefined
+  #controller: AbortController | undefined
+
+  constructor (envelope: Envelope, registration: Registration, origin: Origin) {
+    this.envelope = envelope
+    this.#registration = registration
+    this.#origin = origin
+  }
+
+  /** Whether the answer is still owed. */
+  get open (): boolean {
+    return !this.#settled
+  }
+
+  get signal (): AbortSignal {
+    if (this.#controller === undefined) {
+      this.#controller = new AbortController()
+      if (this.#aborted !== undefined) this.#controller.abort(this.#aborted)
+    }
+    return this.#controller.signal
+  }
+
+  /**
+   * Checks `data` and calls the handler.
+   *
+   * @returns a promise, which never rejects, if the handler goes on
+   */
+  run ({ registry, limits }: RunContext): Promise<void> | undefined {
+    const { fn, instance, checkData, role } = this.#registration
+    const problem = checkData?.(this.envelope.data)
+    if (problem !== undefined) {
+      this.#refuse({ error: `Invalid data: ${problem}.`, code: ErrorCode.INVALID_DATA })
+      return
+    }
+
+    try {
+      const message = new Message(this.envelope, this) as Message & { data: never }
+      const result = role === 'application'
+        ? registry.call(fn, instance, message, this.#origin.connection)
+        : fn.call(instance, message, this.#origin.connection)
+      if (isThenable(result)) return this.#wait(result, limits.handlerTimeout)
+      this.#return(result)
+    } catch (error) {
+      this.#throw(error)
+    }
+  }
+
+  reply (data: unknown, type: string): void {
+    if (this.#settled) {
+      if (!this.#gone) this.#origin.log.warn({ type: this.envelope.type, id: this.envelope.id }, 'a second reply to one request was not sent')
+      return
+    }
+
+    const problem = this.#registration.checkReply?.(data)
+    if (problem !== undefined) return this.#throw(new errors.RP_ERR_INVALID_REPLY(this.envelope.type, problem))
+
+    let text: string
+    try {
+      text = encodeOrThrow({ id: this.envelope.id ?? undefined, type, data })
+    } catch (error) {
+      return this.#throw(error)
+    }
+    this.#settled = true
+    this.#origin.transmit(text)
+  }
+
+  /** Counts an answer that the application sent by itself. */
+  settle (): void {
+    this.#settled = true
+  }
+
+  /** Answers that the server can't do it now. */
+  turnAway (): void {
+    this.#refuse({ error: 'The server is about to restart.', code: ErrorCode.UNAVAILABLE, retry: true })
+  }
+
+  /** The client has gone: nobody waits for the answer. */
+  abandon (reason: Error): void {
+    this.#settled = true
+    this.#gone = true
+    this.#abort(reason)
+  }
+
+  async #wait (result: PromiseLike<unknown>, timeout: number): Promise<void> {
+    const deadline = setTimeout(() => {
+      const text = `The handler did not settle within ${timeout} ms.`
+      this.#origin.log.warn({ type: this.envelope.type, id: this.envelope.id, timeout }, 'a handler did not settle before its deadline')
+      this.#refuse({ error: text, code: ErrorCode.TIMEOUT })
+      this.#abort(new DOMException(text, 'TimeoutError'))
+    }, timeout).unref()
+
+    try {
+      this.#return(await result)
+    } catch (error) {
+      this.#throw(error)
+    } finally {
+      clearTimeout(deadline)
+    }
+  }
+
+  #abort (reason: Error): void {
+    this.#aborted ??= reason
+    this.#controller?.abort(reason)
+  }
+
+  #return (data: unknown): void {
+    if (data !== undefined || !this.#settled) this.reply(data, this.envelope.type)
+  }
+
+  #throw (error: unknown): void {
+    const { type, id } = this.envelope
+    const meant = toWireError(error)
+    if (meant === undefined && error !== this.#aborted) this.#origin.log.error({ err: error, type, id }, 'a handler failed')
+    this.#refuse(meant ?? INTERNAL)
+  }
+
+  #refuse (reason: Readonly<WireError>): void {
+    if (this.#settled) return
+    this.#settled = true
+    const { id, type } = this.envelope
+    this.#origin.transmit(encodeOrThrow({ id: id ?? undefined, type, ...reason }))
+  }
+}

@@ -1,0 +1,125 @@
+/** The built-in `subscribe` and `unsubscribe`: which groups clients may join by themselves. */
+import { Type, type TSchema } from '@sinclair/typebox'
+import type { FastifyInstance } from 'fastify'
+import { errors, show } from '../errors.ts'
+import { checkName } from './groups.ts'
+import type { Registry } from './registry.ts'
+import { compile, type Check } from './schema.ts'
+import type { GroupOptions, Handler, RohrpostConnection, RohrpostMessage } from './types.ts'
+
+/** A connection as the built-in handlers need it. */
+export interface Subscriber extends RohrpostConnection {
+  /** As `join`; `joined` is called at the moment when the connection is a member, before anything of the group is heard. */
+  join (group: string, joined?: () => void): void | Promise<void>
+}
+
+/** A declared group type. */
+interface GroupType {
+  authorize: Handler<never>
+  instance: FastifyInstance
+  checkId: Check
+}
+
+type SubscribeMessage = RohrpostMessage<{ type: string, id?: unknown }>
+
+const GROUP_TYPE = /^[A-Za-z][\w.]*$/
+const UUID = /^[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}$/i
+
+/** `data` of `subscribe` and `unsubscribe`. What `id` may be is the group type's business. */
+const SubscribeSchema = Type.Object({ type: Type.String(), id: Type.Optional(Type.Unknown()) })
+
+/** The group types of one server, and the handlers that let clients in and out. */
+export class Subscriptions {
+  readonly #types = new Map<string, GroupType>()
+  readonly #registry: Registry
+  /** The last `subscribe` or `unsubscribe` under way for each connection and group. */
+  readonly #tails = new WeakMap<Subscriber, Map<string, Promise<void>>>()
+
+  constructor (registry: Registry, instance: FastifyInstance) {
+    this.#registry = registry
+    const schemas = { data: SubscribeSchema }
+    registry.add(instance, 'subscribe', schemas, (message: SubscribeMessage, connection: Subscriber) => this.#subscribe(message, connection), 'built-in')
+    registry.add(instance, 'unsubscribe', schemas, (message: SubscribeMessage, connection: Subscriber) => this.#unsubscribe(message, connection), 'built-in')
+  }
+
+  /** Declares a group type. @throws as `Rohrpost.group` */
+  declare (instance: FastifyInstance, type: unknown, options: unknown): void {
+    if (typeof type !== 'string' || !GROUP_TYPE.test(type)) throw new errors.RP_ERR_INVALID_GROUP_TYPE(typeof type === 'string' ? type : show(type))
+    if (this.#types.has(type)) throw new errors.RP_ERR_DUPLICATE_GROUP_TYPE(type)
+
+    const { authorize, id } = (options ?? {}) as Partial<GroupOptions<TSchema | false>>
+    if (typeof authorize !== 'function') {
+      throw new errors.RP_ERR_INVALID_HANDLER(`a function as 'authorize' of group '${type}'`, show(authorize))
+    }
+    this.#types.set(type, {
+      authorize: authorize as Handler<never>,
+      instance,
+      checkId: id === undefined ? checkDefaultId : id === false ? checkNoId : compile(id, 'id', type)
+    })
+  }
+
+  #subscribe (message: SubscribeMessage, connection: Subscriber): Promise<void> {
+    const { type, id } = message.data
+    const declared = this.#types.get(type)
+    if (declared === undefined) throw new errors.RP_ERR_ACCESS_DENIED()
+
+    const problem = declared.checkId(id, '/id') ?? checkScalar(id)
+    if (problem !== undefined) throw new errors.RP_ERR_INVALID_DATA(problem)
+    const group = groupName(type, id)
+    checkName(group)
+
+    return this.#inOrder(connection, group, async () => {
+      const allowed = await this.#registry.call(declared.authorize, declared.instance, message as RohrpostMessage<never, never>, connection)
+      if (allowed !== true) throw new errors.RP_ERR_ACCESS_DENIED()
+
+      // a client that was told of a time-out does not expect to be a member
+      message.signal.throwIfAborted()
+      await connection.join(group, () => message.reply({ group }))
+    })
+  }
+
+  #unsubscribe (message: SubscribeMessage, connection: Subscriber): Promise<void> | undefined {
+    const { type, id } = message.data
+    // only what a client could subscribe to: memberships that the application made under other names are not the client's to end
+    if (!this.#types.has(type) || checkScalar(id) !== undefined) return
+
+    const group = groupName(type, id)
+    return this.#inOrder(connection, group, async () => {
+      connection.leave(group)
+      message.reply()
+    })
+  }
+
+  /** Runs a task after those that came before it for the same connection and group. */
+  #inOrder (connection: Subscriber, group: string, task: () => Promise<void>): Promise<void> {
+    let tails = this.#tails.get(connection)
+    if (tails === undefined) this.#tails.set(connection, tails = new Map())
+
+    const before = tails.get(group)
+    const done = before === undefined ? task() : before.then(task)
+    const tail = done.catch(() => {}).then(() => {
+      if (tails.get(group) === tail) tails.delete(group)
+      if (tails.size === 0) this.#tails.delete(connection)
+    })
+    tails.set(group, tail)
+    return done
+  }
+}
+
+function checkDefaultId (id: unknown): string | undefined {
+  if (typeof id === 'string' ? UUID.test(id) : Number.isSafeInteger(id) && Number(id) >= 0) return undefined
+  return "Expected a safe integer from 0, or a UUID at '/id'"
+}
+
+function checkNoId (id: unknown): string | undefined {
+  return id === undefined ? undefined : "Expected no id at '/id'"
+}
+
+function checkScalar (id: unknown): string | undefined {
+  return id === undefined || typeof id === 'string' || typeof id === 'number' ? undefined : "Expected a string or a number at '/id'"
+}
+
+/** `todo-5`, or `todo` for the single group of a type. A type has no dash, so no two types share a name. */
+function groupName (type: string, id: unknown): string {
+  return id === undefined ? type : `${type}-${String(id)}`
+}
