@@ -1,9 +1,10 @@
 import { memoryBroker } from './brokers/memory.ts'
-import { rohrpost } from './plugin.ts'
+import { rohrpost as plugin } from './plugin.ts'
 
-export { memoryBroker, rohrpost, rohrpost as default }
-// what `require('fastify-rohrpost')` gives
-export { rohrpost as 'module.exports' }
+// `require('fastify-rohrpost')` gives the plugin, with the other exports on it
+const rohrpost = Object.assign(plugin, { rohrpost: plugin, memoryBroker })
+
+export { memoryBroker, rohrpost, rohrpost as default, rohrpost as 'module.exports' }
 
 export type { Broker, BrokerHealth, HistoryEntry, Position, Receiver } from './brokers/broker.ts'
 export type { RohrpostOptions } from './options.ts'

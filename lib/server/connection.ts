@@ -37,7 +37,7 @@ interface Waiting {
 }
 
 /** See {@link RohrpostConnection}; the rest is for the server. */
-export class Connection implements RohrpostConnection, Origin {
+export class Connection implements Origin {
   readonly id = randomUUID()
   readonly request: FastifyRequest
   readonly #context: ConnectionContext
@@ -65,10 +65,6 @@ export class Connection implements RohrpostConnection, Origin {
     socket.on('message', (raw: Buffer, isBinary: boolean) => this.#receive(raw, isBinary))
     socket.on('pong', () => { this.#silence = 0 })
     socket.on('ping', () => { this.#silence = 0 })
-  }
-
-  get connection (): RohrpostConnection {
-    return this
   }
 
   get log (): FastifyBaseLogger {
@@ -122,7 +118,10 @@ export class Connection implements RohrpostConnection, Origin {
     if (typeof reason !== 'string' || Buffer.byteLength(reason) > 123) {
       throw new errors.RP_ERR_INVALID_CLOSE('reason', 'a string of up to 123 bytes', show(reason))
     }
+    this.#waiting = []
     this.#socket.close(code, reason)
+    // the client's answer to the close must be read
+    this.#socket.resume()
   }
 
   transmit (text: string): void {
@@ -174,6 +173,7 @@ export class Connection implements RohrpostConnection, Origin {
 
   #receive (raw: Buffer, isBinary: boolean): void {
     this.#silence = 0
+    if (this.#socket.readyState !== this.#socket.OPEN) return
     if (raw.length > this.#context.limits.maxPayload) return this.close(CloseCode.TOO_LARGE)
     if (this.#early !== undefined) {
       this.#early.push({ raw, isBinary })

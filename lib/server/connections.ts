@@ -13,6 +13,7 @@ export interface ConnectionsOptions extends ConnectionHooks {
   drain: number
 }
 
+const RESTART = 'service restart'
 /** How long a client may take to answer a close, in milliseconds, before the line is cut. */
 const CLOSE_GRACE = 1000
 
@@ -50,6 +51,7 @@ export class Connections {
     // what a client does wrong closes its own connection, with the code of RFC 6455 that `ws` chose: nothing to terminate
     socket.removeAllListeners('error')
     socket.on('error', (err) => request.log.info({ err }, 'a connection failed'))
+    if (this.draining) return socket.close(CloseCode.SERVICE_RESTART, RESTART)
 
     const connection = new Connection(this.#context, socket, request)
     this.#live.add(connection)
@@ -63,7 +65,6 @@ export class Connections {
         this.#checkEmptied()
       })
     })
-    if (this.draining) this.#retire(connection, Promise.resolve())
   }
 
   /**
@@ -90,7 +91,7 @@ export class Connections {
 
   async #retire (connection: Connection, deadline: Promise<void>): Promise<void> {
     await Promise.race([connection.drain(), deadline])
-    connection.close(CloseCode.SERVICE_RESTART, 'service restart')
+    connection.close(CloseCode.SERVICE_RESTART, RESTART)
     setTimeout(() => connection.terminate(), CLOSE_GRACE).unref()
   }
 

@@ -8,7 +8,10 @@ export interface Answerable {
   reply (data: unknown, type: string): void
 }
 
-/** A parsed envelope with `reply` and `signal`, which a client's own fields of these names do not replace. */
+/** What a client's fields of the same names do not replace. */
+const OWN_FIELDS = new Set(['id', 'type', 'data', 'reply', 'signal'])
+
+/** A parsed envelope with `reply` and `signal`. */
 export class Message implements RohrpostMessage {
   readonly id: MessageId
   readonly type: string
@@ -23,9 +26,11 @@ export class Message implements RohrpostMessage {
     this.#request = request
 
     for (const field in envelope) {
-      if (field in this && !Object.hasOwn(Object.prototype, field)) continue
-      // defined, not assigned: `__proto__` is a field like any other
-      Object.defineProperty(this, field, { value: envelope[field], enumerable: true, configurable: true, writable: true })
+      if (field === '__proto__') {
+        Object.defineProperty(this, field, { value: envelope[field], enumerable: true, configurable: true, writable: true })
+      } else if (!OWN_FIELDS.has(field)) {
+        (this as Record<string, unknown>)[field] = envelope[field]
+      }
     }
   }
 

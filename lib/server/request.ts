@@ -1,5 +1,4 @@
 /** One request under way: it is settled exactly once, whoever does it first. */
-import type { FastifyBaseLogger } from 'fastify'
 import { errors } from '../errors.ts'
 import { ErrorCode } from '../protocol/codes.ts'
 import type { Envelope } from '../protocol/decode.ts'
@@ -11,9 +10,7 @@ import type { RohrpostConnection } from './types.ts'
 import { INTERNAL, toWireError, type WireError } from './wire-error.ts'
 
 /** What a request needs to know of the connection that it came from. */
-export interface Origin {
-  readonly connection: RohrpostConnection
-  readonly log: FastifyBaseLogger
+export interface Origin extends RohrpostConnection {
   /** Puts the text of a frame on its way. */
   transmit (text: string): void
 }
@@ -70,8 +67,8 @@ export class Request implements Answerable {
     try {
       const message = new Message(this.envelope, this) as Message & { data: never }
       const result = role === 'application'
-        ? registry.call(fn, instance, message, this.#origin.connection)
-        : fn.call(instance, message, this.#origin.connection)
+        ? registry.call(fn, instance, message, this.#origin)
+        : fn.call(instance, message, this.#origin)
       if (isThenable(result)) return this.#wait(result, limits.handlerTimeout)
       this.#return(result)
     } catch (error) {

@@ -89,17 +89,20 @@ export interface HandlerSchemas<Data extends TSchema = TSchema, Reply extends TS
 }
 
 /** What the client sends as `data` of `subscribe` and `unsubscribe`. */
-export interface SubscribeData<Id = string | number> {
+export interface SubscribeData<Id> {
   type: string
   id: Id
 }
+
+/** The type of a group's id by its schema: by default what the default schema allows, none for `false`. */
+export type GroupId<Id extends TSchema | false> = Id extends TSchema ? TSchema extends Id ? string | number : Static<Id> : undefined
 
 /** Who may subscribe to the groups of one type. */
 export interface GroupOptions<Id extends TSchema | false = TSchema> {
   /** Whether this client may join the group; only `true` lets it in. A throw is answered as that of a handler is. */
   authorize (
     this: FastifyInstance,
-    message: RohrpostMessage<SubscribeData<Id extends TSchema ? Static<Id> : undefined>>,
+    message: RohrpostMessage<SubscribeData<GroupId<Id>>>,
     connection: RohrpostConnection
   ): boolean | Promise<boolean>
   /**

@@ -1,0 +1,58 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import { encode } from '../../lib/protocol/encode.ts'
+
+test('writes what JSON.stringify writes for every JSON value', () => {
+  fc.assert(fc.property(fc.jsonValue(), (value) => {
+    assert.equal(encode(value), JSON.stringify(value))
+  }))
+})
+
+const samples: [string, unknown, string][] = [
+  ['a Date as ISO text', new Date(0), '"1970-01-01T00:00:00.000Z"'],
+  ['a safe bigint as a number', 2n ** 53n - 1n, '9007199254740991'],
+  ['a safe negative bigint as a number', -5n, '-5'],
+  ['a larger bigint as a string', 2n ** 53n, '"9007199254740992"'],
+  ['a Map as an object', new Map<unknown, unknown>([['a', 1], [2, new Map()]]), '{"2":{},"a":1}'],
+  ['a Map with a key __proto__ as an object with that key', new Map([['__proto__', 1]]), '{"__proto__":1}'],
+  ['a Set as an array', new Set([1, new Set(['x'])]), '[1,["x"]]'],
+  ['a Uint8Array as base64', new Uint8Array([0, 255, 128]), '"AP+A"'],
+  ['a Buffer as base64', Buffer.from('hi'), '"aGk="'],
+  ['an object with toJSON as it says', { toJSON: () => ({ n: 1n }) }, '{"n":1}'],
+  ['an instance with toJSON as it says', new URL('http://example.org/'), '"http://example.org/"'],
+  ['an instance without toJSON by its own fields', new (class Point { x = 1 })(), '{"x":1}'],
+  ['an object without prototype', Object.assign(Object.create(null), { a: 1 }), '{"a":1}'],
+  ['functions and undefined in objects not at all', { a: undefined, b () {}, c: 1 }, '{"c":1}'],
+  ['a bigint deep inside', { a: [{ b: 1n }] }, '{"a":[{"b":1}]}'],
+  ['a Date deep inside', [[new Date(0)]], '[["1970-01-01T00:00:00.000Z"]]'],
+  ['an invalid Date as null', new Date(NaN), 'null']
+]
+for (const [what, value, text] of samples) {
+  test(`writes ${what}`, () => {
+    assert.equal(encode(value), text)
+  })
+}
+
+test('writes deep but finite nesting', () => {
+  let value: unknown = 1n
+  for (let i = 0; i < 500; i++) value = [value]
+
+  assert.equal(encode(value), '['.repeat(500) + '1' + ']'.repeat(500))
+})
+
+test('refuses what has no JSON form', () => {
+  const cycle: unknown[] = []
+  cycle.push(cycle)
+
+  assert.throws(() => encode(undefined), TypeError)
+  assert.throws(() => encode(() => {}), TypeError)
+  assert.throws(() => encode(cycle), TypeError)
+  assert.throws(() => encode({ toJSON () { throw new Error('not today') } }), /not today/)
+})
+
+test('refuses nesting that no stack can hold', () => {
+  const value = JSON.parse('['.repeat(100_000) + ']'.repeat(100_000))
+
+  assert.throws(() => encode(value), RangeError)
+})
