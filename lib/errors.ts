@@ -26,7 +26,12 @@ export const errors = {
   RP_ERR_NOT_ENCODABLE: createError('RP_ERR_NOT_ENCODABLE', "Can't send %s: it has no JSON form (%s)"),
   RP_ERR_INVALID_CLOSE: createError('RP_ERR_INVALID_CLOSE', "Can't close with this %s: expected %s, got %s"),
 
-  RP_ERR_BROKER_IN_USE: createError('RP_ERR_BROKER_IN_USE', 'This %s broker is already in use: give each app a broker of its own')
+  RP_ERR_BROKER_IN_USE: createError('RP_ERR_BROKER_IN_USE', 'This %s broker is already in use: give each app a broker of its own'),
+
+  RP_ERR_ORM_ALREADY_REGISTERED: createError('RP_ERR_ORM_ALREADY_REGISTERED', "The changes of the ORM '%s' are already announced"),
+  RP_ERR_UNKNOWN_ENTITY: createError('RP_ERR_UNKNOWN_ENTITY', "Can't announce changes of '%s': no entity of the ORM is it or extends it"),
+  RP_ERR_UNKNOWN_PROPERTY: createError('RP_ERR_UNKNOWN_PROPERTY', "Unknown property '%s' of entity '%s' in %s"),
+  RP_ERR_INVALID_TEMPLATE: createError('RP_ERR_INVALID_TEMPLATE', "Invalid group template '%s': expected %s")
 } as const
 
 /** A short, safe picture of any value for an error message: JSON where it has some, cut at 80 characters. */
@@ -37,6 +42,6 @@ export function show (value: unknown): string {
   } catch {
     // a cycle or a throwing toJSON: what String() says is enough here
   }
-  text ??= typeof value === 'function' ? `function ${value.name || '(anonymous)'}` : Object.prototype.toString.call(value)
+  text ??= typeof value === 'object' ? Object.prototype.toString.call(value) : typeof value === 'function' ? `function ${value.name}` : String(value)
   return text.length > 80 ? `${text.slice(0, 79)}…` : text
 }

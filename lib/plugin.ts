@@ -53,9 +53,7 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
     request.log.warn({ origin: request.headers.origin, host: request.host }, "refused an upgrade: the page's origin is not in 'allowedOrigins'")
     return reply.code(403).send({ error: 'Forbidden', message: 'This origin may not connect.' })
   }
-  const path = options.path.replace(/\/+$/, '')
-  for (const url of path === '' ? ['/'] : [path, `${path}/`]) {
-    if (app.hasRoute({ method: 'GET', url })) continue
+  for (const url of bothForms(app, options.path)) {
     app.route({
       method: 'GET',
       url,
@@ -72,6 +70,13 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
     })
   }
 }, { fastify: '5.x', name: 'fastify-rohrpost' })
+
+/** A path without and with a trailing slash, unless the app takes the two for one. */
+function bothForms ({ initialConfig }: FastifyInstance, given: string): string[] {
+  const path = given.replace(/\/+$/, '')
+  if (path === '') return ['/']
+  return initialConfig.ignoreTrailingSlash === true || initialConfig.routerOptions?.ignoreTrailingSlash === true ? [path] : [path, `${path}/`]
+}
 
 /** What `app.rohrpost` speaks for. */
 interface Parts {

@@ -18,16 +18,16 @@ export function compile (schema: TSchema, part: string, owner: string): Check {
   const refuse = (reason: string) => new errors.RP_ERR_INVALID_SCHEMA(part, owner, reason)
 
   if (typeof schema !== 'object' || schema === null || !(Kind in schema)) throw refuse('it is not a TypeBox schema')
-  if (HasTransform(schema, [])) throw refuse('a Transform is not applied to messages')
   const format = unknownFormat(schema)
   if (format !== undefined) throw refuse(`format '${format}' is not in TypeBox's FormatRegistry`)
 
   let checker
   try {
-    checker = TypeCompiler.Compile(schema)
+    if (!HasTransform(schema, [])) checker = TypeCompiler.Compile(schema)
   } catch (error) {
     throw refuse((error as Error).message)
   }
+  if (checker === undefined) throw refuse('a Transform is not applied to messages')
 
   return (value, at = '') => {
     try {

@@ -1,0 +1,204 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { memoryBroker, type Broker } from '../../lib/index.ts'
+import { Groups } from '../../lib/server/groups.ts'
+
+/** A member that keeps what it hears. */
+function member () {
+  const heard: string[] = []
+  return { heard, send: (frame: Buffer) => { heard.push(frame.toString()) } }
+}
+
+/** A broker whose calls end when the test says so. */
+function slowBroker () {
+  const calls: { call: string, end: PromiseWithResolvers<void> }[] = []
+  const wait = (call: string) => {
+    const end = Promise.withResolvers<void>()
+    calls.push({ call, end })
+    return end.promise
+  }
+  const broker: Broker = {
+    ...memoryBroker(),
+    subscribe: (group) => wait(`subscribe ${group}`),
+    unsubscribe: (group) => wait(`unsubscribe ${group}`)
+  }
+  /** Lets the call under way end, after seeing that it is the only one. */
+  const end = async (expected: string, error?: Error) => {
+    assert.deepEqual(calls.map(({ call }) => call), [expected])
+    const { end } = calls.splice(0)[0] ?? assert.fail()
+    if (error === undefined) end.resolve()
+    else end.reject(error)
+    await new Promise(setImmediate)
+  }
+  const errors: string[] = []
+  const groups = new Groups(broker, (error, group) => errors.push(`${group}: ${(error.cause as Error).message}`))
+  return { groups, calls, end, errors }
+}
+
+test('delivers to members only, one frame for all', () => {
+  const groups = new Groups(memoryBroker(), () => assert.fail())
+  const [ada, bob] = [member(), member()]
+  const frames: Buffer[] = []
+  groups.join('a', ada)
+  groups.join('a', { send: (frame) => frames.push(frame) })
+  groups.join('a', { send: (frame) => frames.push(frame) })
+  groups.join('b', bob)
+
+  groups.deliver('a', 'ä')
+  groups.deliver('nobody', 'x')
+
+  assert.deepEqual(ada.heard, ['ä'])
+  assert.deepEqual(bob.heard, [])
+  assert.equal(frames.length, 2)
+  assert.equal(frames[0], frames[1])
+})
+
+test('is synchronous with a synchronous broker', () => {
+  const broker = memoryBroker()
+  const groups = new Groups(broker, () => assert.fail())
+  broker.open({ deliver: (group, payload) => groups.deliver(group, payload), lost () {}, error () {} })
+  const ada = member()
+  let joined = 0
+
+  assert.equal(groups.join('a', ada, () => joined++), undefined)
+  assert.equal(groups.join('a', ada, () => joined++), undefined)
+  groups.publish('a', '1')
+  groups.leave('a', ada)
+  groups.publish('a', '2')
+
+  assert.equal(joined, 2)
+  assert.deepEqual(ada.heard, ['1'])
+})
+
+test('subscribes for the first member, unsubscribes after the last', async () => {
+  const { groups, calls, end } = slowBroker()
+  const [ada, bob] = [member(), member()]
+
+  const first = groups.join('a', ada)
+  const second = groups.join('a', bob)
+  groups.deliver('a', 'too early')
+  await end('subscribe a')
+  await Promise.all([first, second])
+  groups.deliver('a', 'now')
+  groups.leave('a', ada)
+  assert.deepEqual(calls, [])
+  groups.leave('a', bob)
+  await end('unsubscribe a')
+  groups.leave('a', bob)
+
+  assert.deepEqual([ada.heard, bob.heard], [['now'], ['now']])
+  assert.deepEqual(calls, [])
+})
+
+test('calls joined at the moment of membership, before anything is heard', async () => {
+  const { groups, end } = slowBroker()
+  const order: string[] = []
+  const ada = { send: (frame: Buffer) => order.push(frame.toString()) }
+  groups.join('a', ada, () => order.push('joined'))
+  groups.join('a', ada)
+  groups.join('a', { send () {} }, () => groups.deliver('a', 'news'))
+
+  await end('subscribe a')
+
+  assert.deepEqual(order, ['joined', 'news'])
+})
+
+test('never has two calls for one group under way, however members come and go', async () => {
+  const { groups, calls, end } = slowBroker()
+  const ada = member()
+
+  groups.join('a', ada)
+  groups.leave('a', ada)
+  groups.join('a', ada)
+  groups.leave('a', ada)
+  await end('subscribe a')
+  const again = groups.join('a', ada)
+  await end('unsubscribe a')
+  await end('subscribe a')
+  await again
+  groups.deliver('a', 'x')
+
+  assert.deepEqual(ada.heard, ['x'])
+  assert.deepEqual(calls, [])
+})
+
+test('a membership that ended while it waited is no error and no member', async () => {
+  const { groups, end } = slowBroker()
+  const ada = member()
+  groups.join('a', ada)
+  groups.leave('a', ada)
+  await end('subscribe a')
+
+  const waited = groups.join('a', ada)
+  groups.leave('a', ada)
+  await end('unsubscribe a')
+  await waited
+  groups.deliver('a', 'x')
+
+  assert.deepEqual(ada.heard, [])
+})
+
+test('a failed subscribe fails all who waited for it, joins nobody and can be tried again', async () => {
+  const { groups, calls, end, errors } = slowBroker()
+  const [ada, bob] = [member(), member()]
+  const first = assert.rejects(async () => groups.join('a', ada), { code: 'RP_ERR_UNAVAILABLE', message: "Can't join 'a' now" })
+  const second = assert.rejects(async () => groups.join('a', bob), { code: 'RP_ERR_UNAVAILABLE' })
+
+  await end('subscribe a', new Error('away'))
+  await Promise.all([first, second])
+  groups.deliver('a', 'x')
+  assert.deepEqual(calls, [])
+
+  const again = groups.join('a', ada)
+  await end('subscribe a')
+  await again
+  groups.deliver('a', 'y')
+
+  assert.deepEqual([ada.heard, bob.heard, errors], [['y'], [], ['a: away']])
+})
+
+test('a failed subscribe that nobody awaits is reported and nothing more', async () => {
+  const { groups, end, errors } = slowBroker()
+  groups.join('a', member())
+
+  await end('subscribe a', new Error('away'))
+
+  assert.deepEqual(errors, ['a: away'])
+})
+
+test('a failed unsubscribe is reported, and the group can be joined again', async () => {
+  const { groups, end, errors } = slowBroker()
+  const ada = member()
+  groups.join('a', ada)
+  await end('subscribe a')
+  groups.leave('a', ada)
+  const again = groups.join('a', ada)
+
+  await end('unsubscribe a', new Error('away'))
+  await end('subscribe a')
+  await again
+  groups.deliver('a', 'x')
+
+  assert.deepEqual([ada.heard, errors], [['x'], ['a: away']])
+})
+
+test('a broker that throws instead of rejecting is the same', async () => {
+  const errors: string[] = []
+  const broker = { ...memoryBroker(), subscribe () { throw new Error('away') } }
+  const groups = new Groups(broker, (error) => errors.push((error.cause as Error).message))
+
+  await assert.rejects(async () => groups.join('a', member()), { code: 'RP_ERR_UNAVAILABLE' })
+
+  assert.deepEqual(errors, ['away'])
+})
+
+test('takes names of 1 to 200 printable ASCII characters without spaces', () => {
+  const groups = new Groups(memoryBroker(), () => assert.fail())
+
+  for (const name of ['a', 'todo-5', 'user:7', '!~', 'x'.repeat(200)]) groups.join(name, member())
+  for (const name of ['', 'a b', 'ä', 'a\n', 'x'.repeat(201), 5, null, undefined, {}]) {
+    assert.throws(() => groups.join(name as string, member()), { code: 'RP_ERR_INVALID_GROUP', statusCode: 400 })
+    assert.throws(() => groups.publish(name as string, 'x'), { code: 'RP_ERR_INVALID_GROUP' })
+    groups.leave(name as string, member())
+  }
+})

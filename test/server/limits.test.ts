@@ -1,0 +1,228 @@
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { test } from 'node:test'
+import { start } from '../support/server.ts'
+
+/** Handlers that end when the test says so, in a record of who started and ended. */
+function gate () {
+  const log: string[] = []
+  const open = new Map<unknown, () => void>()
+  let changed = Promise.withResolvers<void>()
+  return {
+    log,
+    async handler ({ id }: { id: unknown }) {
+      log.push(`start ${id}`)
+      changed.resolve()
+      changed = Promise.withResolvers()
+      await new Promise<void>((resolve) => open.set(id, resolve))
+      log.push(`end ${id}`)
+    },
+    release (id: unknown) {
+      open.get(id)?.()
+    },
+    async started (id: unknown) {
+      while (!log.includes(`start ${id}`)) await changed.promise
+    }
+  }
+}
+
+test('runs as many handlers at once as allowed, in order of arrival, and answers ping meanwhile', async (t) => {
+  const { handler, log, release, started } = gate()
+  const server = await start(t, { concurrency: 2, with: (app) => app.rohrpost.handle('work', handler) })
+  const client = await server.connect()
+  for (const id of [1, 2, 3, 4]) client.send({ id, type: 'work' })
+
+  assert.deepEqual(await client.untilPong(), [])
+  assert.deepEqual(log, ['start 1', 'start 2'])
+  release(2)
+  assert.equal((await client.next()).id, 2)
+  release(1)
+  release(3)
+  assert.equal((await client.next()).id, 1)
+  await started(4)
+  release(3)
+  release(4)
+  await client.next()
+  await client.next()
+
+  assert.deepEqual(log.filter((line) => line.startsWith('start')), ['start 1', 'start 2', 'start 3', 'start 4'])
+})
+
+test('works one message strictly after another with concurrency 1', async (t) => {
+  const server = await start(t, {
+    concurrency: 1,
+    with: (app) => app.rohrpost.handle('work', async ({ data }) => {
+      await new Promise(setImmediate)
+      return data
+    })
+  })
+  const client = await server.connect()
+  for (let i = 0; i < 50; i++) client.send({ id: i, type: 'work', data: i })
+
+  for (let i = 0; i < 50; i++) assert.equal((await client.next()).data, i)
+})
+
+for (const [what, maxPending, size] of [
+  ['messages', { messages: 4, bytes: 1_000_000 }, 10],
+  ['bytes', { messages: 1000, bytes: 4000 }, 1000]
+] as const) {
+  test(`reads no further while too many ${what} wait, and loses none`, async (t) => {
+    const { handler, release, started } = gate()
+    const server = await start(t, { concurrency: 1, maxPending, with: (app) => app.rohrpost.handle('work', handler).handle('more', () => 1) })
+    const client = await server.connect()
+    client.send({ id: 'first', type: 'work' })
+    await started('first')
+    for (let i = 0; i < 20; i++) client.send({ id: i, type: 'more', data: 'x'.repeat(size) })
+    // far more than one read of the socket holds: it stays in the client's hands
+    client.send({ id: 'huge', type: 'ping', data: 'x'.repeat(900_000) })
+
+    release('first')
+
+    assert.equal((await client.next()).id, 'first')
+    for (let i = 0; i < 20; i++) assert.equal((await client.next()).id, i)
+    assert.equal((await client.next()).id, 'huge')
+  })
+}
+
+test('leaves a client alone whose messages wait, however long the heartbeat says nothing', async (t) => {
+  const { handler, release, started } = gate()
+  const server = await start(t, {
+    concurrency: 1, heartbeat: 10, maxPending: { messages: 1, bytes: 1000 }, with: (app) => app.rohrpost.handle('work', handler)
+  })
+  const client = await server.connect(undefined, { autoPong: false })
+  client.send({ id: 1, type: 'work' })
+  client.send({ id: 2, type: 'work' })
+  await started(1)
+  await server.connect(undefined, { autoPong: false }).then(({ closed }) => closed)
+
+  release(1)
+  await started(2)
+  release(2)
+
+  assert.equal((await client.next()).id, 1)
+  assert.equal((await client.next()).id, 2)
+})
+
+test('answers a handler that takes too long, aborts its signal and keeps its slot until it ends', async (t) => {
+  const { handler, log, release, started } = gate()
+  let reason: unknown
+  const server = await start(t, {
+    concurrency: 1,
+    handlerTimeout: 20,
+    with: (app) => app.rohrpost.handle('slow', async (message) => {
+      message.signal.addEventListener('abort', () => { reason = message.signal.reason })
+      await handler(message)
+      return 'late'
+    }).handle('next', ({ id }) => { log.push(`start ${id}`) })
+  })
+  const client = await server.connect()
+  client.send({ id: 1, type: 'slow' })
+  client.send({ id: 2, type: 'next' })
+  await started(1)
+
+  assert.deepEqual(await client.next(), { id: 1, type: 'slow', error: 'The handler did not settle within 20 ms.', code: 'timeout' })
+  assert.equal((reason as DOMException).name, 'TimeoutError')
+  assert.deepEqual(log, ['start 1'])
+  release(1)
+  assert.deepEqual(await client.next(), { id: 2, type: 'next' })
+  assert.ok(server.logs.some(({ msg }) => msg === 'a second reply to one request was not sent'))
+})
+
+test('a signal that is first read after the deadline is aborted already', async (t) => {
+  const { handler, release, started } = gate()
+  const aborted = Promise.withResolvers<boolean>()
+  const server = await start(t, {
+    handlerTimeout: 10,
+    with: (app) => app.rohrpost.handle('slow', async (message) => {
+      await handler(message)
+      aborted.resolve(message.signal.aborted)
+    })
+  })
+  const client = await server.connect()
+  client.send({ id: 1, type: 'slow' })
+  await started(1)
+  await client.next()
+
+  release(1)
+
+  assert.equal(await aborted.promise, true)
+})
+
+test('aborts the signal when the client goes, and says nothing about what the handler makes of it', async (t) => {
+  const { promise, resolve } = Promise.withResolvers<void>()
+  const ended = Promise.withResolvers<void>()
+  const server = await start(t, {
+    with: (app) => app.rohrpost
+      .handle('watch', async ({ signal }) => {
+        resolve()
+        await once(signal, 'abort')
+        ended.resolve()
+        signal.throwIfAborted()
+      })
+      .handle('return', async ({ signal }) => {
+        await once(signal, 'abort')
+        return 'to nobody'
+      })
+  })
+  const client = await server.connect()
+  client.send({ id: 1, type: 'return' })
+  client.send({ id: 2, type: 'watch' })
+  await promise
+
+  client.socket.terminate()
+  await ended.promise
+  await server.app.close()
+
+  assert.deepEqual(server.logs.filter(({ level }) => level >= 40), [])
+})
+
+test('closes with 1009 on a message that is too large', async (t) => {
+  const server = await start(t, { maxPayload: 1000 })
+  const client = await server.connect()
+
+  client.send({ id: 1, type: 'ping', data: 'x'.repeat(1000) })
+
+  assert.equal((await client.closed).code, 1009)
+})
+
+test('refuses one group more than a connection may be in', async (t) => {
+  const server = await start(t, {
+    maxGroups: 2,
+    with: (app) => app.rohrpost.handle('join', ({ data }, connection) => connection.join(String(data)))
+      .handle('leave', ({ data }, connection) => connection.leave(String(data)))
+  })
+  const client = await server.connect()
+  await client.call('join', 'a')
+  await client.call('join', 'b')
+
+  assert.equal((await client.call('join', 'b')).error, undefined)
+  assert.deepEqual(await client.call('join', 'c'), {
+    id: 4, type: 'join', error: "Can't join 'c': the connection is in 2 groups, as many as it may be", code: 'too_many_groups'
+  })
+  await client.call('leave', 'a')
+  assert.equal((await client.call('join', 'c')).error, undefined)
+})
+
+test('cuts off a client that gives no sign of life, and only that one', async (t) => {
+  const server = await start(t, { heartbeat: 20 })
+  const alive = await server.connect()
+  const silent = await server.connect(undefined, { autoPong: false })
+
+  const { code } = await silent.closed
+
+  assert.equal(code, 1006)
+  assert.equal((await alive.call('ping')).type, 'pong')
+  assert.equal(server.app.rohrpost.connections.size, 1)
+})
+
+test("takes a client's own ping for a sign of life", async (t) => {
+  const server = await start(t, { heartbeat: 30 })
+  const silent = await server.connect(undefined, { autoPong: false })
+  const pinging = await server.connect(undefined, { autoPong: false })
+  const timer = setInterval(() => pinging.socket.ping(), 10)
+  t.after(() => clearInterval(timer))
+
+  await silent.closed
+
+  assert.equal((await pinging.call('ping')).type, 'pong')
+})

@@ -1,0 +1,70 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { memoryBroker } from '../../lib/index.ts'
+import { start } from '../support/server.ts'
+
+test('reaches all members, once each, and nobody else', async (t) => {
+  const server = await start(t, { with: (app) => app.rohrpost.handle('join', ({ data }, connection) => connection.join(String(data))) })
+  const [ada, bob, eve] = await Promise.all([server.connect(), server.connect(), server.connect()])
+  await Promise.all([ada.call('join', 'a'), bob.call('join', 'a'), eve.call('join', 'e')])
+  await ada.call('join', 'a')
+
+  await server.app.rohrpost.sendToGroup('a', { n: 1 })
+
+  assert.deepEqual(await ada.untilPong(), [{ n: 1 }])
+  assert.deepEqual(await bob.untilPong(), [{ n: 1 }])
+  assert.deepEqual(await eve.untilPong(), [])
+})
+
+test('sends a ready-made string as it is, no empty one, and any JSON value', async (t) => {
+  const server = await start(t, { onConnect: (connection) => connection.join('a') })
+  const { rohrpost } = server.app
+  const client = await server.connect()
+  await client.call('ping')
+
+  for (const message of ['{ "ä" :1}', 'not JSON', '', 5, true, null, [], {}, { at: new Date(0) }]) await rohrpost.sendToGroup('a', message)
+  await rohrpost.sendToGroup('a', 'end')
+
+  const heard: string[] = []
+  for (let text = await client.nextText(); text !== 'end'; text = await client.nextText()) heard.push(text)
+  assert.deepEqual(heard, ['{ "ä" :1}', 'not JSON', '5', 'true', 'null', '[]', '{}', '{"at":"1970-01-01T00:00:00.000Z"}'])
+})
+
+test('keeps one order for all members', async (t) => {
+  const server = await start(t, { onConnect: (connection) => connection.join('a') })
+  const clients = await Promise.all([server.connect(), server.connect()])
+  await Promise.all(clients.map((client) => client.call('ping')))
+
+  for (let n = 0; n < 100; n++) server.app.rohrpost.sendToGroup('a', { n })
+
+  for (const client of clients) assert.deepEqual((await client.untilPong()).map(({ n }) => n), [...Array(100).keys()])
+})
+
+test('reports what can not be sent to the caller and to the log, and never as an unhandled rejection', async (t) => {
+  const server = await start(t, {
+    broker: { ...memoryBroker(), publish: async () => { throw new Error('broker away') } }
+  })
+  const { rohrpost } = server.app
+
+  await assert.rejects(rohrpost.sendToGroup('a b', 1), { code: 'RP_ERR_INVALID_GROUP' })
+  await assert.rejects(rohrpost.sendToGroup('a', undefined), { code: 'RP_ERR_NOT_ENCODABLE', message: /Can't send undefined/ })
+  await assert.rejects(rohrpost.sendToGroup('a', 1), /broker away/)
+  // nobody awaits this one; an unhandled rejection would fail the test
+  rohrpost.sendToGroup('b', 1)
+  await new Promise(setImmediate)
+
+  const failed = server.logs.filter(({ level }) => level === 50)
+  assert.deepEqual(failed.map(({ group }) => group), ['a b', 'a', 'a', 'b'])
+})
+
+test('tells the client when a group name from its data is wrong', async (t) => {
+  const server = await start(t, {
+    with: (app) => app.rohrpost.handle('tell', ({ data }) => app.rohrpost.sendToGroup(String(data), { n: 1 }))
+  })
+  const client = await server.connect()
+
+  const { error, code } = await client.call('tell', 'no spaces')
+
+  assert.equal(code, 'invalid_group')
+  assert.match(String(error), /"no spaces"/)
+})

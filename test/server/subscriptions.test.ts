@@ -1,0 +1,237 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { Type } from '@sinclair/typebox'
+import { memoryBroker } from '../../lib/index.ts'
+import { start } from '../support/server.ts'
+
+const UUID = '018f3f2a-9a4e-7c3a-8f00-0123456789ab'
+
+test('joins the group that it answers with, if authorize says true', async (t) => {
+  const asked: unknown[] = []
+  const server = await start(t, {
+    with: (app) => app.rohrpost.group('todo', {
+      authorize (message, connection) {
+        asked.push([message.data, message.auth_jwt, connection.groups.size])
+        return message.auth_jwt === 'good'
+      }
+    })
+  })
+  const client = await server.connect()
+
+  const answer = await client.ask({ type: 'subscribe', id: 1, auth_jwt: 'good', data: { type: 'todo', id: 5 } })
+  server.app.rohrpost.sendToGroup('todo-5', { news: 1 })
+
+  assert.deepEqual(answer, { id: 1, type: 'subscribe', data: { group: 'todo-5' } })
+  assert.deepEqual(await client.next(), { news: 1 })
+  assert.deepEqual(await client.ask({ type: 'subscribe', id: 2, auth_jwt: 'bad', data: { type: 'todo', id: 6 } }), {
+    id: 2, type: 'subscribe', error: 'ACCESS_DENIED', code: 'access_denied'
+  })
+  assert.deepEqual(asked, [[{ type: 'todo', id: 5 }, 'good', 0], [{ type: 'todo', id: 6 }, 'bad', 1]])
+})
+
+test('lets nobody in unless authorize says true and nothing else', async (t) => {
+  const answers: unknown[] = [1, 'true', {}, undefined, Promise.resolve(1), false]
+  const server = await start(t, {
+    with: (app) => app.rohrpost
+      .group('any', { id: Type.Integer(), authorize: ({ data }) => answers[data.id] as boolean })
+      .group('locked', { authorize () { throw Object.assign(new Error('Token expired.'), { statusCode: 401, code: 'token_expired' }) } })
+      .group('broken', { authorize: async () => { throw new Error('no database') } })
+  })
+  const client = await server.connect()
+
+  for (const id of answers.keys()) assert.equal((await client.call('subscribe', { type: 'any', id })).error, 'ACCESS_DENIED')
+  assert.equal((await client.call('subscribe', { type: 'undeclared', id: 1 })).error, 'ACCESS_DENIED')
+  assert.deepEqual(await client.ask({ id: 1, type: 'subscribe', data: { type: 'locked', id: 1 } }), {
+    id: 1, type: 'subscribe', error: 'Token expired.', code: 'token_expired'
+  })
+  assert.equal((await client.call('subscribe', { type: 'broken', id: 1 })).code, 'internal')
+  const [connection] = server.app.rohrpost.connections
+  assert.equal(connection?.groups.size, 0)
+})
+
+test('takes safe integers from 0 and UUIDs as ids by default', async (t) => {
+  const server = await start(t, { with: (app) => app.rohrpost.group('a', { authorize: () => true }) })
+  const client = await server.connect()
+
+  for (const id of [0, 2 ** 53 - 1, UUID, UUID.toUpperCase()]) {
+    assert.deepEqual((await client.call('subscribe', { type: 'a', id })).data, { group: `a-${id}` })
+  }
+  for (const id of [-1, 1.5, 2 ** 53, '5', '', null, undefined, true, {}, [], `${UUID}0`]) {
+    const { error, code } = await client.call('subscribe', { type: 'a', id })
+    assert.equal(error, "Invalid data: Expected a safe integer from 0, or a UUID at '/id'.")
+    assert.equal(code, 'invalid_data')
+  }
+})
+
+test('takes ids of a schema of its own, as far as they make a name', async (t) => {
+  const server = await start(t, {
+    with: (app) => app.rohrpost
+      .group('page', { id: Type.String({ maxLength: 300 }), authorize: () => true })
+      .group('odd', { id: Type.Unknown(), authorize: () => true })
+  })
+  const client = await server.connect()
+
+  assert.deepEqual((await client.call('subscribe', { type: 'page', id: 'a:b' })).data, { group: 'page-a:b' })
+  assert.equal((await client.call('subscribe', { type: 'page', id: 5 })).error, "Invalid data: Expected string at '/id'.")
+  assert.equal((await client.call('subscribe', { type: 'page', id: 'a b' })).code, 'invalid_group')
+  assert.equal((await client.call('subscribe', { type: 'page', id: 'x'.repeat(200) })).code, 'invalid_group')
+  assert.equal((await client.call('subscribe', { type: 'odd', id: [1] })).error, "Invalid data: Expected a string or a number at '/id'.")
+})
+
+test('names a group without ids by its type alone', async (t) => {
+  const server = await start(t, { with: (app) => app.rohrpost.group('news', { id: false, authorize: () => true }) })
+  const client = await server.connect()
+
+  assert.deepEqual((await client.call('subscribe', { type: 'news' })).data, { group: 'news' })
+  assert.equal((await client.call('subscribe', { type: 'news', id: 1 })).error, "Invalid data: Expected no id at '/id'.")
+})
+
+test('refuses data that says no type', async (t) => {
+  const server = await start(t)
+  const client = await server.connect()
+
+  for (const type of ['subscribe', 'unsubscribe']) {
+    assert.equal((await client.call(type)).error, 'Invalid data: Expected object.')
+    assert.equal((await client.call(type, { id: 1 })).error, "Invalid data: Expected required property at '/type'.")
+  }
+})
+
+test('unsubscribes without asking, and without an error where there is nothing to leave', async (t) => {
+  const server = await start(t, { with: (app) => app.rohrpost.group('todo', { authorize: ({ data }) => data.id === 5 }) })
+  const client = await server.connect()
+  await client.call('subscribe', { type: 'todo', id: 5 })
+
+  for (const data of [{ type: 'todo', id: 5 }, { type: 'todo', id: 5 }, { type: 'todo', id: 6 }, { type: 'todo', id: { toString: 1 } }, { type: 'nope', id: 1 }, { type: 'todo' }]) {
+    assert.equal(JSON.stringify(await client.ask({ id: 0, type: 'unsubscribe', data })), '{"id":0,"type":"unsubscribe"}')
+  }
+  server.app.rohrpost.sendToGroup('todo-5', { news: 1 })
+  assert.deepEqual(await client.untilPong(), [])
+})
+
+test('can not end memberships that the application made under other names', async (t) => {
+  const server = await start(t, {
+    onConnect: (connection) => connection.join('user:7'),
+    with: (app) => app.rohrpost.group('user', { authorize: () => false })
+  })
+  const client = await server.connect()
+
+  await client.call('unsubscribe', { type: 'user:7' })
+  await client.call('unsubscribe', { type: 'user', id: 7 })
+
+  const [connection] = server.app.rohrpost.connections
+  assert.deepEqual([...connection?.groups ?? []], ['user:7'])
+})
+
+test('works off subscribe and unsubscribe of one group in order of arrival', async (t) => {
+  const allowed = Promise.withResolvers<boolean>()
+  const server = await start(t, {
+    with: (app) => app.rohrpost.group('todo', { authorize: ({ data }) => data.id === 1 ? allowed.promise : true })
+  })
+  const client = await server.connect()
+  client.send({ id: 'in', type: 'subscribe', data: { type: 'todo', id: 1 } })
+  client.send({ id: 'out', type: 'unsubscribe', data: { type: 'todo', id: 1 } })
+  client.send({ id: 'other', type: 'subscribe', data: { type: 'todo', id: 2 } })
+
+  assert.equal((await client.next()).id, 'other')
+  allowed.resolve(true)
+
+  assert.deepEqual([(await client.next()).id, (await client.next()).id], ['in', 'out'])
+  const [connection] = server.app.rohrpost.connections
+  assert.deepEqual([...connection?.groups ?? []], ['todo-2'])
+})
+
+test('goes on with the next in order after one that failed', async (t) => {
+  const [asked, answer] = [Promise.withResolvers<void>(), Promise.withResolvers<boolean>()]
+  const answers = [answer.promise, true]
+  const server = await start(t, {
+    with: (app) => app.rohrpost.group('todo', {
+      authorize () {
+        asked.resolve()
+        return answers.shift() ?? false
+      }
+    })
+  })
+  const client = await server.connect()
+  client.send({ id: 1, type: 'subscribe', data: { type: 'todo', id: 1 } })
+  client.send({ id: 2, type: 'subscribe', data: { type: 'todo', id: 1 } })
+
+  await asked.promise
+  answer.reject(new Error('no database'))
+
+  assert.equal((await client.next()).code, 'internal')
+  assert.deepEqual((await client.next()).data, { group: 'todo-1' })
+})
+
+test('does not join after the client was told of a time-out', async (t) => {
+  const allowed = Promise.withResolvers<boolean>()
+  const server = await start(t, { handlerTimeout: 10, with: (app) => app.rohrpost.group('todo', { authorize: () => allowed.promise }) })
+  const client = await server.connect()
+
+  assert.equal((await client.call('subscribe', { type: 'todo', id: 1 })).code, 'timeout')
+  allowed.resolve(true)
+  await client.untilPong()
+
+  const [connection] = server.app.rohrpost.connections
+  assert.equal(connection?.groups.size, 0)
+  assert.ok(!server.logs.some(({ level }) => level === 50))
+})
+
+test('sends no frame of a group before the answer, also with a broker that takes its time', async (t) => {
+  const memory = memoryBroker()
+  const server = await start(t, {
+    broker: {
+      ...memory,
+      subscribe (group) {
+        memory.subscribe(group)
+        memory.publish(group, '{"too":"early"}')
+        const subscribed = Promise.resolve()
+        subscribed.then().then(() => memory.publish(group, '{"n":1}'))
+        return subscribed
+      }
+    },
+    with: (app) => app.rohrpost.group('todo', { authorize: () => true })
+  })
+  const client = await server.connect()
+
+  assert.deepEqual((await client.call('subscribe', { type: 'todo', id: 1 })).data, { group: 'todo-1' })
+  assert.deepEqual(await client.untilPong(), [{ n: 1 }])
+})
+
+test('tells the client to try again when the broker fails to subscribe, and joins nothing', async (t) => {
+  let fails = true
+  const memory = memoryBroker()
+  const server = await start(t, {
+    broker: {
+      ...memory,
+      async subscribe (group) {
+        if (fails) throw new Error('redis-1 is away')
+        return memory.subscribe(group)
+      }
+    },
+    maxGroups: 1,
+    with: (app) => app.rohrpost.group('todo', { authorize: () => true })
+  })
+  const client = await server.connect()
+
+  assert.deepEqual(await client.ask({ id: 1, type: 'subscribe', data: { type: 'todo', id: 1 } }), {
+    id: 1, type: 'subscribe', error: "Can't join 'todo-1' now", code: 'unavailable', retry: true
+  })
+  assert.ok(server.logs.some(({ err }) => err?.message.includes("Can't join 'todo-1'")))
+  fails = false
+  assert.deepEqual((await client.call('subscribe', { type: 'todo', id: 1 })).data, { group: 'todo-1' })
+})
+
+test('refuses declarations that could not work, and names the value', async (t) => {
+  const { app: { rohrpost } } = await start(t)
+  const authorize = () => true
+  rohrpost.group('todo', { authorize })
+
+  for (const type of ['', 'a-b', '5', 'ä', 'a b']) {
+    assert.throws(() => rohrpost.group(type, { authorize }), { code: 'RP_ERR_INVALID_GROUP_TYPE', message: new RegExp(`'${type}'`) })
+  }
+  assert.throws(() => rohrpost.group(5 as never, { authorize }), { code: 'RP_ERR_INVALID_GROUP_TYPE', message: /'5'/ })
+  assert.throws(() => rohrpost.group('todo', { authorize }), { code: 'RP_ERR_DUPLICATE_GROUP_TYPE', message: /'todo'/ })
+  assert.throws(() => rohrpost.group('list', {} as never), { code: 'RP_ERR_INVALID_HANDLER', message: /a function as 'authorize' of group 'list', got undefined/ })
+  assert.throws(() => rohrpost.group('list', undefined as never), { code: 'RP_ERR_INVALID_HANDLER' })
+  assert.throws(() => rohrpost.group('list', { authorize, id: 5 as never }), { code: 'RP_ERR_INVALID_SCHEMA', message: /'id' of 'list'/ })
+})

@@ -1,0 +1,185 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { isOriginAllowed } from '../../lib/server/origin.ts'
+import { start } from '../support/server.ts'
+
+test('asks the hooks of the upgrade request in order, and their reply refuses it', async (t) => {
+  const asked: string[] = []
+  const server = await start(t, {
+    onRequest: [
+      async () => { asked.push('onRequest 1') },
+      async (request, reply) => {
+        asked.push('onRequest 2')
+        if (request.headers.authorization === undefined) return reply.code(401).send()
+      }
+    ],
+    preValidation: async () => { asked.push('preValidation') },
+    preHandler: [async () => { asked.push('preHandler') }]
+  })
+
+  assert.equal(await server.refused(), 401)
+  const client = await server.connect(undefined, { headers: { authorization: 'me' } })
+
+  assert.equal((await client.call('ping')).type, 'pong')
+  assert.deepEqual(asked, ['onRequest 1', 'onRequest 2', 'onRequest 1', 'onRequest 2', 'preValidation', 'preHandler'])
+})
+
+test('a hook that throws refuses the upgrade', async (t) => {
+  const server = await start(t, {
+    onRequest: async () => { throw Object.assign(new Error('who are you?'), { statusCode: 403 }) }
+  })
+
+  assert.equal(await server.refused(), 403)
+})
+
+test("gives handlers the upgrade request with what hooks put on it", async (t) => {
+  const server = await start(t, {
+    onRequest: async (request) => { request.setDecorator('user', 'ada') },
+    with (app) {
+      app.decorateRequest('user', '')
+      app.rohrpost.handle('whoami', (_message, { request }) => request.getDecorator('user'))
+    }
+  })
+
+  const client = await server.connect()
+
+  assert.equal((await client.call('whoami')).data, 'ada')
+})
+
+test('refuses pages of other origins before the upgrade and says why in the log', async (t) => {
+  const asked: string[] = []
+  const server = await start(t, { onRequest: async () => { asked.push('onRequest') } })
+  const own = server.http
+
+  assert.equal(await server.refused(undefined, { origin: 'https://evil.example' }), 403)
+  assert.equal(await server.refused(undefined, { origin: 'null' }), 403)
+  assert.deepEqual(asked, [])
+  const [warning] = server.logs.filter(({ level }) => level === 40)
+  assert.equal(warning?.origin, 'https://evil.example')
+  assert.equal(warning?.host, own.slice('http://'.length))
+  assert.match(warning?.msg ?? '', /allowedOrigins/)
+
+  const client = await server.connect(undefined, { origin: own })
+  assert.equal((await client.call('ping')).type, 'pong')
+})
+
+test('checks origins against the host, a list, a function, or not at all', () => {
+  const asks = (allowed: Parameters<typeof isOriginAllowed>[0], origin: string | undefined, host = 'example.org') =>
+    isOriginAllowed(allowed, { headers: { origin }, host } as Parameters<typeof isOriginAllowed>[1])
+
+  assert.ok(asks(undefined, undefined))
+  assert.ok(asks(undefined, 'https://example.org'))
+  assert.ok(asks(undefined, 'https://example.org', 'example.org:443'))
+  assert.ok(asks(undefined, 'http://example.org:8080', 'example.org:8080'))
+  assert.ok(asks(undefined, 'https://EXAMPLE.org'))
+  assert.ok(!asks(undefined, 'https://example.org', 'example.org:8443'))
+  assert.ok(!asks(undefined, 'https://example.org.evil.example'))
+  assert.ok(!asks(undefined, 'null'))
+  assert.ok(!asks(undefined, 'not an origin'))
+  assert.ok(!asks(undefined, 'https://example.org', ''))
+  assert.ok(!asks(undefined, 'file://', ''))
+  assert.ok(asks(['https://app.example'], 'https://app.example'))
+  assert.ok(!asks(['https://app.example'], 'https://example.org'))
+  assert.ok(asks((origin, { host }) => origin.endsWith(host), 'https://sub.example.org'))
+  assert.ok(!asks(() => false, 'https://example.org'))
+  assert.ok(asks(true, 'null'))
+})
+
+test('keeps what arrives while onConnect still runs, and handles it in order', async (t) => {
+  const admitted = Promise.withResolvers<void>()
+  const server = await start(t, {
+    onConnect: async (connection) => {
+      connection.send({ type: 'welcome' })
+      await admitted.promise
+    },
+    with: (app) => app.rohrpost.handle('echo', ({ data }) => data)
+  })
+  const client = await server.connect()
+  for (let i = 0; i < 5; i++) client.send({ id: i, type: 'echo', data: i })
+
+  assert.deepEqual(await client.next(), { type: 'welcome' })
+  admitted.resolve()
+
+  for (let i = 0; i < 5; i++) assert.equal((await client.next()).data, i)
+})
+
+test('reads no further while too much waits for onConnect', async (t) => {
+  const admitted = Promise.withResolvers<void>()
+  const server = await start(t, { onConnect: () => admitted.promise, maxPending: { messages: 2, bytes: 1000 } })
+  const client = await server.connect()
+  for (let i = 0; i < 2; i++) client.send({ id: i, type: 'ping' })
+  client.send('x'.repeat(100_000))
+  client.send({ id: 'last', type: 'ping' })
+
+  admitted.resolve()
+
+  assert.equal((await client.next()).id, 0)
+  assert.equal((await client.next()).id, 1)
+  assert.equal((await client.next()).code, 'invalid_json')
+  assert.equal((await client.next()).id, 'last')
+})
+
+test('closes with 4403 when onConnect throws, and handles nothing', async (t) => {
+  const server = await start(t, {
+    onConnect: async () => { throw new Error('banned') },
+    onDisconnect: () => assert.fail('never let in'),
+    with: (app) => app.rohrpost.handle('do', () => assert.fail('handled'))
+  })
+  const client = await server.connect()
+  client.send({ id: 1, type: 'do' })
+
+  assert.deepEqual(await client.closed, { code: 4403, reason: 'Forbidden' })
+  assert.ok(server.logs.some(({ err }) => err?.message === 'banned'))
+})
+
+test('tells onDisconnect who left, how, and of which groups it was', async (t) => {
+  const left = Promise.withResolvers<unknown[]>()
+  const server = await start(t, {
+    onConnect: (connection) => connection.join('lobby'),
+    onDisconnect: (connection, code, reason) => left.resolve([connection.id, code, reason, [...connection.groups]])
+  })
+  const client = await server.connect()
+  await client.call('ping')
+  const [connection] = server.app.rohrpost.connections
+
+  client.socket.close(4000, 'bye')
+
+  assert.deepEqual(await left.promise, [connection?.id, 4000, 'bye', ['lobby']])
+  assert.equal(server.app.rohrpost.connections.size, 0)
+})
+
+test('calls onDisconnect after onConnect also when the client left meanwhile', async (t) => {
+  const admitted = Promise.withResolvers<void>()
+  const order: string[] = []
+  const gone = Promise.withResolvers<void>()
+  const server = await start(t, {
+    onConnect: async (connection) => {
+      await admitted.promise
+      connection.join('lobby')
+      order.push(`connected ${connection.groups.size}`)
+    },
+    onDisconnect: () => {
+      order.push('disconnected')
+      gone.resolve()
+    }
+  })
+  const client = await server.connect()
+  client.socket.terminate()
+  while (server.app.rohrpost.connections.size > 0) await new Promise(setImmediate)
+
+  admitted.resolve()
+  await gone.promise
+
+  assert.deepEqual(order, ['connected 0', 'disconnected'])
+})
+
+test('logs an onDisconnect that throws', async (t) => {
+  const server = await start(t, { onDisconnect: async () => { throw new Error('no farewell') } })
+  const client = await server.connect()
+  client.socket.close()
+  await client.closed
+
+  await server.app.close()
+
+  assert.ok(server.logs.some(({ level, err }) => level === 50 && err?.message === 'no farewell'))
+})
