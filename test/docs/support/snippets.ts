@@ -1,0 +1,106 @@
+/**
+ * The TypeScript of the documents, compiled and run as users would.
+ *
+ * A comment before a block says more about it: `<!-- continues -->` for one that goes on where the one before ended,
+ * `<!-- run -->` for one that is run too, and `<!-- output -->` for the text that running prints.
+ */
+import { spawn } from 'node:child_process'
+import { text } from 'node:stream/consumers'
+import { fileURLToPath } from 'node:url'
+import ts from 'typescript'
+import { blocksOf, root, type Block, type Document } from './markdown.ts'
+import { sources } from './sources.ts'
+
+/** One or several blocks that make up one module. */
+export interface Snippet {
+  document: string
+  line: number
+  /** The code at the lines at which it stands in the document. */
+  code: string
+  run: boolean
+  output: string | undefined
+}
+
+/** What a snippet may use without a word: the example would be longer than what it shows. */
+const GLOBALS = `
+import type { FastifyInstance } from 'fastify'
+import type { RohrpostConnection, RohrpostMessage } from 'fastify-rohrpost'
+
+declare global {
+  const app: FastifyInstance
+  const connection: RohrpostConnection
+  const message: RohrpostMessage
+}
+`
+
+export function snippetsOf (document: Document): Snippet[] {
+  const snippets: Snippet[] = []
+  for (const block of blocksOf(document)) {
+    const last = snippets.at(-1)
+    if (block.marks.includes('output')) {
+      if (last === undefined || !last.run) throw new Error(`${document.name}:${block.line}: the output of nothing that runs`)
+      last.output = block.text
+    } else if (/^(?:[cm]?ts|typescript)$/.test(block.language)) {
+      const continues = block.marks.includes('continues')
+      if (continues && last === undefined) throw new Error(`${document.name}:${block.line}: there is nothing to continue`)
+
+      if (!continues || last === undefined) {
+        snippets.push({ document: document.name, line: block.line, code: place(block, ''), run: block.marks.includes('run'), output: undefined })
+      } else {
+        last.code = place(block, last.code)
+        last.run ||= block.marks.includes('run')
+      }
+    }
+  }
+  return snippets
+}
+
+function place (block: Block, before: string): string {
+  return before + '\n'.repeat(block.line - before.split('\n').length) + block.text + '\n'
+}
+
+/** Compiles all snippets as one program with the project's own settings; gives what is wrong as `document:line: text`. */
+export function compile (snippets: Snippet[]): string[] {
+  const files = new Map(snippets.map((snippet, index) => [fileURLToPath(new URL(`${snippet.document}.${index}.ts`, root)), snippet]))
+  const globals = fileURLToPath(new URL('test/docs/globals.ts', root))
+  const codeOf = (path: string) => path === globals ? GLOBALS : files.get(path)?.code
+
+  const { options } = ts.parseJsonConfigFileContent(
+    ts.readConfigFile(fileURLToPath(new URL('tsconfig.json', root)), ts.sys.readFile).config, ts.sys, fileURLToPath(root)
+  )
+  options.moduleDetection = ts.ModuleDetectionKind.Force
+  options.paths = Object.fromEntries([...sources].map(([name, url]) => [name, [fileURLToPath(url)]]))
+
+  const host = ts.createCompilerHost(options)
+  const { fileExists, readFile } = host
+  host.fileExists = (path) => codeOf(path) !== undefined || fileExists(path)
+  host.readFile = (path) => codeOf(path) ?? readFile(path)
+
+  const program = ts.createProgram([...files.keys(), globals], options, host)
+  return [...files.keys(), globals]
+    .map((path) => program.getSourceFile(path))
+    .flatMap((file) => [...program.getSyntacticDiagnostics(file), ...program.getSemanticDiagnostics(file)])
+    .map(({ file, start, messageText }) => {
+      const line = file === undefined ? 0 : file.getLineAndCharacterOfPosition(start ?? 0).line + 1
+      return `${files.get(file?.fileName ?? '')?.document ?? file?.fileName}:${line}: ${ts.flattenDiagnosticMessageText(messageText, '\n')}`
+    })
+}
+
+export interface Outcome {
+  code: number | null
+  stdout: string
+  stderr: string
+}
+
+/** Runs a snippet in a process of its own, at the root of the project. */
+export async function run ({ code }: Snippet): Promise<Outcome> {
+  const child = spawn(process.execPath, [
+    '--import', new URL('use-sources.ts', import.meta.url).href,
+    '--input-type=module-typescript', '-'
+  ], { cwd: root, timeout: 10_000 })
+  child.stdin.end(code)
+
+  const exit = new Promise<number | null>((resolve, reject) => child.once('error', reject).once('close', resolve))
+  const [stdout, stderr] = await Promise.all([text(child.stdout), text(child.stderr)])
+  return { code: await exit, stdout, stderr }
+}
