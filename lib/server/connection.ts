@@ -49,8 +49,10 @@ export class Connection implements Origin {
   #drained: PromiseWithResolvers<void> | undefined
   /** Heartbeats since the client's last sign of life. */
   #silence = 0
-  /** What came while `onConnect` still ran; `undefined` afterwards. */
-  #early: { raw: Buffer, isBinary: boolean }[] | undefined = []
+  /** Whether `onConnect` let the client in. */
+  #opened = false
+  /** What came while `onConnect` still ran. */
+  #early: { raw: Buffer, isBinary: boolean }[] = []
   /** Whose handlers run now. */
   readonly #running = new Set<Request>()
   #waiting: Waiting[] = []
@@ -130,10 +132,9 @@ export class Connection implements Origin {
 
   /** `onConnect` let the client in: works off what came meanwhile. */
   open (): void {
-    const early = this.#early ?? []
-    this.#early = undefined
+    this.#opened = true
     this.#held = 0
-    for (const { raw, isBinary } of early) this.#receive(raw, isBinary)
+    for (const { raw, isBinary } of this.#early.splice(0)) this.#receive(raw, isBinary)
     this.#readOn()
   }
 
@@ -175,7 +176,7 @@ export class Connection implements Origin {
     this.#silence = 0
     if (this.#socket.readyState !== this.#socket.OPEN) return
     if (raw.length > this.#context.limits.maxPayload) return this.close(CloseCode.TOO_LARGE)
-    if (this.#early !== undefined) {
+    if (!this.#opened) {
       this.#early.push({ raw, isBinary })
       return this.#hold(raw.length)
     }
@@ -238,7 +239,7 @@ export class Connection implements Origin {
 
   #full (): boolean {
     const { messages, bytes } = this.#context.limits.maxPending
-    return this.#held >= bytes || (this.#early ?? this.#waiting).length >= messages
+    return this.#held >= bytes || (this.#opened ? this.#waiting : this.#early).length >= messages
   }
 
   /** A message with the id of a running request is its answer. */

@@ -1,6 +1,6 @@
 /** TypeBox schemas, compiled once to a function that tells what is wrong with a value. */
 import { Kind, FormatRegistry, type TSchema } from '@sinclair/typebox'
-import { TypeCompiler } from '@sinclair/typebox/compiler'
+import { TypeCompiler, type TypeCheck, type ValueError } from '@sinclair/typebox/compiler'
 import { HasTransform } from '@sinclair/typebox/value'
 import { errors } from '../errors.ts'
 
@@ -21,7 +21,7 @@ export function compile (schema: TSchema, part: string, owner: string): Check {
   const format = unknownFormat(schema)
   if (format !== undefined) throw refuse(`format '${format}' is not in TypeBox's FormatRegistry`)
 
-  let checker
+  let checker: TypeCheck<TSchema> | undefined
   try {
     if (!HasTransform(schema, [])) checker = TypeCompiler.Compile(schema)
   } catch (error) {
@@ -32,9 +32,10 @@ export function compile (schema: TSchema, part: string, owner: string): Check {
   return (value, at = '') => {
     try {
       if (checker.Check(value)) return undefined
-      const first = checker.Errors(value).First()
-      const path = at + (first?.path ?? '')
-      return `${first?.message ?? 'Unexpected value'}${path && ` at '${path}'`}`
+      // there is a first one: Check found it
+      const { path, message } = checker.Errors(value).First() as ValueError
+      const place = at + path
+      return place === '' ? message : `${message} at '${place}'`
     } catch (error) {
       // a recursive schema, and a value nested deeper than the stack
       return (error as Error).message

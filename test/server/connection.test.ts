@@ -12,6 +12,15 @@ async function pair (t: TestContext) {
   return { ...server, client, connection: await opened.promise }
 }
 
+test('answers frames that are no envelope, with the id where it can be read', async (t) => {
+  const { client } = await pair(t)
+
+  assert.deepEqual(await client.ask(''), { error: 'Received empty message.', code: 'empty_message' })
+  client.socket.send(Buffer.from('{"id":1,"type":"ping"}'), { binary: true })
+  assert.deepEqual(await client.next(), { error: 'Received empty message.', code: 'empty_message' })
+  assert.equal(await (client.send('{"id":0}'), client.nextText()), '{"id":0,"error":"Missing required field \'type\'.","code":"invalid_envelope"}')
+})
+
 test('sends keys in the order id, type, error, data, then all others', async (t) => {
   const { client, connection } = await pair(t)
 

@@ -136,6 +136,7 @@ test('refuses data that fails the schema, naming path and expectation, and conve
   assert.deepEqual(await client.call('add', { a: '1', b: 2 }), { id: 2, type: 'add', error: "Invalid data: Expected number at '/a'.", code: 'invalid_data' })
   assert.equal((await client.call('add', { a: 1 })).error, "Invalid data: Expected required property at '/b'.")
   assert.equal((await client.call('add')).error, 'Invalid data: Expected object.')
+  assert.deepEqual(await client.ask({ id: null, type: 'add' }), { type: 'add', error: 'Invalid data: Expected object.', code: 'invalid_data' })
 })
 
 test('answers data that is nested deeper than a recursive schema can follow', async (t) => {

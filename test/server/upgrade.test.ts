@@ -32,7 +32,7 @@ test('a hook that throws refuses the upgrade', async (t) => {
   assert.equal(await server.refused(), 403)
 })
 
-test("gives handlers the upgrade request with what hooks put on it", async (t) => {
+test('gives handlers the upgrade request with what hooks put on it', async (t) => {
   const server = await start(t, {
     onRequest: async (request) => { request.setDecorator('user', 'ada') },
     with (app) {
@@ -98,6 +98,7 @@ test('keeps what arrives while onConnect still runs, and handles it in order', a
   for (let i = 0; i < 5; i++) client.send({ id: i, type: 'echo', data: i })
 
   assert.deepEqual(await client.next(), { type: 'welcome' })
+  await client.read()
   admitted.resolve()
 
   for (let i = 0; i < 5; i++) assert.equal((await client.next()).data, i)
@@ -107,7 +108,9 @@ test('reads no further while too much waits for onConnect', async (t) => {
   const admitted = Promise.withResolvers<void>()
   const server = await start(t, { onConnect: () => admitted.promise, maxPending: { messages: 2, bytes: 1000 } })
   const client = await server.connect()
-  for (let i = 0; i < 2; i++) client.send({ id: i, type: 'ping' })
+  client.send({ id: 0, type: 'ping' })
+  await client.read()
+  client.send({ id: 1, type: 'ping' })
   client.send('x'.repeat(100_000))
   client.send({ id: 'last', type: 'ping' })
 
@@ -120,13 +123,16 @@ test('reads no further while too much waits for onConnect', async (t) => {
 })
 
 test('closes with 4403 when onConnect throws, and handles nothing', async (t) => {
+  const banned = Promise.withResolvers<void>()
   const server = await start(t, {
-    onConnect: async () => { throw new Error('banned') },
+    onConnect: () => banned.promise,
     onDisconnect: () => assert.fail('never let in'),
     with: (app) => app.rohrpost.handle('do', () => assert.fail('handled'))
   })
   const client = await server.connect()
   client.send({ id: 1, type: 'do' })
+  await client.read()
+  banned.reject(new Error('banned'))
 
   assert.deepEqual(await client.closed, { code: 4403, reason: 'Forbidden' })
   assert.ok(server.logs.some(({ err }) => err?.message === 'banned'))

@@ -125,6 +125,12 @@ export class Client {
     return this.ask({ id: ++this.#ids, type, data })
   }
 
+  /** Resolves when the server has read all that was sent: its pong comes after. */
+  async read (): Promise<void> {
+    this.socket.ping()
+    await once(this.socket, 'pong')
+  }
+
   /** Every frame up to the answer of a ping: what was to come has come, what did not come will not. */
   async untilPong (): Promise<Frame[]> {
     const id = `sync ${++this.#ids}`
