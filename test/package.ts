@@ -1,0 +1,114 @@
+/** The package as it is published: packed, unpacked in an empty project and used there. Run by `npm run test:package`. */
+import assert from 'node:assert/strict'
+import { execFileSync, spawnSync } from 'node:child_process'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { after, test } from 'node:test'
+import { fileURLToPath } from 'node:url'
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+const folder = mkdtempSync(join(tmpdir(), 'rohrpost-package-'))
+after(() => rmSync(folder, { recursive: true }))
+
+const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
+const [{ filename, files }] = JSON.parse(execFileSync('npm', ['pack', '--json', '--silent', '--pack-destination', folder], { cwd: root, encoding: 'utf8' }).replace(/^[^[]*/, ''))
+const tarball = join(folder, filename)
+
+/** An empty project that has the package, what it depends on, and the optional peers that are named. */
+function project (name: string, ...optional: string[]): string {
+  const dir = join(folder, name)
+  const modules = join(dir, 'node_modules')
+  mkdirSync(join(modules, 'fastify-rohrpost'), { recursive: true })
+  execFileSync('tar', ['xzf', tarball, '--strip-components=1', '-C', join(modules, 'fastify-rohrpost')])
+  const needed = [...Object.keys(manifest.dependencies), 'fastify', '@sinclair/typebox', '@types/node', 'ws', ...optional]
+  for (const dependency of needed) {
+    mkdirSync(dirname(join(modules, dependency)), { recursive: true })
+    symlinkSync(join(root, 'node_modules', dependency), join(modules, dependency))
+  }
+  writeFileSync(join(dir, 'package.json'), '{ "type": "module" }')
+  return dir
+}
+
+function run (cwd: string, file: string, source: string): string {
+  writeFileSync(join(cwd, file), source)
+  const { status, stdout, stderr } = spawnSync(process.execPath, [file], { cwd, encoding: 'utf8' })
+  assert.equal(status, 0, stderr)
+  return stdout.trim()
+}
+
+function check (command: string, ...args: string[]): void {
+  const { status, stdout, stderr } = spawnSync(join(root, 'node_modules/.bin', command), args, { cwd: root, encoding: 'utf8' })
+  assert.equal(status, 0, stdout + stderr)
+}
+
+const subpaths = Object.keys(manifest.exports).filter((path) => path !== './package.json').map((path) => path.replace(/^\./, 'fastify-rohrpost'))
+
+test('holds what it needs and nothing that is only for building it', () => {
+  const paths: string[] = files.map(({ path }: { path: string }) => path)
+
+  for (const path of ['package.json', 'README.md', 'LICENSE', 'PROTOCOL.md', 'CHANGELOG.md', 'dist/lib/index.js', 'dist/types/fastify.d.ts']) {
+    assert.ok(paths.includes(path), path)
+  }
+  assert.deepEqual(paths.filter((path) => /^(?:test|bench|scripts|demo|coverage)\/|\.tst\./.test(path)), [])
+})
+
+test('passes publint', () => check('publint', 'run', '--strict', tarball))
+
+test('passes attw', () => check('attw', '--profile', 'esm-only', tarball))
+
+test('is imported by every subpath', () => {
+  const dir = project('import', '@mikro-orm/core')
+
+  const names = run(dir, 'all.js', `
+    for (const path of ${JSON.stringify(subpaths)}) console.log(path, Object.keys(await import(path)).length > 0)
+  `)
+
+  assert.deepEqual(names.split('\n'), subpaths.map((path) => `${path} true`))
+})
+
+test('is required, and gives the plugin', () => {
+  const dir = project('require')
+
+  const output = run(dir, 'app.cjs', `
+    const rohrpost = require('fastify-rohrpost')
+    const { memoryBroker } = rohrpost
+    const app = require('fastify')()
+    app.register(rohrpost, { path: '/ws', broker: memoryBroker() })
+    app.ready(() => {
+      console.log(typeof app.rohrpost.handle, rohrpost.default === rohrpost, rohrpost.rohrpost === rohrpost)
+      console.log(Object.keys(require('fastify-rohrpost/protocol')).includes('envelopes'))
+      app.close()
+    })
+  `)
+
+  assert.equal(output, 'function true true\ntrue')
+})
+
+test('works, types included, in a project without any optional peer', () => {
+  const dir = project('plain')
+
+  run(dir, 'app.js', `
+    import Fastify from 'fastify'
+    import rohrpost from 'fastify-rohrpost'
+    import { ErrorCode } from 'fastify-rohrpost/protocol'
+    const app = Fastify()
+    await app.register(rohrpost)
+    await app.close()
+    console.log(ErrorCode.INTERNAL)
+  `)
+  writeFileSync(join(dir, 'app.ts'), `
+    import Fastify from 'fastify'
+    import rohrpost, { memoryBroker, type RohrpostConnection } from 'fastify-rohrpost'
+    import { CloseCode, envelopes } from 'fastify-rohrpost/protocol'
+    import { Type } from '@sinclair/typebox'
+
+    const app = Fastify()
+    await app.register(rohrpost, { path: '/ws', broker: memoryBroker(), onConnect: (connection: RohrpostConnection) => connection.join('all') })
+    app.rohrpost.handle('add', { data: Type.Object({ a: Type.Number() }) }, ({ data }) => data.a.toFixed(CloseCode.NORMAL))
+    // @ts-expect-error -- a handler needs a type: the decorator is typed, not any
+    app.rohrpost.handle(5, () => 5)
+    export { envelopes }
+  `)
+  check('tsc', '--noEmit', '--strict', '--module', 'nodenext', '--target', 'es2024', '--types', 'node', '--exactOptionalPropertyTypes', join(dir, 'app.ts'))
+})
