@@ -1,0 +1,111 @@
+/** What a transaction changed so far: one outcome for each row, savepoints as marks, taken back by rollbacks. */
+import type { Frame, Outcome } from './notifier.ts'
+import type { Row, RowData } from './row.ts'
+import type { ChangeType } from './rules.ts'
+
+/** One change of one row, as the ORM made it. */
+export interface Change {
+  readonly type: ChangeType
+  readonly before: Row | undefined
+  readonly after: Row | undefined
+  readonly fields: ReadonlySet<string> | undefined
+  /** What the ORM believes of the row from now on, and what is true instead when this is rolled back: `undefined` for no row. */
+  readonly belief?: { readonly believed: RowData, readonly actual: RowData | undefined }
+}
+
+/** All changes of one row taken together. */
+interface Entry {
+  /** `gone`: created and deleted within the transaction. */
+  readonly type: ChangeType | 'gone'
+  readonly before: Row | undefined
+  readonly fields: ReadonlySet<string> | undefined
+  /** The place among all that is sent: that of the first change, for a `delete` of the last. */
+  readonly order: number
+  readonly frames: Frame[]
+  /** What was sent of a row of the same key that had been deleted before. */
+  readonly predecessor: Entry | undefined
+}
+
+/** How to take one change back. */
+interface Step {
+  readonly key: string
+  readonly previous: Entry | undefined
+  readonly change: Change
+}
+
+/** The changes of one outermost transaction. */
+export class ChangeLog {
+  readonly #entries = new Map<string, Entry>()
+  readonly #steps: Step[] = []
+  readonly #marks: Array<{ savepoint: string, at: number }> = []
+
+  /** Whether there is nothing to send. */
+  get isEmpty (): boolean {
+    return this.#entries.size === 0
+  }
+
+  /** Adds a change of the row with this key. `announce` gives what is sent of the outcome so far. */
+  record (key: string, change: Change, announce: (outcome: Outcome) => Frame[]): void {
+    const previous = this.#entries.get(key)
+    this.#entries.set(key, coalesce(previous, change, this.#steps.length, announce))
+    this.#steps.push({ key, previous, change })
+  }
+
+  /** SAVEPOINT: names may be taken several times. */
+  mark (savepoint: string): void {
+    this.#marks.push({ savepoint, at: this.#steps.length })
+  }
+
+  /** RELEASE SAVEPOINT: ends the last one of this name and all that came after it. */
+  release (savepoint: string): void {
+    this.#marks.splice(this.#find(savepoint))
+  }
+
+  /** ROLLBACK TO SAVEPOINT, or without a name that of all. Gives the changes that it took back, the last one first. */
+  rollback (savepoint?: string): Change[] {
+    const index = savepoint === undefined ? -1 : this.#find(savepoint)
+    const undone = this.#steps.splice(this.#marks[index]?.at ?? 0).reverse()
+    this.#marks.splice(index + 1)
+    for (const { key, previous } of undone) {
+      if (previous === undefined) this.#entries.delete(key)
+      else this.#entries.set(key, previous)
+    }
+    return undone.map(({ change }) => change)
+  }
+
+  /** What is to be sent, in order. */
+  frames (): Frame[] {
+    const entries: Entry[] = []
+    for (let entry of this.#entries.values() as Iterable<Entry | undefined>) {
+      for (; entry !== undefined; entry = entry.predecessor) entries.push(entry)
+    }
+    return entries.sort((a, b) => a.order - b.order).flatMap(({ frames }) => frames)
+  }
+
+  #find (savepoint: string): number {
+    return this.#marks.findLastIndex((mark) => mark.savepoint === savepoint)
+  }
+}
+
+/** The one rule: `before` is the row at the first change, the outcome what a reader of committed rows would see. */
+function coalesce (previous: Entry | undefined, change: Change, at: number, announce: (outcome: Outcome) => Frame[]): Entry {
+  const isAlive = previous !== undefined && previous.type !== 'delete' && previous.type !== 'gone'
+  const first = isAlive ? previous : undefined
+  const predecessor = isAlive ? previous.predecessor : previous
+
+  const type = first === undefined
+    ? change.type
+    : change.type !== 'delete'
+      ? first.type
+      : first.type === 'create' ? 'gone' : 'delete'
+  const before = first === undefined ? change.before : first.before
+  const fields = first === undefined ? change.fields : union(first.fields, change.fields)
+  const order = first === undefined || type === 'delete' ? at : first.order
+
+  const frames = type === 'gone' ? [] : announce({ type, before, after: change.after, fields })
+  return { type, before, fields, order, frames, predecessor }
+}
+
+function union (a: ReadonlySet<string> | undefined, b: ReadonlySet<string> | undefined): ReadonlySet<string> | undefined {
+  return a === undefined || b === undefined ? undefined : new Set([...a, ...b])
+}

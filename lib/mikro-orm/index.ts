@@ -1,0 +1,14 @@
+/** Change notifications from MikroORM; the subpath `fastify-rohrpost/mikro-orm`. */
+export { NotifyOnChange, NotifyOnCreate, NotifyOnDelete, NotifyOnUpdate, type NotifyDecorator } from './decorators.ts'
+export { rohrpostMikroOrm, type RohrpostMikroOrmOptions } from './plugin.ts'
+export {
+  notifyOnChange,
+  notifyOnCreate,
+  notifyOnDelete,
+  notifyOnUpdate,
+  type ChangeContext,
+  type ChangeType,
+  type NotifyOptions,
+  type NotifyRule
+} from './rules.ts'
+export { ChangeSubscriber } from './subscriber.ts'

@@ -1,0 +1,157 @@
+/** One rule made ready for one entity: turns what happened to a row into what each group is told. */
+import type { EntityMetadata } from '@mikro-orm/core'
+import { errors, show } from '../errors.ts'
+import { encode } from '../protocol/encode.ts'
+import type { Row } from './row.ts'
+import type { ChangeType, NotifyRule } from './rules.ts'
+import { findProperty, parseTemplate, type Template } from './template.ts'
+
+/** What one group is told, once the change is committed. */
+export interface Frame {
+  group: string
+  type: ChangeType
+  /** JSON text of what is sent of the row. */
+  object: string
+}
+
+/** What happened to a row in a transaction so far. */
+export interface Outcome {
+  readonly type: ChangeType
+  /** The row before its first change; nothing for a `create`. */
+  readonly before: Row | undefined
+  /** The row after its last change; nothing for a `delete`. */
+  readonly after: Row | undefined
+  /** The changed properties; nothing where the ORM does not tell. */
+  readonly fields: ReadonlySet<string> | undefined
+}
+
+/** Told of whatever keeps a rule from doing its work; never throws. */
+export type Report = (error: unknown, row: Row, rule: NotifyRule) => void
+
+/** What entities may say about themselves; `this` is the entity. */
+interface Announced {
+  getGroupName?: (type: ChangeType) => unknown
+  groupName?: unknown
+  getPushNotificationData?: (updatedFields: string[], type: ChangeType) => unknown
+}
+
+const GROUP = /^[\x21-\x7e]{1,200}$/
+
+/** One rule for one entity. */
+export class Notifier {
+  readonly #rule: NotifyRule
+  readonly #meta: EntityMetadata
+  readonly #report: Report
+  /** A template, unless a function decides. */
+  readonly #template: Template | undefined
+  readonly #names: readonly string[] | undefined
+
+  /** @throws RP_ERR_INVALID_TEMPLATE, RP_ERR_UNKNOWN_PROPERTY */
+  constructor (rule: NotifyRule, meta: EntityMetadata, report: Report) {
+    this.#rule = rule
+    this.#meta = meta
+    this.#report = report
+    this.#template = findTemplate(rule, meta)
+    // hidden properties are never sent
+    this.#names = typeof rule.options.data === 'object' ? rule.options.data.filter((name) => findProperty(name, meta, "'data'").hidden !== true) : undefined
+  }
+
+  /** What the groups are told of a row. Failures are reported and leave out what they concern. */
+  frames ({ type, before, after, fields }: Outcome): Frame[] {
+    if (!this.#rule.types.includes(type)) return []
+
+    const entered = after === undefined ? [] : this.#groups(after, type)
+    if (entered === undefined) return []
+    const left = before === undefined ? [] : this.#mayMove(fields) || after === undefined ? this.#groups(before, type) : entered
+
+    const frames: Frame[] = []
+    const tell = (type: ChangeType, row: Row | undefined, groups: string[]) => {
+      if (row === undefined || groups.length === 0) return
+      const object = this.#object(row, type, fields)
+      if (object !== undefined) for (const group of groups) frames.push({ group, type, object })
+    }
+    tell('delete', before, left?.filter((group) => !entered.includes(group)) ?? [])
+    tell('update', after, left === undefined ? entered : entered.filter((group) => left.includes(group)))
+    tell('create', after, left === undefined ? [] : entered.filter((group) => !left.includes(group)))
+    return frames
+  }
+
+  /** Whether an update of these properties can change the groups. */
+  #mayMove (fields: ReadonlySet<string> | undefined): boolean {
+    return this.#template === undefined || fields === undefined || this.#template.reads.some((name) => fields.has(name))
+  }
+
+  /** The groups of a row; nothing where they can't be told. */
+  #groups (row: Row, type: ChangeType): string[] | undefined {
+    try {
+      const given = this.#template === undefined ? this.#ask(row, type) : this.#template.group(row)
+      const groups = new Set<unknown>(Array.isArray(given) ? given : [given ?? []].flat())
+      for (const group of groups) {
+        if (typeof group === 'string' && GROUP.test(group)) continue
+        groups.delete(group)
+        this.#report(new errors.RP_ERR_INVALID_GROUP(show(group)), row, this.#rule)
+      }
+      return [...groups] as string[]
+    } catch (error) {
+      this.#report(error, row, this.#rule)
+    }
+  }
+
+  #ask (row: Row, type: ChangeType): unknown {
+    const { group } = this.#rule.options
+    if (typeof group === 'function') return settled('group', group(row.view, type))
+
+    const entity: Announced = row.view
+    if (typeof entity.getGroupName === 'function') return settled('getGroupName', entity.getGroupName(type))
+    return parseTemplate(String(entity.groupName), this.#meta).group(row)
+  }
+
+  /** What is sent of a row, as JSON; nothing where it is not to be sent. */
+  #object (row: Row, type: ChangeType, fields: ReadonlySet<string> | undefined): string | undefined {
+    try {
+      const updated = [...fields ?? []].filter((name) => this.#meta.properties[name]?.hidden !== true)
+      const data = this.#data(row, type, updated)
+      const text = encode(data)
+      if (type !== 'update' || fields === undefined) return text
+
+      const isObject = text.startsWith('{')
+      const sent = this.#names ?? (isObject ? Object.keys(data as object) : [])
+      if (this.#rule.options.alwaysSend === false && !sent.some((name) => fields.has(name))) return undefined
+      if (!isObject || Object.hasOwn(data as object, 'updated_fields')) return text
+      return `${text.slice(0, -1)}${text === '{}' ? '' : ','}"updated_fields":${JSON.stringify(updated)}}`
+    } catch (error) {
+      this.#report(error, row, this.#rule)
+    }
+  }
+
+  #data (row: Row, type: ChangeType, updatedFields: string[]): unknown {
+    if (this.#names !== undefined) return Object.fromEntries(this.#names.map((name) => [name, row.value(name)]))
+
+    const { data } = this.#rule.options
+    if (typeof data === 'function') return settled('data', data(row.view, { type, updatedFields }))
+    if (typeof this.#meta.prototype.getPushNotificationData !== 'function') return { id: row.primaryKey }
+
+    const entity = row.view as Required<Announced>
+    return settled('getPushNotificationData', entity.getPushNotificationData(updatedFields, type))
+  }
+}
+
+/** The template that names the groups, unless a function or an instance does. */
+function findTemplate (rule: NotifyRule, meta: EntityMetadata): Template | undefined {
+  const { group } = rule.options
+  if (typeof group === 'string') return parseTemplate(group, meta)
+  if (typeof group === 'function' || 'getGroupName' in meta.prototype) return undefined
+
+  const { groupName } = meta.class as Announced
+  if (typeof groupName === 'string') return parseTemplate(groupName, meta)
+  if ('groupName' in meta.prototype) return undefined
+  return parseTemplate(`${meta.className.toLowerCase()}-{pk}`, meta)
+}
+
+/** A value that a user's function gave, which must be there already. */
+function settled (name: string, value: unknown): unknown {
+  const promise = value as { then?: unknown } | null | undefined
+  if (typeof promise !== 'object' || promise === null || typeof promise.then !== 'function') return value
+  Promise.resolve(value).catch(() => {})
+  throw new TypeError(`'${name}' gave a promise: it must be synchronous, as it runs within the flush`)
+}

@@ -1,0 +1,69 @@
+/** The Fastify side: connects an ORM's changes with the groups, and gives each message an EntityManager of its own. */
+import { RequestContext, type MikroORM } from '@mikro-orm/core'
+import type { FastifyInstance } from 'fastify'
+import fp from 'fastify-plugin'
+import { errors, show } from '../errors.ts'
+import { checkRules, type NotifyRule } from './rules.ts'
+import { ChangeSubscriber } from './subscriber.ts'
+
+/** Options of `rohrpostMikroOrm`. */
+export interface RohrpostMikroOrmOptions {
+  /** The ORM whose changes are announced. It is not closed with the app. */
+  orm: MikroORM
+  /** What to announce, beside the rules that decorators declare. */
+  notify?: readonly NotifyRule[]
+  /**
+   * The subscriber that was given to `MikroORM.init`; the rules in `notify` are added to its own.
+   *
+   * @defaultValue a new one, the last of the ORM's subscribers
+   */
+  subscriber?: ChangeSubscriber
+}
+
+/**
+ * The Fastify plugin: announces changes of entities once they are committed, and runs every handler in a `RequestContext`.
+ *
+ * @throws RP_ERR_INVALID_OPTION, RP_ERR_UNKNOWN_OPTION, RP_ERR_ORM_ALREADY_REGISTERED, RP_ERR_UNKNOWN_ENTITY,
+ * RP_ERR_INVALID_TEMPLATE, RP_ERR_UNKNOWN_PROPERTY
+ */
+export const rohrpostMikroOrm = fp(async function rohrpostMikroOrm (app: FastifyInstance, options: RohrpostMikroOrmOptions) {
+  const { orm, notify, subscriber } = checkOptions(options)
+
+  const subscribers = [...orm.em.getEventManager().getSubscribers()]
+  if (subscribers.some((other) => other instanceof ChangeSubscriber && other.isConnected)) {
+    throw new errors.RP_ERR_ORM_ALREADY_REGISTERED(orm.config.get('contextName'))
+  }
+
+  subscriber.connect({
+    orm,
+    notify,
+    // it reports its own failures
+    publish: (group, payload) => { app.rohrpost.sendToGroup(group, payload) },
+    log: app.log
+  })
+  app.addHook('onClose', () => subscriber.disconnect())
+  app.rohrpost.use((_message, _connection, next) => runInContext(orm, next))
+}, { fastify: '5.x', name: 'fastify-rohrpost-mikro-orm', dependencies: ['fastify-rohrpost'] })
+
+/** Runs a handler in a `RequestContext`, in which the ORMs that were registered before keep theirs. */
+function runInContext (orm: MikroORM, next: () => unknown): unknown {
+  const outer = RequestContext.currentRequestContext()?.map ?? []
+
+  return RequestContext.create(orm.em, () => {
+    const inner = RequestContext.currentRequestContext()?.map
+    for (const [name, em] of outer) {
+      if (inner?.has(name) === false) inner.set(name, em)
+    }
+    return next()
+  })
+}
+
+function checkOptions (options: RohrpostMikroOrmOptions): Required<RohrpostMikroOrmOptions> {
+  const { orm, notify = [], subscriber = new ChangeSubscriber(), ...unknown } = options
+
+  const [name] = Object.keys(unknown)
+  if (name !== undefined) throw new errors.RP_ERR_UNKNOWN_OPTION(name, 'orm, notify, subscriber')
+  if (typeof orm?.em?.getEventManager !== 'function') throw new errors.RP_ERR_INVALID_OPTION('orm', 'a MikroORM instance', show(orm))
+  if (!(subscriber instanceof ChangeSubscriber)) throw new errors.RP_ERR_INVALID_OPTION('subscriber', 'a ChangeSubscriber', show(subscriber))
+  return { orm, notify: checkRules(notify), subscriber }
+}

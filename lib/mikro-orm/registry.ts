@@ -1,0 +1,39 @@
+/** Which rules concern which entities: those of the plugin's options, and those that decorators left on classes. */
+import { EntitySchema, type EntityMetadata, type EntityName, type MetadataStorage } from '@mikro-orm/core'
+import { errors } from '../errors.ts'
+import { declaredRules } from './decorators.ts'
+import { Notifier, type Report } from './notifier.ts'
+import type { NotifyRule } from './rules.ts'
+
+/**
+ * Makes the rules ready, by entity class.
+ *
+ * @throws RP_ERR_UNKNOWN_ENTITY, RP_ERR_INVALID_TEMPLATE, RP_ERR_UNKNOWN_PROPERTY
+ */
+export function compileRules (rules: readonly NotifyRule[], metadata: MetadataStorage, report: Report): Map<unknown, Notifier[]> {
+  const entities = [...metadata.getAll().values()].filter((meta) => !meta.embeddable && !meta.pivotTable && !meta.abstract)
+  const notifiers = new Map<unknown, Notifier[]>()
+
+  for (const rule of [...rules, ...declaredRules(entities)]) {
+    const children = entities.filter((meta) => isOrExtends(meta, classOf(rule.entity)))
+    if (children.length === 0) throw new errors.RP_ERR_UNKNOWN_ENTITY(nameOf(rule.entity))
+
+    for (const meta of children) {
+      const list = notifiers.get(meta.class) ?? []
+      notifiers.set(meta.class, [...list, new Notifier(rule, meta, report)])
+    }
+  }
+  return notifiers
+}
+
+function isOrExtends (meta: EntityMetadata, target: { prototype: object }): boolean {
+  return meta.class === target || Object.prototype.isPrototypeOf.call(target.prototype, meta.prototype)
+}
+
+function classOf (entity: EntityName): { prototype: object } {
+  return EntitySchema.is(entity) ? entity.meta.class : entity
+}
+
+function nameOf (entity: EntityName): string {
+  return EntitySchema.is(entity) ? entity.meta.className : entity.name
+}

@@ -1,0 +1,138 @@
+/** A row at one moment: before a change, or as it was flushed. The object in memory need not be either. */
+import {
+  ReferenceKind,
+  serialize,
+  wrap,
+  type EntityManager,
+  type EntityMetadata,
+  type EntityProperty
+} from '@mikro-orm/core'
+
+/** Values by property as the ORM compares them: database values, relations as keys, embeddables flattened. */
+export type RowData = Readonly<Record<string, unknown>>
+
+/** A property is needed that was not loaded with the entity. */
+export class NotLoadedError extends Error {
+  readonly property: string
+
+  constructor (property: string) {
+    super(`Property '${property}' is not loaded`)
+    this.property = property
+  }
+}
+
+/** What is known of a row at one moment. */
+export class Row {
+  readonly meta: EntityMetadata
+  readonly data: RowData
+  readonly #entity: object
+  readonly #em: EntityManager
+  readonly #complete: boolean
+  #view: object | undefined
+
+  /** @param complete whether what `data` lacks is `null` rather than unknown */
+  constructor (entity: object, data: RowData, em: EntityManager, complete: boolean) {
+    this.meta = wrap(entity, true).__meta as EntityMetadata
+    this.data = data
+    this.#entity = entity
+    this.#em = em
+    this.#complete = complete
+  }
+
+  /** The primary key as text. */
+  get key (): string {
+    const parts = this.meta.primaryKeys.map((name) => this.data[name])
+    return parts.includes(undefined) ? wrap(this.#entity, true).getSerializedPrimaryKey() : parts.flat().join('~~~')
+  }
+
+  /** The primary key as it is sent: a value, or an object of the key's properties. */
+  get primaryKey (): unknown {
+    const { primaryKeys } = this.meta
+    const [name] = primaryKeys
+    if (primaryKeys.length === 1 && name !== undefined) return this.value(name)
+    return Object.fromEntries(primaryKeys.map((name) => [name, this.value(name)]))
+  }
+
+  /** One property as JSON has it, a relation as its key. @throws NotLoadedError */
+  value (name: string): unknown {
+    const prop = this.meta.properties[name] as EntityProperty
+    if (!this.#knows(prop)) throw new NotLoadedError(name)
+
+    const value = this.data[name]
+    if (isPlain(prop, value)) return value
+    const [json] = Object.values(serialize(this.view, { fields: [name], includeHidden: true } as object))
+    return json ?? null
+  }
+
+  /** The entity as it was then: itself where it still says the same, else a view of it. */
+  get view (): object {
+    if (this.#view === undefined) {
+      if (this.#isEntity()) return this.#entity
+      this.#view = this.#makeView()
+    }
+    return this.#view
+  }
+
+  #knows (prop: EntityProperty): boolean {
+    if (this.#complete || prop.primary) return true
+    if (prop.kind === ReferenceKind.ONE_TO_MANY || prop.kind === ReferenceKind.MANY_TO_MANY) {
+      const collection = (this.#entity as Record<string, { isInitialized?: () => boolean } | undefined>)[prop.name]
+      return collection?.isInitialized?.() === true
+    }
+    if (!this.meta.comparableProps.includes(prop)) return true
+    if (wrap(this.#entity, true).__loadedProperties.has(prop.name)) return true
+    return columnsOf(prop).some((name) => name in this.data)
+  }
+
+  #isEntity (): boolean {
+    const comparator = this.#em.getComparator()
+    const now = comparator.prepareEntity(this.#entity)
+    return comparator.matching(this.meta.class, now, this.data) && this.meta.comparableProps.every((prop) => prop.embedded !== undefined || this.#knows(prop))
+  }
+
+  #makeView (): object {
+    const { meta, data } = this
+    const blank = Object.create(meta.prototype) as Record<string, unknown>
+    const values = { ...data }
+    for (const prop of meta.relations) delete values[prop.name]
+    this.#em.config.getHydrator(this.#em.getMetadata())
+      .hydrate(blank, meta, values, this.#em.getEntityFactory(), 'full', false, true)
+
+    const view = Object.create(this.#entity) as object
+    for (const prop of meta.comparableProps) {
+      const { name } = prop
+      if (prop.embedded !== undefined || (prop.primary && !(name in data))) continue
+
+      if (this.#knows(prop)) {
+        const value = prop.kind === ReferenceKind.MANY_TO_ONE || prop.kind === ReferenceKind.ONE_TO_ONE
+          ? this.#reference(prop, data[name])
+          : blank[name]
+        Object.defineProperty(view, name, { value, enumerable: true, writable: true, configurable: true })
+      } else {
+        Object.defineProperty(view, name, { get () { throw new NotLoadedError(name) } })
+      }
+    }
+    // `wrap(view)` must not lead back to the entity
+    Object.defineProperty(view, '__helper', { value: Object.create(wrap(this.#entity, true), { entity: { value: view } }) })
+    return view
+  }
+
+  #reference (prop: EntityProperty, key: unknown): unknown {
+    if (key === null || key === undefined || prop.mapToPk) return key
+    return this.#em.getReference(prop.targetMeta?.class as never, key as never, { wrapped: prop.ref === true, convertCustomTypes: true } as object)
+  }
+}
+
+/** Whether the value that the ORM compares is the one that is sent. */
+function isPlain (prop: EntityProperty, value: unknown): boolean {
+  if (typeof value !== 'string' && typeof value !== 'number') return false
+  if (prop.customType !== undefined || prop.serializer !== undefined) return false
+  if (prop.kind === ReferenceKind.SCALAR) return prop.runtimeType === 'string' || prop.runtimeType === 'number'
+  return prop.kind === ReferenceKind.MANY_TO_ONE && prop.targetKey === undefined
+}
+
+/** The names under which the ORM compares a property: its own, or those of the parts of an embeddable. */
+function columnsOf (prop: EntityProperty): string[] {
+  if (prop.kind !== ReferenceKind.EMBEDDED || prop.object) return [prop.name]
+  return Object.values(prop.embeddedProps).flatMap(columnsOf)
+}

@@ -1,0 +1,65 @@
+/** Group templates such as `todo-{id}`: checked against an entity when they are declared, filled in for each row. */
+import { ReferenceKind, type EntityMetadata, type EntityProperty } from '@mikro-orm/core'
+import { errors } from '../errors.ts'
+import type { Row } from './row.ts'
+
+/** A template, ready for one entity. */
+export interface Template {
+  /** The properties that decide on the group. */
+  readonly reads: readonly string[]
+  /** The group of a row; `undefined` where a property that names it is `null`. */
+  group (row: Row): string | undefined
+}
+
+/** @throws RP_ERR_INVALID_TEMPLATE, RP_ERR_UNKNOWN_PROPERTY */
+export function parseTemplate (template: string, meta: EntityMetadata): Template {
+  // texts at even places, property names at odd ones
+  const parts = template.split(/\{([^{}]*)\}/)
+  const texts = parts.filter((_, i) => i % 2 === 0)
+  if (template === '' || !/^[\x21-\x7e]*$/.test(texts.join('')) || /[{}]/.test(texts.join(''))) {
+    throw new errors.RP_ERR_INVALID_TEMPLATE(template, 'printable ASCII without spaces, each { closed by a }')
+  }
+
+  const places = parts.map((part, i) => i % 2 === 0 ? part : propertiesOf(part, template, meta))
+  return {
+    reads: places.filter((place) => typeof place === 'object').flat(),
+    group (row) {
+      let name = ''
+      for (const place of places) {
+        if (typeof place === 'string') {
+          name += place
+        } else {
+          const values = place.map((property) => row.value(property))
+          if (values.includes(null)) return undefined
+          name += values.map(encodeKey).join(':')
+        }
+      }
+      return name
+    }
+  }
+}
+
+/** A property by its name. @throws RP_ERR_UNKNOWN_PROPERTY, which says where the name comes from */
+export function findProperty (name: string, meta: EntityMetadata, where: string): EntityProperty {
+  const prop = Object.hasOwn(meta.properties, name) ? meta.properties[name] : undefined
+  // parts of embeddables are listed as properties too
+  if (prop === undefined || prop.embedded !== undefined) throw new errors.RP_ERR_UNKNOWN_PROPERTY(name, meta.className, where)
+  return prop
+}
+
+function propertiesOf (name: string, template: string, meta: EntityMetadata): string[] {
+  if (name === 'pk') return meta.primaryKeys
+
+  const { kind } = findProperty(name, meta, `the group template '${template}'`)
+  if (kind === ReferenceKind.EMBEDDED || kind === ReferenceKind.ONE_TO_MANY || kind === ReferenceKind.MANY_TO_MANY) {
+    throw new errors.RP_ERR_INVALID_TEMPLATE(template, `values and relations to one, not ${kind} '${name}'`)
+  }
+  return [name]
+}
+
+/** One value of a key as a part of a name: `:` stands between the parts of a composite key only. */
+function encodeKey (value: unknown): string {
+  if (value instanceof Date) return encodeURIComponent(value.toISOString())
+  if (typeof value === 'object' && value !== null) return Object.values(value).map(encodeKey).join(':')
+  return encodeURIComponent(String(value))
+}

@@ -1,0 +1,340 @@
+import assert from 'node:assert/strict'
+import test, { type TestContext } from 'node:test'
+import { defineEntity, p, wrap } from '@mikro-orm/core'
+import { notifyOnChange, notifyOnUpdate, type NotifyOptions } from '../../lib/mikro-orm/index.ts'
+import { listen, openSqlite } from './support.ts'
+
+const User = defineEntity({
+  name: 'User',
+  properties: {
+    id: p.integer().primary(),
+    name: p.string(),
+    password: p.string().hidden().nullable()
+  }
+})
+
+const TodoSchema = defineEntity({
+  name: 'Todo',
+  properties: {
+    id: p.integer().primary(),
+    title: p.string(),
+    done: p.boolean().default(false),
+    secret: p.string().hidden().nullable(),
+    note: p.text().nullable(),
+    due: p.datetime().nullable(),
+    size: p.bigint().nullable(),
+    price: p.decimal().nullable(),
+    labels: p.json<string[]>().nullable(),
+    changed: p.integer().onUpdate(() => 42).nullable(),
+    owner: () => p.manyToOne(User).nullable()
+  }
+})
+class Todo extends TodoSchema.class {}
+TodoSchema.setClass(Todo)
+
+async function open (t: TestContext, options: NotifyOptions<Todo>) {
+  const orm = await openSqlite(t, [User, TodoSchema])
+  const heard = listen(orm, [notifyOnChange(Todo, options)])
+  const em = orm.em.fork()
+  const todo = em.create(Todo, { title: 'one' })
+  await em.flush()
+  return { orm, em, todo, ...heard }
+}
+
+test('the key is sent by default', async (t) => {
+  const { em, todo, take } = await open(t, {})
+
+  todo.title = 'two'
+  await em.flush()
+  em.remove(todo)
+  await em.flush()
+
+  assert.deepEqual(take(), [
+    'create todo-1 {"id":1}',
+    'update todo-1 {"id":1,"updated_fields":["title","changed"]}',
+    'delete todo-1 {"id":1}'
+  ])
+})
+
+test('named properties are sent as the ORM serializes them: relations as keys, what is null as null', async (t) => {
+  const { em, todo, take } = await open(t, { data: ['id', 'done', 'note', 'due', 'size', 'price', 'labels', 'owner'] })
+
+  todo.owner = em.create(User, { name: 'Ada' })
+  todo.due = new Date('2030-01-01T12:00:00Z')
+  todo.size = 9007199254740993n
+  todo.price = '12.30'
+  todo.labels = ['x']
+  todo.done = true
+  await em.flush()
+  em.remove(todo)
+  await em.flush()
+
+  const last = '{"id":1,"done":true,"note":null,"due":"2030-01-01T12:00:00.000Z","size":"9007199254740993","price":"12.30","labels":["x"],"owner":1'
+  assert.deepEqual(take(), [
+    'create todo-1 {"id":1,"done":false,"note":null,"due":null,"size":null,"price":null,"labels":null,"owner":null}',
+    `update todo-1 ${last},"updated_fields":["done","due","size","price","labels","owner","changed"]}`,
+    `delete todo-1 ${last}}`
+  ])
+})
+
+test('hidden properties are never sent nor named, also where a rule names them', async (t) => {
+  const { em, todo, take } = await open(t, { data: ['title', 'secret'] })
+
+  todo.secret = 'hush'
+  await em.flush()
+
+  assert.deepEqual(take(), ['create todo-1 {"title":"one"}', 'update todo-1 {"title":"one","updated_fields":["changed"]}'])
+})
+
+test('a data function gets the entity, the type and the changed properties', async (t) => {
+  const seen: unknown[] = []
+  const { em, todo, take } = await open(t, {
+    data: (todo, context) => {
+      seen.push([todo instanceof Todo, context])
+      return { text: todo.title }
+    }
+  })
+
+  todo.title = 'two'
+  todo.secret = 'hush'
+  await em.flush()
+  em.remove(todo)
+  await em.flush()
+
+  assert.deepEqual(take(), ['create todo-1 {"text":"one"}', 'update todo-1 {"text":"two","updated_fields":["title","changed"]}', 'delete todo-1 {"text":"two"}'])
+  assert.deepEqual(seen, [
+    [true, { type: 'create', updatedFields: [] }],
+    [true, { type: 'update', updatedFields: ['title', 'changed'] }],
+    [true, { type: 'delete', updatedFields: [] }]
+  ])
+})
+
+test('data of any kind is sent; the changed properties are added to objects that do not say them', async (t) => {
+  const values = [[1], null, 'text', 7, {}, { updated_fields: 'mine' }, new Map([['a', 1]]), new Date(0)]
+  let value: unknown
+  const { em, todo, take } = await open(t, { data: () => value ?? null })
+  take()
+
+  for (value of values) {
+    todo.title += '.'
+    await em.flush()
+  }
+
+  assert.deepEqual(take(), [
+    'update todo-1 [1]',
+    'update todo-1 null',
+    'update todo-1 "text"',
+    'update todo-1 7',
+    'update todo-1 {"updated_fields":["title"]}',
+    'update todo-1 {"updated_fields":"mine"}',
+    'update todo-1 {"a":1,"updated_fields":["title"]}',
+    'update todo-1 "1970-01-01T00:00:00.000Z"'
+  ])
+})
+
+test('data that can not be sent is reported with entity and key, and breaks nothing', async (t) => {
+  const cycle: Record<string, unknown> = {}
+  cycle['self'] = cycle
+  const values: unknown[] = [
+    cycle, undefined, () => {}, Promise.resolve({}), Promise.reject(new Error('late')), { toJSON () { throw new Error('no JSON') } }
+  ]
+  const { orm, em, todo, take, logged } = await open(t, { data: () => values[0] })
+  take()
+  logged.splice(0)
+
+  for (let i = 0; values.length > 0; i++) {
+    todo.title = `title ${i}`
+    await em.flush()
+    assert.deepEqual(logged.splice(0).map(({ level, entity, key }) => [level, entity, key]), [['error', 'Todo', '1']])
+    values.shift()
+  }
+
+  assert.deepEqual(take(), [])
+  assert.equal((await orm.em.fork().findOneOrFail(Todo, 1)).title, 'title 5')
+})
+
+test('a data function that throws leaves the other rules and the flush alone', async (t) => {
+  const orm = await openSqlite(t, [User, TodoSchema])
+  const { take, logged } = listen(orm, [
+    notifyOnChange(Todo, { data: () => { throw new Error('broken') } }),
+    notifyOnChange(Todo)
+  ])
+
+  const em = orm.em.fork()
+  em.create(Todo, { title: 'one' })
+  await em.flush()
+
+  assert.deepEqual(take(), ['create todo-1 {"id":1}'])
+  assert.deepEqual(logged.map(({ err, entity, key }) => [err?.message, entity, key]), [['broken', 'Todo', '1']])
+})
+
+test('an update that touches nothing of what is sent is not sent with alwaysSend: false', async (t) => {
+  const { em, todo, take } = await open(t, { data: ['id', 'title'], alwaysSend: false })
+  take()
+
+  todo.done = true
+  await em.flush()
+  todo.title = 'two'
+  await em.flush()
+  em.remove(todo)
+  await em.flush()
+
+  assert.deepEqual(take(), [
+    'update todo-1 {"id":1,"title":"two","updated_fields":["title"]}',
+    'delete todo-1 {"id":1,"title":"two"}'
+  ])
+})
+
+test('alwaysSend: false goes by the keys of what a data function gives', async (t) => {
+  const { em, todo, take } = await open(t, { data: ({ id, title }) => ({ id, title }), alwaysSend: false })
+  take()
+
+  todo.done = true
+  await em.flush()
+  todo.title = 'two'
+  await em.flush()
+
+  assert.deepEqual(take(), ['update todo-1 {"id":1,"title":"two","updated_fields":["title"]}'])
+})
+
+test('a move is sent even with alwaysSend: false', async (t) => {
+  const { em, todo, take } = await open(t, { group: ({ done }) => done ? 'done' : 'open', data: ['id'], alwaysSend: false })
+  take()
+
+  todo.done = true
+  await em.flush()
+
+  assert.deepEqual(take(), ['delete open {"id":1}', 'create done {"id":1}'])
+})
+
+test('what is sent is what was flushed: a later change of the same object does not leak', async (t) => {
+  const orm = await openSqlite(t, [User, TodoSchema], {
+    subscribers: [{
+      afterCreate ({ entity }) { entity.title = 'leaked' },
+      afterUpdate ({ entity }) { entity.title = 'leaked' },
+      beforeTransactionCommit ({ em }) {
+        for (const todo of em.getUnitOfWork().getIdentityMap()) Object.assign(todo, { title: 'leaked', done: true })
+      }
+    }]
+  })
+  const { take } = listen(orm, [
+    notifyOnChange(Todo, { group: ({ title }) => `fn-${title}`, data: ({ title, done }) => ({ title, done }) }),
+    notifyOnChange(Todo, { group: 'tpl-{title}', data: ['title', 'done'] })
+  ])
+
+  const em = orm.em.fork()
+  em.create(Todo, { title: 'one' })
+  await em.flush()
+  const todo = await orm.em.fork().findOneOrFail(Todo, 1)
+  todo.title = 'two'
+  await wrap(todo, true).__em?.flush()
+
+  assert.deepEqual(take(), [
+    'create fn-one {"title":"one","done":false}',
+    'create tpl-one {"title":"one","done":false}',
+    'delete fn-one {"title":"one","done":false}',
+    'create fn-two {"title":"two","done":false}',
+    'delete tpl-one {"title":"one","done":false}',
+    'create tpl-two {"title":"two","done":false}'
+  ])
+})
+
+test('the view of a row before its change is serialized as it was, by whatever way', async (t) => {
+  const { em, todo, take } = await open(t, {
+    group: ({ done }) => done ? 'done' : 'open',
+    data: (todo) => ({ wrapped: wrap(todo).serialize({ fields: ['title', 'owner'] }), plain: wrap(todo).toObject(['note', 'due', 'size', 'price', 'labels', 'changed']) })
+  })
+  take()
+
+  todo.done = true
+  todo.title = 'two'
+  todo.owner = em.create(User, { name: 'Ada', password: 'hush' })
+  await em.flush()
+
+  assert.deepEqual(take(), [
+    'delete open {"wrapped":{"title":"one"},"plain":{"id":1,"title":"one","done":false}}',
+    'create done {"wrapped":{"title":"two","owner":1},"plain":{"id":1,"title":"two","done":true,"owner":{"id":1,"name":"Ada"}}}'
+  ])
+})
+
+test('a property that is to be sent and was not loaded is named in one warning', async (t) => {
+  const { orm, take, logged } = await open(t, { data: ['title', 'note'] })
+  take()
+
+  for (const title of ['two', 'three']) {
+    const em = orm.em.fork()
+    const todo = await em.findOneOrFail(Todo, 1, { fields: ['title'] })
+    todo.title = title
+    await em.flush()
+  }
+
+  assert.deepEqual(take(), [])
+  assert.deepEqual(logged.map(({ level, property }) => [level, property]), [['warn', 'note']])
+})
+
+test('an entity says itself what it is to be announced as', async (t) => {
+  const NoteSchema = defineEntity({ name: 'Note', properties: { id: p.integer().primary(), text: p.string() } })
+  class Note extends NoteSchema.class {
+    getGroupName (type: string) { return `notes-${type}-${this.id}` }
+    getPushNotificationData (updatedFields: string[], type: string) { return { text: this.text, updatedFields, type } }
+  }
+  NoteSchema.setClass(Note)
+  const orm = await openSqlite(t, [NoteSchema])
+  const { take } = listen(orm, [notifyOnChange(Note), notifyOnUpdate(Note, { group: 'mine', data: ['id'] })])
+
+  const em = orm.em.fork()
+  const note = em.create(Note, { text: 'a' })
+  await em.flush()
+  note.text = 'b'
+  await em.flush()
+  em.remove(note)
+  await em.flush()
+
+  assert.deepEqual(take(), [
+    'create notes-create-1 {"text":"a","updatedFields":[],"type":"create"}',
+    'update notes-update-1 {"text":"b","updatedFields":["text"],"type":"update","updated_fields":["text"]}',
+    'update mine {"id":1,"updated_fields":["text"]}',
+    'delete notes-delete-1 {"text":"b","updatedFields":[],"type":"delete"}'
+  ])
+})
+
+test('what an entity says of itself must not be asynchronous', async (t) => {
+  const NoteSchema = defineEntity({ name: 'Note', properties: { id: p.integer().primary() } })
+  class Note extends NoteSchema.class {
+    async getGroupName () { return 'note' }
+  }
+  NoteSchema.setClass(Note)
+  const orm = await openSqlite(t, [NoteSchema])
+  const { logged, take } = listen(orm, [notifyOnChange(Note)])
+
+  const em = orm.em.fork()
+  em.create(Note, {})
+  await em.flush()
+
+  assert.deepEqual(take(), [])
+  assert.match(String(logged[0]?.err), /'getGroupName' gave a promise: it must be synchronous/)
+})
+
+for (const [where, Base] of Object.entries({
+  'a static property': class { static groupName = 'note/{id}' },
+  'a getter': class { get groupName () { return 'note/{id}' } }
+})) {
+  test(`an entity names its group with ${where}`, async (t) => {
+    const NoteSchema = defineEntity({ name: 'Note', properties: { id: p.integer().primary() } })
+    class Note extends NoteSchema.class {
+      static groupName?: string
+    }
+    if ('groupName' in Base) Note.groupName = String(Base.groupName)
+    else Object.defineProperties(Note.prototype, Object.getOwnPropertyDescriptors(Base.prototype))
+    Object.defineProperty(Note.prototype, 'constructor', { value: Note, configurable: true, writable: true })
+    NoteSchema.setClass(Note)
+    const orm = await openSqlite(t, [NoteSchema])
+    const { take } = listen(orm, [notifyOnChange(Note)])
+
+    const em = orm.em.fork()
+    em.create(Note, {})
+    await em.flush()
+
+    assert.deepEqual(take(), ['create note/1 {"id":1}'])
+  })
+}

@@ -1,0 +1,435 @@
+import assert from 'node:assert/strict'
+import test, { type TestContext } from 'node:test'
+import { defineEntity, p, type EntityManager } from '@mikro-orm/core'
+import { notifyOnChange, notifyOnCreate, notifyOnDelete, notifyOnUpdate, type NotifyRule } from '../../lib/mikro-orm/index.ts'
+import { listen, openSqlite } from './support.ts'
+
+const List = defineEntity({
+  name: 'List',
+  properties: { id: p.integer().primary(), name: p.string() }
+})
+
+const Todo = defineEntity({
+  name: 'Todo',
+  properties: {
+    id: p.integer().primary(),
+    title: p.string(),
+    slug: p.string().nullable().unique(),
+    list: () => p.manyToOne(List).nullable()
+  }
+})
+
+const byList = { group: 'list-{list}', data: ['id', 'title'] } as const
+
+/** Two lists, and the todo 1 in the first of them. */
+async function open (t: TestContext, rules: NotifyRule[] = [notifyOnChange(Todo, byList)]) {
+  const orm = await openSqlite(t, [List, Todo])
+  const heard = listen(orm, rules)
+  const em = orm.em.fork()
+  const a = em.create(List, { name: 'a' })
+  const b = em.create(List, { name: 'b' })
+  const todo = em.create(Todo, { title: 'one', list: a })
+  await em.flush()
+  heard.take()
+  return { orm, em, a, b, todo, ...heard }
+}
+
+test('a row that moves is deleted where it was, as it was, and created where it is now', async (t) => {
+  const { em, b, todo, take } = await open(t)
+
+  todo.list = b
+  todo.title = 'two'
+  await em.flush()
+
+  assert.deepEqual(take(), ['delete list-1 {"id":1,"title":"one"}', 'create list-2 {"id":1,"title":"two"}'])
+})
+
+test('a row that enters or leaves all groups is created or deleted there', async (t) => {
+  const { em, a, todo, take } = await open(t)
+
+  todo.list = null
+  await em.flush()
+  todo.list = a
+  await em.flush()
+
+  assert.deepEqual(take(), ['delete list-1 {"id":1,"title":"one"}', 'create list-1 {"id":1,"title":"one"}'])
+})
+
+test('a row that is created and deleted in one transaction is not mentioned', async (t) => {
+  const { em, take } = await open(t)
+
+  await em.transactional(async (em) => {
+    const todo = em.create(Todo, { title: 'short', list: 1 })
+    await em.flush()
+    todo.title = 'shorter'
+    await em.flush()
+    em.remove(todo)
+  })
+
+  assert.deepEqual(take(), [])
+})
+
+test('a row that moves and is deleted in one transaction is deleted where it was known', async (t) => {
+  const { em, b, todo, take } = await open(t)
+
+  await em.transactional(async (em) => {
+    todo.list = b
+    todo.title = 'two'
+    await em.flush()
+    em.remove(todo)
+  })
+
+  assert.deepEqual(take(), ['delete list-1 {"id":1,"title":"one"}'])
+})
+
+test('a row that moves there and back in one transaction is updated', async (t) => {
+  const { em, a, b, todo, take } = await open(t)
+
+  await em.transactional(async (em) => {
+    todo.list = b
+    await em.flush()
+    todo.list = a
+    todo.title = 'two'
+    await em.flush()
+  })
+
+  assert.deepEqual(take(), ['update list-1 {"id":1,"title":"two","updated_fields":["list","title"]}'])
+})
+
+test('a row that is moved in memory only is deleted where the database has it', async (t) => {
+  const { em, b, todo, take } = await open(t)
+
+  todo.list = b
+  todo.title = 'never flushed'
+  em.remove(todo)
+  await em.flush()
+
+  assert.deepEqual(take(), ['delete list-1 {"id":1,"title":"one"}'])
+})
+
+test('a row that is deleted and created anew with its key is both, in this order', async (t) => {
+  const { em, b, todo, take } = await open(t)
+
+  await em.transactional(async (em) => {
+    em.remove(todo)
+    await em.flush()
+    em.create(Todo, { id: 1, title: 'new', list: b.id })
+    await em.flush()
+  })
+  const again = await em.fork().findOneOrFail(Todo, 1)
+
+  assert.equal(again.title, 'new')
+  assert.deepEqual(take(), ['delete list-1 {"id":1,"title":"one"}', 'create list-2 {"id":1,"title":"new"}'])
+})
+
+test('a row that takes the unique value of a deleted one is created after the delete', async (t) => {
+  const { em, a, todo, take } = await open(t)
+  todo.slug = 'unique'
+  await em.flush()
+  take()
+
+  em.remove(todo)
+  em.create(Todo, { title: 'new', slug: 'unique', list: a })
+  await em.flush()
+
+  assert.deepEqual(take(), ['delete list-1 {"id":1,"title":"one"}', 'create list-1 {"id":2,"title":"new"}'])
+})
+
+test('rows that hand over a unique value are both updated, in whatever order the ORM does it', async (t) => {
+  const { em, a, todo, take } = await open(t, [notifyOnUpdate(Todo, { data: ['slug'] })])
+  const other = em.create(Todo, { title: 'other', slug: 'other', list: a })
+  todo.slug = 'one'
+  await em.flush()
+  take()
+
+  other.slug = 'one'
+  todo.slug = null
+  await em.flush()
+
+  assert.deepEqual(take().sort(), [
+    'update todo-1 {"slug":null,"updated_fields":["slug"]}',
+    'update todo-2 {"slug":"one","updated_fields":["slug"]}'
+  ])
+})
+
+test('a row that is replaced twice in one transaction ends as the last one', async (t) => {
+  const { em, a, todo, take } = await open(t)
+
+  await em.transactional(async (em) => {
+    em.remove(todo)
+    await em.flush()
+    const second = em.create(Todo, { id: 1, title: 'second', list: a.id })
+    await em.flush()
+    em.remove(second)
+    await em.flush()
+    em.create(Todo, { id: 1, title: 'third', list: a.id })
+  })
+
+  assert.deepEqual(take(), ['delete list-1 {"id":1,"title":"one"}', 'create list-1 {"id":1,"title":"third"}'])
+})
+
+test('a changed key is a delete of the old one and a create of the new one', async (t) => {
+  const { em, todo, take } = await open(t, [notifyOnChange(Todo)])
+
+  todo.id = 7
+  await em.flush()
+  todo.title = 'two'
+  await em.flush()
+
+  assert.deepEqual(take(), ['delete todo-1 {"id":1}', 'create todo-7 {"id":7}', 'update todo-7 {"id":7,"updated_fields":["title"]}'])
+})
+
+test('creates and updates stand at the first change of a row, deletes at the last', async (t) => {
+  const { em, a, todo, take } = await open(t)
+
+  await em.transactional(async (em) => {
+    todo.title = 'changed, then deleted'
+    const second = em.create(Todo, { title: 'second', list: a.id })
+    await em.flush()
+    em.create(Todo, { title: 'third', list: a.id })
+    await em.flush()
+    second.title = 'second again'
+    em.remove(todo)
+  })
+
+  assert.deepEqual(take(), [
+    'create list-1 {"id":2,"title":"second again"}',
+    'create list-1 {"id":3,"title":"third"}',
+    'delete list-1 {"id":1,"title":"one"}'
+  ])
+})
+
+test('the kind of a rule is about what the row did, not about what each group is told', async (t) => {
+  const { em, b, todo, take } = await open(t, [notifyOnUpdate(Todo, byList)])
+
+  todo.list = b
+  await em.flush()
+  em.create(Todo, { title: 'new', list: b })
+  await em.flush()
+  em.remove(todo)
+  await em.flush()
+
+  assert.deepEqual(take(), ['delete list-1 {"id":1,"title":"one"}', 'create list-2 {"id":1,"title":"one"}'])
+})
+
+test('notifyOnCreate tells of a row that is created and updated in one transaction, with its last state', async (t) => {
+  const { em, b, take } = await open(t, [notifyOnCreate(Todo, byList)])
+
+  await em.transactional(async (em) => {
+    const todo = em.create(Todo, { title: 'first', list: 1 })
+    await em.flush()
+    todo.title = 'last'
+    todo.list = em.getReference(List, b.id)
+    await em.flush()
+  })
+
+  assert.deepEqual(take(), ['create list-2 {"id":2,"title":"last"}'])
+})
+
+test('notifyOnDelete tells the group that knew a row which moved before', async (t) => {
+  const { em, b, todo, take } = await open(t, [notifyOnDelete(Todo, byList)])
+
+  await em.transactional(async (em) => {
+    todo.list = b
+    await em.flush()
+    em.remove(todo)
+  })
+
+  assert.deepEqual(take(), ['delete list-1 {"id":1,"title":"one"}'])
+})
+
+test('a group function may name several groups, none, and one of them twice', async (t) => {
+  const groups: Record<string, string[] | string | null> = { one: ['x', 'y', 'x'], two: 'y', three: null, four: [] }
+  const { em, todo, take } = await open(t, [notifyOnChange(Todo, { group: (todo) => groups[todo.title] ?? null })])
+
+  for (const title of ['two', 'three', 'one', 'four']) {
+    todo.title = title
+    await em.flush()
+  }
+
+  assert.deepEqual(take(), [
+    'delete x {"id":1}', 'update y {"id":1,"updated_fields":["title"]}',
+    'delete y {"id":1}',
+    'create x {"id":1}', 'create y {"id":1}',
+    'delete x {"id":1}', 'delete y {"id":1}'
+  ])
+})
+
+test('a group function is asked about a view of the row before its change', async (t) => {
+  const seen: unknown[] = []
+  const { em, b, todo } = await open(t, [notifyOnUpdate(Todo, {
+    group: (todo, type) => {
+      seen.push([type, todo.title, todo.list?.id, todo.list?.name, todo instanceof Todo.class])
+      return 'all'
+    }
+  })])
+
+  todo.list = b
+  todo.title = 'two'
+  await em.flush()
+
+  assert.deepEqual(seen, [['update', 'two', 2, 'b', true], ['update', 'one', 1, 'a', true]])
+})
+
+test('a template takes the key, values and keys of relations, encoded', async (t) => {
+  const group = 'todo-{pk}/{id}/{slug}/{list}'
+  const { em, todo, take } = await open(t, [notifyOnChange(Todo, { group })])
+
+  todo.slug = 'ä b:c/{d}'
+  await em.flush()
+  todo.slug = ''
+  await em.flush()
+
+  assert.deepEqual(take(), [
+    'create todo-1/1/%C3%A4%20b%3Ac%2F%7Bd%7D/1 {"id":1}',
+    'delete todo-1/1/%C3%A4%20b%3Ac%2F%7Bd%7D/1 {"id":1}',
+    'create todo-1/1//1 {"id":1}'
+  ])
+})
+
+test('an invalid group is reported with entity and key, the valid ones are told', async (t) => {
+  const given = ['fine', '', 'a b', 'ü', 'x'.repeat(201), 7, null]
+  const { em, todo, take, logged } = await open(t, [notifyOnUpdate(Todo, { group: () => given as string[] })])
+
+  todo.title = 'two'
+  await em.flush()
+
+  assert.deepEqual(take(), ['update fine {"id":1,"updated_fields":["title"]}'])
+  assert.ok(logged.every(({ level, entity, key }) => level === 'error' && entity === 'Todo' && key === '1'))
+  assert.deepEqual(new Set(logged.map(({ err }) => err && 'code' in err && err.code)), new Set(['RP_ERR_INVALID_GROUP']))
+  assert.match(String(logged[0]?.err), /""/)
+})
+
+test('rubbish from a group function is reported and breaks nothing', async (t) => {
+  const rubbish: unknown[] = [7, true, {}, Promise.resolve('x'), Promise.reject(new Error('late')), () => 'x', Symbol('x')]
+  const { orm, em, todo, take, logged } = await open(t, [notifyOnUpdate(Todo, { group: () => rubbish[0] as string })])
+
+  for (let i = 0; rubbish.length > 0; i++) {
+    todo.title = `title ${i}`
+    await em.flush()
+    assert.ok(logged.splice(0).length > 0, `nothing was logged of ${String(rubbish[0])}`)
+    rubbish.shift()
+  }
+
+  assert.deepEqual(take(), [])
+  assert.equal((await orm.em.fork().findOneOrFail(Todo, 1)).title, 'title 6')
+})
+
+test('a group function that throws breaks nothing and is reported with entity and key', async (t) => {
+  const { em, todo, take, logged } = await open(t, [
+    notifyOnUpdate(Todo, { group: () => { throw new Error('no idea') } }),
+    notifyOnUpdate(Todo)
+  ])
+
+  todo.title = 'two'
+  await em.flush()
+
+  assert.deepEqual(take(), ['update todo-1 {"id":1,"updated_fields":["title"]}'])
+  assert.deepEqual(logged.map(({ level, entity, key, err }) => [level, entity, key, err?.message]), [['error', 'Todo', '1', 'no idea']])
+})
+
+test('where the groups before a change can not be told, those after it hear of an update', async (t) => {
+  const { em, todo, take, logged } = await open(t, [notifyOnUpdate(Todo, {
+    group: ({ title }) => {
+      if (title === 'one') throw new Error('no idea')
+      return 'all'
+    }
+  })])
+
+  todo.title = 'two'
+  await em.flush()
+
+  assert.deepEqual(take(), ['update all {"id":1,"updated_fields":["title"]}'])
+  assert.equal(logged.length, 1)
+})
+
+test('a row whose group was not loaded is not announced, with one warning that says what to load', async (t) => {
+  const { orm, take, logged } = await open(t)
+  const change = async (em: EntityManager, title: string) => {
+    const todo = await em.findOneOrFail(Todo, 1, { fields: ['title'] })
+    todo.title = title
+    await em.flush()
+  }
+
+  await change(orm.em.fork(), 'two')
+  await change(orm.em.fork(), 'three')
+
+  assert.deepEqual(take(), [])
+  assert.deepEqual(logged.map(({ level, property, entity, key }) => ({ level, property, entity, key })), [
+    { level: 'warn', property: 'list', entity: 'Todo', key: '1' }
+  ])
+  assert.match(logged[0]?.message ?? '', /load 'list'/)
+})
+
+test('a reference that is removed without being loaded is announced where its key alone names the group', async (t) => {
+  const { orm, take, logged } = await open(t, [notifyOnChange(Todo, byList), notifyOnChange(Todo)])
+
+  const em = orm.em.fork()
+  em.remove(em.getReference(Todo, 1))
+  await em.flush()
+
+  assert.deepEqual(take(), ['delete todo-1 {"id":1}'])
+  assert.deepEqual(logged.map(({ level, property }) => [level, property]), [['warn', 'list']])
+})
+
+test('a reference that is changed without being loaded is announced where its key alone names the group', async (t) => {
+  const { orm, take, logged } = await open(t, [notifyOnChange(Todo, { group: ({ list }) => `list-${list?.id}` }), notifyOnChange(Todo)])
+
+  const em = orm.em.fork()
+  em.getReference(Todo, 1).title = 'two'
+  await em.flush()
+
+  assert.deepEqual(take(), ['update todo-1 {"id":1,"updated_fields":["title"]}'])
+  assert.deepEqual(logged.map(({ level, property }) => [level, property]), [['warn', 'list']])
+})
+
+test('a row that was never there is deleted all the same', async (t) => {
+  const { orm, take } = await open(t, [notifyOnChange(Todo)])
+
+  const em = orm.em.fork()
+  em.remove(em.getReference(Todo, 99))
+  await em.flush()
+
+  assert.deepEqual(take(), ['delete todo-99 {"id":99}'])
+})
+
+test('an entity that lives on after a rollback is announced as the row that the database has', async (t) => {
+  const { em, b, todo, take } = await open(t)
+
+  await em.transactional(async (em) => {
+    await em.transactional(async (em) => {
+      todo.list = b
+      todo.title = 'undone'
+      await em.flush()
+      throw new Error('inner')
+    }).catch(() => {})
+    todo.slug = 'kept'
+  })
+  assert.deepEqual(take(), ['update list-1 {"id":1,"title":"one","updated_fields":["slug"]}'])
+
+  todo.slug = 'kept again'
+  await em.flush()
+  assert.deepEqual(take(), ['update list-1 {"id":1,"title":"one","updated_fields":["slug"]}'])
+
+  await em.refresh(todo)
+  todo.title = 'two'
+  await em.flush()
+  assert.deepEqual(take(), ['update list-1 {"id":1,"title":"two","updated_fields":["title"]}'])
+})
+
+test('an entity whose row was taken back by a rollback is not announced as if it were there', async (t) => {
+  const { em, a, take } = await open(t)
+
+  await em.begin()
+  const ghost = em.create(Todo, { title: 'ghost', list: a })
+  await em.flush()
+  ghost.title = 'ghost, changed'
+  await em.flush()
+  await em.rollback()
+  ghost.title = 'ghost, changed again'
+  await em.flush()
+  em.remove(ghost)
+  await em.flush()
+
+  assert.deepEqual(take(), [])
+})

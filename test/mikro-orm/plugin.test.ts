@@ -1,0 +1,184 @@
+import assert from 'node:assert/strict'
+import test, { type TestContext } from 'node:test'
+import { defineEntity, p, RequestContext } from '@mikro-orm/core'
+import { NodeSqliteDialect, MikroORM, SqliteDriver } from '@mikro-orm/sql'
+import Fastify from 'fastify'
+import type { WebSocket } from 'ws'
+import rohrpost, { memoryBroker } from '../../lib/index.ts'
+import { ChangeSubscriber, notifyOnChange, rohrpostMikroOrm, type RohrpostMikroOrmOptions } from '../../lib/mikro-orm/index.ts'
+import { openSqlite } from './support.ts'
+
+const Todo = defineEntity({ name: 'Todo', properties: { id: p.integer().primary(), title: p.string() } })
+const rule = notifyOnChange(Todo, { data: ['id', 'title'] })
+
+function makeApp (t: TestContext) {
+  const app = Fastify()
+  t.after(() => app.close())
+  app.register(rohrpost)
+  return app
+}
+
+/** Sends a request; gives all that the client read when the reply came. */
+async function ask (socket: WebSocket, request: object): Promise<unknown[]> {
+  const frames: unknown[] = []
+  const { promise, resolve } = Promise.withResolvers<void>()
+  const listener = (data: Buffer) => {
+    const frame = JSON.parse(data.toString())
+    frames.push(frame)
+    if (frame.id === 'ask') resolve()
+  }
+  socket.on('message', listener)
+  socket.send(JSON.stringify({ id: 'ask', ...request }))
+  await promise
+  socket.off('message', listener)
+  return frames
+}
+
+test('a handler changes an entity, and those who subscribed to it are told after the commit', async (t) => {
+  const orm = await openSqlite(t, [Todo])
+  const app = makeApp(t)
+  app.register(rohrpostMikroOrm, { orm, notify: [rule] })
+  app.after(() => {
+    app.rohrpost.group('todo', { authorize: () => true })
+    app.rohrpost.handle('add', async () => {
+      const todo = orm.em.create(Todo, { title: 'one' })
+      await orm.em.flush()
+      return todo.id
+    })
+    app.rohrpost.handle('rename', async () => {
+      const todo = await orm.em.findOneOrFail(Todo, 1)
+      todo.title = 'two'
+    })
+    app.rohrpost.handle('flush', () => orm.em.flush())
+  })
+  await app.ready()
+  const socket = await app.injectWS('/ws/rohrpost')
+  t.after(() => socket.terminate())
+
+  await ask(socket, { type: 'add' })
+  await ask(socket, { type: 'subscribe', data: { type: 'todo', id: 1 } })
+  // each message has an EntityManager of its own
+  await ask(socket, { type: 'rename' })
+  await ask(socket, { type: 'flush' })
+  assert.equal((await orm.em.fork().findOneOrFail(Todo, 1)).title, 'one')
+  const em = orm.em.fork()
+  const todo = await em.findOneOrFail(Todo, 1)
+  todo.title = 'three'
+  await em.flush()
+  const [update] = await ask(socket, { type: 'ping' }) as [{ id: number }]
+
+  assert.ok(Number.isSafeInteger(update.id))
+  assert.deepEqual(update, {
+    id: update.id,
+    type: 'subscription-update',
+    data: { group: 'todo-1', type: 'update', object: { id: 1, title: 'three', updated_fields: ['title'] } }
+  })
+})
+
+test('handlers run in a RequestContext that ends with them', async (t) => {
+  const orm = await openSqlite(t, [Todo])
+  const app = makeApp(t)
+  const contexts: unknown[] = []
+  app.register(rohrpostMikroOrm, { orm })
+  app.after(() => { app.rohrpost.handle('look', () => { contexts.push(RequestContext.getEntityManager()) }) })
+  await app.ready()
+  const socket = await app.injectWS('/ws/rohrpost')
+  t.after(() => socket.terminate())
+
+  await ask(socket, { type: 'look' })
+  await ask(socket, { type: 'look' })
+
+  assert.ok(contexts[0] !== undefined && contexts[1] !== undefined)
+  assert.notEqual(contexts[0], contexts[1])
+  assert.equal(RequestContext.getEntityManager(), undefined)
+})
+
+test('a broker that fails or never answers keeps no flush waiting and fails none', async (t) => {
+  for (const publish of [() => Promise.reject(new Error('no broker')), () => new Promise<void>(() => {})]) {
+    const orm = await openSqlite(t, [Todo])
+    const app = Fastify()
+    t.after(() => app.close())
+    app.register(rohrpost, { broker: { ...memoryBroker(), publish } })
+    app.register(rohrpostMikroOrm, { orm, notify: [rule] })
+    await app.ready()
+
+    const em = orm.em.fork()
+    em.create(Todo, { title: 'one' })
+    await em.flush()
+
+    assert.equal(await orm.em.fork().count(Todo), 1)
+  }
+})
+
+test('a subscriber that was given to the ORM is connected', async (t) => {
+  const subscriber = new ChangeSubscriber({ notify: [rule] })
+  const orm = await openSqlite(t, [Todo], { subscribers: [subscriber] })
+  const app = makeApp(t)
+
+  app.register(rohrpostMikroOrm, { orm, subscriber })
+  await app.ready()
+  assert.equal(subscriber.isConnected, true)
+  await app.close()
+
+  assert.equal(subscriber.isConnected, false)
+  assert.equal([...orm.em.getEventManager().getSubscribers()].length, 1)
+  assert.equal(await orm.isConnected(), true)
+})
+
+test('an ORM is registered once at a time', async (t) => {
+  const orm = await openSqlite(t, [Todo])
+  const first = makeApp(t)
+  await first.register(rohrpostMikroOrm, { orm, notify: [rule] })
+
+  await assert.rejects(async () => { await makeApp(t).register(rohrpostMikroOrm, { orm }) }, { code: 'RP_ERR_ORM_ALREADY_REGISTERED', message: /'default'/ })
+  await first.close()
+
+  await makeApp(t).register(rohrpostMikroOrm, { orm })
+})
+
+test('two ORMs are registered side by side', async (t) => {
+  const one = await openSqlite(t, [Todo])
+  const two = await openSqlite(t, [Todo], { contextName: 'two' })
+  const app = makeApp(t)
+  app.register(rohrpostMikroOrm, { orm: one })
+  app.register(rohrpostMikroOrm, { orm: two })
+  app.after(() => {
+    app.rohrpost.handle('look', () => [one.em.getContext() === one.em, two.em.getContext() === two.em])
+  })
+  await app.ready()
+  const socket = await app.injectWS('/ws/rohrpost')
+  t.after(() => socket.terminate())
+
+  assert.deepEqual(await ask(socket, { type: 'look' }), [{ id: 'ask', type: 'look', data: [false, false] }])
+})
+
+test('the plugin needs fastify-rohrpost', async (t) => {
+  const orm = await openSqlite(t, [Todo])
+  const app = Fastify()
+  t.after(() => app.close())
+
+  await assert.rejects(async () => { await app.register(rohrpostMikroOrm, { orm }) }, /fastify-rohrpost/)
+})
+
+test('refuses options that it does not know or that are of the wrong kind', async (t) => {
+  const orm = await openSqlite(t, [Todo])
+
+  for (const [options, code, message] of [
+    [{ orm, notfy: [] }, 'RP_ERR_UNKNOWN_OPTION', /notfy/],
+    [{}, 'RP_ERR_INVALID_OPTION', /'orm'/],
+    [{ orm: {} }, 'RP_ERR_INVALID_OPTION', /'orm'/],
+    [{ orm, notify: rule }, 'RP_ERR_INVALID_OPTION', /'notify'/],
+    [{ orm, subscriber: {} }, 'RP_ERR_INVALID_OPTION', /'subscriber'/]
+  ] as const) {
+    await assert.rejects(async () => { await makeApp(t).register(rohrpostMikroOrm, options as unknown as RohrpostMikroOrmOptions) }, { code, message })
+  }
+})
+
+test('an ORM without a subscriber of ours can be connected after one that failed to', async (t) => {
+  const orm = await MikroORM.init({ driver: SqliteDriver, dbName: ':memory:', driverOptions: new NodeSqliteDialect(':memory:'), entities: [Todo] })
+  t.after(() => orm.close())
+
+  await assert.rejects(async () => { await makeApp(t).register(rohrpostMikroOrm, { orm, notify: [notifyOnChange(Todo, { group: '{nope}' })] }) }, { code: 'RP_ERR_UNKNOWN_PROPERTY' })
+
+  await makeApp(t).register(rohrpostMikroOrm, { orm, notify: [rule] })
+})

@@ -1,0 +1,68 @@
+/** What the tests of the MikroORM side share: an ORM in memory, and a subscriber whose messages are kept. */
+import type { TestContext } from 'node:test'
+import { MikroORM, NodeSqliteDialect, SqliteDriver, type Options } from '@mikro-orm/sql'
+import { ChangeSubscriber } from '../../lib/mikro-orm/index.ts'
+import type { NotifyRule } from '../../lib/mikro-orm/rules.ts'
+
+/** What a group was told. */
+export interface Told {
+  group: string
+  type: string
+  object: unknown
+}
+
+/** A line of the log. */
+export interface Logged {
+  level: 'error' | 'warn'
+  message: string
+  err?: Error
+  [field: string]: unknown
+}
+
+export type Entities = NonNullable<Options['entities']>
+
+/** An ORM on SQLite in memory, with its tables. */
+export async function openSqlite (t: TestContext, entities: Entities, options: Partial<Options> = {}) {
+  const orm = await MikroORM.init({
+    driver: SqliteDriver,
+    dbName: ':memory:',
+    driverOptions: new NodeSqliteDialect(':memory:'),
+    entities,
+    ...options
+  })
+  t.after(() => orm.close())
+  await orm.schema.create()
+  return orm
+}
+
+/** Keeps what is published and logged. */
+export function listen (orm: MikroORM, notify: NotifyRule[], subscriber = new ChangeSubscriber()) {
+  const told: Told[] = []
+  const logged: Logged[] = []
+
+  subscriber.connect({
+    orm,
+    notify,
+    publish: (group, payload) => { told.push(readFrame(group, payload)) },
+    log: {
+      error: (context, message) => { logged.push({ level: 'error', message, ...context }) },
+      warn: (context, message) => { logged.push({ level: 'warn', message, ...context }) }
+    }
+  })
+  return {
+    subscriber,
+    logged,
+    told,
+    /** What was told since the last call, as `type group object`. */
+    take: () => told.splice(0).map(({ group, type, object }) => `${type} ${group} ${JSON.stringify(object)}`)
+  }
+}
+
+function readFrame (group: string, payload: string): Told {
+  const frame = JSON.parse(payload)
+  if (!Number.isSafeInteger(frame.id) || frame.type !== 'subscription-update' || frame.data.group !== group) {
+    throw new Error(`not the frame of a change: ${payload}`)
+  }
+  const { type, object } = frame.data
+  return { group, type, object }
+}
