@@ -110,5 +110,9 @@ test('works, types included, in a project without any optional peer', () => {
     app.rohrpost.handle(5, () => 5)
     export { envelopes }
   `)
-  check('tsc', '--noEmit', '--strict', '--module', 'nodenext', '--target', 'es2024', '--types', 'node', '--exactOptionalPropertyTypes', join(dir, 'app.ts'))
+  writeFileSync(join(dir, 'tsconfig.json'), JSON.stringify({
+    compilerOptions: { module: 'nodenext', target: 'es2024', lib: ['es2024'], types: ['node'], strict: true, exactOptionalPropertyTypes: true, noEmit: true },
+    files: ['app.ts']
+  }))
+  check('tsc', '-p', dir)
 })

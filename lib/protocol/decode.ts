@@ -1,7 +1,7 @@
 /** From the text of a frame to an envelope, or to the reason why it is none. */
 import { ErrorCode } from './codes.ts'
 
-/** What a message's `id` may be. Integers are safe ones; `null` stands for "no id". */
+/** What a message's `id` may be. Numbers go up to 2^53 - 1; `null` stands for "no id". */
 export type MessageId = string | number | boolean | null
 
 /** A request as it was parsed: `id`, `type`, `data`, and whatever else the client put at the top level. */
@@ -59,14 +59,14 @@ export function decode (text: string): Envelope | Malformed {
   return message as Envelope
 }
 
-/** Whether a value can be echoed as `id` unchanged: integers from 2^53 on lose digits when parsed, so they can't. */
+/** Whether a value can be echoed as `id` unchanged: numbers from 2^53 on, all of them whole, lose digits when parsed, so they can't. */
 export function isMessageId (value: unknown): value is MessageId {
   switch (typeof value) {
     case 'string':
     case 'boolean':
       return true
     case 'number':
-      return Number.isInteger(value) ? Number.isSafeInteger(value) : Number.isFinite(value)
+      return Math.abs(value) <= Number.MAX_SAFE_INTEGER
     default:
       return value === null
   }

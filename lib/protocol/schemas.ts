@@ -1,7 +1,12 @@
 /** TypeBox schemas of everything that travels. PROTOCOL.md has the same in words; a test holds its examples against these. */
 import { Type, type Static } from '@sinclair/typebox'
 
-const Id = Type.Union([Type.String(), Type.Number(), Type.Boolean(), Type.Null()], {
+const Id = Type.Union([
+  Type.String(),
+  Type.Number({ minimum: Number.MIN_SAFE_INTEGER, maximum: Number.MAX_SAFE_INTEGER }),
+  Type.Boolean(),
+  Type.Null()
+], {
   description: 'Chosen by the client and echoed by the server; null stands for "no id".'
 })
 
