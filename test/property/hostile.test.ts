@@ -1,0 +1,199 @@
+/** Whatever a client sends is answered by the rules, once, or closes that connection with the right code; the server lives on. */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import { anyBytes, anyText } from './support/arbitraries.ts'
+import { check } from './support/check.ts'
+import { fragments, frame, Opcode } from './support/frames.ts'
+import { answerTo, assertAnswer, EMPTY, type Answer } from './support/model.ts'
+import type { RawSocket } from './support/raw-socket.ts'
+import { ask, start } from './support/server.ts'
+
+const PING = '{"id":"still there?","type":"ping"}'
+const PONG = '{"id":"still there?","type":"pong"}'
+
+/** Demands one answer to each message, in order, and nothing else. */
+async function assertAnswers (client: RawSocket, messages: readonly { shown: string, answer: Answer }[]): Promise<void> {
+  const answers = await client.take(messages.length)
+  for (const [i, { shown, answer }] of messages.entries()) assertAnswer(String(answers[i]), answer, shown)
+  assert.equal(await client.ask(PING), PONG)
+}
+
+test('answers each of 10,000 random messages by the rules of the protocol, exactly once', async (t) => {
+  const server = await start(t)
+  const client = await server.raw()
+
+  await check(fc.asyncProperty(fc.array(anyText, { minLength: 100, maxLength: 100 }), async (texts) => {
+    // lone surrogates become U+FFFD on the way to UTF-8
+    const sent = texts.map((text) => text.toWellFormed())
+
+    client.write(...sent.map((text) => frame(text)))
+
+    await assertAnswers(client, sent.map((text) => ({ shown: text, answer: answerTo(text) })))
+  }), 100)
+})
+
+test('answers each of 10,000 random byte strings, in frames of any kind, or closes with 1007 what is no UTF-8', async (t) => {
+  const server = await start(t)
+  const witness = await server.connect()
+  const message = fc.record({
+    bytes: anyBytes,
+    opcode: fc.constantFrom(Opcode.TEXT, Opcode.TEXT, Opcode.TEXT, Opcode.BINARY),
+    size: fc.integer({ min: 1, max: 40 })
+  })
+
+  await check(fc.asyncProperty(fc.array(message, { minLength: 100, maxLength: 100 }), async (messages) => {
+    let rest = messages
+    while (rest.length > 0) {
+      const client = await server.raw()
+      const broken = rest.findIndex(({ bytes, opcode }) => opcode === Opcode.TEXT && !isUtf8(bytes))
+      const whole = broken === -1 ? rest : rest.slice(0, broken)
+
+      const sent = broken === -1 ? rest : rest.slice(0, broken + 1)
+      client.write(...sent.flatMap(({ bytes, opcode, size }) => fragments(bytes, size, opcode)))
+
+      const expected = whole.map(({ bytes, opcode }) => ({
+        shown: bytes.toString(),
+        answer: opcode === Opcode.BINARY ? EMPTY : answerTo(bytes.toString())
+      }))
+      if (broken === -1) {
+        await assertAnswers(client, expected)
+        client.destroy()
+      } else {
+        const { code, messages } = await client.end()
+        assert.equal(code, 1007, `for ${rest[broken]?.bytes.toString('hex')}`)
+        assert.equal(messages.length, expected.length)
+        for (const [i, { shown, answer }] of expected.entries()) assertAnswer(String(messages[i]), answer, shown)
+      }
+      rest = rest.slice(sent.length)
+    }
+  }), 100)
+
+  assert.deepEqual(await ask(witness, { id: 1, type: 'ping' }), { id: 1, type: 'pong' })
+})
+
+function isUtf8 (bytes: Uint8Array): boolean {
+  try {
+    new TextDecoder('utf-8', { fatal: true }).decode(bytes)
+    return true
+  } catch {
+    return false
+  }
+}
+
+test('answers every kind of malformed message', async (t) => {
+  const server = await start(t)
+  const client = await server.raw()
+  const malformed: [text: string, answer: Answer][] = [
+    ['', { error: 'Received empty message.', code: 'empty_message' }],
+    [' ', { error: /^Could not decode JSON message\. Error: ./, code: 'invalid_json' }],
+    ['{"id":1,"type":"ping",}', { error: /^Could not decode JSON message\. Error: ./, code: 'invalid_json' }],
+    ['\ufeff{"id":1,"type":"ping"}', { error: /^Could not decode JSON message\. Error: ./, code: 'invalid_json' }],
+    ['[{"id":1,"type":"ping"}]', { error: 'Expected a JSON object as message.', code: 'invalid_envelope' }],
+    ['null', { error: 'Expected a JSON object as message.', code: 'invalid_envelope' }],
+    ['{}', { error: "Missing required field 'type'.", code: 'invalid_envelope' }],
+    ['{"id":0}', { id: 0, error: "Missing required field 'type'.", code: 'invalid_envelope' }],
+    ['{"id":[1]}', { error: "Missing required field 'type'.", code: 'invalid_envelope' }],
+    ['{"type":"nope"}', { error: "Missing required field 'id'.", code: 'invalid_envelope' }],
+    ['{"__proto__":{"id":1,"type":"ping"}}', { error: "Missing required field 'type'.", code: 'invalid_envelope' }],
+    ['{"id":"","type":null}', { id: '', error: /'type'/, code: 'invalid_envelope' }],
+    ['{"id":{},"type":{}}', { error: /'type'/, code: 'invalid_envelope' }],
+    ['{"id":{},"type":"ping"}', { error: /'id'/, code: 'invalid_envelope' }],
+    ['{"id":9007199254740993,"type":"ping"}', { error: /'id'/, code: 'invalid_envelope' }],
+    ['{"id":1e400,"type":"ping"}', { error: /'id'/, code: 'invalid_envelope' }],
+    ['{"id":false,"type":"nope"}', { id: false, type: 'nope', error: "Unknown message type 'nope'.", code: 'unknown_type' }],
+    ['{"id":null,"type":"nope"}', { type: 'nope', error: "Unknown message type 'nope'.", code: 'unknown_type' }],
+    ['{"id":1,"type":"point","data":{"x":"1"}}', { id: 1, type: 'point', error: /^Invalid data: .*'?\/x'?/, code: 'invalid_data' }],
+    ['{"id":1,"type":"subscribe"}', { id: 1, type: 'subscribe', error: /^Invalid data: ./, code: 'invalid_data' }]
+  ]
+
+  client.write(...malformed.map(([text]) => frame(text)))
+
+  await assertAnswers(client, malformed.map(([shown, answer]) => ({ shown, answer })))
+})
+
+test('takes keys of Object.prototype for ordinary keys, in what it reads and in what it answers', async (t) => {
+  const server = await start(t)
+  const client = await server.raw()
+  const data = '{"__proto__":{"x":1},"constructor":{"prototype":{"y":1}},"toString":null,"hasOwnProperty":0}'
+
+  const echoed = await client.ask(`{"__proto__":{"type":"ping"},"id":1,"type":"echo","data":${data}}`)
+  const refused = await client.ask('{"id":2,"type":"point","data":{"__proto__":{"x":1}}}')
+
+  assert.equal(echoed, `{"id":1,"type":"echo","data":${data}}`)
+  assertAnswer(refused, { id: 2, type: 'point', error: /^Invalid data: ./, code: 'invalid_data' }, 'an inherited x')
+  assert.equal(Object.hasOwn(Object.prototype, 'x') || Object.hasOwn(Object.prototype, 'y'), false)
+})
+
+test('takes the last of keys that come twice', async (t) => {
+  const server = await start(t)
+  const client = await server.raw()
+
+  const answer = await client.ask('{"id":1,"id":{},"type":"nope","type":"echo","id":2,"data":"first","data":"last"}')
+
+  assert.equal(answer, '{"id":2,"type":"echo","data":"last"}')
+})
+
+test('answers lone surrogates as they came', async (t) => {
+  const server = await start(t)
+  const client = await server.raw()
+
+  const answer = await client.ask('{"id":"\\ud800","type":"echo","data":["\\udc00\\ud800","\\ud83d\\ude00"]}')
+
+  assert.deepEqual(JSON.parse(answer), { id: '\ud800', type: 'echo', data: ['\udc00\ud800', '😀'] })
+})
+
+for (const [name, open, close] of [['arrays', '[', ']'], ['objects', '{"a":', '}']] as const) {
+  test(`answers what is nested 100,000 ${name} deep`, async (t) => {
+    const server = await start(t)
+    const client = await server.raw()
+    const nested = `${open.repeat(100_000)}0${close.repeat(100_000)}`
+
+    const ignored = await client.ask(`{"id":1,"type":"ping","x":${nested}}`)
+    const unclosed = await client.ask(`{"id":2,"type":"ping","data":${open.repeat(100_000)}`)
+    const checked = await client.ask(`{"id":3,"type":"point","data":{"x":${nested}}}`)
+    const envelope = await client.ask(`{"id":${nested},"type":"ping"}`)
+    const echoed = JSON.parse(await client.ask(`{"id":4,"type":"echo","data":${nested}}`)) as Answer
+
+    assert.equal(ignored, '{"id":1,"type":"pong"}')
+    assertAnswer(unclosed, { error: /^Could not decode JSON message\. Error: ./, code: 'invalid_json' }, 'unclosed')
+    assertAnswer(checked, { id: 3, type: 'point', error: /^Invalid data: ./, code: 'invalid_data' }, 'a nested x')
+    assertAnswer(envelope, { error: /'id'/, code: 'invalid_envelope' }, 'a nested id')
+    assert.deepEqual({ id: echoed.id, type: echoed.type }, { id: 4, type: 'echo' })
+    assert.equal(await client.ask(PING), PONG)
+  })
+}
+
+test('echoes an id as large as a message may be, and refuses a number of as many digits', async (t) => {
+  const server = await start(t)
+  const client = await server.raw()
+  const id = 'x'.repeat(2 ** 20 - '{"id":"","type":"ping"}'.length)
+
+  const echoed = await client.ask(`{"id":"${id}","type":"ping"}`)
+  const refused = await client.ask(`{"id":${'9'.repeat(1_000_000)},"type":"ping"}`)
+
+  assert.equal(echoed, `{"id":"${id}","type":"pong"}`)
+  assertAnswer(refused, { error: /'id'/, code: 'invalid_envelope' }, 'a million digits')
+})
+
+test('answers 10,000 messages that come in one write, in order', async (t) => {
+  const server = await start(t)
+  const client = await server.raw()
+  const ids = Array.from({ length: 10_000 }, (_, id) => id)
+
+  client.write(...ids.map((id) => frame(`{"id":${id},"type":"echo"}`)))
+
+  const answers = await client.take(ids.length)
+  assert.deepEqual(answers, ids.map((id) => `{"id":${id},"type":"echo"}`))
+  assert.equal(await client.ask(PING), PONG)
+})
+
+test('answers messages that come byte by byte, in fragments, with pings between them', async (t) => {
+  const server = await start(t)
+  const client = await server.raw()
+  const [first = Buffer.alloc(0), ...others] = fragments('{"id":1,"type":"echo","data":"€"}', 3)
+
+  await client.dribble(Buffer.concat([first, frame('', { opcode: Opcode.PING }), ...others, frame(PING)]))
+
+  assert.deepEqual(await client.take(2), ['{"id":1,"type":"echo","data":"€"}', PONG])
+})

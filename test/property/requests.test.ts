@@ -1,0 +1,222 @@
+/** Every request gets exactly one reply, and starts in its turn, whatever handlers do and how many may run at once. */
+import assert from 'node:assert/strict'
+import { EventEmitter, once } from 'node:events'
+import { test, type TestContext } from 'node:test'
+import fc from 'fast-check'
+import type { RohrpostConnection, RohrpostMessage } from '../../lib/index.ts'
+import { check } from './support/check.ts'
+import { frame } from './support/frames.ts'
+import { start } from './support/server.ts'
+
+const TIMEOUT = 30_000
+
+interface Answer {
+  id: unknown
+  type: string
+  error?: string
+  data?: unknown
+  code?: string
+}
+
+interface Call {
+  message: RohrpostMessage
+  connection: RohrpostConnection
+  /** Resolves when the test lets the handler go on. */
+  gate: Promise<void>
+}
+
+interface Behaviour {
+  run (call: Call): unknown
+  /** The answer, without `id` and `type`. */
+  answer: Omit<Answer, 'id' | 'type'>
+  /** Whether it goes on after it was called. */
+  goesOn?: true
+  /** Whether it never answers in time. */
+  hangs?: true
+}
+
+const INTERNAL = { error: 'Internal error.', code: 'internal' }
+const cycle: unknown[] = []
+cycle.push(cycle)
+const meant = () => Object.assign(new Error('not like this'), { statusCode: 409, code: 'conflict' })
+
+/** What handlers do. Those that do two things at once have one answer all the same: the first. */
+const behaviours: Record<string, Behaviour> = {
+  'returns nothing': { run: () => {}, answer: {} },
+  'returns data': { run: () => 0, answer: { data: 0 } },
+  throws: { run: () => { throw new Error('secret') }, answer: INTERNAL },
+  'throws for the client': { run: () => { throw meant() }, answer: { error: 'not like this', code: 'conflict' } },
+  replies: { run: ({ message }) => message.reply('replied'), answer: { data: 'replied' } },
+  'replies twice, then returns': {
+    run ({ message }) {
+      message.reply('first')
+      message.reply('second')
+      return 'third'
+    },
+    answer: { data: 'first' }
+  },
+  'replies, then throws': {
+    run ({ message }) {
+      message.reply('replied')
+      throw new Error('secret')
+    },
+    answer: { data: 'replied' }
+  },
+  'sends a success, then returns': {
+    run ({ message: { id, type }, connection }) {
+      connection.sendSuccess({ id, type, data: 'sent' })
+      return 'returned'
+    },
+    answer: { data: 'sent' }
+  },
+  'sends an error, then returns': {
+    run ({ message: { id, type }, connection }) {
+      connection.sendError({ id, type, error: 'sent' })
+      return 'returned'
+    },
+    answer: { error: 'sent' }
+  },
+  'returns what has no JSON form': { run: () => cycle, answer: INTERNAL },
+  resolves: { run: ({ gate }) => gate.then(() => 'resolved'), answer: { data: 'resolved' }, goesOn: true },
+  'resolves to nothing': { run: ({ gate }) => gate, answer: {}, goesOn: true },
+  rejects: { run: ({ gate }) => gate.then(() => Promise.reject(meant())), answer: { error: 'not like this', code: 'conflict' }, goesOn: true },
+  'replies at last': { run: ({ message, gate }) => gate.then(() => message.reply('late')), answer: { data: 'late' }, goesOn: true },
+  'sends at last, then rejects': {
+    async run ({ message: { id, type }, connection, gate }) {
+      await gate
+      connection.sendSuccess({ id, type, data: 'sent' })
+      throw new Error('secret')
+    },
+    answer: { data: 'sent' },
+    goesOn: true
+  },
+  hangs: { run: ({ gate }) => gate.then(() => 'too late'), answer: { error: `The handler did not settle within ${TIMEOUT} ms.`, code: 'timeout' }, goesOn: true, hangs: true },
+  'hangs, then replies and rejects': {
+    async run ({ message, gate }) {
+      await gate
+      message.reply('too late')
+      throw meant()
+    },
+    answer: { error: `The handler did not settle within ${TIMEOUT} ms.`, code: 'timeout' },
+    goesOn: true,
+    hangs: true
+  }
+}
+
+/** A server with a handler for each behaviour, and what the test sees and decides of those that run. */
+async function startGated (t: TestContext, limits: { concurrency: number, maxPending: { messages: number, bytes: number } }) {
+  const server = await start(t, { ...limits, handlerTimeout: TIMEOUT })
+  const progress = new EventEmitter()
+  const started: unknown[] = []
+  const running = new Map<unknown, { id: unknown, hangs: boolean, release: () => void }>()
+  let most = 0
+
+  for (const [type, { run, hangs = false }] of Object.entries(behaviours)) {
+    server.app.rohrpost.handle(type, (message, connection) => {
+      const gate = Promise.withResolvers<void>()
+      started.push(message.id)
+      running.set(message.id, { id: message.id, hangs, release: gate.resolve })
+      most = Math.max(most, running.size)
+      progress.emit('change')
+      const end = () => {
+        running.delete(message.id)
+        progress.emit('change')
+      }
+
+      let result
+      try {
+        result = run({ message, connection, gate: gate.promise })
+      } finally {
+        if (!(result instanceof Promise)) end()
+      }
+      return result instanceof Promise ? result.finally(end) : result
+    })
+  }
+  return { server, progress, started, running, most: () => most }
+}
+
+const stream = fc.record({
+  concurrency: fc.integer({ min: 1, max: 4 }),
+  messages: fc.integer({ min: 1, max: 4 }),
+  types: fc.array(fc.constantFrom('ping', 'ping', ...Object.keys(behaviours)), { minLength: 1, maxLength: 30 }),
+  chunk: fc.integer({ min: 1, max: 30 }),
+  choices: fc.infiniteStream(fc.nat())
+})
+
+test('each request gets exactly one answer, and starts in order of arrival, never more than `concurrency` at once', { timeout: 60_000 }, async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] })
+
+  await check(fc.asyncProperty(stream, async ({ concurrency, messages, types, chunk, choices }) => {
+    const { server, progress, started, running, most } = await startGated(t, { concurrency, maxPending: { messages, bytes: 1_000_000 } })
+    const client = await server.raw()
+    const requests = types.map((type, n) => ({ id: n % 2 === 0 ? n : `${n}`, type }))
+    const answers = new Map<unknown, Answer>()
+    let failure: unknown
+    const until = async (condition: () => boolean) => {
+      while (!condition()) {
+        if (failure !== undefined) throw failure
+        await once(progress, 'change')
+      }
+    }
+    const listening = (async () => {
+      while (answers.size < requests.length) {
+        const [text = ''] = await client.take(1)
+        const answer: Answer = JSON.parse(text)
+        assert.equal(answers.has(answer.id), false, `a second answer: ${text}`)
+        answers.set(answer.id, answer)
+        progress.emit('change')
+      }
+    })().catch((error: unknown) => {
+      failure = error
+      progress.emit('change')
+    })
+
+    for (let at = 0; at < requests.length; at += chunk) {
+      client.write(...requests.slice(at, at + chunk).map((request) => frame(JSON.stringify(request))))
+      await new Promise(setImmediate)
+    }
+    for (const id of reachableAtOnce(requests, { concurrency, messages })) await until(() => answers.has(id))
+    while (answers.size < requests.length || running.size > 0) {
+      const waiting = [...running.values()]
+      const others = waiting.filter(({ hangs }) => !hangs)
+      const candidates = others.length > 0 ? others : waiting
+      const chosen = candidates[choices.next().value % candidates.length]
+      if (chosen === undefined) {
+        await until(() => running.size > 0 || answers.size === requests.length)
+        continue
+      }
+
+      if (chosen.hangs) {
+        t.mock.timers.tick(TIMEOUT)
+        await until(() => answers.has(chosen.id))
+      }
+      chosen.release()
+      await until(() => answers.has(chosen.id) && running.get(chosen.id) !== chosen)
+    }
+    await listening
+    assert.equal(failure, undefined)
+
+    const expected = requests.map(({ id, type }) => type === 'ping' ? { id, type: 'pong' } : { id, type, ...behaviours[type]?.answer })
+    assert.deepEqual(requests.map(({ id }) => answers.get(id)), expected)
+    assert.deepEqual(started, requests.filter(({ type }) => type !== 'ping').map(({ id }) => id))
+    assert.ok(most() <= concurrency, `${most()} handlers at once`)
+    assert.equal(await client.ask('{"id":"last","type":"ping"}'), '{"id":"last","type":"pong"}')
+    client.destroy()
+    await server.app.close()
+  }), 150)
+})
+
+/** What must be answered while all handlers that go on still run: the requests before those, and pings until the line is not read. */
+function reachableAtOnce (requests: { id: unknown, type: string }[], limits: { concurrency: number, messages: number }): unknown[] {
+  const ids: unknown[] = []
+  let running = 0
+  let waiting = 0
+  for (const { id, type } of requests) {
+    if (waiting >= limits.messages) break
+    if (type === 'ping') ids.push(id)
+    else if (running === limits.concurrency) waiting++
+    else if (behaviours[type]?.goesOn) running++
+    else ids.push(id)
+  }
+  return ids
+}

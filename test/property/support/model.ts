@@ -1,0 +1,69 @@
+/** What the server must answer, by the rules of the protocol and nothing else. */
+import assert from 'node:assert/strict'
+
+/** An answer; the text of an error is free where the rules leave it free. */
+export interface Answer {
+  id?: unknown
+  type?: string
+  error?: string | RegExp
+  data?: unknown
+  code?: string
+}
+
+/** The answer to a binary frame, whatever is in it. */
+export const EMPTY: Answer = { error: 'Received empty message.', code: 'empty_message' }
+
+/** The answer to a text frame, from a server with the handlers `echo` and `point` and no group types. */
+export function answerTo (text: string): Answer {
+  if (text === '') return EMPTY
+
+  let message: unknown
+  try {
+    message = JSON.parse(text)
+  } catch {
+    return { error: /^Could not decode JSON message\. Error: ./s, code: 'invalid_json' }
+  }
+  if (!isObject(message)) return { error: 'Expected a JSON object as message.', code: 'invalid_envelope' }
+
+  const fields = new Map(Object.entries(message))
+  const [id, type] = [fields.get('id'), fields.get('type')]
+  const echoed = id === null || !isReadable(id) ? {} : { id }
+  if (!fields.has('type')) return { ...echoed, error: "Missing required field 'type'.", code: 'invalid_envelope' }
+  if (!fields.has('id')) return { error: "Missing required field 'id'.", code: 'invalid_envelope' }
+  if (typeof type !== 'string') return { ...echoed, error: /'type'/, code: 'invalid_envelope' }
+  if (!isReadable(id)) return { error: /'id'/, code: 'invalid_envelope' }
+  return { ...echoed, ...answerOf(type, fields.get('data')) }
+}
+
+function answerOf (type: string, data: unknown): Answer {
+  const invalid = { type, error: /^Invalid data: ./s, code: 'invalid_data' }
+  switch (type) {
+    case 'ping': return { type: 'pong', data }
+    case 'echo': return { type, data }
+    case 'point': return isObject(data) && typeof data.x === 'number' && Number.isFinite(data.x) ? { type, data: data.x } : invalid
+    case 'subscribe': return isObject(data) && typeof data.type === 'string' ? { type, error: 'ACCESS_DENIED', code: 'access_denied' } : invalid
+    case 'unsubscribe': return isObject(data) && typeof data.type === 'string' ? { type } : invalid
+    default: return { ...(type !== '' && { type }), error: `Unknown message type '${type}'.`, code: 'unknown_type' }
+  }
+}
+
+/** Demands that a frame is the answer, with the keys in their order and no other. */
+export function assertAnswer (received: string, expected: Answer, message: string): void {
+  const actual: unknown = JSON.parse(received)
+  assert.ok(isObject(actual), `answered ${received} to ${message}`)
+
+  const { id, type, error, data, code } = expected
+  if (error instanceof RegExp) assert.match(String(actual.error), error, `answered ${received} to ${message}`)
+  const text = error instanceof RegExp ? actual.error : error
+  assert.equal(JSON.stringify(actual), JSON.stringify({ id, type, error: text, data, code }), `answered ${received} to ${message}`)
+}
+
+/** Whether an id can be echoed as it was sent. */
+function isReadable (id: unknown): boolean {
+  if (typeof id === 'number') return Number.isFinite(id) && (id % 1 !== 0 || Math.abs(id) < 2 ** 53)
+  return id === null || typeof id === 'string' || typeof id === 'boolean'
+}
+
+function isObject (value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}

@@ -1,0 +1,106 @@
+/** A client that writes bytes, not messages: a TCP socket after the upgrade to WebSocket. */
+import { once } from 'node:events'
+import { connect, type Socket } from 'node:net'
+import { frame, Opcode, parseFrames } from './frames.ts'
+
+export class RawSocket {
+  /** The code of the server's close frame; 1006 when the line ended without one. */
+  readonly closed: Promise<number>
+  readonly #socket: Socket
+  readonly #messages: string[] = []
+  #bytes: Buffer
+  #code = 1006
+  #ended = false
+  #arrived = Promise.withResolvers<void>()
+
+  /** Connects and upgrades. */
+  static async open (port: number): Promise<RawSocket> {
+    const socket = connect({ port, host: '127.0.0.1', noDelay: true })
+    socket.write([
+      'GET /ws/rohrpost HTTP/1.1', `Host: 127.0.0.1:${port}`, 'Upgrade: websocket', 'Connection: Upgrade',
+      'Sec-WebSocket-Version: 13', 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==', '', ''
+    ].join('\r\n'))
+
+    let head = Buffer.alloc(0)
+    while (!head.includes('\r\n\r\n')) head = Buffer.concat([head, ...await once(socket, 'data') as [Buffer]])
+    const [status] = head.toString('latin1').split('\r\n')
+    if (status !== 'HTTP/1.1 101 Switching Protocols') throw new Error(`no upgrade: ${status}`)
+    return new RawSocket(socket, head.subarray(head.indexOf('\r\n\r\n') + 4))
+  }
+
+  constructor (socket: Socket, early: Buffer) {
+    this.#socket = socket
+    this.#bytes = early
+    const closed = Promise.withResolvers<number>()
+    this.closed = closed.promise
+    socket.on('data', (bytes: Buffer) => this.#read(bytes))
+    // a reset by the server shows as the end of the line, too
+    socket.on('error', () => {})
+    socket.on('close', () => {
+      this.#ended = true
+      this.#wake()
+      closed.resolve(this.#code)
+    })
+  }
+
+  write (...chunks: Uint8Array[]): void {
+    this.#socket.write(chunks.length === 1 && chunks[0] !== undefined ? chunks[0] : Buffer.concat(chunks))
+  }
+
+  /** Writes one byte a packet, and lets the server read it before the next. */
+  async dribble (bytes: Uint8Array): Promise<void> {
+    for (const byte of bytes) {
+      this.#socket.write(Uint8Array.of(byte))
+      await new Promise(setImmediate)
+    }
+  }
+
+  /** The next messages, in order. Rejects when the line ends before. */
+  async take (count: number): Promise<string[]> {
+    while (this.#messages.length < count) {
+      if (this.#ended) throw new Error(`the line ended (${this.#code}) after ${this.#messages.length} of ${count} messages`)
+      await this.#arrived.promise
+    }
+    return this.#messages.splice(0, count)
+  }
+
+  /** Sends a message and takes the next one that arrives. */
+  async ask (message: string): Promise<string> {
+    this.write(frame(message))
+    const [answer = ''] = await this.take(1)
+    return answer
+  }
+
+  /** How the line ended, and the messages that arrived before and were not taken. */
+  async end (): Promise<{ code: number, messages: string[] }> {
+    const code = await this.closed
+    return { code, messages: this.#messages.splice(0) }
+  }
+
+  /** Ends its half of the line after what was written: no close frame. */
+  half (): void {
+    this.#socket.end()
+  }
+
+  /** Vanishes: no close frame. */
+  destroy (): void {
+    this.#socket.destroy()
+  }
+
+  #read (bytes: Buffer): void {
+    const { frames, rest } = parseFrames(Buffer.concat([this.#bytes, bytes]))
+    this.#bytes = rest
+    for (const { opcode, payload } of frames) {
+      if (opcode === Opcode.TEXT) this.#messages.push(payload.toString())
+      if (opcode !== Opcode.CLOSE) continue
+      this.#code = payload.length < 2 ? 1005 : payload.readUInt16BE(0)
+      this.#socket.end(frame(payload, { opcode }))
+    }
+    this.#wake()
+  }
+
+  #wake (): void {
+    this.#arrived.resolve()
+    this.#arrived = Promise.withResolvers()
+  }
+}
