@@ -38,6 +38,11 @@ export default [
     rules: boundary('^(?:\\./(?!thenable\\.ts)|\\.\\./(?!brokers/broker\\.ts|errors\\.ts|protocol/))', 'groups know the broker contract and members as { send }.')
   },
   {
+    // runs in browsers: no packages, no `node:` modules, and of the protocol only what needs no TypeBox at run time
+    files: ['lib/client/**'],
+    rules: boundary('^(?!\\./|\\.\\./protocol/(?:codes|contract)\\.ts$)', 'lib/client may import protocol/codes.ts and protocol/contract.ts only.')
+  },
+  {
     files: ['lib/errors.ts', 'lib/options.ts'],
     rules: boundary('^\\./(?!errors\\.ts|protocol/|server/|brokers/)', 'errors and options know nobody who knows them.')
   }

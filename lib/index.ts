@@ -9,6 +9,7 @@ export { memoryBroker, rohrpost, rohrpost as default, rohrpost as 'module.export
 export type { Broker, BrokerHealth, HistoryEntry, Position, Receiver } from './brokers/broker.ts'
 export type { RohrpostOptions } from './options.ts'
 export type { MessageId } from './protocol/decode.ts'
+export type { Implementation } from './server/implement.ts'
 export type {
   GroupOptions,
   Handler,

@@ -8,6 +8,7 @@ import { envelopes } from './protocol/schemas.ts'
 import { Connections } from './server/connections.ts'
 import { encodeOrThrow } from './server/envelope.ts'
 import { Groups } from './server/groups.ts'
+import { implement } from './server/implement.ts'
 import { isOriginAllowed } from './server/origin.ts'
 import { Registry } from './server/registry.ts'
 import { Subscriptions } from './server/subscriptions.ts'
@@ -110,6 +111,10 @@ function makeFace (instance: FastifyInstance, { registry, subscriptions, groups,
     },
     group (type, options) {
       subscriptions.declare(instance, type, options)
+      return face
+    },
+    implement (contract, implementation) {
+      implement(face, contract, implementation)
       return face
     },
     use (middleware) {

@@ -1,5 +1,6 @@
 /** What server and client share; the subpath `fastify-rohrpost/protocol`. */
 export { CloseCode, ErrorCode } from './codes.ts'
+export { contract, type CallSchemas, type Contract, type GroupSchemas } from './contract.ts'
 export { type Envelope, type MessageId } from './decode.ts'
 export {
   envelopes,

@@ -2,8 +2,10 @@
 import type { Static, TSchema } from '@sinclair/typebox'
 import type { FastifyBaseLogger, FastifyInstance, FastifyRequest } from 'fastify'
 import type { BrokerHealth } from '../brokers/broker.ts'
+import type { Contract } from '../protocol/contract.ts'
 import type { MessageId } from '../protocol/decode.ts'
 import type { envelopes } from '../protocol/schemas.ts'
+import type { Implementation } from './implement.ts'
 
 /** A message to one client: keys go out in the order `id`, `type`, `error`, `data`, then all others. At least one is needed. */
 export interface OutgoingMessage {
@@ -147,6 +149,12 @@ export interface Rohrpost {
    * @throws RP_ERR_INVALID_GROUP_TYPE, RP_ERR_DUPLICATE_GROUP_TYPE, RP_ERR_INVALID_HANDLER, RP_ERR_INVALID_SCHEMA
    */
   group<Id extends TSchema | false = TSchema> (type: string, options: GroupOptions<Id>): this
+  /**
+   * Registers all calls and group types of a contract, as `handle` and `group` do.
+   *
+   * @throws as those do, and RP_ERR_INVALID_HANDLER if something is missing or not in the contract
+   */
+  implement<C extends Contract> (contract: C, implementation: Implementation<C>): this
   /** Wraps every handler and `authorize`, the first one outermost. Built-in `ping` and `unsubscribe` are not wrapped. */
   use (middleware: Middleware): this
   /**

@@ -1,0 +1,68 @@
+/** The changes of a group as an async iterator. */
+import type { RohrpostError } from './error.ts'
+import type { Change, Watcher } from './subscription.ts'
+
+/** Follows a group from the call on; what comes while nobody asks is kept. Ends with `return()`, the signal or the client. */
+export function iterateChanges<Item> (
+  watch: (watcher: Watcher) => () => void,
+  signal: AbortSignal | undefined
+): AsyncIterableIterator<Change<Item>, undefined> {
+  const kept: Change<Item>[] = []
+  const takers: PromiseWithResolvers<IteratorResult<Change<Item>, undefined>>[] = []
+  let ended = false
+  let failure: RohrpostError | undefined
+
+  const end = (error?: RohrpostError) => {
+    if (ended) return
+    ended = true
+    failure = error
+    signal?.removeEventListener('abort', abandon)
+    stop?.()
+    for (const taker of takers.splice(0)) settle(taker)
+  }
+  const abandon = () => {
+    kept.length = 0
+    end()
+  }
+  /** Nothing is kept, and nothing will come: the error is told once. */
+  const settle = ({ resolve, reject }: typeof takers[number]) => {
+    const error = failure
+    failure = undefined
+    if (error === undefined) resolve({ done: true, value: undefined })
+    else reject(error)
+  }
+
+  let stop: (() => void) | undefined
+  if (signal?.aborted) end()
+  else {
+    stop = watch({
+      joined () {},
+      lost () {},
+      changed (change) {
+        const taker = takers.shift()
+        if (taker === undefined) kept.push(change)
+        else taker.resolve({ done: false, value: change })
+      },
+      ended: end
+    })
+    signal?.addEventListener('abort', abandon)
+  }
+
+  return {
+    next () {
+      const change = kept.shift()
+      if (change !== undefined) return Promise.resolve({ done: false, value: change })
+      const taker: typeof takers[number] = Promise.withResolvers()
+      if (ended) settle(taker)
+      else takers.push(taker)
+      return taker.promise
+    },
+    async return () {
+      abandon()
+      return { done: true, value: undefined }
+    },
+    [Symbol.asyncIterator] () {
+      return this
+    }
+  }
+}

@@ -1,0 +1,8 @@
+/** The client for browsers and Node.js; the subpath `fastify-rohrpost/client`. */
+export { RohrpostClient, RohrpostClient as default } from './client.ts'
+export { ClientErrorCode, RohrpostError } from './error.ts'
+export type { Live, LiveOptions, LiveStatus } from './live.ts'
+export type { State, StateChange, WebSocketConstructor, WebSocketLike } from './socket.ts'
+export type { Change } from './subscription.ts'
+export type { TokenSource } from './token.ts'
+export type { CallArguments, CallOptions, ClientEvents, ClientOptions, GroupName } from './types.ts'

@@ -1,0 +1,121 @@
+/** Requests under way: each is settled exactly once, by its answer, its time-out, its signal, or the end of the connection. */
+import { ClientErrorCode, RohrpostError } from './error.ts'
+import type { Token } from './token.ts'
+
+/** A message from the server, as far as it is looked at. */
+export interface Message {
+  readonly id?: unknown
+  readonly type?: unknown
+  readonly error?: unknown
+  readonly data?: unknown
+  readonly code?: unknown
+  readonly retry?: unknown
+}
+
+/** How a request is made. */
+export interface RequestOptions {
+  /** Milliseconds to wait for the answer. */
+  timeout: number
+  signal?: AbortSignal | undefined
+  /** Called at the reply, before the next message is read: who only waits for the promise hears of that first. */
+  answered?: (data: unknown) => void
+  /** Asked before the request is sent again with a new token: whether it is still meant. */
+  still?: () => boolean
+}
+
+interface Pending extends RequestOptions {
+  readonly type: string
+  readonly data: unknown
+  readonly resolve: (data: unknown) => void
+  readonly reject: (reason: unknown) => void
+  repeated: boolean
+}
+
+/** The code with which an application says that `auth_jwt` has expired. */
+const TOKEN_EXPIRED = 'token_expired'
+
+/** The requests of one client. */
+export class Requests {
+  readonly #pending = new Map<unknown, Pending>()
+  readonly #token: Token
+  readonly #send: (text: string) => void
+  #lastId = 0
+
+  constructor (token: Token, send: (text: string) => void) {
+    this.#token = token
+    this.#send = send
+  }
+
+  /** Sends a request and waits for its answer. @returns the reply's data; rejects with a RohrpostError, or with the reason of the signal */
+  async request (type: string, data: unknown, options: RequestOptions): Promise<unknown> {
+    const { timeout, signal } = options
+    signal?.throwIfAborted()
+
+    const id = ++this.#lastId
+    const { promise, resolve, reject } = Promise.withResolvers<unknown>()
+    const abort = () => reject(signal?.reason)
+    signal?.addEventListener('abort', abort)
+    const timer = setTimeout(() => reject(new RohrpostError('call timed out', { code: ClientErrorCode.TIMEOUT })), timeout)
+
+    try {
+      const pending = { ...options, type, data, resolve, reject, repeated: false }
+      this.#pending.set(id, pending)
+      this.#transmit(id, pending)
+      return await promise
+    } finally {
+      clearTimeout(timer)
+      signal?.removeEventListener('abort', abort)
+      this.#pending.delete(id)
+    }
+  }
+
+  /** Whether a message answers a request; if so, the request is settled. */
+  answer (message: Message): boolean {
+    const { id, data } = message
+    const pending = this.#pending.get(id)
+    if (pending === undefined) return false
+
+    if (!message.error) {
+      pending.answered?.(data)
+      pending.resolve(data)
+    } else if (message.code === TOKEN_EXPIRED && this.#token.renewable && !pending.repeated) {
+      pending.repeated = true
+      this.#repeat(id, pending, message)
+    } else {
+      pending.reject(toError(message))
+    }
+    return true
+  }
+
+  /** Rejects all requests: there will be no answers. */
+  fail (error: RohrpostError): void {
+    for (const { reject } of this.#pending.values()) reject(error)
+    this.#pending.clear()
+  }
+
+  async #repeat (id: unknown, pending: Pending, message: Message): Promise<void> {
+    try {
+      await this.#token.renew()
+    } catch (cause) {
+      return pending.reject(toError(message, cause))
+    }
+    // it may have been settled otherwise meanwhile
+    if (!this.#pending.has(id)) return
+    if (pending.still?.() ?? true) this.#transmit(id, pending)
+    else pending.reject(toError(message))
+  }
+
+  #transmit (id: unknown, { type, data }: Pending): void {
+    this.#send(JSON.stringify({ id, type, auth_jwt: this.#token.current, data }))
+  }
+}
+
+/** The error that a message tells of; what is no text, as servers of the original may send it, is shown as JSON. */
+export function toError ({ error, code, retry, data }: Message, cause?: unknown): RohrpostError {
+  return new RohrpostError(typeof error === 'string' ? error : JSON.stringify(error), {
+    code: typeof code === 'string' ? code : undefined,
+    retry: retry === true,
+    data,
+    cause
+  })
+}

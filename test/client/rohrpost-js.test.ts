@@ -1,0 +1,312 @@
+/** What users of rohrpost-js are used to, one behaviour after another. */
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { suite, test, type TestContext } from 'node:test'
+import { WebSocket, WebSocketServer } from 'ws'
+import Default, { RohrpostClient, RohrpostError } from '../../lib/client/index.ts'
+import type { TestServer } from '../support/server.ts'
+import { atEnd, change, connect, next, sent, serve as serveWith, until, urlOf } from './support/client.ts'
+import { openLine } from './support/line.ts'
+
+/** A server as an application has it: one type of groups for those who know the password, and a few calls. */
+function serve (t: TestContext): Promise<TestServer> {
+  return serveWith(t, {
+    with: (app) => {
+      app.rohrpost
+        .group('collection', { authorize: ({ auth_jwt: token }) => token === 'hunter2' })
+        .group('lists', { authorize: () => true, id: false })
+        .handle('increment', ({ data }) => ({ number: (data as { number: number }).number + 1 }))
+        .handle('token', ({ auth_jwt: token }) => token)
+        .handle('never', () => new Promise(() => {}))
+        .handle('refuse', () => { throw Object.assign(new Error('There is no such thing.'), { statusCode: 404 }) })
+        .handle('groups', (_, { groups }) => [...groups])
+    }
+  })
+}
+
+const kinds = { "Node's own WebSocket": undefined, ws: WebSocket }
+
+for (const [kind, implementation] of Object.entries(kinds)) {
+  suite(`with ${kind}`, () => {
+    const open = async (t: TestContext, server: Pick<TestServer, 'http'>, options = {}) => {
+      const client = connect(t, server, { token: 'hunter2', WebSocket: implementation, ...options })
+      await next(client, 'open')
+      return client
+    }
+
+    test('connects by itself and says so', async (t) => {
+      const server = await serve(t)
+
+      const client = new RohrpostClient(urlOf(server), { pingInterval: 300, token: 'hunter2', WebSocket: implementation })
+      atEnd(t, () => client.close())
+
+      assert.equal(client.socketState, 'connecting')
+      assert.deepEqual(await next(client, 'open'), [])
+      assert.equal(client.socketState, 'open')
+      assert.equal(Default, RohrpostClient)
+    })
+
+    test('pings again and again', async (t) => {
+      const client = connect(t, await serve(t), { pingInterval: 5, WebSocket: implementation })
+      const events: string[] = []
+      client.on('ping', (...args) => events.push(`ping ${args.length}`)).on('pong', (...args) => events.push(`pong ${args.length}`))
+
+      for (let count = 0; count < 3; count++) await next(client, 'pong')
+
+      assert.deepEqual(events.slice(0, 6), ['ping 0', 'pong 0', 'ping 0', 'pong 0', 'ping 0', 'pong 0'])
+    })
+
+    test('subscribes, and tells the name of the group', async (t) => {
+      const client = await open(t, await serve(t))
+
+      assert.deepEqual(await client.subscribe({ type: 'collection', id: 52 }), { group: 'collection-52' })
+    })
+
+    test('is refused a subscription', async (t) => {
+      const client = await open(t, await serve(t), { token: 'wrong' })
+
+      await assert.rejects(client.subscribe({ type: 'collection', id: 52 }), { message: 'ACCESS_DENIED' })
+      await assert.rejects(client.subscribe({ type: 'INVALID' }), (error) => String(error) === 'ACCESS_DENIED')
+    })
+
+    test('hands changes to the listeners of their group', async (t) => {
+      const server = await serve(t)
+      const client = await open(t, server)
+      const { group } = await client.subscribe({ type: 'collection', id: 52 })
+      const heard: unknown[][] = []
+      const listener = (...args: unknown[]) => { heard.push(args) }
+      client.once(group, listener).on(group, listener)
+
+      await server.app.rohrpost.sendToGroup(group, change(group, 'update', 'obj'))
+      await client.call('groups')
+      client.off(group, listener)
+      await server.app.rohrpost.sendToGroup(group, change(group, 'delete', 'obj'))
+      await client.call('groups')
+
+      const expected = [null, { group, type: 'update', object: 'obj' }]
+      assert.deepEqual(heard, [expected, expected])
+    })
+
+    test('calls, with the token', async (t) => {
+      const client = await open(t, await serve(t))
+      const messages = sent(client)
+
+      assert.deepEqual(await client.call('increment', { number: 4 }), { number: 5 })
+      assert.equal(await client.call('token'), 'hunter2')
+
+      assert.deepEqual(messages.map(({ type, auth_jwt: token }) => [type, token]), [['increment', 'hunter2'], ['token', 'hunter2']])
+    })
+
+    test('is told what went wrong', async (t) => {
+      const client = await open(t, await serve(t))
+
+      await assert.rejects(client.call('refuse'), (error: RohrpostError) => {
+        assert.ok(error instanceof RohrpostError && error instanceof Error)
+        assert.equal(String(error), 'There is no such thing.')
+        assert.equal(error.code, 'not_found')
+        return true
+      })
+    })
+
+    test('gives a call up after 2 s, or after the time that it was given', async (t) => {
+      const client = await open(t, await serve(t))
+      t.mock.timers.enable({ apis: ['setTimeout'] })
+
+      const patient = client.call('never', {}, { timeout: 2001 })
+      const short = client.call('never', {}, { timeout: 500 })
+      const usual = client.call('never')
+      t.mock.timers.tick(500)
+      await assert.rejects(short, { message: 'call timed out', code: 'timeout' })
+      t.mock.timers.tick(1500)
+      await assert.rejects(usual, { message: 'call timed out' })
+      t.mock.timers.tick(1)
+      await assert.rejects(patient, { message: 'call timed out' })
+    })
+
+    test('notices that the line is dead, comes back and subscribes again', async (t) => {
+      const server = await serve(t)
+      const line = await openLine(t, server)
+      const client = await open(t, line, { pingInterval: 20 })
+      const { group } = await client.subscribe({ type: 'collection', id: 52 })
+      const events: string[] = []
+      for (const event of ['closed', 'reconnecting', 'open'] as const) client.on(event, (...args) => events.push(`${event} ${args.length}`))
+
+      line.silence()
+      const [, lost] = await next(client, 'state')
+      await until(client, 'open')
+      const heard = new Promise((resolve) => client.once(group, (error, data) => resolve([error, data])))
+      while (!(await client.call('groups')).includes(group)) await next(client, 'message')
+      await server.app.rohrpost.sendToGroup(group, change(group, 'update', 'obj'))
+
+      assert.equal(lost.reason, 'silent')
+      assert.deepEqual(await heard, [null, { group, type: 'update', object: 'obj' }])
+      assert.deepEqual(events, ['closed 0', 'reconnecting 0', 'open 0'])
+    })
+
+    test('unsubscribes', async (t) => {
+      const client = await open(t, await serve(t))
+      await client.subscribe({ type: 'collection', id: 52 })
+      await client.subscribe({ type: 'lists' })
+
+      assert.equal(await client.unsubscribe({ id: 52, type: 'collection' }), undefined)
+      assert.equal(await client.unsubscribe({ type: 'collection', id: 53 }), undefined)
+
+      assert.deepEqual(await client.call('groups'), ['lists'])
+    })
+
+    test('carries what was not answered over a reconnect', async (t) => {
+      const server = await serve(t)
+      const line = await openLine(t, server)
+      const client = await open(t, line, { pingInterval: 20 })
+      await client.subscribe({ type: 'collection', id: 52 })
+
+      line.silence()
+      const results = Promise.allSettled([
+        client.subscribe({ type: 'collection', id: 1 }),
+        client.subscribe({ type: 'collection', id: 2 }),
+        client.unsubscribe({ type: 'collection', id: 52 }),
+        client.call('increment', { number: 4 }, { timeout: 60_000 })
+      ])
+      await until(client, 'waiting')
+
+      const [a, b, c, d] = await results
+      assert.deepEqual([a, b, c], [
+        { status: 'fulfilled', value: { group: 'collection-1' } },
+        { status: 'fulfilled', value: { group: 'collection-2' } },
+        { status: 'fulfilled', value: undefined }
+      ])
+      assert.equal(d.status === 'rejected' && d.reason.code, 'connection_lost')
+      assert.deepEqual(await client.call('groups'), ['collection-1', 'collection-2'])
+    })
+
+    test('subscribes as soon as the connection is there', async (t) => {
+      const server = await serve(t)
+      const line = await openLine(t, server)
+      const client = connect(t, line, { token: 'hunter2', WebSocket: implementation })
+
+      const early = client.subscribe({ type: 'collection', id: 1 })
+      assert.deepEqual(await early, { group: 'collection-1' })
+      await line.break()
+      if (client.state === 'open') await until(client, 'waiting')
+      const offline = client.subscribe({ type: 'collection', id: 2 })
+      await line.mend()
+
+      assert.deepEqual(await offline, { group: 'collection-2' })
+    })
+
+    test('unsubscribes without a connection', async (t) => {
+      const server = await serve(t)
+      const line = await openLine(t, server)
+      const client = await open(t, line)
+      await client.subscribe({ type: 'collection', id: 52 })
+
+      await Promise.all([until(client, 'waiting'), line.break()])
+      assert.equal(await client.unsubscribe({ type: 'collection', id: 52 }), undefined)
+      await line.mend()
+      await until(client, 'open')
+
+      assert.deepEqual(await client.call('groups'), [])
+    })
+
+    test('comes back when the server closes', async (t) => {
+      const server = await serve(t)
+      const client = await open(t, server)
+
+      for (const connection of server.app.rohrpost.connections) connection.close()
+      await next(client, 'closed')
+      assert.equal(client.socketState, 'closed')
+      await next(client, 'reconnecting')
+      await next(client, 'open')
+    })
+
+    test('closes, and stays closed', async (t) => {
+      const server = await serve(t)
+      const client = await open(t, server)
+      client.on('reconnecting', () => assert.fail('it came back'))
+
+      client.close()
+      assert.deepEqual(await next(client, 'closed'), [])
+
+      assert.equal(client.socketState, 'closed')
+    })
+
+    test('settles everything on close', async (t) => {
+      const client = await open(t, await serve(t))
+
+      const results = Promise.allSettled([
+        client.subscribe({ type: 'collection', id: 1 }),
+        client.unsubscribe({ type: 'collection', id: 2 }),
+        client.call('increment', { number: 1 })
+      ])
+      client.close()
+
+      assert.deepEqual((await results).map((result) => result.status === 'rejected' ? String(result.reason) : result.value), [
+        'Socket was closed', undefined, 'Socket was closed'
+      ])
+    })
+
+    test('emits an error for a message that answers nothing, and goes on without a listener', async (t) => {
+      const server = await serve(t)
+      const client = await open(t, server)
+      const [connection] = server.app.rohrpost.connections
+      assert.ok(connection)
+
+      connection.send({ id: 'TRASH', type: 'TRASH' })
+      await next(client, 'message')
+      const trash = next(client, 'error')
+      connection.send({ id: 'TRASH', type: 'subscribe' })
+
+      assert.deepEqual(await trash, ['no saved request with id: TRASH', undefined])
+      assert.deepEqual(await client.call('increment', { number: 1 }), { number: 2 })
+    })
+
+    test('shows every message, and logs what is sent and received', async (t) => {
+      const client = await open(t, await serve(t))
+      await next(client, 'pong')
+      const events: unknown[] = []
+      client.on('message', (message) => events.push(message)).on('log', (entry) => events.push(entry))
+
+      await client.call('increment', { number: 1 })
+
+      const reply = { id: 1, type: 'increment', data: { number: 2 } }
+      assert.deepEqual(events, [
+        { direction: 'send', data: '{"id":1,"type":"increment","auth_jwt":"hunter2","data":{"number":1}}' },
+        reply,
+        { direction: 'receive', data: JSON.stringify(reply) }
+      ])
+    })
+  })
+}
+
+test('pings overlap only when the pong has come, and any message is a sign of life', async (t) => {
+  const server = new WebSocketServer({ port: 0, host: '127.0.0.1' })
+  t.after(() => server.close())
+  await once(server, 'listening')
+  const { port } = server.address() as { port: number }
+  const client = new RohrpostClient(`ws://127.0.0.1:${port}`, { pingInterval: 100 })
+  t.after(() => client.close())
+  const pings: unknown[] = []
+  client.on('ping', () => pings.push('ping'))
+  const opened = next(client, 'open')
+  const [socket] = await once(server, 'connection') as [WebSocket]
+  t.mock.timers.enable({ apis: ['setTimeout'] })
+  await opened
+
+  for (let beat = 0; beat < 3; beat++) {
+    const heard = next(client, 'message')
+    socket.send('{"type":"news"}')
+    await heard
+    t.mock.timers.tick(100)
+  }
+  assert.deepEqual(pings, ['ping'])
+  assert.equal(client.state, 'open')
+
+  const pong = next(client, 'pong')
+  socket.send('{"type":"pong","id":1}')
+  await pong
+  t.mock.timers.tick(100)
+  assert.deepEqual(pings, ['ping', 'ping'])
+
+  t.mock.timers.tick(100)
+  assert.equal(client.state, 'waiting')
+})
