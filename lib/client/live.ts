@@ -21,7 +21,9 @@ export interface LiveOptions<Item> {
 /** See {@link LiveStatus}. Made by `client.live()`. Its functions need no `this`. */
 export class Live<Item> {
   readonly #options: LiveOptions<Item>
-  readonly #stop: () => void
+  readonly #watch: (watcher: Watcher) => () => void
+  /** Ends the subscription, while there is one. */
+  #stop: (() => void) | undefined
   readonly #listeners = new Set<() => void>()
   #items = new Map<unknown, Item>()
   #snapshot: readonly Item[] = []
@@ -34,14 +36,13 @@ export class Live<Item> {
 
   constructor (options: LiveOptions<Item>, watch: (watcher: Watcher) => () => void) {
     this.#options = options
-    this.#stop = watch({
-      joined: () => this.#load([]),
-      changed: (change) => this.#receive(change),
-      lost: () => this.#interrupt('stale'),
-      ended: (error) => this.#interrupt(error === undefined ? 'closed' : 'failed', error)
-    })
-    if (options.signal?.aborted) this.close()
-    else options.signal?.addEventListener('abort', this.close)
+    this.#watch = watch
+    if (options.signal?.aborted) {
+      this.#status = 'closed'
+    } else {
+      options.signal?.addEventListener('abort', this.close)
+      this.#join()
+    }
   }
 
   /** Whether the objects are up to date. */
@@ -65,33 +66,49 @@ export class Live<Item> {
     return () => { this.#listeners.delete(call) }
   }
 
-  /** Loads again, for instance after `load` failed. Does nothing while the connection is down: it loads when that is back. */
+  /** Loads again, after a failure too. Does nothing while the connection is down: it loads when that is back. */
   readonly reload = (): void => {
-    if (this.#status === 'current' || this.#status === 'failed') this.#load(this.#early ?? [])
+    if (this.#status !== 'current' && this.#status !== 'failed') return
+    if (this.#stop !== undefined) this.#load()
+    else this.#join()
   }
 
   /** Ends the subscription; the objects stay as they are. */
   readonly close = (): void => {
-    this.#stop()
+    this.#stop?.()
     this.#interrupt('closed')
   }
 
-  async #load (early: Change<Item>[]): Promise<void> {
+  #join (): void {
+    this.#publish('loading')
+    this.#stop = this.#watch({
+      joined: () => this.#load(),
+      changed: (change) => this.#receive(change),
+      lost: () => this.#interrupt('stale'),
+      ended: (error) => {
+        this.#stop = undefined
+        this.#interrupt(error === undefined ? 'closed' : 'failed', error)
+      }
+    })
+  }
+
+  async #load (): Promise<void> {
     const run = ++this.#run
+    const early: Change<Item>[] = []
     this.#early = early
     this.#publish('loading')
     try {
       const objects = await this.#options.load()
       if (run !== this.#run) return
       this.#items = new Map(objects.map((object) => [this.#keyOf(object), object]))
-      this.#catchUp('current')
+      this.#catchUp(early, 'current')
     } catch (error) {
-      if (run === this.#run) this.#catchUp('failed', error)
+      if (run === this.#run) this.#catchUp(early, 'failed', error)
     }
   }
 
-  #catchUp (status: LiveStatus, error?: unknown): void {
-    for (const change of this.#early ?? []) attempt(() => this.#apply(change))
+  #catchUp (early: Change<Item>[], status: LiveStatus, error?: unknown): void {
+    for (const change of early) attempt(() => this.#apply(change))
     this.#early = undefined
     this.#publish(status, error)
   }

@@ -187,8 +187,10 @@ export class Socket {
   }
 
   #ended ({ code, reason }: { code: number, reason: string }): void {
-    if (this.#state === 'closed') this.#listener.ended()
-    else this.#lose({ reason: 'lost', code, text: reason })
+    if (this.#state === 'closed') return this.#listener.ended()
+    if (!this.#options.isFinal(code, reason)) return this.#lose({ reason: 'lost', code, text: reason })
+    this.#enter('closed')
+    this.#listener.changed({ state: 'closed', reason: 'refused', code, text: reason })
   }
 
   /** Sends a ping unless one is under way, and gives the line up if nothing at all is heard until the next beat. */
@@ -204,11 +206,6 @@ export class Socket {
     const socket = this.#socket
     this.#socket = undefined
     if (loss.code === undefined) socket?.close()
-
-    if (loss.code !== undefined && this.#options.isFinal(loss.code, loss.text ?? '')) {
-      this.#enter('closed')
-      return this.#listener.changed({ ...loss, state: 'closed', reason: 'refused' })
-    }
     const delay = backoff(this.#options.backoff, this.#failures++)
     this.#enter('waiting')
     this.#schedule(() => this.#redial('retry'), delay)

@@ -1,0 +1,217 @@
+import assert from 'node:assert/strict'
+import { suite, test } from 'node:test'
+import { RohrpostError } from '../../lib/client/index.ts'
+import { connect, next, serve } from './support/client.ts'
+import { settled } from './support/fake-socket.ts'
+import { openFake } from './support/open.ts'
+
+suite('without a connection', () => {
+  test('a call fails at once, and nothing is sent later', async (t) => {
+    const { client, fake, drop, reopen } = await openFake(t)
+    await drop()
+
+    await assert.rejects(client.call('add'), { message: 'not connected', code: 'offline', retry: true })
+
+    await reopen()
+    assert.deepEqual(fake.last.requests, [])
+  })
+
+  test('who wants to wait waits, once or many times', async (t) => {
+    const server = await serve(t, { with: (app) => app.rohrpost.handle('add', () => 3) })
+    const client = connect(t, server)
+
+    await Promise.all([client.ready(), client.ready()])
+    await client.ready()
+
+    assert.equal(await client.call('add'), 3)
+  })
+
+  test('waiting ends with the signal, or with the client', async (t) => {
+    const { client, drop } = await openFake(t)
+    await drop()
+    const controller = new AbortController()
+    const aborted = client.ready({ signal: controller.signal })
+    const closed = client.ready()
+
+    controller.abort(new Error('enough'))
+    await assert.rejects(aborted, { message: 'enough' })
+    await assert.rejects(client.ready({ signal: controller.signal }), { message: 'enough' })
+    client.close()
+    await assert.rejects(closed, { message: 'Socket was closed', code: 'closed' })
+    await assert.rejects(client.call('add'), { message: 'Socket was closed', code: 'closed' })
+  })
+})
+
+suite('a call', () => {
+  test('is given up with its signal', async (t) => {
+    const { client, fake, errors } = await openFake(t)
+    const controller = new AbortController()
+    const call = client.call('add', {}, { signal: controller.signal })
+
+    controller.abort(new Error('enough'))
+    await assert.rejects(call, { message: 'enough' })
+    fake.last.answer()
+
+    assert.deepEqual(errors, [['no saved request with id: 1', undefined]])
+    await assert.rejects(client.call('add', {}, { signal: controller.signal }), { message: 'enough' })
+    assert.equal(fake.last.requests.length, 1)
+  })
+
+  test('rejects with all that the server says', async (t) => {
+    const { client, fake } = await openFake(t)
+    const call = client.call('add')
+    fake.last.answer({ error: 'Not now.', code: 'unavailable', retry: true, data: { seconds: 5 } })
+
+    await assert.rejects(call, (error: RohrpostError) => {
+      const { name, message, code, retry, data, cause } = error
+      assert.deepEqual({ name, message, code, retry, data, cause }, {
+        name: 'RohrpostError', message: 'Not now.', code: 'unavailable', retry: true, data: { seconds: 5 }, cause: undefined
+      })
+      return true
+    })
+  })
+
+  test('shows an error of the original that is no text as JSON', async (t) => {
+    const { client, fake } = await openFake(t)
+    const call = client.call('add')
+    fake.last.answer({ error: { a: ['is required'] }, code: 5 })
+
+    await assert.rejects(call, { message: '{"a":["is required"]}', code: undefined, retry: false })
+  })
+
+  test('rejects data that has no JSON form, and the client lives on', async (t) => {
+    const { client, fake } = await openFake(t)
+
+    await assert.rejects(client.call('add', 5n), TypeError)
+    const call = client.call('add', 5)
+    fake.last.answer({ data: 6 })
+
+    assert.equal(await call, 6)
+  })
+
+  test('of ping gets its pong', async (t) => {
+    const { client, fake } = await openFake(t)
+    const call = client.call('ping', [1])
+    fake.last.receive({ id: 1, type: 'pong', data: [1] })
+
+    assert.deepEqual(await call, [1])
+  })
+
+  test('is settled once, whatever else happens to it', async (t) => {
+    const { client, fake, tick, drop } = await openFake(t)
+    const controller = new AbortController()
+    const call = client.call('add', {}, { signal: controller.signal })
+    fake.last.answer({ data: 1 })
+    controller.abort()
+    tick(5000)
+    await drop()
+
+    assert.equal(await call, 1)
+  })
+})
+
+suite('a message', () => {
+  test('that is no JSON is an error, and the client lives on', async (t) => {
+    const { client, fake, errors } = await openFake(t)
+    fake.last.receive('{')
+
+    assert.equal(errors[0]?.[0], 'not JSON: {')
+    assert.ok(errors[0]?.[1] instanceof SyntaxError)
+    assert.equal(client.state, 'open')
+  })
+
+  for (const message of ['null', '5', '[]', '{"type":"news"}', '{"type":"subscription-update"}']) {
+    test(`that answers nothing is left to the application: ${message}`, async (t) => {
+      const { client, fake, errors } = await openFake(t)
+      const heard = next(client, 'message')
+      fake.last.receive(message)
+
+      assert.deepEqual(await heard, [JSON.parse(message)])
+      assert.deepEqual(errors, [])
+    })
+  }
+
+  test('with an error that belongs to no request shows it', async (t) => {
+    const { fake, errors } = await openFake(t)
+    fake.last.receive({ error: 'Received empty message.', code: 'empty_message' })
+
+    const [text, cause] = errors[0] ?? []
+    assert.equal(text, 'no saved request with id: undefined')
+    assert.ok(cause instanceof RohrpostError)
+    assert.deepEqual([cause.message, cause.code], ['Received empty message.', 'empty_message'])
+  })
+})
+
+suite('a token', () => {
+  const expired = { error: 'The token has expired.', code: 'token_expired' }
+
+  test("is '' when there is none, and left out when it is undefined", async (t) => {
+    for (const [options, fields] of [[{}, { auth_jwt: '' }], [{ token: undefined }, {}], [{ token: 'jwt' }, { auth_jwt: 'jwt' }]] as const) {
+      const { client, fake } = await openFake(t, options)
+      client.call('add', 5).catch(() => {})
+
+      assert.deepEqual(fake.last.requests, [{ id: 1, type: 'add', ...fields, data: 5 }])
+      t.mock.timers.reset()
+    }
+  })
+
+  test('that has expired is renewed once for all, and the requests are made again', async (t) => {
+    let asked = 0
+    const { client, fake } = await openFake(t, { token: async () => `token ${++asked}` })
+    const calls = [client.call('a'), client.call('b')]
+    fake.last.receive({ id: 1, ...expired })
+    fake.last.receive({ id: 2, ...expired })
+    await settled()
+
+    assert.deepEqual(fake.last.requests.map(({ id, auth_jwt: token }) => [id, token]), [[1, 'token 1'], [2, 'token 1'], [1, 'token 2'], [2, 'token 2']])
+    fake.last.receive({ id: 1, data: 'A' })
+    fake.last.receive({ id: 2, data: 'B' })
+    assert.deepEqual(await Promise.all(calls), ['A', 'B'])
+  })
+
+  test('that has expired again is given up', async (t) => {
+    const { client, fake } = await openFake(t, { token: () => 'old' })
+    const call = client.call('a')
+    fake.last.answer(expired)
+    await settled()
+    fake.last.answer(expired)
+
+    await assert.rejects(call, { code: 'token_expired' })
+    assert.equal(fake.last.requests.length, 2)
+  })
+
+  test('that can not be renewed is what the call rejects with', async (t) => {
+    const { client, fake } = await openFake(t, { token: 'fixed' })
+    const call = client.call('a')
+    fake.last.answer(expired)
+
+    await assert.rejects(call, { message: 'The token has expired.', code: 'token_expired' })
+  })
+
+  test('whose renewal fails names the reason', async (t) => {
+    const cause = new Error('logged out')
+    const tokens: (string | Error)[] = ['one', cause]
+    const { client, fake } = await openFake(t, {
+      token: () => {
+        const token = tokens.shift()
+        if (token instanceof Error) throw token
+        return token
+      }
+    })
+    const call = client.call('a')
+    fake.last.answer(expired)
+
+    await assert.rejects(call, { code: 'token_expired', cause })
+  })
+
+  test('is renewed in vain for a call that was given up meanwhile', async (t) => {
+    const { client, fake, tick } = await openFake(t, { token: async () => 'new' })
+    const call = client.call('a')
+    fake.last.answer(expired)
+    tick(2000)
+
+    await assert.rejects(call, { code: 'timeout' })
+    await settled()
+    assert.equal(fake.last.requests.length, 1)
+  })
+})

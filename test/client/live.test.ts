@@ -1,0 +1,230 @@
+import assert from 'node:assert/strict'
+import { suite, test, type TestContext } from 'node:test'
+import type { LiveOptions } from '../../lib/client/index.ts'
+import { change } from './support/client.ts'
+import { settled } from './support/fake-socket.ts'
+import { openFake } from './support/open.ts'
+
+interface Todo { id: number, title?: string, done?: boolean }
+
+const joined = { data: { group: 'todos' } }
+
+/** A collection whose loads are settled by the test. */
+async function live (t: TestContext, options: Partial<LiveOptions<Todo>> = {}) {
+  const line = await openFake(t)
+  const loads: PromiseWithResolvers<Todo[]>[] = []
+  const todos = line.client.live({ type: 'todos' }, {
+    load () {
+      const load = Promise.withResolvers<Todo[]>()
+      loads.push(load)
+      return load.promise
+    },
+    ...options
+  })
+  return {
+    ...line,
+    todos,
+    loads,
+    receive: (type: 'create' | 'update' | 'delete', object: object) => line.fake.last.receive(change('todos', type, object)),
+    async loaded (...objects: Todo[]) {
+      loads.at(-1)?.resolve(objects)
+      await settled()
+    }
+  }
+}
+
+test('loads when the group is joined, and applies what arrived meanwhile', async (t) => {
+  const { todos, loads, fake, receive, loaded } = await live(t)
+  assert.equal(loads.length, 0)
+  fake.last.answer(joined)
+  assert.equal(loads.length, 1)
+  receive('create', { id: 3 })
+  receive('update', { id: 1, title: 'new', updated_fields: ['title'] })
+  receive('delete', { id: 2 })
+  assert.deepEqual(todos.getSnapshot(), [])
+  assert.equal(todos.status, 'loading')
+  await loaded({ id: 1, title: 'old', done: false }, { id: 2 })
+
+  assert.equal(todos.status, 'current')
+  assert.deepEqual(todos.getSnapshot(), [{ id: 1, title: 'new', done: false }, { id: 3 }])
+})
+
+test('follows the changes: an update changes what it names, a create replaces', async (t) => {
+  const { todos, fake, receive, loaded } = await live(t)
+  fake.last.answer(joined)
+  await loaded({ id: 1, title: 'one', done: false })
+  receive('update', { id: 1, done: true, updated_fields: ['done'] })
+  receive('update', { id: 2, title: 'moved in' })
+  receive('create', { id: 3, title: 'three', updated_fields: [] })
+  receive('create', { id: 2 })
+  receive('delete', { id: 3 })
+  receive('delete', { id: 4 })
+
+  assert.deepEqual(todos.getSnapshot(), [{ id: 1, title: 'one', done: true }, { id: 2 }])
+})
+
+test('takes what is no object as it is, by a key of one\'s own', async (t) => {
+  const { client, fake } = await openFake(t)
+  const names = client.live({ type: 'names' }, { load: () => ['a', 'b'], key: (name: string) => name })
+  fake.last.answer({ data: { group: 'names' } })
+  await settled()
+  fake.last.receive(change('names', 'create', 'c'))
+  fake.last.receive(change('names', 'update', 'b'))
+  fake.last.receive(change('names', 'delete', 'a'))
+
+  assert.deepEqual(names.getSnapshot(), ['b', 'c'])
+})
+
+suite('snapshots', () => {
+  test('stay the same until something changes, and do not change themselves', async (t) => {
+    const { todos, fake, receive, loaded } = await live(t)
+    fake.last.answer(joined)
+    await loaded({ id: 1 })
+    const { getSnapshot } = todos
+    const before = getSnapshot()
+    assert.equal(getSnapshot(), before)
+    receive('create', { id: 2 })
+
+    assert.notEqual(getSnapshot(), before)
+    assert.deepEqual(before, [{ id: 1 }])
+    assert.ok(Object.isFrozen(before))
+  })
+
+  test('are handed to subscribers at once and after each change, as a store of Svelte does', async (t) => {
+    const { todos: { subscribe }, fake, receive, loaded } = await live(t)
+    const heard: string[] = []
+    t.mock.method(globalThis, 'queueMicrotask', () => {})
+    const stop = subscribe((objects) => heard.push(JSON.stringify(objects)))
+    const stopOther = subscribe(() => { throw new Error('by the listener') })
+    fake.last.answer(joined)
+    await loaded({ id: 1 })
+    receive('delete', { id: 1 })
+    stop()
+    stop()
+    stopOther()
+    receive('create', { id: 1 })
+
+    assert.deepEqual(heard, ['[]', '[]', '[{"id":1}]', '[]'])
+  })
+})
+
+suite('after the connection broke', () => {
+  test('the objects stay and are stale, then they are loaded again', async (t) => {
+    const { todos, fake, drop, reopen, loaded } = await live(t)
+    fake.last.answer(joined)
+    await loaded({ id: 1 })
+    await drop()
+    assert.deepEqual([todos.status, todos.getSnapshot()], ['stale', [{ id: 1 }]])
+    await reopen()
+    assert.equal(todos.status, 'stale')
+    fake.last.answer(joined)
+    assert.deepEqual([todos.status, todos.getSnapshot()], ['loading', [{ id: 1 }]])
+    await loaded({ id: 2 })
+
+    assert.deepEqual([todos.status, todos.getSnapshot()], ['current', [{ id: 2 }]])
+  })
+
+  test('a load of the old connection counts no more, however it ends', async (t) => {
+    for (const ends of ['resolve', 'reject'] as const) {
+      const { todos, loads, fake, receive, drop, reopen, loaded } = await live(t)
+      fake.last.answer(joined)
+      receive('create', { id: 9 })
+      await drop()
+      await reopen()
+      fake.last.answer(joined)
+      loads[0]?.[ends]([{ id: 8 }])
+      await settled()
+      assert.equal(todos.status, 'loading')
+      await loaded({ id: 1 })
+
+      assert.deepEqual([todos.status, todos.getSnapshot()], ['current', [{ id: 1 }]])
+      t.mock.timers.reset()
+    }
+  })
+})
+
+suite('a load that fails', () => {
+  test('says why, follows the changes nevertheless, and can be repeated', async (t) => {
+    const { todos, loads, fake, receive, loaded } = await live(t)
+    const error = new Error('no database')
+    todos.reload()
+    fake.last.answer(joined)
+    receive('create', { id: 1 })
+    loads[0]?.reject(error)
+    await settled()
+    assert.deepEqual([todos.status, todos.error, todos.getSnapshot()], ['failed', error, [{ id: 1 }]])
+    receive('create', { id: 2 })
+    assert.deepEqual([todos.status, todos.error, todos.getSnapshot().length], ['failed', error, 2])
+
+    todos.reload()
+    todos.reload()
+    receive('create', { id: 4 })
+    assert.equal(loads.length, 2)
+    await loaded({ id: 3 })
+    assert.deepEqual([todos.status, todos.error, todos.getSnapshot()], ['current', undefined, [{ id: 3 }, { id: 4 }]])
+  })
+
+  test('may throw at once', async (t) => {
+    const { todos, fake } = await live(t, { load: () => { throw new Error('at once') } })
+    fake.last.answer(joined)
+    await settled()
+
+    assert.equal(String(todos.error), 'Error: at once')
+  })
+
+  test('is the fault of a key that can not be had', async (t) => {
+    const { todos, fake, loaded } = await live(t, { key: () => { throw new Error('no key') } })
+    fake.last.answer(joined)
+    await loaded({ id: 1 })
+
+    assert.equal(String(todos.error), 'Error: no key')
+  })
+})
+
+suite('the end', () => {
+  test('comes with close: the group is left, the objects stay', async (t) => {
+    const { todos, fake, asked, receive, loaded } = await live(t)
+    fake.last.answer(joined)
+    await loaded({ id: 1 })
+    todos.close()
+    todos.close()
+    receive('delete', { id: 1 })
+    todos.reload()
+
+    assert.deepEqual([todos.status, todos.getSnapshot()], ['closed', [{ id: 1 }]])
+    assert.deepEqual(asked(), ['subscribe todos', 'unsubscribe todos'])
+  })
+
+  test('comes with the signal, before or after', async (t) => {
+    const controller = new AbortController()
+    const { client, todos, asked } = await live(t, { signal: controller.signal })
+    controller.abort()
+    const late = client.live({ type: 'todos' }, { load: () => [], signal: controller.signal })
+
+    assert.deepEqual([todos.status, late.status], ['closed', 'closed'])
+    assert.equal(asked().filter((request) => request === 'subscribe todos').length, asked().filter((request) => request === 'unsubscribe todos').length)
+  })
+
+  test('comes with the client', async (t) => {
+    const { client, todos } = await live(t)
+    client.close()
+
+    assert.deepEqual([todos.status, todos.error], ['closed', undefined])
+  })
+
+  test('comes when the server refuses, and says so', async (t) => {
+    const { client, todos, fake, loads } = await live(t)
+    fake.last.answer({ error: 'ACCESS_DENIED', code: 'access_denied' })
+    await settled()
+    assert.deepEqual([todos.status, String(todos.error)], ['failed', 'ACCESS_DENIED'])
+    todos.reload()
+    assert.deepEqual([todos.status, todos.error], ['loading', undefined])
+    fake.last.answer(joined)
+    assert.equal(loads.length, 1)
+    fake.last.end(4403)
+    const late = client.live({ type: 'todos' }, { load: () => [] })
+    await settled()
+
+    assert.deepEqual([late.status, String(late.error)], ['failed', 'closed by the server: 4403'])
+  })
+})

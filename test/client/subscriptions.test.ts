@@ -1,0 +1,278 @@
+import assert from 'node:assert/strict'
+import { suite, test } from 'node:test'
+import { change } from './support/client.ts'
+import { settled } from './support/fake-socket.ts'
+import { openFake } from './support/open.ts'
+
+const todo = { type: 'todo', id: 5 }
+const joined = { data: { group: 'todo-5' } }
+const denied = { error: 'ACCESS_DENIED', code: 'access_denied' }
+const unavailable = { error: 'Not now.', code: 'unavailable', retry: true }
+
+suite('subscribe', () => {
+  test('asks each time, and each is answered for itself', async (t) => {
+    const { client, fake, asked } = await openFake(t)
+    const first = client.subscribe(todo)
+    fake.last.answer(joined)
+    const second = client.subscribe({ id: 5, type: 'todo' })
+    fake.last.answer(denied)
+
+    assert.deepEqual(await first, { group: 'todo-5' })
+    await assert.rejects(second, { message: 'ACCESS_DENIED' })
+    assert.deepEqual(asked(), ['subscribe todo-5', 'subscribe todo-5'])
+    assert.deepEqual([...client.groups], ['todo-5'])
+  })
+
+  test('that is refused while another is under way leaves the decision to that', async (t) => {
+    const { client, fake } = await openFake(t)
+    const first = client.subscribe(todo)
+    const second = client.subscribe(todo)
+    fake.last.receive({ id: 1, ...denied })
+    await assert.rejects(first)
+    assert.deepEqual([...client.groups], [])
+    fake.last.receive({ id: 2, ...joined })
+
+    assert.deepEqual(await second, { group: 'todo-5' })
+    assert.deepEqual([...client.groups], ['todo-5'])
+  })
+
+  test('is given up with its signal, and so is the membership that may come of it', async (t) => {
+    const { client, fake, asked } = await openFake(t)
+    const controller = new AbortController()
+    const { signal } = controller
+    const subscribing = client.subscribe(todo, { signal })
+    controller.abort(new Error('enough'))
+
+    await assert.rejects(subscribing, { message: 'enough' })
+    await assert.rejects(client.subscribe(todo, { signal }), { message: 'enough' })
+    assert.deepEqual(asked(), ['subscribe todo-5', 'unsubscribe todo-5'])
+    fake.last.receive({ id: 1, ...joined })
+    fake.last.receive({ id: 2 })
+    assert.deepEqual([...client.groups], [])
+  })
+
+  test('given up leaves the membership to those who still want it', async (t) => {
+    const { client, fake, asked } = await openFake(t)
+    const controllers = [new AbortController(), new AbortController()]
+    const [first, second] = controllers.map(({ signal }) => client.subscribe(todo, { signal }))
+    controllers[0]?.abort()
+    await assert.rejects(first ?? Promise.resolve(), { name: 'AbortError' })
+    fake.last.receive({ id: 1, ...joined })
+    fake.last.receive({ id: 2, ...joined })
+    await second
+    const third = client.subscribe(todo, { signal: AbortSignal.abort() })
+
+    await assert.rejects(third, { name: 'AbortError' })
+    assert.deepEqual(asked(), ['subscribe todo-5', 'subscribe todo-5'])
+    assert.deepEqual([...client.groups], ['todo-5'])
+  })
+
+  test('that is not answered in time is given up on both sides', async (t) => {
+    const { client, fake, asked, tick } = await openFake(t, { pingInterval: 60_000 })
+    const subscribing = client.subscribe(todo)
+    tick(30_000)
+
+    await assert.rejects(subscribing, { code: 'timeout' })
+    assert.deepEqual(asked(), ['subscribe todo-5', 'unsubscribe todo-5'])
+    fake.last.answer(denied)
+  })
+
+  test('without a connection, and unsubscribed from before there is one, rejects', async (t) => {
+    const { client, drop, reopen, asked } = await openFake(t)
+    await drop()
+    const subscribing = client.subscribe(todo)
+    await client.unsubscribe(todo)
+
+    await assert.rejects(subscribing, { message: 'unsubscribed', code: 'unsubscribed' })
+    await reopen()
+    assert.deepEqual(asked(), [])
+  })
+
+  test('under way, and unsubscribed from, is answered; if the connection breaks it is not asked again', async (t) => {
+    const { client, fake, drop, reopen, asked } = await openFake(t)
+    const answered = client.subscribe(todo)
+    const left = client.unsubscribe(todo)
+    fake.last.receive({ id: 1, ...joined })
+    fake.last.receive({ id: 2 })
+    assert.deepEqual([await answered, await left], [{ group: 'todo-5' }, undefined])
+    assert.deepEqual([...client.groups], [])
+
+    const broken = assert.rejects(client.subscribe(todo), { code: 'connection_lost' })
+    const leaving = client.unsubscribe(todo)
+    await drop()
+    await broken
+    assert.equal(await leaving, undefined)
+    await reopen()
+    assert.deepEqual(asked(), [])
+  })
+
+  test('with an expired token is not repeated after unsubscribe, nor unsubscribe after subscribe', async (t) => {
+    const { client, fake, asked } = await openFake(t, { token: () => 'new' })
+    const expired = { error: 'expired', code: 'token_expired' }
+    const first = client.subscribe(todo)
+    fake.last.receive({ id: 1, ...expired })
+    const left = client.unsubscribe(todo)
+    fake.last.receive({ id: 2, ...expired })
+    const second = client.subscribe(todo)
+
+    await assert.rejects(first, { code: 'token_expired' })
+    await assert.rejects(left, { code: 'token_expired' })
+    fake.last.receive({ id: 3, ...joined })
+    await second
+    assert.deepEqual(asked(), ['subscribe todo-5', 'unsubscribe todo-5', 'subscribe todo-5'])
+  })
+
+  test('takes what servers of the original take', async (t) => {
+    const { client, fake } = await openFake(t)
+    const subscribing = client.subscribe({ type: 'collection', id: undefined as never, of: 'mine' })
+    fake.last.answer({ data: { group: 'mine' } })
+    await subscribing
+    const leaving = client.unsubscribe({ of: 'mine', type: 'collection' })
+    fake.last.answer()
+
+    await leaving
+    assert.deepEqual([...client.groups], [])
+  })
+})
+
+suite('unsubscribe', () => {
+  test('rejects with what the server says', async (t) => {
+    const { client, fake } = await openFake(t)
+    const leaving = client.unsubscribe(todo)
+    fake.last.answer({ error: 'Internal error.' })
+
+    await assert.rejects(leaving, { message: 'Internal error.' })
+  })
+
+  test('leaves the group to those who follow its changes', async (t) => {
+    const { client, fake, asked } = await openFake(t)
+    client.subscribe(todo).catch(() => {})
+    const changes = client.changes(todo)
+    fake.last.receive({ id: 1, ...joined })
+    fake.last.receive({ id: 2, ...joined })
+    assert.equal(await client.unsubscribe(todo), undefined)
+    assert.deepEqual([...client.groups], ['todo-5'])
+    await changes.return?.()
+
+    assert.deepEqual(asked(), ['subscribe todo-5', 'subscribe todo-5', 'unsubscribe todo-5'])
+    assert.deepEqual([...client.groups], [])
+  })
+
+  test('of those who follow is told to the server quietly; what goes wrong is an error event', async (t) => {
+    const { client, fake, errors } = await openFake(t)
+    const changes = client.changes(todo)
+    fake.last.answer(joined)
+    await changes.return?.()
+    await changes.return?.()
+    fake.last.answer({ error: 'Internal error.' })
+    await settled()
+
+    assert.deepEqual(errors.map(([text]) => text), ['Internal error.'])
+  })
+
+  test('of those who follow is nobody\'s business without a connection', async (t) => {
+    const { client, drop, reopen, asked } = await openFake(t)
+    const changes = client.changes(todo)
+    await drop()
+    await changes.return?.()
+    await reopen()
+
+    assert.deepEqual(asked(), [])
+  })
+})
+
+suite('after a reconnect', () => {
+  async function rejoin (t: Parameters<typeof openFake>[0]) {
+    const line = await openFake(t, { pingInterval: 60_000 })
+    const heard: unknown[][] = []
+    const subscribing = line.client.subscribe(todo)
+    line.fake.last.answer(joined)
+    await subscribing
+    line.client.on('todo-5', (...args) => heard.push(args))
+    await line.drop()
+    assert.deepEqual([...line.client.groups], [])
+    await line.reopen()
+    return { ...line, heard }
+  }
+
+  test('the groups are joined again', async (t) => {
+    const { client, fake, heard, asked } = await rejoin(t)
+    fake.last.answer(joined)
+    fake.last.receive(change('todo-5', 'update', 5))
+
+    assert.deepEqual(asked(), ['subscribe todo-5'])
+    assert.deepEqual([...client.groups], ['todo-5'])
+    assert.deepEqual(heard, [[null, { group: 'todo-5', type: 'update', object: 5 }]])
+  })
+
+  test('a group that is denied now tells its listeners, and is forgotten', async (t) => {
+    const { client, fake, heard, drop, reopen, asked } = await rejoin(t)
+    const changes = client.changes(todo)
+    fake.last.receive({ id: 2, ...denied })
+    fake.last.receive({ id: 3, ...denied })
+
+    await assert.rejects(changes.next(), { message: 'ACCESS_DENIED' })
+    assert.deepEqual(heard.map(([error, data]) => [String(error), data]), [['ACCESS_DENIED', undefined]])
+    await drop()
+    await reopen()
+    assert.deepEqual(asked(), [])
+  })
+
+  test('a server that can not now is asked again, later and later, until it can', async (t) => {
+    const { client, fake, tick, asked } = await rejoin(t)
+    fake.last.answer(unavailable)
+    await settled()
+    assert.deepEqual(asked(), ['subscribe todo-5'])
+    tick(1000)
+    fake.last.answer(unavailable)
+    await settled()
+    tick(499)
+    assert.equal(asked().length, 2)
+    tick(1501)
+    fake.last.answer(joined)
+    await settled()
+    tick(20_000)
+
+    assert.equal(asked().length, 3)
+    assert.deepEqual([...client.groups], ['todo-5'])
+  })
+
+  test('a server that does not answer is asked again, many groups with one timer', async (t) => {
+    const { client, fake, tick, asked } = await rejoin(t)
+    const other = client.subscribe({ type: 'todo', id: 6 })
+    fake.last.answer({ data: { group: 'todo-6' } })
+    await other
+    tick(30_000)
+    await settled()
+    tick(1000)
+    fake.last.answer(joined)
+
+    assert.deepEqual(asked(), ['subscribe todo-5', 'subscribe todo-6', 'subscribe todo-5'])
+    assert.deepEqual([...client.groups].sort(), ['todo-5', 'todo-6'])
+  })
+
+  test('asking later ends with the connection, and with the client', async (t) => {
+    const { client, fake, tick, drop, reopen, asked } = await rejoin(t)
+    fake.last.answer(unavailable)
+    await settled()
+    await drop()
+    await reopen()
+    assert.deepEqual(asked(), ['subscribe todo-5'])
+    fake.last.answer(unavailable)
+    await settled()
+    client.close()
+    tick(60_000)
+
+    assert.deepEqual(asked(), ['subscribe todo-5'])
+  })
+})
+
+test('a group that is called like an event does not call its listeners', async (t) => {
+  const { client, fake } = await openFake(t)
+  client.on('open', () => assert.fail('it is open since long'))
+  const changes = client.changes({ type: 'open' })
+  fake.last.answer({ data: { group: 'open' } })
+  fake.last.receive(change('open', 'create', 1))
+
+  assert.deepEqual(await changes.next(), { done: false, value: { group: 'open', type: 'create', object: 1 } })
+})
