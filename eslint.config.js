@@ -35,7 +35,7 @@ export default [
   {
     // groups know the broker contract and members as { send }, never a connection
     files: ['lib/server/groups.ts'],
-    rules: boundary('^(?:\\./(?!thenable\\.ts)|\\.\\./(?!brokers/broker\\.ts|errors\\.ts|protocol/))', 'groups know the broker contract and members as { send }.')
+    rules: boundary('^(?:\\./(?!(?:frame|thenable)\\.ts)|\\.\\./(?!brokers/broker\\.ts|errors\\.ts|protocol/))', 'groups know the broker contract and members as { send }.')
   },
   {
     files: ['lib/errors.ts', 'lib/options.ts'],

@@ -9,6 +9,7 @@ import { Connections } from './server/connections.ts'
 import { encodeOrThrow } from './server/envelope.ts'
 import { Groups } from './server/groups.ts'
 import { isOriginAllowed } from './server/origin.ts'
+import { Turn } from './server/outbox.ts'
 import { Registry } from './server/registry.ts'
 import { Subscriptions } from './server/subscriptions.ts'
 import type { RohrpostMessage, Rohrpost } from './server/types.ts'
@@ -27,7 +28,7 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
   registry.add(app, 'ping', undefined, (message: RohrpostMessage) => message.reply(message.data, { type: 'pong' }), 'ping')
   const subscriptions = new Subscriptions(registry, app)
   const groups = new Groups(broker, (err, group) => app.log.error({ err, group }, 'the broker failed to change a subscription'))
-  const connections = new Connections({ registry, groups, limits: options }, options)
+  const connections = new Connections({ registry, groups, turn: new Turn(), limits: options }, options)
 
   await broker.open({
     deliver: (group, payload) => groups.deliver(group, payload),

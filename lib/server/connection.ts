@@ -6,8 +6,9 @@ import { errors, show } from '../errors.ts'
 import { CloseCode, ErrorCode } from '../protocol/codes.ts'
 import { decode, Malformed, type Envelope } from '../protocol/decode.ts'
 import { encodeOrThrow, toText } from './envelope.ts'
+import { Frame } from './frame.ts'
 import { checkName, type Groups } from './groups.ts'
-import { Outbox } from './outbox.ts'
+import { Outbox, type Turn } from './outbox.ts'
 import type { Registration, Registry } from './registry.ts'
 import { Request, type Origin } from './request.ts'
 import type { OutgoingMessage, RohrpostConnection } from './types.ts'
@@ -16,6 +17,7 @@ import type { OutgoingMessage, RohrpostConnection } from './types.ts'
 export interface ConnectionContext {
   readonly registry: Registry
   readonly groups: Groups
+  readonly turn: Turn
   readonly limits: ConnectionLimits
 }
 
@@ -63,7 +65,7 @@ export class Connection implements Origin {
     this.#context = context
     this.#socket = socket
     this.request = request
-    this.#outbox = new Outbox(socket)
+    this.#outbox = new Outbox(socket, request.raw.socket, context.turn)
     socket.on('message', (raw: Buffer, isBinary: boolean) => this.#receive(raw, isBinary))
     socket.on('pong', () => { this.#silence = 0 })
     socket.on('ping', () => { this.#silence = 0 })
@@ -121,13 +123,14 @@ export class Connection implements Origin {
       throw new errors.RP_ERR_INVALID_CLOSE('reason', 'a string of up to 123 bytes', show(reason))
     }
     this.#waiting = []
+    this.#outbox.flush()
     this.#socket.close(code, reason)
     // the client's answer to the close must be read
     this.#socket.resume()
   }
 
   transmit (text: string): void {
-    this.#outbox.send(text)
+    this.#outbox.send(new Frame(text))
   }
 
   /** `onConnect` let the client in: works off what came meanwhile. */

@@ -1,11 +1,12 @@
 /** Who is in which group on this process, and one subscription at the broker for each group that has members here. */
 import type { Broker } from '../brokers/broker.ts'
 import { errors, show } from '../errors.ts'
+import { Frame } from './frame.ts'
 import { isThenable } from './thenable.ts'
 
 /** Somebody who hears a group. */
 export interface Member {
-  send (frame: Buffer): void
+  send (frame: Frame): void
 }
 
 /** Those who wait for the broker's subscription to a group. */
@@ -85,7 +86,7 @@ export class Groups {
     const group = this.#groups.get(name)
     if (group === undefined || group.members.size === 0) return
 
-    const frame = Buffer.from(payload)
+    const frame = new Frame(payload)
     for (const member of group.members) member.send(frame)
   }
 
