@@ -11,6 +11,7 @@ import {
 } from '@mikro-orm/core'
 import { ChangeLog, type Change } from './change-log.ts'
 import type { Frame, Notifier, Report } from './notifier.ts'
+import { isAlive } from './probe.ts'
 import { compileRules } from './registry.ts'
 import { NotLoadedError, Row, type RowData } from './row.ts'
 import { checkRules, type NotifyRule } from './rules.ts'
@@ -26,6 +27,8 @@ export interface Connection {
   orm: MikroORM
   /** Rules beside the subscriber's own. */
   notify?: readonly NotifyRule[]
+  /** Whether to ask the database before a COMMIT if it still has the transaction; `true` by default. */
+  probe?: boolean
   /** Hands a message to a group. Called once the change is committed; must not wait, and reports its own failures. */
   publish: (group: string, payload: string) => void
   log: Log
@@ -94,6 +97,15 @@ export class ChangeSubscriber implements EventSubscriber {
     if (log === undefined) return
     if (transaction.savepointName !== undefined) log.mark(transaction.savepointName)
     this.#logs.set(transaction, log)
+  }
+
+  async beforeTransactionCommit ({ em, transaction }: TransactionEventArgs): Promise<void> {
+    const log = this.#logs.get(transaction)
+    if (log === undefined || log.isEmpty || transaction?.savepointName !== undefined || this.#active?.probe === false) return
+    if (await isAlive(em, transaction)) return
+
+    this.#rollBack(transaction)
+    this.#active?.log.warn({}, 'the database had rolled back a transaction before its commit: its changes are not announced')
   }
 
   afterTransactionCommit ({ transaction }: TransactionEventArgs): void {
