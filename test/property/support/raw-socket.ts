@@ -9,7 +9,7 @@ export class RawSocket {
   readonly #socket: Socket
   readonly #messages: string[] = []
   #bytes: Buffer
-  #code = 1006
+  #code: number | undefined
   #ended = false
   #arrived = Promise.withResolvers<void>()
 
@@ -39,7 +39,7 @@ export class RawSocket {
     socket.on('close', () => {
       this.#ended = true
       this.#wake()
-      closed.resolve(this.#code)
+      closed.resolve(this.#code ?? 1006)
     })
   }
 
@@ -58,10 +58,21 @@ export class RawSocket {
   /** The next messages, in order. Rejects when the line ends before. */
   async take (count: number): Promise<string[]> {
     while (this.#messages.length < count) {
-      if (this.#ended) throw new Error(`the line ended (${this.#code}) after ${this.#messages.length} of ${count} messages`)
+      if (this.#ended) throw new Error(`the line ended (${this.#code ?? 1006}) after ${this.#messages.length} of ${count} messages`)
       await this.#arrived.promise
     }
     return this.#messages.splice(0, count)
+  }
+
+  /** Sends frames, then a ping, and takes what the server answered to the frames: nothing more can come of them. */
+  async exchange (frames: readonly Uint8Array[]): Promise<string[]> {
+    const last = '{"id":"the last one","type":"pong"}'
+    this.write(...frames, frame('{"id":"the last one","type":"ping"}'))
+    while (!this.#messages.includes(last)) {
+      if (this.#ended) throw new Error(`the line ended (${this.#code ?? 1006})`)
+      await this.#arrived.promise
+    }
+    return this.#messages.splice(0, this.#messages.indexOf(last) + 1).slice(0, -1)
   }
 
   /** Sends a message and takes the next one that arrives. */
@@ -91,6 +102,8 @@ export class RawSocket {
     const { frames, rest } = parseFrames(Buffer.concat([this.#bytes, bytes]))
     this.#bytes = rest
     for (const { opcode, payload } of frames) {
+      // nobody reads what comes after a close frame (RFC 6455, section 5.5.1)
+      if (this.#code !== undefined) break
       if (opcode === Opcode.TEXT) this.#messages.push(payload.toString())
       if (opcode !== Opcode.CLOSE) continue
       this.#code = payload.length < 2 ? 1005 : payload.readUInt16BE(0)
