@@ -1,15 +1,18 @@
 /** Listens to the ORM: what is flushed goes into the log of its transaction, and out to the groups when that commits. */
 import {
   wrap,
+  type ChangeSet,
   type EntityManager,
   type EntityMetadata,
   type EventArgs,
   type EventSubscriber,
+  type FlushEventArgs,
   type MikroORM,
   type Transaction,
   type TransactionEventArgs
 } from '@mikro-orm/core'
 import { ChangeLog, type Change } from './change-log.ts'
+import { changedCollections } from './collections.ts'
 import type { Frame, Notifier, Report } from './notifier.ts'
 import { isAlive } from './probe.ts'
 import { compileRules } from './registry.ts'
@@ -52,6 +55,10 @@ export class ChangeSubscriber implements EventSubscriber {
   readonly #parents = new WeakMap<EntityManager, Transaction>()
   /** Rows as they were before deletes that are under way. */
   readonly #deleting = new WeakMap<object, Row>()
+  /** M:N collections that a flush is about to change: nothing is under way yet when the ORM tells. */
+  readonly #collections = new WeakMap<EntityManager, Map<object, Set<string>>>()
+  /** What was changed in the tables of an entity so far, by what the ORM held of it before. */
+  readonly #payloads = new WeakMap<RowData, RowData>()
   /** Entities that began here: what they lack is `null`, where those from the database may be loaded in parts. */
   readonly #created = new WeakSet<object>()
   /** What the ORM believes of rows though it was rolled back, and what is true instead; nothing for no row. */
@@ -100,6 +107,7 @@ export class ChangeSubscriber implements EventSubscriber {
   }
 
   async beforeTransactionCommit ({ em, transaction }: TransactionEventArgs): Promise<void> {
+    this.#recordCollections(em)
     const log = this.#logs.get(transaction)
     if (log === undefined || log.isEmpty || transaction?.savepointName !== undefined || this.#active?.probe === false) return
     if (await isAlive(em, transaction)) return
@@ -131,7 +139,18 @@ export class ChangeSubscriber implements EventSubscriber {
     if (transaction?.savepointName !== undefined) this.#rollBack(transaction, transaction.savepointName)
   }
 
-  afterCreate ({ entity, em }: EventArgs<object>): void {
+  onFlush ({ em, uow }: FlushEventArgs): void {
+    if (this.#active !== undefined) this.#collections.set(em, changedCollections(uow))
+  }
+
+  afterFlush ({ em }: FlushEventArgs): void {
+    this.#recordCollections(em)
+  }
+
+  afterCreate ({ entity, em, meta }: EventArgs<object>): void {
+    // with a table for each class there is an event for each, and the first is too early where nothing can be taken back
+    if (em.getTransactionContext() === undefined && meta !== wrap(entity, true).__meta) return
+
     this.#observe(entity, em, () => {
       const believed = wrap(entity, true).__originalEntityData as RowData
       this.#created.add(entity)
@@ -142,7 +161,7 @@ export class ChangeSubscriber implements EventSubscriber {
   afterUpdate ({ entity, em, changeSet }: EventArgs<object>): void {
     this.#observe(entity, em, () => {
       const original: RowData = changeSet?.originalEntity ?? {}
-      const payload: RowData = changeSet?.payload ?? {}
+      const payload = this.#payloadOf(changeSet, original)
       const believed = wrap(entity, true).__originalEntityData as RowData
       const actual = this.#truth(original)
       const flushed = actual && { ...actual, ...payload }
@@ -159,6 +178,13 @@ export class ChangeSubscriber implements EventSubscriber {
         ]
       }
       return [{ type: 'update', before, after, fields: changedProperties(payload, actual, before.meta), belief: { believed, actual } }]
+    })
+  }
+
+  afterUpsert ({ entity, em }: EventArgs<object>): void {
+    this.#observe(entity, em, () => {
+      const row = new Row(entity, wrap(entity, true).__originalEntityData as RowData, em, false)
+      return [{ type: 'update', before: row, after: row, fields: undefined }]
     })
   }
 
@@ -198,6 +224,21 @@ export class ChangeSubscriber implements EventSubscriber {
     }
   }
 
+  /** The changed collections of a flush: before the COMMIT where the flush makes one, else after all of its statements. */
+  #recordCollections (em: EntityManager): void {
+    const changes = this.#collections.get(em)
+    this.#collections.delete(em)
+    for (const [entity, fields] of changes ?? []) {
+      this.#observe(entity, em, () => {
+        const actual = this.#truth(wrap(entity, true).__originalEntityData as RowData | undefined ?? {})
+        if (actual === undefined || !wrap(entity, true).__managed) return []
+
+        const row = new Row(entity, actual, em, this.#created.has(entity))
+        return [{ type: 'update', before: row, after: row, fields }]
+      })
+    }
+  }
+
   #concerns (entity: object): boolean {
     return this.#active?.notifiers.has(wrap(entity, true).__meta.class) === true
   }
@@ -208,6 +249,15 @@ export class ChangeSubscriber implements EventSubscriber {
     for (const { belief } of log?.rollback(savepoint) ?? []) {
       if (belief !== undefined) this.#undone.set(belief.believed, belief.actual)
     }
+  }
+
+  /** What an update changes. With a table for each class there is an event for each table: what the earlier ones changed is part of it. */
+  #payloadOf (changeSet: ChangeSet<object> | undefined, original: RowData): RowData {
+    if (changeSet?.meta.inheritanceType !== 'tpt') return changeSet?.payload ?? {}
+
+    const payload = { ...this.#payloads.get(original), ...changeSet.payload }
+    this.#payloads.set(original, payload)
+    return payload
   }
 
   /** What a row really holds where the ORM believes in something that was rolled back; `undefined` for no row. */
