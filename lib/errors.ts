@@ -40,7 +40,7 @@ export function show (value: unknown): string {
   try {
     text = typeof value === 'bigint' ? `${value}n` : JSON.stringify(value)
   } catch {
-    // a cycle or a throwing toJSON: what String() says is enough here
+    // a cycle, or a getter or toJSON that throws: the kind of object is enough here
   }
   text ??= typeof value === 'object' ? Object.prototype.toString.call(value) : typeof value === 'function' ? `function ${value.name}` : String(value)
   return text.length > 80 ? `${text.slice(0, 79)}…` : text

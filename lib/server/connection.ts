@@ -5,12 +5,13 @@ import type { WebSocket } from 'ws'
 import { errors, show } from '../errors.ts'
 import { CloseCode, ErrorCode } from '../protocol/codes.ts'
 import { decode, Malformed, type Envelope } from '../protocol/decode.ts'
-import { encodeOrThrow, toText } from './envelope.ts'
+import { toText } from './envelope.ts'
 import { Frame } from './frame.ts'
 import { checkName, type Groups } from './groups.ts'
-import { Outbox, type Turn } from './outbox.ts'
+import { Outbox, type OutboxLimits, type Turn } from './outbox.ts'
 import type { Registration, Registry } from './registry.ts'
-import { Request, type Origin } from './request.ts'
+import { Request, type RequestConnection } from './request.ts'
+import type { Subscriber } from './subscriptions.ts'
 import type { OutgoingMessage, RohrpostConnection } from './types.ts'
 
 /** What all connections of a server share. */
@@ -22,7 +23,7 @@ export interface ConnectionContext {
 }
 
 /** Limits of one connection; the options of the same names. */
-export interface ConnectionLimits {
+export interface ConnectionLimits extends OutboxLimits {
   /** Bytes. */
   maxPayload: number
   maxGroups: number
@@ -39,7 +40,7 @@ interface Waiting {
 }
 
 /** See {@link RohrpostConnection}; the rest is for the server. */
-export class Connection implements Origin {
+export class Connection implements RequestConnection, Subscriber {
   readonly id = randomUUID()
   readonly request: FastifyRequest
   readonly #context: ConnectionContext
@@ -65,7 +66,7 @@ export class Connection implements Origin {
     this.#context = context
     this.#socket = socket
     this.request = request
-    this.#outbox = new Outbox(socket, request.raw.socket, context.turn)
+    this.#outbox = new Outbox(socket, request.raw.socket, context.turn, context.limits, () => this.#slow())
     socket.on('message', (raw: Buffer, isBinary: boolean) => this.#receive(raw, isBinary))
     socket.on('pong', () => { this.#silence = 0 })
     socket.on('ping', () => { this.#silence = 0 })
@@ -79,7 +80,11 @@ export class Connection implements Origin {
     return this.#groups
   }
 
-  join (group: string, joined?: () => void): Promise<void> | undefined {
+  join (group: string): Promise<void> | undefined {
+    return this.joinThen(group)
+  }
+
+  joinThen (group: string, joined?: () => void): Promise<void> | undefined {
     checkName(group)
     if (this.#closed) return
 
@@ -89,7 +94,10 @@ export class Connection implements Origin {
     }
     this.#groups.add(group)
     const joining = groups.join(group, this.#outbox, joined)
-    joining?.catch(() => this.#groups.delete(group))
+    joining?.catch(() => {
+      // unless somebody tried again in the meantime
+      if (!groups.has(group, this.#outbox)) this.#groups.delete(group)
+    })
     return joining
   }
 
@@ -149,19 +157,23 @@ export class Connection implements Origin {
   drain (): Promise<void> {
     this.#drained ??= Promise.withResolvers()
     for (const { request } of this.#waiting.splice(0)) request.turnAway()
+    if (this.#opened) this.#held = 0
+    this.#readOn()
     if (this.#running.size === 0) this.#drained.resolve()
     return this.#drained.promise
   }
 
-  /** Cuts the line without a word. */
-  terminate (): void {
-    this.#socket.terminate()
+  /** Closes, and cuts the line if the client does not answer the close within a grace period, in milliseconds. */
+  end (code: number, reason: string, grace: number): void {
+    this.close(code, reason)
+    setTimeout(() => this.#socket.terminate(), grace).unref()
   }
 
-  /** Asks for a sign of life. A client that gave none after two such calls is cut off; one that is not read from is not asked. */
+  /** Asks for a sign of life. A client that gave none after two such calls is cut off. */
   beat (): void {
-    if (this.#socket.isPaused) return
-    if (this.#silence === 2) return this.terminate()
+    // an answer would not be read, but only who writes learns that the other end has gone
+    if (this.#socket.isPaused) return this.#socket.ping()
+    if (this.#silence === 2) return this.#socket.terminate()
     this.#silence++
     this.#socket.ping()
   }
@@ -170,6 +182,7 @@ export class Connection implements Origin {
   closed (): void {
     this.#closed = true
     this.#waiting = []
+    this.#outbox.stop()
     const reason = new DOMException('The client has gone.', 'AbortError')
     for (const request of this.#running) request.abandon(reason)
     for (const group of this.#groups) this.#context.groups.leave(group, this.#outbox)
@@ -185,7 +198,7 @@ export class Connection implements Origin {
     }
 
     const message = decode(isBinary ? '' : raw.toString())
-    if (message instanceof Malformed) return this.transmit(encodeOrThrow(message))
+    if (message instanceof Malformed) return this.transmit(toText({ id: message.id, error: message.error, code: message.code }))
 
     const registration = this.#context.registry.get(message.type)
     if (registration === undefined) {
@@ -229,6 +242,11 @@ export class Connection implements Origin {
       this.#start(next.request)
     }
     this.#readOn()
+  }
+
+  #slow (): void {
+    this.log.info({ unsent: this.#socket.bufferedAmount }, 'closing a connection that does not read what it is sent')
+    this.end(CloseCode.SLOW_CONSUMER, 'slow consumer', this.#context.limits.slowTimeout)
   }
 
   #hold (bytes: number): void {

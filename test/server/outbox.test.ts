@@ -6,15 +6,27 @@ import { Frame } from '../../lib/server/frame.ts'
 import { Outbox, Turn } from '../../lib/server/outbox.ts'
 import { start } from '../support/server.ts'
 
+const LIMITS = { highWaterMark: 1000, slowTimeout: 1000, maxUnsent: 1000 }
+
 /** Outboxes of sockets that keep what is written to them. */
 function lines (count: number, turn = new Turn()) {
   return Array.from({ length: count }, () => {
-    const written: Buffer[] = []
-    const line = { write: (bytes: Buffer) => written.push(bytes) } as unknown as Duplex
-    const socket = { extensions: '', readyState: 1, OPEN: 1 }
-    return { outbox: new Outbox(socket as WebSocket, line, turn), written, socket }
+    const socket = { extensions: '', readyState: 1, OPEN: 1, bufferedAmount: 0, terminate: () => { socket.readyState = 3 } }
+    const line = {
+      socket,
+      written: [] as Buffer[],
+      fails: false,
+      write (bytes: Buffer) {
+        if (line.fails) throw new Error('broken')
+        line.written.push(bytes)
+      }
+    }
+    const outbox = new Outbox(socket as unknown as WebSocket, line as unknown as Duplex, turn, LIMITS, assert.fail)
+    return Object.assign(line, { outbox })
   })
 }
+
+type Line = ReturnType<typeof lines>[number]
 
 const texts = (written: Buffer[]) => written.map((bytes) => bytes.toString('latin1').replaceAll(/\x81./g, '|'))
 const endOfTurn = () => new Promise(process.nextTick)
@@ -35,7 +47,7 @@ test('makes the bytes of a frame once', () => {
 })
 
 test('writes once for a socket and turn, and the same bytes to those who hear the same', async () => {
-  const [ada, bob, eve] = lines(3) as [ReturnType<typeof lines>[0], ReturnType<typeof lines>[0], ReturnType<typeof lines>[0]]
+  const [ada, bob, eve] = lines(3) as [Line, Line, Line]
   const [one, two, three] = [new Frame('1'), new Frame('2'), new Frame('3')]
   for (const { outbox } of [ada, bob]) outbox.send(one)
   eve.outbox.send(one)
@@ -97,8 +109,21 @@ test('lets the event loop go on in the midst of a huge group, and keeps the orde
   for (const { written } of all) assert.equal(texts(written).join(''), '|1|2')
 })
 
+test('cuts a line that fails, and serves the others', async () => {
+  const [broken, other] = lines(2) as [Line, Line]
+  broken.fails = true
+  const frame = new Frame('1')
+  broken.outbox.send(frame)
+  other.outbox.send(frame)
+
+  await endOfTurn()
+
+  assert.equal(broken.socket.readyState, 3)
+  assert.deepEqual(texts(other.written), ['|1'])
+})
+
 test('sends nothing to a socket that is closing, and what came before at once', async () => {
-  const [{ outbox, written, socket }] = lines(1) as [ReturnType<typeof lines>[0]]
+  const [{ outbox, written, socket }] = lines(1) as [Line]
   outbox.send(new Frame('1'))
   outbox.flush()
   outbox.flush()
