@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { suite, test, type TestContext } from 'node:test'
+import { setImmediate } from 'node:timers/promises'
 import { Type, type TSchema } from '@sinclair/typebox'
 import { Value } from '@sinclair/typebox/value'
 import type { FastifyInstance } from 'fastify'
@@ -231,6 +232,18 @@ suite('the close codes', () => {
     async 4403 (t) {
       const server = await start(t, { onConnect () { throw new Error('not today') } })
       return server.connect()
+    },
+    async 4408 (t) {
+      const server = await start(t, { maxUnsent: 1, onConnect: (connection) => connection.join('a') })
+      const client = await server.connect()
+      client.socket.pause()
+      // more than the buffers on the way take, and one more message
+      await server.app.rohrpost.sendToGroup('a', { data: 'x'.repeat(25_000_000) })
+      await setImmediate()
+      await server.app.rohrpost.sendToGroup('a', { data: 'y' })
+      await setImmediate()
+      client.socket.resume()
+      return client
     },
     async 1002 (t) {
       const server = await start(t)
