@@ -83,7 +83,7 @@ async function startObserved (t: TestContext, options: RohrpostOptions = {}): Pr
     entered,
     left,
     async empty (size) {
-      while (server.app.rohrpost.connections.size > size) await once(events, 'disconnect')
+      while (server.app.rohrpost.connections.size > size) await once(events, 'disconnect', { signal: AbortSignal.timeout(5000) })
     }
   }
 }
@@ -117,7 +117,7 @@ test('a group reaches exactly those who are left, however the others ended', asy
   }), { numRuns: 100 })
 })
 
-test('tells a running handler that its client vanished, and lets it join and send nothing any more', async (t) => {
+test('tells a running handler that its client vanished, and lets it join and send nothing any more', { timeout: 10_000 }, async (t) => {
   const server = await startObserved(t)
   const client = await server.raw()
   client.write(frame('{"id":1,"type":"wait"}'))
@@ -132,7 +132,7 @@ test('tells a running handler that its client vanished, and lets it join and sen
   assert.equal(server.app.rohrpost.connections.size, 0)
 })
 
-test('starts no more handlers for a client that vanished', async (t) => {
+test('starts no more handlers for a client that vanished', { timeout: 10_000 }, async (t) => {
   const server = await startObserved(t, { concurrency: 1 })
   const started: unknown[] = []
   server.app.rohrpost.handle('count', ({ id }) => { started.push(id) })
@@ -148,7 +148,7 @@ test('starts no more handlers for a client that vanished', async (t) => {
   assert.deepEqual(started, [])
 })
 
-test('a client that vanishes while it is not read from is noticed when its handlers have ended', async (t) => {
+test('a client that vanishes while it is not read from is noticed when its handlers have ended', { timeout: 10_000 }, async (t) => {
   const server = await startObserved(t, { concurrency: 1, maxPending: { messages: 1, bytes: 1000 } })
   const gate = Promise.withResolvers<void>()
   const entered = Promise.withResolvers<void>()
@@ -165,7 +165,7 @@ test('a client that vanishes while it is not read from is noticed when its handl
   assert.deepEqual(server.left, ['all'])
 })
 
-test('a client that vanishes while the broker lets it join does not become a member', async (t) => {
+test('a client that vanishes while the broker lets it join does not become a member', { timeout: 10_000 }, async (t) => {
   const subscribing = Promise.withResolvers<void>()
   const asked = Promise.withResolvers<void>()
   const left = Promise.withResolvers<string>()
@@ -188,7 +188,7 @@ test('a client that vanishes while the broker lets it join does not become a mem
   assert.equal(await left.promise, 'slow')
 })
 
-test('cuts off a client that gives no sign of life, and takes it out of its groups', async (t) => {
+test('cuts off a client that gives no sign of life, and takes it out of its groups', { timeout: 10_000 }, async (t) => {
   const server = await startObserved(t, { heartbeat: 20 })
   const client = await server.raw()
   const witness = await server.connect()

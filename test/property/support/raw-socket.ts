@@ -3,6 +3,11 @@ import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import { frame, Opcode, parseFrames } from './frames.ts'
 
+/** How long a client waits for a server that says nothing, in milliseconds; then it hangs up. */
+const PATIENCE = 5000
+/** Those that no test has mocked. */
+const { setTimeout, clearTimeout } = globalThis
+
 export class RawSocket {
   /** The code of the server's close frame; 1006 when the line ended without one. */
   readonly closed: Promise<number>
@@ -59,7 +64,7 @@ export class RawSocket {
   async take (count: number): Promise<string[]> {
     while (this.#messages.length < count) {
       if (this.#ended) throw new Error(`the line ended (${this.#code ?? 1006}) after ${this.#messages.length} of ${count} messages`)
-      await this.#arrived.promise
+      await this.#patiently(this.#arrived.promise)
     }
     return this.#messages.splice(0, count)
   }
@@ -70,7 +75,7 @@ export class RawSocket {
     this.write(...frames, frame('{"id":"the last one","type":"ping"}'))
     while (!this.#messages.includes(last)) {
       if (this.#ended) throw new Error(`the line ended (${this.#code ?? 1006})`)
-      await this.#arrived.promise
+      await this.#patiently(this.#arrived.promise)
     }
     return this.#messages.splice(0, this.#messages.indexOf(last) + 1).slice(0, -1)
   }
@@ -84,7 +89,7 @@ export class RawSocket {
 
   /** How the line ended, and the messages that arrived before and were not taken. */
   async end (): Promise<{ code: number, messages: string[] }> {
-    const code = await this.closed
+    const code = await this.#patiently(this.closed)
     return { code, messages: this.#messages.splice(0) }
   }
 
@@ -96,6 +101,13 @@ export class RawSocket {
   /** Vanishes: no close frame. */
   destroy (): void {
     this.#socket.destroy()
+  }
+
+  async #patiently<Result> (event: Promise<Result>): Promise<Result> {
+    const timer = setTimeout(() => this.#socket.destroy(), PATIENCE)
+    const result = await event
+    clearTimeout(timer)
+    return result
   }
 
   #read (bytes: Buffer): void {
