@@ -207,7 +207,7 @@ test('shows errors that are meant for the client, and no others', async (t) => {
     }
   }
   assert.equal(failures(server.logs).length, 8)
-  assert.equal(failures(server.logs).filter((text) => text === '[object Error]').length, 2)
+  assert.equal(failures(server.logs).filter((text) => text === 'a value of type object').length, 2)
   assert.ok(failures(server.logs).includes('password is hunter2'))
 })
 
