@@ -3,6 +3,14 @@ import { wrap, type ChangeSet, type EntityManager } from '@mikro-orm/core'
 import type { Change } from './change-log.ts'
 import { Row, type RowData } from './row.ts'
 
+/** An update of a row. */
+interface Update {
+  before: Row
+  after: Row
+  payload: RowData
+  belief: NonNullable<Change['belief']>
+}
+
 /** Makes rows of what the ORM knows of entities. */
 export class Beliefs {
   /** What is true instead of what the ORM holds after a rollback; `undefined` for no row. */
@@ -24,8 +32,13 @@ export class Beliefs {
     return data && this.#row(entity, data, em)
   }
 
+  /** The row of an entity that is deleted: a DELETE finds whatever has the key now. */
+  deleted (entity: object, em: EntityManager): Row {
+    return this.current(entity, em) ?? this.#row(entity, believed(entity), em)
+  }
+
   /** The row of an entity before and after it was updated; nothing where there was no row to update. */
-  updated (entity: object, em: EntityManager, changeSet: ChangeSet<object> | undefined): { before: Row, after: Row, payload: RowData } | undefined {
+  updated (entity: object, em: EntityManager, changeSet: ChangeSet<object> | undefined): Update | undefined {
     const original: RowData = changeSet?.originalEntity ?? {}
     const payload = this.#payload(changeSet, original)
     const before = this.#truth(original)
@@ -33,13 +46,18 @@ export class Beliefs {
     // the ORM goes on from what it believed before
     if (before !== original) this.#truths.set(believed(entity), after)
 
-    return before && after && { before: this.#row(entity, before, em), after: this.#row(entity, after, em), payload }
+    return before && after && {
+      before: this.#row(entity, before, em),
+      after: this.#row(entity, after, em),
+      payload,
+      belief: { now: believed(entity), before: original }
+    }
   }
 
   /** Notes what is true after these changes were rolled back. */
   undo (changes: readonly Change[]): void {
     for (const { belief } of changes) {
-      if (belief !== undefined) this.#truths.set(belief.believed, belief.actual)
+      if (belief !== undefined) this.#truths.set(belief.now, belief.before)
     }
   }
 

@@ -130,17 +130,16 @@ export class ChangeSubscriber implements EventSubscriber {
 
     this.#observe(entity, em, () => {
       const after = this.#beliefs.created(entity, em)
-      return [{ type: 'create', before: undefined, after, fields: NONE, belief: { believed: believed(entity), actual: undefined } }]
+      return [{ type: 'create', before: undefined, after, fields: NONE, belief: { now: believed(entity), before: undefined } }]
     })
   }
 
   afterUpdate ({ entity, em, changeSet }: EventArgs<object>): void {
     this.#observe(entity, em, () => {
-      const rows = this.#beliefs.updated(entity, em, changeSet)
-      if (rows === undefined) return []
+      const update = this.#beliefs.updated(entity, em, changeSet)
+      if (update === undefined) return []
 
-      const { before, after, payload } = rows
-      const belief = { believed: believed(entity), actual: before.data }
+      const { before, after, payload, belief } = update
       if (before.key === after.key) return [{ type: 'update', before, after, fields: changedProperties(payload, before), belief }]
       return [
         { type: 'delete', before, after: undefined, fields: NONE },
@@ -154,10 +153,8 @@ export class ChangeSubscriber implements EventSubscriber {
   }
 
   beforeDelete ({ entity, em }: EventArgs<object>): void {
-    if (this.#active?.notifiers.has(wrap(entity, true).__meta.class) !== true) return
-
-    const row = this.#beliefs.current(entity, em)
-    if (row !== undefined) this.#deleting.set(entity, row)
+    const isConcerned = this.#active?.notifiers.has(wrap(entity, true).__meta.class) === true
+    if (isConcerned) this.#deleting.set(entity, this.#beliefs.deleted(entity, em))
   }
 
   afterDelete ({ entity, em }: EventArgs<object>): void {
