@@ -32,6 +32,11 @@ export class Beliefs {
     return data && this.#row(entity, data, em)
   }
 
+  /** The row that an entity says it is. */
+  inMemory (entity: object, em: EntityManager): Row {
+    return this.#row(entity, em.getComparator().prepareEntity(entity), em)
+  }
+
   /** The row of an entity that is deleted: a DELETE finds whatever has the key now. */
   deleted (entity: object, em: EntityManager): Row {
     return this.current(entity, em) ?? this.#row(entity, believed(entity), em)

@@ -15,7 +15,7 @@ import type { Notifier, Report } from './notifier.ts'
 import { isAlive } from './probe.ts'
 import { compileRules } from './registry.ts'
 import { NotLoadedError, type Row, type RowData } from './row.ts'
-import { checkRules, type NotifyRule } from './rules.ts'
+import { checkRules, type ChangeType, type NotifyRule } from './rules.ts'
 import { Transactions } from './transactions.ts'
 
 /** Where failures are reported; a Fastify logger is one. */
@@ -79,6 +79,14 @@ export class ChangeSubscriber implements EventSubscriber {
   /** Ends announcing. An ORM has no way to let go of a subscriber, so this one stays and is silent. */
   disconnect (): void {
     this.#active = undefined
+  }
+
+  /** Announces an entity as it is now, whatever the ORM knows of it. Outside of a transaction it is sent at once. */
+  announce (entity: object, em: EntityManager, type: ChangeType, fields: ReadonlySet<string> | undefined): void {
+    this.#observe(entity, em, () => {
+      const row = this.#beliefs.inMemory(entity, em)
+      return [{ type, before: type === 'create' ? undefined : row, after: type === 'delete' ? undefined : row, fields }]
+    })
   }
 
   beforeTransactionStart (args: TransactionEventArgs): void {
