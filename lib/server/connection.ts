@@ -41,12 +41,13 @@ interface Waiting {
 
 /** See {@link RohrpostConnection}; the rest is for the server. */
 export class Connection implements RequestConnection, Subscriber {
-  readonly id = randomUUID()
   readonly request: FastifyRequest
   readonly #context: ConnectionContext
   readonly #socket: WebSocket
   readonly #outbox: Outbox
-  readonly #groups = new Set<string>()
+  // what an idle connection does not need is made when it is needed: there may be very many of them
+  #id: string | undefined
+  #groups: Set<string> | undefined
 
   #closed = false
   #drained: PromiseWithResolvers<void> | undefined
@@ -55,10 +56,10 @@ export class Connection implements RequestConnection, Subscriber {
   /** Whether `onConnect` let the client in. */
   #opened = false
   /** What came while `onConnect` still ran. */
-  #early: { raw: Buffer, isBinary: boolean }[] = []
+  #early: { raw: Buffer, isBinary: boolean }[] | undefined
   /** Whose handlers run now. */
-  readonly #running = new Set<Request>()
-  #waiting: Waiting[] = []
+  #running: Set<Request> | undefined
+  #waiting: Waiting[] | undefined
   /** Bytes of what came early or waits. */
   #held = 0
 
@@ -72,11 +73,17 @@ export class Connection implements RequestConnection, Subscriber {
     socket.on('ping', () => { this.#silence = 0 })
   }
 
+  get id (): string {
+    this.#id ??= randomUUID()
+    return this.#id
+  }
+
   get log (): FastifyBaseLogger {
     return this.request.log
   }
 
   get groups (): ReadonlySet<string> {
+    this.#groups ??= new Set()
     return this.#groups
   }
 
@@ -89,20 +96,19 @@ export class Connection implements RequestConnection, Subscriber {
     if (this.#closed) return
 
     const { limits, groups } = this.#context
-    if (!this.#groups.has(group) && this.#groups.size >= limits.maxGroups) {
-      throw new errors.RP_ERR_TOO_MANY_GROUPS(group, this.#groups.size)
-    }
-    this.#groups.add(group)
+    const own = this.#groups ??= new Set()
+    if (!own.has(group) && own.size >= limits.maxGroups) throw new errors.RP_ERR_TOO_MANY_GROUPS(group, own.size)
+    own.add(group)
     const joining = groups.join(group, this.#outbox, joined)
     joining?.catch(() => {
       // unless somebody tried again in the meantime
-      if (!groups.has(group, this.#outbox)) this.#groups.delete(group)
+      if (!groups.has(group, this.#outbox)) own.delete(group)
     })
     return joining
   }
 
   leave (group: string): void {
-    if (this.#groups.delete(group)) this.#context.groups.leave(group, this.#outbox)
+    if (this.#groups?.delete(group)) this.#context.groups.leave(group, this.#outbox)
   }
 
   send (message: OutgoingMessage): void {
@@ -130,8 +136,7 @@ export class Connection implements RequestConnection, Subscriber {
     if (typeof reason !== 'string' || Buffer.byteLength(reason) > 123) {
       throw new errors.RP_ERR_INVALID_CLOSE('reason', 'a string of up to 123 bytes', show(reason))
     }
-    this.#waiting = []
-    this.#outbox.flush()
+    this.#waiting = undefined
     this.#socket.close(code, reason)
     // the client's answer to the close must be read
     this.#socket.resume()
@@ -145,7 +150,9 @@ export class Connection implements RequestConnection, Subscriber {
   open (): void {
     this.#opened = true
     this.#held = 0
-    for (const { raw, isBinary } of this.#early.splice(0)) this.#receive(raw, isBinary)
+    const early = this.#early
+    this.#early = undefined
+    for (const { raw, isBinary } of early ?? []) this.#receive(raw, isBinary)
     this.#readOn()
   }
 
@@ -156,10 +163,10 @@ export class Connection implements RequestConnection, Subscriber {
    */
   drain (): Promise<void> {
     this.#drained ??= Promise.withResolvers()
-    for (const { request } of this.#waiting.splice(0)) request.turnAway()
+    for (const { request } of this.#waiting?.splice(0) ?? []) request.turnAway()
     if (this.#opened) this.#held = 0
     this.#readOn()
-    if (this.#running.size === 0) this.#drained.resolve()
+    if (this.#active === 0) this.#drained.resolve()
     return this.#drained.promise
   }
 
@@ -181,11 +188,11 @@ export class Connection implements RequestConnection, Subscriber {
   /** The socket has closed: leaves all groups, tells running handlers. */
   closed (): void {
     this.#closed = true
-    this.#waiting = []
+    this.#waiting = undefined
     this.#outbox.stop()
     const reason = new DOMException('The client has gone.', 'AbortError')
-    for (const request of this.#running) request.abandon(reason)
-    for (const group of this.#groups) this.#context.groups.leave(group, this.#outbox)
+    for (const request of this.#running ?? []) request.abandon(reason)
+    for (const group of this.#groups ?? []) this.#context.groups.leave(group, this.#outbox)
   }
 
   #receive (raw: Buffer, isBinary: boolean): void {
@@ -193,6 +200,7 @@ export class Connection implements RequestConnection, Subscriber {
     if (this.#socket.readyState !== this.#socket.OPEN) return
     if (raw.length > this.#context.limits.maxPayload) return this.close(CloseCode.TOO_LARGE)
     if (!this.#opened) {
+      this.#early ??= []
       this.#early.push({ raw, isBinary })
       return this.#hold(raw.length)
     }
@@ -214,15 +222,21 @@ export class Connection implements RequestConnection, Subscriber {
       request.run(this.#context)
     } else if (this.#drained !== undefined) {
       request.turnAway()
-    } else if (this.#running.size < this.#context.limits.concurrency) {
+    } else if (this.#active < this.#context.limits.concurrency) {
       this.#start(request)
     } else {
+      this.#waiting ??= []
       this.#waiting.push({ request, bytes })
       this.#hold(bytes)
     }
   }
 
+  get #active (): number {
+    return this.#running?.size ?? 0
+  }
+
   #start (request: Request): void {
+    this.#running ??= new Set()
     this.#running.add(request)
     const running = request.run(this.#context)
     if (running === undefined) {
@@ -233,10 +247,10 @@ export class Connection implements RequestConnection, Subscriber {
   }
 
   #ended (request: Request): void {
-    this.#running.delete(request)
-    if (this.#running.size === 0) this.#drained?.resolve()
-    while (this.#running.size < this.#context.limits.concurrency) {
-      const next = this.#waiting.shift()
+    this.#running?.delete(request)
+    if (this.#active === 0) this.#drained?.resolve()
+    while (this.#active < this.#context.limits.concurrency) {
+      const next = this.#waiting?.shift()
       if (next === undefined) break
       this.#held -= next.bytes
       this.#start(next.request)
@@ -260,12 +274,12 @@ export class Connection implements RequestConnection, Subscriber {
 
   #full (): boolean {
     const { messages, bytes } = this.#context.limits.maxPending
-    return this.#held >= bytes || (this.#opened ? this.#waiting : this.#early).length >= messages
+    return this.#held >= bytes || ((this.#opened ? this.#waiting : this.#early)?.length ?? 0) >= messages
   }
 
   /** A message with the id of a running request is its answer. */
   #settle (id: unknown): void {
-    for (const request of this.#running) {
+    for (const request of this.#running ?? []) {
       if (request.open && request.envelope.id === id) return request.settle()
     }
   }

@@ -24,6 +24,13 @@ export function toText (message: OutgoingMessage): string {
 
   const envelope = { id: id ?? undefined, type: type || undefined, error: error || undefined, data, ...extensions }
   if (isEmpty(envelope)) throw new errors.RP_ERR_EMPTY_MESSAGE()
+  return encodeEnvelope(envelope)
+}
+
+/** The text of an envelope, whose `data` is left out only where it is `undefined`. @throws RP_ERR_NOT_ENCODABLE */
+export function encodeEnvelope (envelope: OutgoingMessage): string {
+  const { data } = envelope
+  if (typeof data === 'function' || typeof data === 'symbol') throw new errors.RP_ERR_NOT_ENCODABLE(show(data), `it is a ${typeof data}`)
   return encodeOrThrow(envelope)
 }
 

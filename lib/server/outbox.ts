@@ -77,6 +77,13 @@ export class Outbox implements Member {
     this.#turn = turn
     this.#limits = limits
     this.#onSlow = onSlow
+
+    // whoever closes, `ws` itself included when the client does: what was sent before goes out first
+    const { close } = socket
+    socket.close = (code, reason) => {
+      this.#flush()
+      close.call(socket, code, reason)
+    }
   }
 
   /** Sends a frame when the turn ends. */
@@ -89,13 +96,6 @@ export class Outbox implements Member {
     const frames = this.#frames
     this.#frames = []
     return frames
-  }
-
-  /** Sends now what would be sent when the turn ends. */
-  flush (): void {
-    const frames = this.take()
-    const bytes = join(frames)
-    if (bytes !== undefined) this.write(frames, bytes)
   }
 
   /** Writes frames, whose bytes were joined. */
@@ -119,6 +119,13 @@ export class Outbox implements Member {
   /** The socket has closed. */
   stop (): void {
     clearTimeout(this.#slow)
+  }
+
+  /** Sends now what would be sent when the turn ends. */
+  #flush (): void {
+    const frames = this.take()
+    const bytes = join(frames)
+    if (bytes !== undefined) this.write(frames, bytes)
   }
 
   /** Gives the client `slowTimeout` to read; the returned function is to be called when it has read something. */

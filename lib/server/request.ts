@@ -2,7 +2,7 @@
 import { errors } from '../errors.ts'
 import { ErrorCode } from '../protocol/codes.ts'
 import type { Envelope } from '../protocol/decode.ts'
-import { encodeOrThrow } from './envelope.ts'
+import { encodeEnvelope } from './envelope.ts'
 import { Message, type Answerable } from './message.ts'
 import type { Registration, Registry } from './registry.ts'
 import { report } from './report.ts'
@@ -87,7 +87,7 @@ export class Request implements Answerable {
 
     let text: string
     try {
-      text = encodeOrThrow({ id: this.envelope.id ?? undefined, type, data })
+      text = encodeEnvelope({ id: this.envelope.id ?? undefined, type, data })
     } catch (error) {
       return this.#throw(error)
     }
@@ -154,6 +154,6 @@ export class Request implements Answerable {
     if (this.#settled) return
     this.#settled = true
     const { id, type } = this.envelope
-    this.#connection.transmit(encodeOrThrow({ id: id ?? undefined, type, ...reason }))
+    this.#connection.transmit(encodeEnvelope({ id: id ?? undefined, type, ...reason }))
   }
 }

@@ -158,16 +158,18 @@ test('hides a reply that fails its schema or has no JSON form', async (t) => {
       .handle('wrong', { reply: Type.Object({ sum: Type.Number() }) }, () => ({ sum: 'three' }) as never)
       .handle('replied', { reply: Type.Number() }, (message) => message.reply('three' as never))
       .handle('cycle', () => cycle)
+      .handle('function', () => () => 5)
   })
   const client = await server.connect()
 
-  for (const type of ['wrong', 'replied', 'cycle']) {
+  for (const type of ['wrong', 'replied', 'cycle', 'function']) {
     assert.deepEqual(await client.ask({ id: 1, type }), { id: 1, type, error: 'Internal error.', code: 'internal' })
   }
   assert.deepEqual(await client.untilPong(), [])
-  const [wrong, replied, cyclic] = failures(server.logs)
+  const [wrong, replied, cyclic, callable] = failures(server.logs)
   assert.equal(wrong, "The reply of 'wrong' fails its schema: Expected number at '/sum'")
   assert.equal(replied, "The reply of 'replied' fails its schema: Expected number")
+  assert.equal(callable, "Can't send a value of type function: it has no JSON form (it is a function)")
   assert.match(cyclic ?? '', /has no JSON form \(Converting circular structure/)
 })
 

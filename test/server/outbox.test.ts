@@ -4,14 +4,21 @@ import { test } from 'node:test'
 import type { WebSocket } from 'ws'
 import { Frame } from '../../lib/server/frame.ts'
 import { Outbox, Turn } from '../../lib/server/outbox.ts'
-import { start } from '../support/server.ts'
+import { start, type Client } from '../support/server.ts'
 
 const LIMITS = { highWaterMark: 1000, slowTimeout: 1000, maxUnsent: 1000 }
 
 /** Outboxes of sockets that keep what is written to them. */
 function lines (count: number, turn = new Turn()) {
   return Array.from({ length: count }, () => {
-    const socket = { extensions: '', readyState: 1, OPEN: 1, bufferedAmount: 0, terminate: () => { socket.readyState = 3 } }
+    const socket = {
+      extensions: '',
+      readyState: 1,
+      OPEN: 1,
+      bufferedAmount: 0,
+      close: () => { socket.readyState = 2 },
+      terminate: () => { socket.readyState = 3 }
+    }
     const line = {
       socket,
       written: [] as Buffer[],
@@ -28,6 +35,7 @@ function lines (count: number, turn = new Turn()) {
 
 type Line = ReturnType<typeof lines>[number]
 
+const lineOf = (client: Client) => (client.socket as unknown as { _socket: Duplex })._socket
 const texts = (written: Buffer[]) => written.map((bytes) => bytes.toString('latin1').replaceAll(/\x81./g, '|'))
 const endOfTurn = () => new Promise(process.nextTick)
 
@@ -81,10 +89,9 @@ test('writes all replies and group messages of a turn at once, in order', async 
   client.socket.send('{"id":0,"type":"ping"}')
   const order: unknown[] = [(await client.next()).id]
   const burst = Array.from({ length: 16 }, (_, id) => JSON.stringify({ id, type: 'sync' }))
-  const line = (client.socket as unknown as { _socket: Duplex })._socket
-  line.cork()
+  lineOf(client).cork()
   for (const message of burst) client.socket.send(message)
-  line.uncork()
+  lineOf(client).uncork()
   for (let i = 0; i < 32; i++) order.push((await client.next()).id)
 
   assert.deepEqual(order.filter((id) => id !== 'news'), [0, ...Array(16).keys()])
@@ -122,18 +129,35 @@ test('cuts a line that fails, and serves the others', async () => {
   assert.deepEqual(texts(other.written), ['|1'])
 })
 
-test('sends nothing to a socket that is closing, and what came before at once', async () => {
+test('sends what came before a close at once, and nothing that comes after', async () => {
   const [{ outbox, written, socket }] = lines(1) as [Line]
   outbox.send(new Frame('1'))
-  outbox.flush()
-  outbox.flush()
-  outbox.send(new Frame('2'))
-  socket.readyState = 2
 
+  socket.close()
+  socket.close()
+  outbox.send(new Frame('2'))
   await endOfTurn()
 
   assert.deepEqual(texts(written), ['|1'])
 })
+
+for (const [what, close] of [
+  ['closes', (client) => client.socket.close()],
+  ['breaks the rules', (client) => lineOf(client).write(Buffer.from([0xf1, 0x80, 0, 0, 0, 0]))]
+] as [string, (client: Client) => void][]) {
+  test(`answers what came in one piece with the frame by which the client ${what}`, async (t) => {
+    const server = await start(t)
+    const client = await server.connect()
+
+    lineOf(client).cork()
+    client.send({ id: 1, type: 'ping' })
+    close(client)
+    lineOf(client).uncork()
+
+    assert.equal((await client.next()).type, 'pong')
+    await client.closed
+  })
+}
 
 test('serves compressed connections beside others, each in order', async (t) => {
   const server = await start(t, {
