@@ -8,7 +8,6 @@ import { WebSocket } from 'ws'
 import { CloseCode, envelopes, ErrorCode } from '../../lib/protocol/index.ts'
 import { Client, start } from '../support/server.ts'
 import { blocksOf, codeOf, readDocument, tableOf } from './support/markdown.ts'
-import { compile, snippetsOf } from './support/snippets.ts'
 
 const document = readDocument('PROTOCOL.md')
 const blocks = blocksOf(document)
@@ -179,24 +178,6 @@ suite('the exchanges', () => {
       for (const client of clients.values()) await nothingElse(client)
     })
   }
-})
-
-suite('the types', () => {
-  const [types, ...others] = snippetsOf(document)
-
-  test('are those of the library', () => {
-    assert.ok(types)
-    assert.deepEqual(others, [], 'all TypeScript of the document is one module')
-
-    const library = "import type * as library from 'fastify-rohrpost/protocol'\n"
-    const same = (here: string, there: string) => `
-      export const to${here} = (it: ${here}): library.${there} => it
-      export const from${here} = (it: library.${there}): ${here} => it
-    `
-    const pairs = [['Id', 'MessageId'], ['Request', 'Request'], ['Reply', 'Reply'], ['ErrorMessage', 'ErrorMessage'], ['SubscriptionUpdate', 'SubscriptionUpdate']] as const
-    const code = types.code + library + pairs.map(([here, there]) => same(here, there)).join('')
-    assert.deepEqual(compile([{ ...types, code }]), [])
-  })
 })
 
 suite('the codes', () => {
