@@ -3,6 +3,7 @@ import { RequestContext, type MikroORM } from '@mikro-orm/core'
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import { errors, show } from '../errors.ts'
+import { makeNotify } from './notify.ts'
 import { checkRules, type NotifyRule } from './rules.ts'
 import { ChangeSubscriber } from './subscriber.ts'
 
@@ -18,6 +19,13 @@ export interface RohrpostMikroOrmOptions {
    * @defaultValue a new one, the last of the ORM's subscribers
    */
   subscriber?: ChangeSubscriber
+  /**
+   * Whether to ask PostgreSQL and MariaDB, before the COMMIT of a transaction that is to be announced, if they still have it: they
+   * may have rolled it back after an error that nobody saw, and not say so. Costs one small query.
+   *
+   * @defaultValue true
+   */
+  probe?: boolean
 }
 
 /**
@@ -27,7 +35,7 @@ export interface RohrpostMikroOrmOptions {
  * RP_ERR_INVALID_TEMPLATE, RP_ERR_UNKNOWN_PROPERTY
  */
 export const rohrpostMikroOrm = fp(async function rohrpostMikroOrm (app: FastifyInstance, options: RohrpostMikroOrmOptions) {
-  const { orm, notify, subscriber } = checkOptions(options)
+  const { orm, notify, subscriber, probe } = checkOptions(options)
 
   const subscribers = [...orm.em.getEventManager().getSubscribers()]
   if (subscribers.some((other) => other instanceof ChangeSubscriber && other.isConnected)) {
@@ -37,11 +45,17 @@ export const rohrpostMikroOrm = fp(async function rohrpostMikroOrm (app: Fastify
   subscriber.connect({
     orm,
     notify,
+    probe,
     // it reports its own failures
     publish: (group, payload) => { app.rohrpost.sendToGroup(group, payload) },
     log: app.log
   })
   app.addHook('onClose', () => subscriber.disconnect())
+
+  const announce = makeNotify(orm, subscriber, app.rohrpost.notify)
+  app.rohrpost.notify = announce
+  // each Fastify instance has an `app.rohrpost` of its own
+  app.addHook('onRegister', (instance) => { instance.rohrpost.notify = announce })
   app.rohrpost.use((_message, _connection, next) => runInContext(orm, next))
 }, { fastify: '5.x', name: 'fastify-rohrpost-mikro-orm', dependencies: ['fastify-rohrpost'] })
 
@@ -59,11 +73,12 @@ function runInContext (orm: MikroORM, next: () => unknown): unknown {
 }
 
 function checkOptions (options: RohrpostMikroOrmOptions): Required<RohrpostMikroOrmOptions> {
-  const { orm, notify = [], subscriber = new ChangeSubscriber(), ...unknown } = options
+  const { orm, notify = [], subscriber = new ChangeSubscriber(), probe = true, ...unknown } = options
 
   const [name] = Object.keys(unknown)
-  if (name !== undefined) throw new errors.RP_ERR_UNKNOWN_OPTION(name, 'orm, notify, subscriber')
+  if (name !== undefined) throw new errors.RP_ERR_UNKNOWN_OPTION(name, 'orm, notify, subscriber, probe')
   if (typeof orm?.em?.getEventManager !== 'function') throw new errors.RP_ERR_INVALID_OPTION('orm', 'a MikroORM instance', show(orm))
   if (!(subscriber instanceof ChangeSubscriber)) throw new errors.RP_ERR_INVALID_OPTION('subscriber', 'a ChangeSubscriber', show(subscriber))
-  return { orm, notify: checkRules(notify), subscriber }
+  if (typeof probe !== 'boolean') throw new errors.RP_ERR_INVALID_OPTION('probe', 'true or false', show(probe))
+  return { orm, notify: checkRules(notify), subscriber, probe }
 }

@@ -1,11 +1,12 @@
 /** Who is in which group on this process, and one subscription at the broker for each group that has members here. */
 import type { Broker } from '../brokers/broker.ts'
 import { errors, show } from '../errors.ts'
+import { Frame } from './frame.ts'
 import { isThenable } from './thenable.ts'
 
 /** Somebody who hears a group. */
 export interface Member {
-  send (frame: Buffer): void
+  send (frame: Frame): void
 }
 
 /** Those who wait for the broker's subscription to a group. */
@@ -70,8 +71,18 @@ export class Groups {
     if (group === undefined) return
 
     group.members.delete(member)
-    group.joining?.members.delete(member)
+    const { joining } = group
+    if (joining?.members.delete(member) && joining.members.size === 0) {
+      group.joining = undefined
+      joining.done.resolve()
+    }
     this.#settle(name, group)
+  }
+
+  /** Whether somebody is a member, or waits to be one. */
+  has (name: string, member: Member): boolean {
+    const group = this.#groups.get(name)
+    return group !== undefined && (group.members.has(member) || group.joining?.members.has(member) === true)
   }
 
   /** Gives a payload to the broker, from which it comes back to `deliver`. @throws RP_ERR_INVALID_GROUP */
@@ -85,7 +96,7 @@ export class Groups {
     const group = this.#groups.get(name)
     if (group === undefined || group.members.size === 0) return
 
-    const frame = Buffer.from(payload)
+    const frame = new Frame(payload)
     for (const member of group.members) member.send(frame)
   }
 
@@ -93,9 +104,9 @@ export class Groups {
   #settle (name: string, group: Group): void {
     if (group.busy) return
 
-    const wanted = group.members.size > 0 || (group.joining !== undefined && group.joining.members.size > 0)
+    const wanted = group.members.size > 0 || group.joining !== undefined
     if (wanted === group.subscribed) {
-      if (!wanted) this.#forget(name, group)
+      if (!wanted) this.#groups.delete(name)
       return
     }
 
@@ -107,7 +118,7 @@ export class Groups {
       return this.#failed(name, group, error)
     }
     if (isThenable(call)) {
-      call.then(() => this.#succeeded(name, group), (error: unknown) => this.#failed(name, group, error))
+      Promise.resolve(call).then(() => this.#succeeded(name, group), (error: unknown) => this.#failed(name, group, error))
     } else {
       this.#succeeded(name, group)
     }
@@ -144,11 +155,6 @@ export class Groups {
       joining?.done.reject(error)
     }
     this.#settle(name, group)
-  }
-
-  #forget (name: string, group: Group): void {
-    group.joining?.done.resolve()
-    this.#groups.delete(name)
   }
 }
 

@@ -1,19 +1,148 @@
-/** The way out to one socket. */
+/**
+ * The way out to the sockets. What goes to one client in one turn of the event loop, replies and group messages alike, leaves in
+ * order and in one write: a write is the dearest part of a delivery.
+ */
+import type { Duplex } from 'node:stream'
 import type { WebSocket } from 'ws'
+import type { Frame } from './frame.ts'
 import type { Member } from './groups.ts'
 
-const TEXT = { binary: false }
+/** Writes after which the event loop gets its turn, in the midst of a huge group. */
+const PORTION = 1000
+
+/** The outboxes of a server that have something to send in this turn. */
+export class Turn {
+  #outboxes: Outbox[] = []
+  #scheduled = false
+
+  /** Has an outbox emptied when this turn ends. */
+  add (outbox: Outbox): void {
+    this.#outboxes.push(outbox)
+    if (!this.#scheduled) {
+      this.#scheduled = true
+      process.nextTick(this.#end)
+    }
+  }
+
+  readonly #end = (): void => {
+    const outboxes = this.#outboxes.splice(0, PORTION)
+    if (this.#outboxes.length > 0) setImmediate(this.#end)
+    else this.#scheduled = false
+
+    // members of the same groups have the same list: they share the joined bytes too
+    let last: readonly Frame[] = []
+    let bytes: Buffer | undefined
+    for (const outbox of outboxes) {
+      const frames = outbox.take()
+      try {
+        if (bytes === undefined || !same(frames, last)) bytes = join(frames)
+        last = frames
+        if (bytes !== undefined) outbox.write(frames, bytes)
+      } catch {
+        // a list that has lost a frame must not go on, and must not keep the others from theirs
+        outbox.cut()
+      }
+    }
+  }
+}
+
+/** How much may be on its way to one client. */
+export interface OutboxLimits {
+  /** Bytes that may be unsent for longer than `slowTimeout` milliseconds. */
+  highWaterMark: number
+  slowTimeout: number
+  /** Bytes that may be left unsent of earlier turns. */
+  maxUnsent: number
+}
 
 /** Everything that goes to one client goes through here, in order; what comes after the close began goes nowhere. */
 export class Outbox implements Member {
   readonly #socket: WebSocket
+  /** The line itself, where nothing between frames and line changes them; else `ws` sends. */
+  readonly #line: Duplex | undefined
+  readonly #turn: Turn
+  readonly #limits: OutboxLimits
+  readonly #onSlow: () => void
+  #frames: Frame[] = []
+  /** Runs while more than `highWaterMark` is unsent. */
+  #slow: NodeJS.Timeout | undefined
 
-  constructor (socket: WebSocket) {
+  /**
+   * @param line the socket of the upgrade request
+   * @param onSlow called when the client does not read as fast as it must
+   */
+  constructor (socket: WebSocket, line: Duplex | undefined, turn: Turn, limits: OutboxLimits, onSlow: () => void) {
     this.#socket = socket
+    this.#line = socket.extensions === '' ? line : undefined
+    this.#turn = turn
+    this.#limits = limits
+    this.#onSlow = onSlow
+
+    // whoever closes, `ws` itself included when the client does: what was sent before goes out first
+    const { close } = socket
+    socket.close = (code, reason) => {
+      this.#flush()
+      close.call(socket, code, reason)
+    }
   }
 
-  /** Sends a text frame: its text, or the UTF-8 bytes of it. */
-  send (frame: string | Buffer): void {
-    if (this.#socket.readyState === this.#socket.OPEN) this.#socket.send(frame, TEXT)
+  /** Sends a frame when the turn ends. */
+  send (frame: Frame): void {
+    if (this.#frames.push(frame) === 1) this.#turn.add(this)
   }
+
+  /** Hands over what is to be sent. */
+  take (): readonly Frame[] {
+    const frames = this.#frames
+    this.#frames = []
+    return frames
+  }
+
+  /** Writes frames, whose bytes were joined. */
+  write (frames: readonly Frame[], bytes: Buffer): void {
+    if (this.#socket.readyState !== this.#socket.OPEN) return
+
+    const { highWaterMark, maxUnsent } = this.#limits
+    const unsent = this.#socket.bufferedAmount
+    if (unsent > maxUnsent) return this.#onSlow()
+
+    const watched = unsent + bytes.length > highWaterMark ? this.#watch() : undefined
+    if (this.#line !== undefined) this.#line.write(bytes, watched)
+    else for (const { text } of frames) this.#socket.send(text, watched)
+  }
+
+  /** Ends the line. */
+  cut (): void {
+    this.#socket.terminate()
+  }
+
+  /** The socket has closed. */
+  stop (): void {
+    clearTimeout(this.#slow)
+  }
+
+  /** Sends now what would be sent when the turn ends. */
+  #flush (): void {
+    const frames = this.take()
+    const bytes = join(frames)
+    if (bytes !== undefined) this.write(frames, bytes)
+  }
+
+  /** Gives the client `slowTimeout` to read; the returned function is to be called when it has read something. */
+  #watch (): () => void {
+    this.#slow ??= setTimeout(this.#onSlow, this.#limits.slowTimeout).unref()
+    return () => {
+      if (this.#socket.bufferedAmount > this.#limits.highWaterMark) return
+      clearTimeout(this.#slow)
+      this.#slow = undefined
+    }
+  }
+}
+
+function same (frames: readonly Frame[], others: readonly Frame[]): boolean {
+  return frames.length === others.length && frames.every((frame, index) => frame === others[index])
+}
+
+function join (frames: readonly Frame[]): Buffer | undefined {
+  return frames.length > 1 ? Buffer.concat(frames.map(({ bytes }) => bytes)) : frames[0]?.bytes
 }

@@ -1,5 +1,7 @@
 /** What the tests of the MikroORM side share: an ORM in memory, and a subscriber whose messages are kept. */
 import type { TestContext } from 'node:test'
+import { MariaDbDriver } from '@mikro-orm/mariadb'
+import { PostgreSqlDriver } from '@mikro-orm/postgresql'
 import { MikroORM, NodeSqliteDialect, SqliteDriver, type Options } from '@mikro-orm/sql'
 import { ChangeSubscriber } from '../../lib/mikro-orm/index.ts'
 import type { NotifyRule } from '../../lib/mikro-orm/rules.ts'
@@ -31,6 +33,40 @@ export async function openSqlite (t: TestContext, entities: Entities, options: P
     ...options
   })
   t.after(() => orm.close())
+  await orm.schema.create()
+  return orm
+}
+
+const servers = {
+  postgresql: { driver: PostgreSqlDriver, clientUrl: process.env['POSTGRESQL_URL'] ?? 'postgresql://postgres@127.0.0.1:5432/postgres' },
+  mariadb: { driver: MariaDbDriver, clientUrl: process.env['MARIADB_URL'] ?? 'mysql://root@127.0.0.1:3306/test' }
+}
+
+/** An ORM on a database server, in a database of its own; the test is skipped where there is no server. */
+export async function openServer (t: TestContext, server: keyof typeof servers, entities: Entities, options: Partial<Options> = {}) {
+  const dbName = `rohrpost_${process.pid}_${Math.random().toString(36).slice(2)}`
+  const connect = (options: Partial<Options>) => {
+    const { driver, clientUrl } = servers[server]
+    return MikroORM.init({ driver: driver as NonNullable<Options['driver']>, clientUrl, ...options })
+  }
+
+  const admin = await connect({ entities: [], discovery: { warnWhenNoEntities: false } })
+  try {
+    await admin.em.getConnection().execute(`create database ${dbName}`)
+  } catch (error) {
+    await admin.close()
+    t.skip(`no ${server}: ${String(error)}`)
+    return undefined
+  }
+
+  const orm = await connect({ dbName, entities, ...options })
+  t.after(async () => {
+    // it waits forever for a connection that was lost within a transaction
+    const closed = orm.close()
+    await Promise.race([closed, admin.em.getConnection().execute('select 1')])
+    await admin.em.getConnection().execute(`drop database ${dbName}${server === 'postgresql' ? ' with (force)' : ''}`)
+    await admin.close()
+  })
   await orm.schema.create()
   return orm
 }

@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { memoryBroker, type Broker } from '../../lib/index.ts'
+import type { Frame } from '../../lib/server/frame.ts'
 import { Groups } from '../../lib/server/groups.ts'
 
 /** A member that keeps what it hears. */
 function member () {
   const heard: string[] = []
-  return { heard, send: (frame: Buffer) => { heard.push(frame.toString()) } }
+  return { heard, send: (frame: Frame) => { heard.push(frame.text) } }
 }
 
 /** A broker whose calls end when the test says so. */
@@ -38,7 +39,7 @@ function slowBroker () {
 test('delivers to members only, one frame for all', () => {
   const groups = new Groups(memoryBroker(), () => assert.fail())
   const [ada, bob] = [member(), member()]
-  const frames: Buffer[] = []
+  const frames: Frame[] = []
   groups.join('a', ada)
   groups.join('a', { send: (frame) => frames.push(frame) })
   groups.join('a', { send: (frame) => frames.push(frame) })
@@ -93,7 +94,7 @@ test('subscribes for the first member, unsubscribes after the last', async () =>
 test('calls joined at the moment of membership, before anything is heard', async () => {
   const { groups, end } = slowBroker()
   const order: string[] = []
-  const ada = { send: (frame: Buffer) => order.push(frame.toString()) }
+  const ada = { send: (frame: Frame) => order.push(frame.text) }
   groups.join('a', ada, () => order.push('joined'))
   groups.join('a', ada)
   groups.join('a', { send () {} }, () => groups.deliver('a', 'news'))
@@ -136,6 +137,17 @@ test('a membership that ended while it waited is no error and no member', async 
   groups.deliver('a', 'x')
 
   assert.deepEqual(ada.heard, [])
+})
+
+test('a membership that ended while it waited is no error even if the subscribe fails', async () => {
+  const { groups, end } = slowBroker()
+  const ada = member()
+  const waited = groups.join('a', ada)
+  groups.leave('a', ada)
+
+  await end('subscribe a', new Error('away'))
+
+  await waited
 })
 
 test('a failed subscribe fails all who waited for it, joins nobody and can be tried again', async () => {

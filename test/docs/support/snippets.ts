@@ -5,6 +5,8 @@
  * `<!-- run -->` for one that is run too, and `<!-- output -->` for the text that running prints.
  */
 import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { createServer, type AddressInfo } from 'node:net'
 import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import ts from 'typescript'
@@ -23,11 +25,13 @@ export interface Snippet {
 
 /** What a snippet may use without a word: the example would be longer than what it shows. */
 const GLOBALS = `
+import type { MikroORM } from '@mikro-orm/core'
 import type { FastifyInstance } from 'fastify'
 import type { RohrpostConnection, RohrpostMessage } from 'fastify-rohrpost'
 
 declare global {
   const app: FastifyInstance
+  const orm: MikroORM
   const connection: RohrpostConnection
   const message: RohrpostMessage
 }
@@ -92,15 +96,26 @@ export interface Outcome {
   stderr: string
 }
 
-/** Runs a snippet in a process of its own, at the root of the project. */
+/** Runs a snippet in a process of its own, at the root of the project; where it takes port 3000, on a free one. */
 export async function run ({ code }: Snippet): Promise<Outcome> {
+  const port = await findPort()
+  const { NODE_V8_COVERAGE: _, ...env } = process.env
   const child = spawn(process.execPath, [
     '--import', new URL('use-sources.ts', import.meta.url).href,
     '--input-type=module-typescript', '-'
-  ], { cwd: root, timeout: 10_000 })
-  child.stdin.end(code)
+  ], { cwd: root, env, timeout: 60_000 })
+  child.stdin.end(code.replaceAll(/(?<=\bport: |:)3000\b/g, String(port)))
 
   const exit = new Promise<number | null>((resolve, reject) => child.once('error', reject).once('close', resolve))
   const [stdout, stderr] = await Promise.all([text(child.stdout), text(child.stderr)])
   return { code: await exit, stdout, stderr }
+}
+
+async function findPort (): Promise<number> {
+  const server = createServer().listen(0)
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  server.close()
+  await once(server, 'close')
+  return port
 }

@@ -1,0 +1,44 @@
+/** The demo as a Fastify app: a to-do list that is current in every browser that shows it. */
+import { join } from 'node:path'
+import sensible from '@fastify/sensible'
+import staticFiles from '@fastify/static'
+import { MikroORM, NodeSqliteDialect, SqliteDriver } from '@mikro-orm/sql'
+import Fastify, { type FastifyInstance } from 'fastify'
+import rohrpost from '../lib/index.ts'
+import { notifyOnChange, rohrpostMikroOrm } from '../lib/mikro-orm/index.ts'
+import { addHandlers } from './handlers.ts'
+import { Todo } from './todo.ts'
+
+/** Builds the app on a new database in memory; the caller lets it listen. */
+export async function buildDemo (): Promise<FastifyInstance> {
+  const orm = await MikroORM.init({
+    driver: SqliteDriver,
+    dbName: ':memory:',
+    driverOptions: new NodeSqliteDialect(':memory:'),
+    entities: [Todo]
+  })
+  await orm.schema.create()
+  await orm.em.fork().insertMany(Todo, [
+    { title: 'Open this page in a second window', done: false },
+    { title: 'Tick this here, and look over there', done: false },
+    { title: 'Start the server', done: true }
+  ])
+
+  // browsers hold spare connections open: stopping does not wait for them
+  const app = Fastify({ logger: { level: 'warn' }, forceCloseConnections: true })
+  app.addHook('onClose', () => orm.close())
+  await app.register(sensible)
+  await app.register(staticFiles, {
+    root: join(import.meta.dirname, 'public'),
+    setHeaders: (reply) => reply.header('content-security-policy', "default-src 'self'")
+  })
+
+  await app.register(rohrpost)
+  await app.register(rohrpostMikroOrm, {
+    orm,
+    notify: [notifyOnChange(Todo, { group: 'todos', data: ['id', 'title', 'done'] })]
+  })
+  app.rohrpost.group('todos', { authorize: () => true, id: false })
+  addHandlers(app, orm)
+  return app
+}

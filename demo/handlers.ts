@@ -1,0 +1,47 @@
+/** What the page can ask for. Nobody is told of a change here: rohrpostMikroOrm does that after each commit. */
+import type { MikroORM } from '@mikro-orm/sql'
+import { Type } from '@sinclair/typebox'
+import type { FastifyInstance } from 'fastify'
+import { Todo } from './todo.ts'
+
+const Id = Type.Object({ id: Type.Integer() })
+const Title = Type.Object({ title: Type.String() })
+const Changes = Type.Object({ id: Type.Integer(), title: Type.Optional(Type.String()), done: Type.Optional(Type.Boolean()) })
+const Item = Type.Object({ id: Type.Integer(), title: Type.String(), done: Type.Boolean() })
+
+/** Adds the handlers `todo.list`, `todo.add`, `todo.update` and `todo.remove`. */
+export function addHandlers (app: FastifyInstance, orm: MikroORM): void {
+  // in a handler, `orm.em` is an entity manager for this one message
+  const find = (id: number) => orm.em.findOneOrFail(Todo, id, {
+    failHandler: () => app.httpErrors.notFound('This to-do is not on the list any more.')
+  })
+
+  // not in the schema: this is answered in words that can be shown to a visitor as they are
+  const checkTitle = (text: string) => {
+    const title = text.trim()
+    if (title === '') throw app.httpErrors.badRequest('Please give the to-do a title.')
+    if (title.length > 200) throw app.httpErrors.badRequest(`A title has up to 200 characters, this one has ${title.length}.`)
+    return title
+  }
+
+  app.rohrpost
+    .handle('todo.list', { reply: Type.Array(Item) }, () => orm.em.findAll(Todo, { orderBy: { id: 'asc' } }))
+
+    .handle('todo.add', { data: Title, reply: Id }, async ({ data }) => {
+      const todo = orm.em.create(Todo, { title: checkTitle(data.title) })
+      await orm.em.flush()
+      return { id: todo.id }
+    })
+
+    .handle('todo.update', { data: Changes }, async ({ data }) => {
+      const todo = await find(data.id)
+      if (data.title !== undefined) todo.title = checkTitle(data.title)
+      if (data.done !== undefined) todo.done = data.done
+      await orm.em.flush()
+    })
+
+    .handle('todo.remove', { data: Id }, async ({ data }) => {
+      orm.em.remove(await find(data.id))
+      await orm.em.flush()
+    })
+}

@@ -1,0 +1,11 @@
+/** What is on the list. */
+import { defineEntity, p } from '@mikro-orm/core'
+
+export const Todo = defineEntity({
+  name: 'Todo',
+  properties: {
+    id: p.integer().primary(),
+    title: p.string(),
+    done: p.boolean().default(false)
+  }
+})

@@ -1,0 +1,181 @@
+import assert from 'node:assert/strict'
+import test from 'node:test'
+import { defineEntity, p, TransactionPropagation, type EntityManager } from '@mikro-orm/core'
+import type { MikroORM } from '@mikro-orm/sql'
+import { ChangeSubscriber, notifyOnChange } from '../../lib/mikro-orm/index.ts'
+import { listen, openServer } from './support.ts'
+
+const Todo = defineEntity({
+  name: 'Todo',
+  properties: { id: p.integer().primary(), title: p.string(), code: p.integer().nullable().unique() }
+})
+const rule = notifyOnChange(Todo, { group: 'todos', data: ['title'] })
+
+const add = (em: EntityManager, title: string) => em.create(Todo, { title })
+const titles = async (orm: MikroORM) => (await orm.em.fork().find(Todo, {}, { orderBy: { id: 'asc' } })).map(({ title }) => title)
+
+for (const server of ['postgresql', 'mariadb'] as const) {
+  test(`${server}: savepoints, rollbacks and parallel siblings are announced as the database has them`, async (t) => {
+    const orm = await openServer(t, server, [Todo])
+    if (orm === undefined) return
+    const { told } = listen(orm, [rule])
+    const nested = (em: EntityManager, title: string, fails: boolean) => em.transactional(async (em) => {
+      add(em, title)
+      await em.flush()
+      await em.getConnection().execute('select 1', [], 'all', em.getTransactionContext())
+      if (fails) throw new Error(title)
+      add(em, `${title}, later`)
+    })
+
+    for (const [first, second] of [[true, false], [false, true], [true, true], [false, false]] as const) {
+      await orm.em.fork().transactional(async (em) => {
+        add(em, 'outer')
+        await em.flush()
+        await Promise.allSettled([nested(em, 'first', first), nested(em, 'second', second)])
+      })
+    }
+    await assert.rejects(orm.em.fork().transactional(async (em) => {
+      await nested(em, 'undone', false)
+      throw new Error('outer')
+    }))
+
+    assert.deepEqual(told.map(({ object }) => (object as { title: string }).title).sort(), (await titles(orm)).sort())
+  })
+
+  test(`${server}: REQUIRES_NEW is announced when it commits, whatever becomes of the transaction around it`, async (t) => {
+    const orm = await openServer(t, server, [Todo])
+    if (orm === undefined) return
+    const { take } = listen(orm, [rule])
+
+    await assert.rejects(orm.em.fork().transactional(async (em) => {
+      add(em, 'outer')
+      await em.flush()
+      await em.transactional(async (em) => { add(em, 'inner') }, { propagation: TransactionPropagation.REQUIRES_NEW, clear: true })
+      assert.deepEqual(take(), ['create todos {"title":"inner"}'])
+      throw new Error('outer')
+    }))
+
+    assert.deepEqual(take(), [])
+    assert.deepEqual(await titles(orm), ['inner'])
+  })
+
+  test(`${server}: nothing is announced when the connection is lost before the commit`, async (t) => {
+    const orm = await openServer(t, server, [Todo])
+    if (orm === undefined) return
+    const { take } = listen(orm, [rule])
+
+    await assert.rejects(orm.em.fork().transactional(async (em) => {
+      add(em, 'lost')
+      await em.flush()
+      const connection = em.getConnection()
+      if (server === 'postgresql') {
+        const [row] = await connection.execute<Array<{ pid: number }>>('select pg_backend_pid() as pid', [], 'all', em.getTransactionContext())
+        await connection.execute('select pg_terminate_backend(?)', [row?.pid])
+      } else {
+        const [row] = await connection.execute<Array<{ id: number }>>('select connection_id() as id', [], 'all', em.getTransactionContext())
+        await connection.execute(`kill ${row?.id}`)
+      }
+    }))
+
+    assert.deepEqual(take(), [])
+    assert.deepEqual(await titles(orm), [])
+  })
+}
+
+test('postgresql: a transaction that was aborted by a swallowed error is not announced', async (t) => {
+  const orm = await openServer(t, 'postgresql', [Todo])
+  if (orm === undefined) return
+  const { take, logged } = listen(orm, [rule])
+  const em = orm.em.fork()
+
+  await em.begin()
+  const todo = add(em, 'one')
+  await em.flush()
+  await em.getConnection().execute('select nonsense', [], 'all', em.getTransactionContext()).catch(() => {})
+  await em.commit()
+
+  assert.deepEqual(await titles(orm), [])
+  assert.deepEqual(take(), [])
+  assert.deepEqual(logged.map(({ level }) => level), ['warn'])
+
+  todo.title = 'a ghost'
+  await em.flush()
+  assert.deepEqual(take(), [])
+})
+
+test('postgresql: a swallowed error within a savepoint that is rolled back leaves the transaction to be announced', async (t) => {
+  const orm = await openServer(t, 'postgresql', [Todo])
+  if (orm === undefined) return
+  const { take } = listen(orm, [rule])
+
+  await orm.em.fork().transactional(async (em) => {
+    add(em, 'one')
+    await em.flush()
+    await em.transactional((em) => em.getConnection().execute('select nonsense', [], 'all', em.getTransactionContext())).catch(() => {})
+  })
+
+  assert.deepEqual(take(), ['create todos {"title":"one"}'])
+})
+
+test('postgresql: a constraint that fails at COMMIT leaves nothing to announce', async (t) => {
+  const orm = await openServer(t, 'postgresql', [Todo])
+  if (orm === undefined) return
+  await orm.em.getConnection().execute('alter table todo add constraint late unique (title) deferrable initially deferred')
+  await orm.em.fork().insert(Todo, { title: 'taken' })
+  const { take } = listen(orm, [rule])
+
+  const em = orm.em.fork()
+  add(em, 'taken')
+  await assert.rejects(em.flush(), /late/)
+  await assert.rejects(orm.em.fork().transactional(async (em) => { add(em, 'taken') }), /late/)
+  const begun = orm.em.fork()
+  await begun.begin()
+  add(begun, 'taken')
+  await assert.rejects(begun.commit(), /late/)
+  await begun.rollback().catch(() => {})
+
+  assert.deepEqual(take(), [])
+})
+
+test('mariadb: a transaction that a deadlock rolled back is not announced though its error was swallowed', async (t) => {
+  const orm = await openServer(t, 'mariadb', [Todo])
+  if (orm === undefined) return
+  const { take, logged } = listen(orm, [rule])
+  await orm.em.fork().insertMany(Todo, [{ title: 'a' }, { title: 'b' }])
+  const lock = (em: EntityManager, id: number) => em.getConnection().execute('update todo set code = code where id = ?', [id], 'run', em.getTransactionContext())
+  const one = orm.em.fork()
+  const two = orm.em.fork()
+
+  await Promise.all([one.begin(), two.begin()])
+  add(one, 'one')
+  add(two, 'two')
+  await Promise.all([one.flush(), two.flush()])
+  await lock(one, 1)
+  await lock(two, 2)
+  const outcomes = await Promise.allSettled([lock(one, 2), lock(two, 1)])
+  await Promise.all([one.commit(), two.commit()])
+
+  assert.deepEqual(outcomes.map(({ status }) => status).sort(), ['fulfilled', 'rejected'])
+  assert.deepEqual(take().map((line) => /"title":"(\w+)"/.exec(line)?.[1]), (await titles(orm)).slice(2))
+  assert.deepEqual(logged.map(({ level }) => level), ['warn'])
+})
+
+test('the probe is asked for transactions that announce something, and only where it is wanted', async (t) => {
+  const orm = await openServer(t, 'postgresql', [Todo])
+  if (orm === undefined) return
+  const queries: string[] = []
+  const logger = orm.config.getLogger()
+  t.mock.method(logger, 'logQuery', ({ query }: { query: string }) => { queries.push(query) })
+  const subscriber = new ChangeSubscriber()
+  const connection = { orm, notify: [rule], publish () {}, log: { error () {}, warn () {} } }
+
+  subscriber.connect(connection)
+  await orm.em.fork().transactional((em) => em.find(Todo, {}))
+  assert.equal(queries.filter((query) => query.includes('alive')).length, 0)
+  await orm.em.fork().transactional(async (em) => { add(em, 'one') })
+  assert.equal(queries.filter((query) => query.includes('alive')).length, 1)
+  subscriber.disconnect()
+  subscriber.connect({ ...connection, probe: false })
+  await orm.em.fork().transactional(async (em) => { add(em, 'two') })
+  assert.equal(queries.filter((query) => query.includes('alive')).length, 1)
+})

@@ -1,0 +1,191 @@
+import assert from 'node:assert/strict'
+import { Duplex } from 'node:stream'
+import { test } from 'node:test'
+import type { WebSocket } from 'ws'
+import { Frame } from '../../lib/server/frame.ts'
+import { Outbox, Turn } from '../../lib/server/outbox.ts'
+import { start, type Client } from '../support/server.ts'
+
+const LIMITS = { highWaterMark: 1000, slowTimeout: 1000, maxUnsent: 1000 }
+
+/** Outboxes of sockets that keep what is written to them. */
+function lines (count: number, turn = new Turn()) {
+  return Array.from({ length: count }, () => {
+    const socket = {
+      extensions: '',
+      readyState: 1,
+      OPEN: 1,
+      bufferedAmount: 0,
+      close: () => { socket.readyState = 2 },
+      terminate: () => { socket.readyState = 3 }
+    }
+    const line = {
+      socket,
+      written: [] as Buffer[],
+      fails: false,
+      write (bytes: Buffer) {
+        if (line.fails) throw new Error('broken')
+        line.written.push(bytes)
+      }
+    }
+    const outbox = new Outbox(socket as unknown as WebSocket, line as unknown as Duplex, turn, LIMITS, assert.fail)
+    return Object.assign(line, { outbox })
+  })
+}
+
+type Line = ReturnType<typeof lines>[number]
+
+const lineOf = (client: Client) => (client.socket as unknown as { _socket: Duplex })._socket
+const texts = (written: Buffer[]) => written.map((bytes) => bytes.toString('latin1').replaceAll(/\x81./g, '|'))
+const endOfTurn = () => new Promise(process.nextTick)
+
+test('frames text of every length', async (t) => {
+  const server = await start(t, { maxPayload: 1_000_000, with: (app) => app.rohrpost.handle('repeat', ({ data }) => 'ä'.repeat(Number(data))) })
+  const client = await server.connect()
+
+  for (const length of [0, 1, 48, 49, 50, 51, 60, 32_740, 32_750, 32_760, 100_000]) {
+    assert.equal((await client.call('repeat', length)).data, 'ä'.repeat(length))
+  }
+})
+
+test('makes the bytes of a frame once', () => {
+  const frame = new Frame('x')
+
+  assert.equal(frame.bytes, frame.bytes)
+})
+
+test('writes once for a socket and turn, and the same bytes to those who hear the same', async () => {
+  const [ada, bob, eve] = lines(3) as [Line, Line, Line]
+  const [one, two, three] = [new Frame('1'), new Frame('2'), new Frame('3')]
+  for (const { outbox } of [ada, bob]) outbox.send(one)
+  eve.outbox.send(one)
+  for (const { outbox } of [ada, bob]) outbox.send(two)
+  eve.outbox.send(three)
+
+  await endOfTurn()
+
+  assert.deepEqual([ada, bob, eve].map(({ written }) => texts(written)), [['|1|2'], ['|1|2'], ['|1|3']])
+  assert.equal(ada.written[0], bob.written[0])
+})
+
+test('writes all replies and group messages of a turn at once, in order', async (t) => {
+  const server = await start(t, {
+    onConnect: (connection) => connection.join('a'),
+    with: (app) => app.rohrpost
+      .handle('sync', () => app.rohrpost.sendToGroup('a', { id: 'news' }).then(() => 1))
+      .handle('count', (_message, { request }) => {
+        const { write } = request.raw.socket
+        let writes = 0
+        request.raw.socket.write = function (this: typeof request.raw.socket, ...args: Parameters<typeof write>) {
+          writes++
+          return write.apply(this, args)
+        } as typeof write
+        server.app.rohrpost.handle('counted', () => writes)
+      })
+  })
+  const client = await server.connect()
+  await client.call('count')
+
+  client.socket.send('{"id":0,"type":"ping"}')
+  const order: unknown[] = [(await client.next()).id]
+  const burst = Array.from({ length: 16 }, (_, id) => JSON.stringify({ id, type: 'sync' }))
+  lineOf(client).cork()
+  for (const message of burst) client.socket.send(message)
+  lineOf(client).uncork()
+  for (let i = 0; i < 32; i++) order.push((await client.next()).id)
+
+  assert.deepEqual(order.filter((id) => id !== 'news'), [0, ...Array(16).keys()])
+  assert.ok(order.indexOf('news') < order.lastIndexOf(0), 'a group message stands where it was published')
+  const { data } = await client.call('counted')
+  assert.ok(Number(data) <= 5, `${data} writes for 33 messages`)
+})
+
+test('lets the event loop go on in the midst of a huge group, and keeps the order', async () => {
+  const all = lines(2500)
+  const [one, two] = [new Frame('1'), new Frame('2')]
+  for (const { outbox } of all) outbox.send(one)
+  const served = () => all.filter(({ written }) => written.length > 0).length
+
+  await endOfTurn()
+  assert.equal(served(), 1000)
+  for (const { outbox } of all) outbox.send(two)
+  await new Promise(setImmediate)
+  assert.equal(served(), 2000)
+  while (all.some(({ written }) => !texts(written).join('').endsWith('|2'))) await new Promise(setImmediate)
+
+  for (const { written } of all) assert.equal(texts(written).join(''), '|1|2')
+})
+
+test('cuts a line that fails, and serves the others', async () => {
+  const [broken, other] = lines(2) as [Line, Line]
+  broken.fails = true
+  const frame = new Frame('1')
+  broken.outbox.send(frame)
+  other.outbox.send(frame)
+
+  await endOfTurn()
+
+  assert.equal(broken.socket.readyState, 3)
+  assert.deepEqual(texts(other.written), ['|1'])
+})
+
+test('sends what came before a close at once, and nothing that comes after', async () => {
+  const [{ outbox, written, socket }] = lines(1) as [Line]
+  outbox.send(new Frame('1'))
+
+  socket.close()
+  socket.close()
+  outbox.send(new Frame('2'))
+  await endOfTurn()
+
+  assert.deepEqual(texts(written), ['|1'])
+})
+
+for (const [what, close] of [
+  ['closes', (client) => client.socket.close()],
+  ['breaks the rules', (client) => lineOf(client).write(Buffer.from([0xf1, 0x80, 0, 0, 0, 0]))]
+] as [string, (client: Client) => void][]) {
+  test(`answers what came in one piece with the frame by which the client ${what}`, async (t) => {
+    const server = await start(t)
+    const client = await server.connect()
+
+    lineOf(client).cork()
+    client.send({ id: 1, type: 'ping' })
+    close(client)
+    lineOf(client).uncork()
+
+    assert.equal((await client.next()).type, 'pong')
+    await client.closed
+  })
+}
+
+test('serves compressed connections beside others, each in order', async (t) => {
+  const server = await start(t, {
+    onConnect: (connection) => connection.join('a'),
+    websocket: { options: { perMessageDeflate: { threshold: 0 } } }
+  })
+  const compressed = await server.connect()
+  const plain = await server.connect(undefined, { perMessageDeflate: false })
+  assert.deepEqual([compressed, plain].map(({ socket }) => socket.extensions), ['permessage-deflate', ''])
+  await Promise.all([compressed.call('ping'), plain.call('ping')])
+
+  for (let n = 0; n < 50; n++) server.app.rohrpost.sendToGroup('a', { n, text: 'x'.repeat(n * 100) })
+
+  for (const client of [compressed, plain]) {
+    assert.deepEqual((await client.untilPong()).map(({ n }) => n), [...Array(50).keys()])
+  }
+  const closing = Promise.all([compressed.closed, plain.closed])
+  await server.app.rohrpost.drain()
+  assert.deepEqual((await closing).map(({ code }) => code), [1012, 1012])
+})
+
+test('serves a connection that @fastify/websocket injected for a test', async (t) => {
+  const server = await start(t)
+
+  const socket = await server.app.injectWS('/ws/rohrpost')
+  const answer = new Promise((resolve) => socket.once('message', (data) => resolve(String(data))))
+  socket.send('{"id":1,"type":"ping"}')
+
+  assert.equal(await answer, '{"id":1,"type":"pong"}')
+  socket.terminate()
+})
