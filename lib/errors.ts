@@ -1,7 +1,7 @@
 /** Every error that is thrown to developers. docs/errors.md lists them; a test holds the two against each other. */
 import createError from '@fastify/error'
 
-/** The table of errors by code. Those with a status below 500 show their message to the client when a handler lets them pass. */
+/** The table of errors by code. Those with a status below 500, and RP_ERR_UNAVAILABLE, show their message to the client when a handler lets them pass. */
 export const errors = {
   RP_ERR_ALREADY_REGISTERED: createError('RP_ERR_ALREADY_REGISTERED', "fastify-rohrpost is already registered here, path '%s' was not added"),
   RP_ERR_INVALID_OPTION: createError('RP_ERR_INVALID_OPTION', "Invalid option '%s': expected %s, got %s"),

@@ -26,10 +26,10 @@ export class Beliefs {
     return new Row(entity, believed(entity), em, true)
   }
 
-  /** The row of an entity as the ORM has it; nothing where there is no row. */
-  current (entity: object, em: EntityManager): Row | undefined {
-    const data = this.#truth(believed(entity))
-    return data && this.#row(entity, data, em)
+  /** The row of an entity as the ORM has it. A row that was taken back counts too: what is done to it finds whatever has the key now. */
+  current (entity: object, em: EntityManager): Row {
+    const data = believed(entity)
+    return this.#row(entity, this.#truth(data) ?? data, em)
   }
 
   /** The row that an entity says it is. */
@@ -37,14 +37,9 @@ export class Beliefs {
     return this.#row(entity, em.getComparator().prepareEntity(entity), em)
   }
 
-  /** The row of an entity that is deleted: a DELETE finds whatever has the key now. */
-  deleted (entity: object, em: EntityManager): Row {
-    return this.current(entity, em) ?? this.#row(entity, believed(entity), em)
-  }
-
   /** The row of an entity before and after it was updated; nothing where there was no row to update. */
-  updated (entity: object, em: EntityManager, changeSet: ChangeSet<object> | undefined): Update | undefined {
-    const original: RowData = changeSet?.originalEntity ?? {}
+  updated (entity: object, em: EntityManager, changeSet: ChangeSet<object>): Update | undefined {
+    const original = changeSet.originalEntity as RowData
     const payload = this.#payload(changeSet, original)
     const before = this.#truth(original)
     const after = before && { ...before, ...payload }
@@ -77,8 +72,8 @@ export class Beliefs {
   }
 
   /** With a table for each class there is an event for each table: what the earlier ones changed is part of the update. */
-  #payload (changeSet: ChangeSet<object> | undefined, original: RowData): RowData {
-    if (changeSet?.meta.inheritanceType !== 'tpt') return changeSet?.payload ?? {}
+  #payload (changeSet: ChangeSet<object>, original: RowData): RowData {
+    if (changeSet.meta.inheritanceType !== 'tpt') return changeSet.payload
 
     const payload = { ...this.#payloads.get(original), ...changeSet.payload }
     this.#payloads.set(original, payload)

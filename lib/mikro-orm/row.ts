@@ -41,12 +41,7 @@ export class Row {
 
   /** The primary key as text. */
   get key (): string {
-    const { primaryKeys } = this.meta
-    const [name] = primaryKeys
-    const value = name === undefined ? undefined : this.data[name]
-    if (primaryKeys.length === 1 && (typeof value === 'number' || typeof value === 'string')) return String(value)
-
-    const parts = primaryKeys.map((name) => this.data[name])
+    const parts = this.meta.primaryKeys.map((name) => this.data[name])
     return parts.includes(undefined) ? wrap(this.#entity, true).getSerializedPrimaryKey() : parts.flat().join('~~~')
   }
 

@@ -1,6 +1,7 @@
 /** Listens to the ORM: what is flushed goes into the log of its transaction, and out to the groups when that commits. */
 import {
   wrap,
+  type ChangeSet,
   type EntityManager,
   type EventArgs,
   type EventSubscriber,
@@ -144,7 +145,7 @@ export class ChangeSubscriber implements EventSubscriber {
 
   afterUpdate ({ entity, em, changeSet }: EventArgs<object>): void {
     this.#observe(entity, em, () => {
-      const update = this.#beliefs.updated(entity, em, changeSet)
+      const update = this.#beliefs.updated(entity, em, changeSet as ChangeSet<object>)
       if (update === undefined) return []
 
       const { before, after, payload, belief } = update
@@ -162,7 +163,7 @@ export class ChangeSubscriber implements EventSubscriber {
 
   beforeDelete ({ entity, em }: EventArgs<object>): void {
     const isConcerned = this.#active?.notifiers.has(wrap(entity, true).__meta.class) === true
-    if (isConcerned) this.#deleting.set(entity, this.#beliefs.deleted(entity, em))
+    if (isConcerned) this.#deleting.set(entity, this.#beliefs.current(entity, em))
   }
 
   afterDelete ({ entity, em }: EventArgs<object>): void {
@@ -183,7 +184,7 @@ export class ChangeSubscriber implements EventSubscriber {
   /** An update that leaves the columns of the row as they are, or of which no more is known. */
   #touch (entity: object, em: EntityManager, fields: ReadonlySet<string> | undefined): Change[] {
     const row = this.#beliefs.current(entity, em)
-    return row === undefined ? [] : [{ type: 'update', before: row, after: row, fields }]
+    return [{ type: 'update', before: row, after: row, fields }]
   }
 
   /** Puts changes of an entity into the log of the transaction, or out at once where there is none. Never throws. */

@@ -1,5 +1,5 @@
 /** One request under way: it is settled exactly once, whoever does it first. */
-import { errors } from '../errors.ts'
+import { errors, show } from '../errors.ts'
 import { ErrorCode } from '../protocol/codes.ts'
 import type { Envelope } from '../protocol/decode.ts'
 import { encodeEnvelope } from './envelope.ts'
@@ -82,6 +82,9 @@ export class Request implements Answerable {
       return
     }
 
+    if (typeof type !== 'string' || type === '') {
+      return this.#throw(new errors.RP_ERR_INVALID_MESSAGE('type', 'a non-empty string', show(type)))
+    }
     const problem = this.#registration.checkReply?.(data)
     if (problem !== undefined) return this.#throw(new errors.RP_ERR_INVALID_REPLY(this.envelope.type, problem))
 
@@ -146,8 +149,10 @@ export class Request implements Answerable {
   #throw (error: unknown): void {
     const { type, id } = this.envelope
     const meant = toWireError(error)
+    const isTold = meant !== undefined && (this.open || this.#gone)
     this.#refuse(meant ?? INTERNAL)
-    if (meant === undefined && !this.#isAbort(error)) report(this.#connection.log, 'error', error, { type, id }, 'a handler failed')
+    // what the client does not read stands in the log
+    if (!isTold && !this.#isAbort(error)) report(this.#connection.log, 'error', error, { type, id }, 'a handler failed')
   }
 
   #refuse (reason: Readonly<WireError>): void {

@@ -88,8 +88,9 @@ export class Subscriptions {
 
   #unsubscribe (message: SubscribeMessage, connection: Subscriber): Promise<void> | undefined {
     const { type, id } = message.data
+    const declared = this.#types.get(type)
     // only what a client could subscribe to: memberships that the application made under other names are not the client's to end
-    if (!this.#types.has(type) || checkScalar(id) !== undefined) return
+    if (declared === undefined || (declared.checkId(id) ?? checkScalar(id)) !== undefined) return
 
     const group = groupName(type, id)
     return this.#inOrder(connection, group, async () => {

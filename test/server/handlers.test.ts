@@ -159,17 +159,21 @@ test('hides a reply that fails its schema or has no JSON form', async (t) => {
       .handle('replied', { reply: Type.Number() }, (message) => message.reply('three' as never))
       .handle('cycle', () => cycle)
       .handle('function', () => () => 5)
+      .handle('nameless', (message) => message.reply(1, { type: '' }))
+      .handle('numbered', (message) => message.reply(1, { type: 5 as never }))
   })
   const client = await server.connect()
 
-  for (const type of ['wrong', 'replied', 'cycle', 'function']) {
+  for (const type of ['wrong', 'replied', 'cycle', 'function', 'nameless', 'numbered']) {
     assert.deepEqual(await client.ask({ id: 1, type }), { id: 1, type, error: 'Internal error.', code: 'internal' })
   }
   assert.deepEqual(await client.untilPong(), [])
-  const [wrong, replied, cyclic, callable] = failures(server.logs)
+  const [wrong, replied, cyclic, callable, nameless, numbered] = failures(server.logs)
   assert.equal(wrong, "The reply of 'wrong' fails its schema: Expected number at '/sum'")
   assert.equal(replied, "The reply of 'replied' fails its schema: Expected number")
   assert.equal(callable, "Can't send a value of type function: it has no JSON form (it is a function)")
+  assert.match(nameless ?? '', /this type: expected a non-empty string, got ""/)
+  assert.match(numbered ?? '', /got 5/)
   assert.match(cyclic ?? '', /has no JSON form \(Converting circular structure/)
 })
 
@@ -229,6 +233,10 @@ test('answers once, with the first of what a handler says', async (t) => {
         message.reply('first')
         throw new Error('afterwards')
       })
+      .handle('reply and refuse', (message) => {
+        message.reply('first')
+        throw Object.assign(new Error('too late'), { statusCode: 400 })
+      })
       .handle('own answer', (message, connection) => {
         connection.sendSuccess({ id: message.id, type: 'own', data: 'first' })
         return 'second'
@@ -247,6 +255,7 @@ test('answers once, with the first of what a handler says', async (t) => {
   assert.deepEqual(await all('reply and return'), [{ id: 1, type: 'reply and return', data: 'first' }])
   assert.deepEqual(await all('reply twice'), [{ id: 1, type: 'reply twice', data: 'first' }])
   assert.deepEqual(await all('reply and throw'), [{ id: 1, type: 'reply and throw', data: 'first' }])
+  assert.deepEqual(await all('reply and refuse'), [{ id: 1, type: 'reply and refuse', data: 'first' }])
   assert.deepEqual(await all('own answer'), [{ id: 1, type: 'own', data: 'first' }])
   assert.deepEqual(await all('own error'), [{ id: 1, error: 'first' }])
   assert.deepEqual(await all('own nameless', null), [{ data: 'first' }])
@@ -254,7 +263,7 @@ test('answers once, with the first of what a handler says', async (t) => {
 
   const second = server.logs.filter(({ msg }) => msg === 'a second reply to one request was not sent')
   assert.deepEqual(second.map(({ type }) => type), ['reply and return', 'reply twice', 'own answer'])
-  assert.deepEqual(failures(server.logs), ['afterwards'])
+  assert.deepEqual(failures(server.logs), ['afterwards', 'too late'])
 })
 
 test('does not take an answer of its own for that of a running request', async (t) => {

@@ -110,16 +110,17 @@ test('unsubscribes without asking, and without an error where there is nothing t
 
 test('can not end memberships that the application made under other names', async (t) => {
   const server = await start(t, {
-    onConnect: (connection) => connection.join('user:7'),
+    onConnect: (connection) => {
+      for (const name of ['user:7', 'user', 'user-ada']) connection.join(name)
+    },
     with: (app) => app.rohrpost.group('user', { authorize: () => false })
   })
   const client = await server.connect()
 
-  await client.call('unsubscribe', { type: 'user:7' })
-  await client.call('unsubscribe', { type: 'user', id: 7 })
+  for (const data of [{ type: 'user:7' }, { type: 'user' }, { type: 'user', id: 'ada' }]) await client.call('unsubscribe', data)
 
   const [connection] = server.app.rohrpost.connections
-  assert.deepEqual([...connection?.groups ?? []], ['user:7'])
+  assert.deepEqual([...connection?.groups ?? []], ['user:7', 'user', 'user-ada'])
 })
 
 test('works off subscribe and unsubscribe of one group in order of arrival', async (t) => {
