@@ -28,9 +28,11 @@ const GLOBALS = `
 import type { MikroORM } from '@mikro-orm/core'
 import type { FastifyInstance } from 'fastify'
 import type { RohrpostConnection, RohrpostMessage } from 'fastify-rohrpost'
+import type { RohrpostClient } from 'fastify-rohrpost/client'
 
 declare global {
   const app: FastifyInstance
+  const client: RohrpostClient
   const orm: MikroORM
   const connection: RohrpostConnection
   const message: RohrpostMessage
