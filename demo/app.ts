@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import sensible from '@fastify/sensible'
 import staticFiles from '@fastify/static'
 import { MikroORM, NodeSqliteDialect, SqliteDriver } from '@mikro-orm/sql'
+import { build } from 'esbuild'
 import Fastify, { type FastifyInstance } from 'fastify'
 import rohrpost from '../lib/index.ts'
 import { notifyOnChange, rohrpostMikroOrm } from '../lib/mikro-orm/index.ts'
@@ -32,13 +33,25 @@ export async function buildDemo (): Promise<FastifyInstance> {
     root: join(import.meta.dirname, 'public'),
     setHeaders: (reply) => reply.header('content-security-policy', "default-src 'self'")
   })
+  const client = await bundleClient()
+  app.get('/rohrpost.js', (_request, reply) => reply.type('text/javascript').send(client))
 
   await app.register(rohrpost)
   await app.register(rohrpostMikroOrm, {
     orm,
     notify: [notifyOnChange(Todo, { group: 'todos', data: ['id', 'title', 'done'] })]
   })
-  app.rohrpost.group('todos', { authorize: () => true, id: false })
   addHandlers(app, orm)
   return app
+}
+
+/** The client as one file for the page; an application has its bundler do so. */
+async function bundleClient (): Promise<string> {
+  const { outputFiles: [file] } = await build({
+    entryPoints: [join(import.meta.dirname, '../lib/client/index.ts')],
+    bundle: true,
+    format: 'esm',
+    write: false
+  })
+  return file?.text ?? ''
 }

@@ -1,15 +1,10 @@
-/** What the page can ask for. Nobody is told of a change here: rohrpostMikroOrm does that after each commit. */
+/** What the calls do. Nobody is told of a change here: rohrpostMikroOrm does that after each commit. */
 import type { MikroORM } from '@mikro-orm/sql'
-import { Type } from '@sinclair/typebox'
 import type { FastifyInstance } from 'fastify'
+import { api } from './contract.ts'
 import { Todo } from './todo.ts'
 
-const Id = Type.Object({ id: Type.Integer() })
-const Title = Type.Object({ title: Type.String() })
-const Changes = Type.Object({ id: Type.Integer(), title: Type.Optional(Type.String()), done: Type.Optional(Type.Boolean()) })
-const Item = Type.Object({ id: Type.Integer(), title: Type.String(), done: Type.Boolean() })
-
-/** Adds the handlers `todo.list`, `todo.add`, `todo.update` and `todo.remove`. */
+/** Implements the contract. */
 export function addHandlers (app: FastifyInstance, orm: MikroORM): void {
   // in a handler, `orm.em` is an entity manager for this one message
   const find = (id: number) => orm.em.findOneOrFail(Todo, id, {
@@ -24,24 +19,30 @@ export function addHandlers (app: FastifyInstance, orm: MikroORM): void {
     return title
   }
 
-  app.rohrpost
-    .handle('todo.list', { reply: Type.Array(Item) }, () => orm.em.findAll(Todo, { orderBy: { id: 'asc' } }))
+  app.rohrpost.implement(api, {
+    groups: {
+      todos: { authorize: () => true }
+    },
+    calls: {
+      'todo.list': () => orm.em.findAll(Todo, { orderBy: { id: 'asc' } }),
 
-    .handle('todo.add', { data: Title, reply: Id }, async ({ data }) => {
-      const todo = orm.em.create(Todo, { title: checkTitle(data.title) })
-      await orm.em.flush()
-      return { id: todo.id }
-    })
+      'todo.add': async ({ data }) => {
+        const todo = orm.em.create(Todo, { title: checkTitle(data.title) })
+        await orm.em.flush()
+        return { id: todo.id }
+      },
 
-    .handle('todo.update', { data: Changes }, async ({ data }) => {
-      const todo = await find(data.id)
-      if (data.title !== undefined) todo.title = checkTitle(data.title)
-      if (data.done !== undefined) todo.done = data.done
-      await orm.em.flush()
-    })
+      'todo.update': async ({ data }) => {
+        const todo = await find(data.id)
+        if (data.title !== undefined) todo.title = checkTitle(data.title)
+        if (data.done !== undefined) todo.done = data.done
+        await orm.em.flush()
+      },
 
-    .handle('todo.remove', { data: Id }, async ({ data }) => {
-      orm.em.remove(await find(data.id))
-      await orm.em.flush()
-    })
+      'todo.remove': async ({ data }) => {
+        orm.em.remove(await find(data.id))
+        await orm.em.flush()
+      }
+    }
+  })
 }

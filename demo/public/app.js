@@ -1,11 +1,13 @@
+/* global location, WebSocket */
 /** A to-do list that shows what is in the database: it sends what you do, and draws what the server says has changed. */
-import { Client } from './client.js'
 import { showFrame, showNote } from './frames.js'
 import { List } from './list.js'
 import { dismiss, notify } from './notice.js'
+import { RohrpostClient } from './rohrpost.js'
 
-const STATES = { connecting: 'Connecting', live: 'Live', waiting: 'Reconnecting' }
+const LABELS = { connecting: 'Connecting', live: 'Live', waiting: 'Reconnecting' }
 const NEWS = { create: 'Added', update: 'Changed', delete: 'Deleted' }
+const CALL_TIMEOUT = 5000
 
 const form = document.getElementById('add')
 const title = document.getElementById('new-title')
@@ -16,34 +18,48 @@ const list = new List(document.getElementById('todos'), {
   remove: ({ id }) => attempt('todo.remove', { id })
 })
 
-/** Changes that came while the list is loaded. */
-let early = []
+/** The connection of now, for the button that cuts it. */
+let line
 
-const client = new Client('/ws/rohrpost', {
-  // subscribing first: what changes while the list is on its way is not missed, but kept and applied to it
-  async open () {
-    early = []
-    await client.call('subscribe', { type: 'todos' })
-    list.replace(await client.call('todo.list'))
-    for (const change of early) apply(change)
-    early = undefined
-    summarize()
-  },
-  update (change) {
-    if (early !== undefined) return early.push(change)
-    apply(change)
-    summarize()
-    list.highlight(change.object.id)
-    document.getElementById('news').textContent = `${NEWS[change.type]}: ${change.object.title}`
-  },
-  state (name, detail) {
-    state.dataset.state = name
-    state.textContent = STATES[name]
-    if (name === 'live') dismiss()
-    if (detail !== undefined) showNote(detail)
-  },
-  frame: showFrame
+/** @type {import('../../lib/client/index.ts').RohrpostClient<typeof import('../contract.ts').api>} */
+const client = new RohrpostClient(new URL('/ws/rohrpost', location.href.replace('http', 'ws')), {
+  token: undefined,
+  backoff: { max: 8000 },
+  WebSocket: class extends WebSocket {
+    constructor (url) {
+      super(url)
+      line = this
+    }
+  }
 })
+
+const todos = client.live({ type: 'todos' }, { load: () => client.call('todo.list', undefined, { timeout: CALL_TIMEOUT }) })
+
+todos.subscribe((objects) => {
+  if (todos.status === 'loading') return
+  list.replace(objects)
+  summarize(objects)
+  showState()
+})
+
+client.on('todos', (error, change) => {
+  if (error) return notify(error.message)
+  if (todos.status !== 'current') return
+  list.highlight(change.object.id)
+  document.getElementById('news').textContent = `${NEWS[change.type]}: ${change.object.title}`
+})
+
+client.on('state', (_, { state, reason, code, delay }) => {
+  showState()
+  if (state === 'waiting') showNote(`connection ${reason}${code === undefined ? '' : ` (${code})`}, next attempt in ${(delay / 1000).toFixed(1)} s`)
+})
+
+client.on('log', ({ direction, data }) => {
+  // signs of life are no news
+  if (!/"type":"p[io]ng"/.test(data)) showFrame(direction === 'send' ? 'sent' : 'received', data)
+})
+
+document.getElementById('cut').addEventListener('click', () => line.close(4000, 'cut by hand'))
 
 form.addEventListener('submit', async (event) => {
   event.preventDefault()
@@ -54,30 +70,30 @@ form.addEventListener('submit', async (event) => {
   if (worked && title.value === text) title.value = ''
 })
 
-title.addEventListener('input', () => {
-  title.removeAttribute('aria-invalid')
-  dismiss()
-})
+title.addEventListener('input', () => title.removeAttribute('aria-invalid'))
 
 /** Nothing is drawn here: if it worked, the change comes back as a notification, to this page as to all others. */
 async function attempt (type, data) {
   try {
-    await client.call(type, data)
+    await client.call(type, data, { timeout: CALL_TIMEOUT })
     dismiss()
     return true
   } catch (error) {
-    notify(error.message)
+    notify(error.code === 'offline' ? 'No connection to the server right now. Please try again in a moment.' : error.message)
     return false
   }
 }
 
-function apply ({ type, object }) {
-  if (type === 'delete') list.remove(object.id)
-  else list.put(object)
+/** The page is live when the list is: connected, subscribed and loaded. */
+function showState () {
+  const name = client.state === 'open' && todos.status === 'current' ? 'live' : client.state === 'waiting' ? 'waiting' : 'connecting'
+  if (name === state.dataset.state) return
+  state.dataset.state = name
+  state.textContent = LABELS[name]
+  if (name === 'live') dismiss()
 }
 
-function summarize () {
-  const { todos } = list
-  document.getElementById('empty').hidden = todos.length > 0
-  document.getElementById('count').textContent = todos.length === 0 ? '' : `${todos.filter((todo) => todo.done).length} of ${todos.length} done`
+function summarize (objects) {
+  document.getElementById('empty').hidden = objects.length > 0 || todos.status !== 'current'
+  document.getElementById('count').textContent = objects.length === 0 ? '' : `${objects.filter((todo) => todo.done).length} of ${objects.length} done`
 }

@@ -123,8 +123,31 @@ suite('the demo in the browser', { skip: chromium.skip, timeout: 300_000 }, () =
       await row(page, 'Written before the restart').waitFor({ state: 'detached' })
     }
     await add(two, 'Written after the restart')
-    await row(one, 'Written after the restart').waitFor()
-    await row(two, 'Written after the restart').waitFor()
+    for (const page of [one, two]) {
+      await row(page, 'Written after the restart').waitFor()
+      assert.equal(await page.locator('#todos > li').count(), 4)
+    }
+  })
+
+  test('a line that was cut is mended by the page, without a reload and without doubles', async (t) => {
+    const { windows: [one, two] } = await openTwice(t)
+    for (const page of [one, two]) await page.evaluate("document.body.dataset.loaded = 'once'")
+
+    for (let times = 1; times <= 2; times++) {
+      const closed = frameNote(one, 'connection lost (4000)').nth(times - 1)
+      await one.getByRole('button', { name: 'Cut the line' }).click()
+      await closed.waitFor()
+      await add(two, `Said while it was cut, ${times}`)
+      await one.locator('#state', { hasText: 'Live' }).waitFor()
+      await row(one, `Said while it was cut, ${times}`).waitFor()
+    }
+    await add(one, 'Said when it was mended')
+
+    for (const page of [one, two]) {
+      await row(page, 'Said when it was mended').waitFor()
+      assert.equal(await page.locator('#todos > li').count(), 6)
+      assert.equal(await page.evaluate('document.body.dataset.loaded'), 'once')
+    }
   })
 })
 
@@ -185,6 +208,10 @@ async function add (page: Page, title: string) {
 
 function row (page: Page, title: string) {
   return page.locator('#todos > li').filter({ has: page.getByText(title, { exact: true }) })
+}
+
+function frameNote (page: Page, text: string) {
+  return page.locator('#frames > .note').getByText(text)
 }
 
 function frame (page: Page, direction: 'sent' | 'received', type: string) {

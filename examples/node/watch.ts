@@ -1,0 +1,24 @@
+/**
+ * Follows the to-do list of the demo from the command line, through restarts of the server, until Ctrl-C:
+ * `npm start` in one terminal, `node watch.ts ws://localhost:3000/ws/rohrpost` in another.
+ */
+import { RohrpostClient } from 'fastify-rohrpost/client'
+import type { api } from '../../demo/contract.ts'
+
+const client = new RohrpostClient<typeof api>(process.argv[2] ?? 'ws://localhost:3000/ws/rohrpost')
+const controller = new AbortController()
+process.once('SIGINT', () => controller.abort()).once('SIGTERM', () => controller.abort())
+
+client.on('state', (state, { reason, delay }) => {
+  console.log(delay === undefined ? `${state} (${reason})` : `${state} (${reason}), next attempt in ${Math.round(delay)} ms`)
+})
+
+const todos = client.live({ type: 'todos' }, { load: () => client.call('todo.list'), signal: controller.signal })
+todos.subscribe((objects) => {
+  if (todos.status === 'current') console.log(`${objects.length} to-dos, ${objects.filter(({ done }) => done).length} done`)
+})
+
+for await (const { type, object } of client.changes({ type: 'todos' }, { signal: controller.signal })) {
+  console.log(`${type}: ${object.title}`)
+}
+client.close()
