@@ -346,3 +346,22 @@ test('versions and generated columns are sent as the database made them', async 
     'update todo-1 {"title":"three","version":2,"shout":"THREE","updated_fields":["title","version","shout"]}'
   ])
 })
+
+test('a relation to one of several entities is what it was in the view of a row before its change', async (t) => {
+  const Post = defineEntity({ name: 'Post', properties: { id: p.integer().primary(), title: p.string() } })
+  const Photo = defineEntity({ name: 'Photo', properties: { id: p.integer().primary(), url: p.string() } })
+  const Like = defineEntity({ name: 'Like', properties: { id: p.integer().primary(), of: () => p.manyToOne([Post, Photo]) } })
+  const orm = await openSqlite(t, [Post, Photo, Like])
+  const { take, logged } = listen(orm, [notifyOnChange(Like, { group: ({ of }) => `${of.constructor.name.toLowerCase()}-${of.id}` })])
+  const em = orm.em.fork()
+
+  const like = em.create(Like, { of: em.create(Post, { title: 'one' }) })
+  await em.flush()
+  like.of = em.create(Photo, { url: 'two' })
+  await em.flush()
+  em.remove(like)
+  await em.flush()
+
+  assert.deepEqual(logged, [])
+  assert.deepEqual(take(), ['create post-1 {"id":1}', 'delete post-1 {"id":1}', 'create photo-1 {"id":1}', 'delete photo-1 {"id":1}'])
+})
