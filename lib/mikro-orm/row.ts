@@ -1,5 +1,6 @@
 /** A row at one moment: before a change, or as it was flushed. The object in memory need not be either. */
 import {
+  PolymorphicRef,
   ReferenceKind,
   serialize,
   wrap,
@@ -119,7 +120,10 @@ export class Row {
 
   #reference (prop: EntityProperty, key: unknown): unknown {
     if (key === null || key === undefined || prop.mapToPk) return key
-    return this.#em.getReference(prop.targetMeta?.class as never, key as never, { wrapped: prop.ref === true, convertCustomTypes: true } as object)
+
+    const options = { wrapped: prop.ref === true, convertCustomTypes: true } as object
+    if (!(key instanceof PolymorphicRef)) return this.#em.getReference(prop.targetMeta?.class as never, key as never, options)
+    return this.#em.getReference(prop.discriminatorMap?.[key.discriminator] as never, key.id as never, options)
   }
 }
 

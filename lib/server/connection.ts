@@ -8,7 +8,7 @@ import { decode, Malformed, type Envelope } from '../protocol/decode.ts'
 import { toText } from './envelope.ts'
 import { Frame } from './frame.ts'
 import { checkName, type Groups } from './groups.ts'
-import { Outbox, type OutboxLimits, type Turn } from './outbox.ts'
+import { Outbox, type OutboxLimits, type Peer, type Turn } from './outbox.ts'
 import type { Registration, Registry } from './registry.ts'
 import { Request, type RequestConnection } from './request.ts'
 import type { Subscriber } from './subscriptions.ts'
@@ -20,6 +20,8 @@ export interface ConnectionContext {
   readonly groups: Groups
   readonly turn: Turn
   readonly limits: ConnectionLimits
+  /** Called once for each connection, when its socket has closed and it has left all groups. */
+  onClose (connection: Connection, code: number, reason: string): void
 }
 
 /** Limits of one connection; the options of the same names. */
@@ -33,6 +35,13 @@ export interface ConnectionLimits extends OutboxLimits {
   handlerTimeout: number
 }
 
+/** By this a socket knows its connection: so all sockets share their listeners, instead of having each its own. */
+const kConnection = Symbol('connection')
+
+interface Carrier extends WebSocket {
+  [kConnection]: Connection
+}
+
 /** A request that waits for a slot. */
 interface Waiting {
   request: Request
@@ -40,7 +49,7 @@ interface Waiting {
 }
 
 /** See {@link RohrpostConnection}; the rest is for the server. */
-export class Connection implements RequestConnection, Subscriber {
+export class Connection implements RequestConnection, Subscriber, Peer {
   readonly request: FastifyRequest
   readonly #context: ConnectionContext
   readonly #socket: WebSocket
@@ -67,10 +76,32 @@ export class Connection implements RequestConnection, Subscriber {
     this.#context = context
     this.#socket = socket
     this.request = request
-    this.#outbox = new Outbox(socket, request.raw.socket, context.turn, context.limits, () => this.#slow())
-    socket.on('message', (raw: Buffer, isBinary: boolean) => this.#receive(raw, isBinary))
-    socket.on('pong', () => { this.#silence = 0 })
-    socket.on('ping', () => { this.#silence = 0 })
+    this.#outbox = new Outbox(socket, request.raw.socket, context.turn, context.limits, this)
+
+    const carrier = Object.assign(socket, { [kConnection]: this })
+    carrier.on('message', Connection.#onMessage)
+    carrier.on('pong', Connection.#onSignOfLife)
+    carrier.on('ping', Connection.#onSignOfLife)
+    carrier.on('close', Connection.#onClose)
+    // what a client does wrong closes its own connection, with the code of RFC 6455 that `ws` chose: nothing to terminate
+    carrier.removeAllListeners('error')
+    carrier.on('error', Connection.#onError)
+  }
+
+  static #onMessage (this: WebSocket, raw: Buffer, isBinary: boolean): void {
+    (this as Carrier)[kConnection].#receive(raw, isBinary)
+  }
+
+  static #onSignOfLife (this: WebSocket): void {
+    (this as Carrier)[kConnection].#silence = 0
+  }
+
+  static #onClose (this: WebSocket, code: number, reason: Buffer): void {
+    (this as Carrier)[kConnection].#close(code, reason)
+  }
+
+  static #onError (this: WebSocket, err: Error): void {
+    (this as Carrier)[kConnection].log.info({ err }, 'a connection failed')
   }
 
   get id (): string {
@@ -185,14 +216,20 @@ export class Connection implements RequestConnection, Subscriber {
     this.#socket.ping()
   }
 
+  slow (): void {
+    this.log.info({ unsent: this.#socket.bufferedAmount }, 'closing a connection that does not read what it is sent')
+    this.end(CloseCode.SLOW_CONSUMER, 'slow consumer', this.#context.limits.slowTimeout)
+  }
+
   /** The socket has closed: leaves all groups, tells running handlers. */
-  closed (): void {
+  #close (code: number, reason: Buffer): void {
     this.#closed = true
     this.#waiting = undefined
     this.#outbox.stop()
-    const reason = new DOMException('The client has gone.', 'AbortError')
-    for (const request of this.#running ?? []) request.abandon(reason)
+    const gone = new DOMException('The client has gone.', 'AbortError')
+    for (const request of this.#running ?? []) request.abandon(gone)
     for (const group of this.#groups ?? []) this.#context.groups.leave(group, this.#outbox)
+    this.#context.onClose(this, code, reason.toString())
   }
 
   #receive (raw: Buffer, isBinary: boolean): void {
@@ -256,11 +293,6 @@ export class Connection implements RequestConnection, Subscriber {
       this.#start(next.request)
     }
     this.#readOn()
-  }
-
-  #slow (): void {
-    this.log.info({ unsent: this.#socket.bufferedAmount }, 'closing a connection that does not read what it is sent')
-    this.end(CloseCode.SLOW_CONSUMER, 'slow consumer', this.#context.limits.slowTimeout)
   }
 
   #hold (bytes: number): void {

@@ -24,14 +24,16 @@ export class Connections {
   readonly #options: ConnectionsOptions
   readonly #log: FastifyBaseLogger
   readonly #live = new Set<Connection>()
+  /** What `onConnect` said, or still thinks about. */
+  readonly #admissions = new Map<Connection, Promise<boolean>>()
   readonly #heartbeat: NodeJS.Timeout
   /** Connections that are closed, but whose `onDisconnect` still runs. */
   #leaving = 0
   #drained: Promise<void> | undefined
   #emptied: PromiseWithResolvers<void> | undefined
 
-  constructor (context: ConnectionContext, options: ConnectionsOptions, log: FastifyBaseLogger) {
-    this.#context = context
+  constructor (context: Omit<ConnectionContext, 'onClose'>, options: ConnectionsOptions, log: FastifyBaseLogger) {
+    this.#context = { ...context, onClose: (connection, code, reason) => { this.#leave(connection, code, reason) } }
     this.#log = log
     this.#options = options
     this.#heartbeat = setInterval(() => {
@@ -51,23 +53,11 @@ export class Connections {
 
   /** Takes over a socket that was just upgraded. */
   accept (socket: WebSocket, request: FastifyRequest): void {
-    // what a client does wrong closes its own connection, with the code of RFC 6455 that `ws` chose: nothing to terminate
-    socket.removeAllListeners('error')
-    socket.on('error', (err) => request.log.info({ err }, 'a connection failed'))
     const connection = new Connection(this.#context, socket, request)
-    if (this.draining) return connection.end(CloseCode.SERVICE_RESTART, RESTART, CLOSE_GRACE)
-
     this.#live.add(connection)
-    const admitted = this.#admit(connection)
-    socket.once('close', (code: number, reason: Buffer) => {
-      connection.closed()
-      this.#live.delete(connection)
-      this.#leaving++
-      this.#leave(connection, admitted, code, reason.toString()).finally(() => {
-        this.#leaving--
-        this.#checkEmptied()
-      })
-    })
+    if (this.draining) connection.end(CloseCode.SERVICE_RESTART, RESTART, CLOSE_GRACE)
+    else if (this.#options.onConnect === undefined) connection.open()
+    else this.#admissions.set(connection, this.#admit(connection, this.#options.onConnect))
   }
 
   /**
@@ -103,11 +93,9 @@ export class Connections {
     if (this.#live.size === 0 && this.#leaving === 0) this.#emptied?.resolve()
   }
 
-  /** Asks `onConnect`. Without one, the connection is open when this returns. */
-  async #admit (connection: Connection): Promise<boolean> {
-    const { onConnect } = this.#options
+  async #admit (connection: Connection, onConnect: NonNullable<ConnectionHooks['onConnect']>): Promise<boolean> {
     try {
-      if (onConnect !== undefined) await onConnect(connection)
+      await onConnect(connection)
     } catch (err) {
       report(connection.log, 'warn', err, {}, 'onConnect refused a connection')
       connection.close(CloseCode.FORBIDDEN, 'Forbidden')
@@ -117,11 +105,22 @@ export class Connections {
     return true
   }
 
-  async #leave (connection: Connection, admitted: Promise<boolean>, code: number, reason: string): Promise<void> {
+  async #leave (connection: Connection, code: number, reason: string): Promise<void> {
+    this.#live.delete(connection)
+    this.#leaving++
     try {
-      if (await admitted) await this.#options.onDisconnect?.(connection, code, reason)
+      if (await this.#wasAdmitted(connection)) await this.#options.onDisconnect?.(connection, code, reason)
     } catch (err) {
       report(connection.log, 'error', err, {}, 'onDisconnect failed')
     }
+    this.#leaving--
+    this.#checkEmptied()
+  }
+
+  #wasAdmitted (connection: Connection): boolean | Promise<boolean> {
+    if (this.#options.onConnect === undefined) return true
+    const admission = this.#admissions.get(connection)
+    this.#admissions.delete(connection)
+    return admission ?? false
   }
 }

@@ -55,6 +55,12 @@ export interface OutboxLimits {
   maxUnsent: number
 }
 
+/** Whom an outbox belongs to. */
+export interface Peer {
+  /** Called when the client does not read as fast as it must. */
+  slow (): void
+}
+
 /** Everything that goes to one client goes through here, in order; what comes after the close began goes nowhere. */
 export class Outbox implements Member {
   readonly #socket: WebSocket
@@ -62,21 +68,20 @@ export class Outbox implements Member {
   readonly #line: Duplex | undefined
   readonly #turn: Turn
   readonly #limits: OutboxLimits
-  readonly #onSlow: () => void
+  readonly #peer: Peer
   #frames: Frame[] = []
   /** Runs while more than `highWaterMark` is unsent. */
   #slow: NodeJS.Timeout | undefined
 
   /**
    * @param line the socket of the upgrade request
-   * @param onSlow called when the client does not read as fast as it must
    */
-  constructor (socket: WebSocket, line: Duplex | undefined, turn: Turn, limits: OutboxLimits, onSlow: () => void) {
+  constructor (socket: WebSocket, line: Duplex | undefined, turn: Turn, limits: OutboxLimits, peer: Peer) {
     this.#socket = socket
     this.#line = socket.extensions === '' ? line : undefined
     this.#turn = turn
     this.#limits = limits
-    this.#onSlow = onSlow
+    this.#peer = peer
 
     // whoever closes, `ws` itself included when the client does: what was sent before goes out first
     const { close } = socket
@@ -104,7 +109,7 @@ export class Outbox implements Member {
 
     const { highWaterMark, maxUnsent } = this.#limits
     const unsent = this.#socket.bufferedAmount
-    if (unsent > maxUnsent) return this.#onSlow()
+    if (unsent > maxUnsent) return this.#peer.slow()
 
     const watched = unsent + bytes.length > highWaterMark ? this.#watch() : undefined
     if (this.#line !== undefined) this.#line.write(bytes, watched)
@@ -130,7 +135,7 @@ export class Outbox implements Member {
 
   /** Gives the client `slowTimeout` to read; the returned function is to be called when it has read something. */
   #watch (): () => void {
-    this.#slow ??= setTimeout(this.#onSlow, this.#limits.slowTimeout).unref()
+    this.#slow ??= setTimeout(() => this.#peer.slow(), this.#limits.slowTimeout).unref()
     return () => {
       if (this.#socket.bufferedAmount > this.#limits.highWaterMark) return
       clearTimeout(this.#slow)

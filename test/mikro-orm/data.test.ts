@@ -272,6 +272,21 @@ test('a property that is to be sent and was not loaded is named in one warning',
   assert.deepEqual(logged.map(({ level, property }) => [level, property]), [['warn', 'note']])
 })
 
+test('what is null in the database is loaded, whatever the ORM makes of it', async (t) => {
+  const orm = await openSqlite(t, [User, TodoSchema], { forceUndefined: true })
+  const { take } = listen(orm, [notifyOnUpdate(Todo, { data: ['title', 'note'] })])
+  await orm.em.fork().insert(Todo, { title: 'one' })
+
+  const em = orm.em.fork()
+  const todo = await em.findOneOrFail(Todo, 1)
+  for (const title of ['two', 'three']) {
+    todo.title = title
+    await em.flush()
+  }
+
+  assert.deepEqual(take(), ['update todo-1 {"title":"two","note":null,"updated_fields":["title","changed"]}', 'update todo-1 {"title":"three","note":null,"updated_fields":["title"]}'])
+})
+
 test('an entity says itself what it is to be announced as', async (t) => {
   const NoteSchema = defineEntity({ name: 'Note', properties: { id: p.integer().primary(), text: p.string() } })
   class Note extends NoteSchema.class {

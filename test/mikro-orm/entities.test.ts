@@ -120,11 +120,17 @@ test('embeddables are sent whole and named by their property', async (t) => {
     'create city-Pisa-Lecce {"home":{"city":"Pisa","geo":{"lat":2}},"office":{"city":"Lecce"}}'
   ])
 
-  user.home = null
-  user.office = null
+  em.clear()
+  const loaded = await em.findOneOrFail(User, 1)
+  if (loaded.home?.geo) loaded.home.geo.lat = 3
+  await em.flush()
+  assert.deepEqual(take(), ['update city-Pisa-Lecce {"home":{"city":"Pisa","geo":{"lat":3}},"office":{"city":"Lecce"},"updated_fields":["home"]}'])
+
+  loaded.home = null
+  loaded.office = null
   await em.flush()
   assert.deepEqual(take(), [
-    'delete city-Pisa-Lecce {"home":{"city":"Pisa","geo":{"lat":2}},"office":{"city":"Lecce"}}',
+    'delete city-Pisa-Lecce {"home":{"city":"Pisa","geo":{"lat":3}},"office":{"city":"Lecce"}}',
     'create city-undefined-undefined {"home":null,"office":null}'
   ])
 })
@@ -312,4 +318,50 @@ test('a relation that is held as a reference is a reference in the view of a row
     'delete list-1 {"name":"a"}', 'create list-2 {"name":"b"}',
     'update list-2 {"name":"b","key":1,"updated_fields":["key"]}'
   ])
+})
+
+test('versions and generated columns are sent as the database made them', async (t) => {
+  const Todo = defineEntity({
+    name: 'Todo',
+    properties: {
+      id: p.integer().primary(),
+      title: p.string(),
+      version: p.integer().version(),
+      shout: p.string().generated('(upper(title)) stored').nullable()
+    }
+  })
+  const orm = await openSqlite(t, [Todo])
+  const { take } = listen(orm, [notifyOnChange(Todo, { data: ['title', 'version', 'shout'] })])
+
+  const creating = orm.em.fork()
+  creating.create(Todo, { title: 'one' })
+  await creating.flush()
+  const em = orm.em.fork()
+  const loaded = await em.findOneOrFail(Todo, 1)
+  loaded.title = 'three'
+  await em.flush()
+
+  assert.deepEqual(take(), [
+    'create todo-1 {"title":"one","version":1,"shout":"ONE"}',
+    'update todo-1 {"title":"three","version":2,"shout":"THREE","updated_fields":["title","version","shout"]}'
+  ])
+})
+
+test('a relation to one of several entities is what it was in the view of a row before its change', async (t) => {
+  const Post = defineEntity({ name: 'Post', properties: { id: p.integer().primary(), title: p.string() } })
+  const Photo = defineEntity({ name: 'Photo', properties: { id: p.integer().primary(), url: p.string() } })
+  const Like = defineEntity({ name: 'Like', properties: { id: p.integer().primary(), of: () => p.manyToOne([Post, Photo]) } })
+  const orm = await openSqlite(t, [Post, Photo, Like])
+  const { take, logged } = listen(orm, [notifyOnChange(Like, { group: ({ of }) => `${of.constructor.name.toLowerCase()}-${of.id}` })])
+  const em = orm.em.fork()
+
+  const like = em.create(Like, { of: em.create(Post, { title: 'one' }) })
+  await em.flush()
+  like.of = em.create(Photo, { url: 'two' })
+  await em.flush()
+  em.remove(like)
+  await em.flush()
+
+  assert.deepEqual(logged, [])
+  assert.deepEqual(take(), ['create post-1 {"id":1}', 'delete post-1 {"id":1}', 'create photo-1 {"id":1}', 'delete photo-1 {"id":1}'])
 })

@@ -388,9 +388,10 @@ test('a row that was never there is deleted all the same', async (t) => {
 
   const em = orm.em.fork()
   em.remove(em.getReference(Todo, 99))
+  em.remove(em.create(Todo, { id: 98, title: 'never persisted' }, { persist: false }))
   await em.flush()
 
-  assert.deepEqual(take(), ['delete todo-99 {"id":99}'])
+  assert.deepEqual(take(), ['delete todo-99 {"id":99}', 'delete todo-98 {"id":98}'])
 })
 
 test('an entity that lives on after a rollback is announced as the row that the database has', async (t) => {

@@ -28,7 +28,7 @@ function lines (count: number, turn = new Turn()) {
         line.written.push(bytes)
       }
     }
-    const outbox = new Outbox(socket as unknown as WebSocket, line as unknown as Duplex, turn, LIMITS, assert.fail)
+    const outbox = new Outbox(socket as unknown as WebSocket, line as unknown as Duplex, turn, LIMITS, { slow: assert.fail })
     return Object.assign(line, { outbox })
   })
 }
