@@ -85,6 +85,25 @@ test('is required, and gives the plugin', () => {
   assert.equal(output, 'function true true\ntrue')
 })
 
+test('has a client whose types need a browser and nothing of Node.js', () => {
+  const dir = project('browser')
+  writeFileSync(join(dir, 'page.ts'), `
+    import RohrpostClient, { type RohrpostError } from 'fastify-rohrpost/client'
+
+    const client = new RohrpostClient(new URL('/ws/rohrpost', location.href), { token: async () => (await fetch('/token')).text(), WebSocket })
+    const todos = client.live({ type: 'todos' }, { load: () => client.call('todo.list') })
+    todos.subscribe((objects) => { document.title = String(objects.length) })
+    client.call('todo.add').catch((error: RohrpostError) => { document.title = String(error.code) })
+    // @ts-expect-error -- options are checked
+    export const wrong = new RohrpostClient('ws://localhost', { pingInterval: 'often' })
+  `)
+  writeFileSync(join(dir, 'tsconfig.json'), JSON.stringify({
+    compilerOptions: { module: 'esnext', moduleResolution: 'bundler', target: 'es2022', lib: ['es2022', 'dom', 'dom.iterable'], types: [], strict: true, exactOptionalPropertyTypes: true, noEmit: true },
+    files: ['page.ts']
+  }))
+  check('tsc', '-p', dir)
+})
+
 test('works, types included, in a project without any optional peer', () => {
   const dir = project('plain')
 
