@@ -1,12 +1,12 @@
 /** What users of rohrpost-js are used to, one behaviour after another. */
 import assert from 'node:assert/strict'
-import { once } from 'node:events'
 import { suite, test, type TestContext } from 'node:test'
-import { WebSocket, WebSocketServer } from 'ws'
+import { WebSocket } from 'ws'
 import Default, { RohrpostClient, RohrpostError } from '../../lib/client/index.ts'
 import type { TestServer } from '../support/server.ts'
 import { atEnd, change, connect, next, sent, serve as serveWith, until, urlOf } from './support/client.ts'
 import { openLine } from './support/line.ts'
+import { openFake } from './support/open.ts'
 
 /** A server as an application has it: one type of groups for those who know the password, and a few calls. */
 function serve (t: TestContext): Promise<TestServer> {
@@ -47,7 +47,7 @@ for (const [kind, implementation] of Object.entries(kinds)) {
     })
 
     test('pings again and again', async (t) => {
-      const client = connect(t, await serve(t), { pingInterval: 5, WebSocket: implementation })
+      const client = connect(t, await serve(t), { pingInterval: 150, WebSocket: implementation })
       const events: string[] = []
       client.on('ping', (...args) => events.push(`ping ${args.length}`)).on('pong', (...args) => events.push(`pong ${args.length}`))
 
@@ -108,25 +108,10 @@ for (const [kind, implementation] of Object.entries(kinds)) {
       })
     })
 
-    test('gives a call up after 2 s, or after the time that it was given', async (t) => {
-      const client = await open(t, await serve(t))
-      t.mock.timers.enable({ apis: ['setTimeout'] })
-
-      const patient = client.call('never', {}, { timeout: 2001 })
-      const short = client.call('never', {}, { timeout: 500 })
-      const usual = client.call('never')
-      t.mock.timers.tick(500)
-      await assert.rejects(short, { message: 'call timed out', code: 'timeout' })
-      t.mock.timers.tick(1500)
-      await assert.rejects(usual, { message: 'call timed out' })
-      t.mock.timers.tick(1)
-      await assert.rejects(patient, { message: 'call timed out' })
-    })
-
     test('notices that the line is dead, comes back and subscribes again', async (t) => {
       const server = await serve(t)
       const line = await openLine(t, server)
-      const client = await open(t, line, { pingInterval: 20 })
+      const client = await open(t, line, { pingInterval: 150 })
       const { group } = await client.subscribe({ type: 'collection', id: 52 })
       const events: string[] = []
       for (const event of ['closed', 'reconnecting', 'open'] as const) client.on(event, (...args) => events.push(`${event} ${args.length}`))
@@ -157,7 +142,7 @@ for (const [kind, implementation] of Object.entries(kinds)) {
     test('carries what was not answered over a reconnect', async (t) => {
       const server = await serve(t)
       const line = await openLine(t, server)
-      const client = await open(t, line, { pingInterval: 20 })
+      const client = await open(t, line, { pingInterval: 150 })
       await client.subscribe({ type: 'collection', id: 52 })
 
       line.silence()
@@ -278,35 +263,34 @@ for (const [kind, implementation] of Object.entries(kinds)) {
   })
 }
 
-test('pings overlap only when the pong has come, and any message is a sign of life', async (t) => {
-  const server = new WebSocketServer({ port: 0, host: '127.0.0.1' })
-  t.after(() => server.close())
-  await once(server, 'listening')
-  const { port } = server.address() as { port: number }
-  const client = new RohrpostClient(`ws://127.0.0.1:${port}`, { pingInterval: 100 })
-  t.after(() => client.close())
-  const pings: unknown[] = []
-  client.on('ping', () => pings.push('ping'))
-  const opened = next(client, 'open')
-  const [socket] = await once(server, 'connection') as [WebSocket]
-  t.mock.timers.enable({ apis: ['setTimeout'] })
-  await opened
+test('a ping waits for the pong of the last, and any message is a sign of life', async (t) => {
+  const { client, fake, tick } = await openFake(t, { pingInterval: 100 })
+  const pings = () => fake.last.sent.filter(({ type }) => type === 'ping').length
 
   for (let beat = 0; beat < 3; beat++) {
-    const heard = next(client, 'message')
-    socket.send('{"type":"news"}')
-    await heard
-    t.mock.timers.tick(100)
+    fake.last.receive({ type: 'news' })
+    tick(100)
   }
-  assert.deepEqual(pings, ['ping'])
-  assert.equal(client.state, 'open')
+  assert.deepEqual([pings(), client.state], [1, 'open'])
 
-  const pong = next(client, 'pong')
-  socket.send('{"type":"pong","id":1}')
-  await pong
-  t.mock.timers.tick(100)
-  assert.deepEqual(pings, ['ping', 'ping'])
+  fake.last.receive({ type: 'pong', id: 1 })
+  tick(100)
+  assert.deepEqual([pings(), client.state], [2, 'open'])
 
-  t.mock.timers.tick(100)
+  tick(100)
   assert.equal(client.state, 'waiting')
+})
+
+test('a call is given up after 2 s, or after the time that it was given', async (t) => {
+  const { client, tick } = await openFake(t)
+  const patient = client.call('never', {}, { timeout: 2001 })
+  const short = client.call('never', {}, { timeout: 500 })
+  const usual = client.call('never')
+
+  tick(500)
+  await assert.rejects(short, { message: 'call timed out', code: 'timeout' })
+  tick(1500)
+  await assert.rejects(usual, { message: 'call timed out', code: 'timeout' })
+  tick(1)
+  await assert.rejects(patient, { message: 'call timed out', code: 'timeout' })
 })
