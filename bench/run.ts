@@ -26,6 +26,7 @@ const settings: Settings = {
   scale: values.quick ? 'quick' : 'full',
   repetitions: Number(values.reps ?? (values.quick ? 2 : 3)),
   ...times,
+  pin: canPin(SERVER_CPU) && canPin(GENERATOR_CPU),
   ...(values.only !== undefined && { only: values.only.split(',') }),
   ...(values.profile !== undefined && { profile: values.profile })
 }
@@ -40,7 +41,7 @@ const machine = {
   cpu: `${cpus().length} × ${cpus()[0]?.model}`,
   memory: `${Math.round(totalmem() / 2 ** 30)} GiB`,
   system: `${process.platform} ${release()}`,
-  pinned: canPin(SERVER_CPU) && canPin(GENERATOR_CPU)
+  pinned: settings.pin
 }
 
 const total = chosen.reduce((sum, workload) => sum + countRuns(workload, settings), 0)

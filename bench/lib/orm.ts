@@ -1,5 +1,5 @@
-/** A table in memory whose changes are announced: every row to the group that its shelf names. */
-import { defineEntity, MikroORM, NodeSqliteDialect, p, RequestContext, SqliteDriver, type InferEntity } from '@mikro-orm/sql'
+/** A table of an ordinary width, in memory; the changes of a row are announced to the group that its shelf names. */
+import { defineEntity, MikroORM, NodeSqliteDialect, p, RequestContext, SqliteDriver, type InferEntity, type RequiredEntityData } from '@mikro-orm/sql'
 import type { FastifyInstance } from 'fastify'
 import { notifyOnChange, rohrpostMikroOrm } from '../../lib/mikro-orm/index.ts'
 
@@ -9,12 +9,14 @@ export const Book = defineEntity({
     id: p.integer().primary(),
     shelf: p.string(),
     title: p.string(),
+    author: p.string(),
+    description: p.text().nullable(),
     price: p.integer(),
-    stock: p.integer()
+    stock: p.integer(),
+    createdAt: p.datetime(),
+    updatedAt: p.datetime().onUpdate(() => new Date())
   }
 })
-
-export type Book = InferEntity<typeof Book>
 
 /** Opens an empty table. */
 export async function openOrm (): Promise<MikroORM> {
@@ -40,6 +42,17 @@ export function makeContext (orm: MikroORM): (work: () => void) => void {
 }
 
 /** The values of a row. */
-export function book (id: number, shelf: number): Book {
-  return { id, shelf: String(shelf).padStart(5, '0'), title: 'A tale of two sockets', price: 1999, stock: 17 }
+export function book (id: number, shelf: number): RequiredEntityData<InferEntity<typeof Book>> {
+  const now = new Date()
+  return {
+    id,
+    shelf: String(shelf).padStart(5, '0'),
+    title: 'A tale of two sockets',
+    author: 'Charles Diskens',
+    description: null,
+    price: 1999,
+    stock: 17,
+    createdAt: now,
+    updatedAt: now
+  }
 }

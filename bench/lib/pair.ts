@@ -70,16 +70,18 @@ export class Pair {
   }
 
   /** Starts both processes, lets `work` use them, and ends them. */
-  static async #use<T> (name: ServerName, { profile }: Settings, options: PairOptions, work: (pair: Pair) => Promise<T>): Promise<T> {
+  static async #use<T> (name: ServerName, { profile, pin }: Settings, options: PairOptions, work: (pair: Pair) => Promise<T>): Promise<T> {
     const profiling = profile === undefined ? [] : ['--cpu-prof', `--cpu-prof-dir=${profile}`, `--cpu-prof-name=${name.replace('/', '-')}-${++runs}.cpuprofile`]
     const nodeArgs = [...profiling, ...options.nodeArgs ?? []]
     const starting = [
-      Remote.start<Host>(`the server ${name}`, [HOST, name, ...(options.orm === true ? ['orm'] : [])], { cpu: SERVER_CPU, nodeArgs }),
-      Remote.start<Generator>('the load generator', [GENERATOR], { cpu: GENERATOR_CPU })
+      Remote.start<Host>(`the server ${name}`, [HOST, name, ...(options.orm === true ? ['orm'] : [])], { nodeArgs, ...(pin && { cpu: SERVER_CPU }) }),
+      Remote.start<Generator>('the load generator', [GENERATOR], pin ? { cpu: GENERATOR_CPU } : {})
     ] as const
     try {
       const [server, generator] = await Promise.all(starting)
-      return await work(new Pair(name, server, generator))
+      const result = await work(new Pair(name, server, generator))
+      await generator.call('close')
+      return result
     } finally {
       for (const result of await Promise.allSettled(starting.toReversed())) {
         if (result.status === 'fulfilled') await result.value.stop()
@@ -108,7 +110,12 @@ export class Pair {
   async observe (ms: number): Promise<Observation> {
     const before = await this.#snapshot()
     await sleep(ms)
-    const after = await this.#snapshot()
+    let after = await this.#snapshot()
+    // on a busy machine nothing may have come in so short a time
+    for (const deadline = performance.now() + ARRIVAL; after.frames === before.frames && performance.now() < deadline;) {
+      await sleep(ms)
+      after = await this.#snapshot()
+    }
 
     const nanoseconds = (after.at - before.at) * 1e6
     const frames = after.frames - before.frames

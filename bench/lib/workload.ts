@@ -15,6 +15,8 @@ export interface Settings {
   measure: number
   /** The runs to be made, by name; all of them by default. */
   only?: readonly string[]
+  /** Whether the server and the load generator each have a CPU of their own, where that can be had. */
+  pin: boolean
   /** Where CPU profiles of the servers go. */
   profile?: string
 }
