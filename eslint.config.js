@@ -38,6 +38,11 @@ export default [
     rules: boundary('^(?:\\./(?!(?:frame|thenable)\\.ts)|\\.\\./(?!brokers/broker\\.ts|errors\\.ts|protocol/))', 'groups know the broker contract and members as { send }.')
   },
   {
+    // registry, requests and groups serve connections and never know them; only their keeper does
+    files: ['lib/server/!(connection|connections|groups).ts'],
+    rules: boundary('^(?:\\./connections?\\.ts|\\.\\./(?!protocol/|brokers/broker\\.ts|errors\\.ts))', 'only connections.ts knows a connection.')
+  },
+  {
     files: ['lib/errors.ts', 'lib/options.ts'],
     rules: boundary('^\\./(?!errors\\.ts|protocol/|server/|brokers/)', 'errors and options know nobody who knows them.')
   }

@@ -1,7 +1,7 @@
 /** Every error that is thrown to developers. docs/errors.md lists them; a test holds the two against each other. */
 import createError from '@fastify/error'
 
-/** The table of errors by code. Those with a status below 500 show their message to the client when a handler lets them pass. */
+/** The table of errors by code. Those with a status below 500, and RP_ERR_UNAVAILABLE, show their message to the client when a handler lets them pass. */
 export const errors = {
   RP_ERR_ALREADY_REGISTERED: createError('RP_ERR_ALREADY_REGISTERED', "fastify-rohrpost is already registered here, path '%s' was not added"),
   RP_ERR_INVALID_OPTION: createError('RP_ERR_INVALID_OPTION', "Invalid option '%s': expected %s, got %s"),
@@ -34,14 +34,14 @@ export const errors = {
   RP_ERR_INVALID_TEMPLATE: createError('RP_ERR_INVALID_TEMPLATE', "Invalid group template '%s': expected %s")
 } as const
 
-/** A short, safe picture of any value for an error message: JSON where it has some, cut at 80 characters. */
+/** A short picture of any value for an error message: JSON where it has some, cut at 80 characters. Never throws. */
 export function show (value: unknown): string {
   let text: string | undefined
   try {
     text = typeof value === 'bigint' ? `${value}n` : JSON.stringify(value)
   } catch {
-    // a cycle or a throwing toJSON: what String() says is enough here
+    // a cycle, or a getter or toJSON that throws
   }
-  text ??= typeof value === 'object' ? Object.prototype.toString.call(value) : typeof value === 'function' ? `function ${value.name}` : String(value)
+  text ??= typeof value === 'object' || typeof value === 'function' ? `a value of type ${typeof value}` : String(value)
   return text.length > 80 ? `${text.slice(0, 79)}…` : text
 }

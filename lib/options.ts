@@ -41,6 +41,12 @@ export interface RohrpostOptions extends ConnectionHooks, Partial<ConnectionLimi
   handlerTimeout?: number
   /** Time between two signs of life; a connection that is silent for two is cut off. @defaultValue 30 000 ms */
   heartbeat?: number
+  /** Bytes that may be unsent for `slowTimeout`; past it the connection is closed with 4408. @defaultValue 1 MiB */
+  highWaterMark?: number
+  /** Time that a connection has to read below `highWaterMark`. @defaultValue 5000 ms */
+  slowTimeout?: number
+  /** Bytes that may be unsent when more is to be sent; past it the connection is closed with 4408 at once. @defaultValue 16 MiB */
+  maxUnsent?: number
   /** Time that running handlers have to answer when the server stops. @defaultValue 5000 ms */
   drain?: number
 }
@@ -73,7 +79,7 @@ const duration = (value: number): Rule => ({
 
 const rules: { [Name in keyof Required<RohrpostOptions>]: Rule } = {
   path: { default: '/ws/rohrpost', expected: "a path that starts with '/'", check: (value) => typeof value === 'string' && value.startsWith('/') },
-  broker: { expected: 'a broker such as memoryBroker()', check: (value) => isObject(value) && isFunction(value.publish) && isFunction(value.subscribe) },
+  broker: { expected: 'a broker such as memoryBroker()', check: isBroker },
   onRequest: hooks,
   preValidation: hooks,
   preHandler: hooks,
@@ -94,6 +100,9 @@ const rules: { [Name in keyof Required<RohrpostOptions>]: Rule } = {
   },
   handlerTimeout: duration(30_000),
   heartbeat: duration(30_000),
+  highWaterMark: count(MIB),
+  slowTimeout: duration(5000),
+  maxUnsent: count(16 * MIB),
   drain: duration(5000)
 }
 
@@ -112,6 +121,10 @@ export function checkOptions (given: object): CheckedOptions {
   }
   options.broker ??= memoryBroker()
   return options as unknown as CheckedOptions
+}
+
+function isBroker (value: unknown): boolean {
+  return isObject(value) && ['open', 'publish', 'subscribe', 'unsubscribe', 'history', 'health', 'close'].every((method) => isFunction(value[method]))
 }
 
 /** Whether a value is what browsers send as `Origin`: scheme, host and port, nothing behind. */

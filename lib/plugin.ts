@@ -11,7 +11,9 @@ import { Groups } from './server/groups.ts'
 import { isOriginAllowed } from './server/origin.ts'
 import { Turn } from './server/outbox.ts'
 import { Registry } from './server/registry.ts'
+import { report } from './server/report.ts'
 import { Subscriptions } from './server/subscriptions.ts'
+import { isThenable } from './server/thenable.ts'
 import type { RohrpostMessage, Rohrpost } from './server/types.ts'
 
 /**
@@ -27,16 +29,14 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
   const registry = new Registry()
   registry.add(app, 'ping', undefined, (message: RohrpostMessage) => message.reply(message.data, { type: 'pong' }), 'ping')
   const subscriptions = new Subscriptions(registry, app)
-  const groups = new Groups(broker, (err, group) => app.log.error({ err, group }, 'the broker failed to change a subscription'))
-  const connections = new Connections({ registry, groups, turn: new Turn(), limits: options }, options)
-
+  const groups = new Groups(broker, (err, group) => report(app.log, 'error', err, { group }, 'the broker failed to change a subscription'))
   await broker.open({
     deliver: (group, payload) => groups.deliver(group, payload),
     lost: (group) => app.log.warn({ group }, 'messages of a group were lost'),
-    error: (err, { stage }) => app.log.error({ err, stage }, 'the broker failed')
+    error: (err, { stage }) => report(app.log, 'error', err, { stage }, 'the broker failed')
   })
+  const connections = new Connections({ registry, groups, turn: new Turn(), limits: options }, options, app.log)
 
-  // before @fastify/websocket adds its own, which closes without a code
   app.addHook('preClose', () => connections.drain())
   app.addHook('onClose', () => broker.close())
   if (!app.hasDecorator('websocketServer')) {
@@ -50,7 +50,7 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
 
   const refuse = async (request: FastifyRequest, reply: FastifyReply) => {
     if (connections.draining) return reply.code(503).send({ error: 'Service Unavailable', message: 'The server is about to restart.' })
-    if (isOriginAllowed(options.allowedOrigins, request)) return
+    if (await isOriginAllowed(options.allowedOrigins, request)) return
     request.log.warn({ origin: request.headers.origin, host: request.host }, "refused an upgrade: the page's origin is not in 'allowedOrigins'")
     return reply.code(403).send({ error: 'Forbidden', message: 'This origin may not connect.' })
   }
@@ -67,7 +67,11 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
         .code(426)
         .headers({ upgrade: 'websocket', connection: 'Upgrade' })
         .send({ error: 'Upgrade Required', message: 'This is a WebSocket endpoint.' }),
-      wsHandler: (socket, request) => connections.accept(socket, request)
+      wsHandler: (socket, request) => {
+        // its own stop closes all that it knows at once and without a code; ours lets running handlers answer
+        app.websocketServer.clients.delete(socket)
+        connections.accept(socket, request)
+      }
     })
   }
 }, { fastify: '5.x', name: 'fastify-rohrpost' })
@@ -104,9 +108,9 @@ function makeFace (instance: FastifyInstance, { registry, subscriptions, groups,
   const sent = Promise.resolve()
 
   const face: Rohrpost = {
-    handle (type: unknown, schemas: unknown, handler?: unknown) {
-      if (handler === undefined) registry.add(instance, type, undefined, schemas)
-      else registry.add(instance, type, schemas, handler)
+    handle (type: unknown, ...rest: unknown[]) {
+      const [schemas, handler] = rest.length > 1 ? rest : [undefined, rest[0]]
+      registry.add(instance, type, schemas, handler)
       return face
     },
     group (type, options) {
@@ -118,16 +122,17 @@ function makeFace (instance: FastifyInstance, { registry, subscriptions, groups,
       return face
     },
     sendToGroup (group, message) {
-      let publishing: void | Promise<void>
+      let publishing: unknown
       try {
         if (message === '') return sent
         publishing = groups.publish(group, typeof message === 'string' ? message : encodeOrThrow(message))
       } catch (error) {
         publishing = Promise.reject(error)
       }
-      if (publishing === undefined) return sent
-      publishing.catch((err: unknown) => instance.log.error({ err, group }, 'a message to a group was not sent'))
-      return publishing
+      if (!isThenable(publishing)) return sent
+      const done = Promise.resolve(publishing).then(() => {})
+      done.catch((err: unknown) => report(instance.log, 'error', err, { group }, 'a message to a group was not sent'))
+      return done
     },
     get schemas () {
       return { ...envelopes, handlers: registry.schemas() }

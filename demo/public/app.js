@@ -54,7 +54,10 @@ form.addEventListener('submit', async (event) => {
   if (worked && title.value === text) title.value = ''
 })
 
-title.addEventListener('input', () => title.removeAttribute('aria-invalid'))
+title.addEventListener('input', () => {
+  title.removeAttribute('aria-invalid')
+  dismiss()
+})
 
 /** Nothing is drawn here: if it worked, the change comes back as a notification, to this page as to all others. */
 async function attempt (type, data) {

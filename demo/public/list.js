@@ -35,11 +35,6 @@ export class List {
     this.#root.insertBefore(added.element, next ?? null)
   }
 
-  /** Lights up the row of a to-do for a moment. */
-  highlight (id) {
-    this.#rows.get(id)?.highlight()
-  }
-
   remove (id) {
     const row = this.#rows.get(id)
     if (row === undefined) return
@@ -49,6 +44,11 @@ export class List {
     const focused = row.element.contains(document.activeElement)
     row.element.remove()
     if (focused) (neighbour?.querySelector('.tick') ?? document.getElementById('new-title')).focus()
+  }
+
+  /** Lights up the row of a to-do for a moment. */
+  highlight (id) {
+    this.#rows.get(id)?.highlight()
   }
 }
 
@@ -104,9 +104,11 @@ class Row {
   }
 
   #open () {
-    this.#field.value = this.todo.title
+    const { title } = this.todo
+    this.#field.value = this.#field.defaultValue = title
     this.#field.hidden = false
     this.#field.focus()
+    this.#field.setSelectionRange(title.length, title.length)
     this.show(this.todo)
   }
 
@@ -119,7 +121,8 @@ class Row {
 
   async #save () {
     if (this.#saving || !this.#editing) return
-    if (this.#field.value === this.todo.title) return this.#close()
+    // compared with what it was when editing began: what others wrote meanwhile stays if nothing was typed here
+    if (this.#field.value === this.#field.defaultValue) return this.#close()
 
     this.#saving = true
     const worked = await this.#act.update({ id: this.todo.id, title: this.#field.value })

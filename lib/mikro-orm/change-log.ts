@@ -9,8 +9,8 @@ export interface Change {
   readonly before: Row | undefined
   readonly after: Row | undefined
   readonly fields: ReadonlySet<string> | undefined
-  /** What the ORM believes of the row from now on, and what is true instead when this is rolled back: `undefined` for no row. */
-  readonly belief?: { readonly believed: RowData, readonly actual: RowData | undefined }
+  /** What the ORM believes of the row from now on, and what it believed before, which is true again after a rollback: `undefined` for no row. */
+  readonly belief?: { readonly now: RowData, readonly before: RowData | undefined }
 }
 
 /** All changes of one row taken together. */

@@ -1,5 +1,6 @@
 /** Change notifications from MikroORM; the subpath `fastify-rohrpost/mikro-orm`. */
 export { NotifyOnChange, NotifyOnCreate, NotifyOnDelete, NotifyOnUpdate, type NotifyDecorator } from './decorators.ts'
+export { type ManualNotifyOptions, type Notify } from './notify.ts'
 export { rohrpostMikroOrm, type RohrpostMikroOrmOptions } from './plugin.ts'
 export {
   notifyOnChange,

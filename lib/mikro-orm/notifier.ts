@@ -85,6 +85,8 @@ export class Notifier {
   #groups (row: Row, type: ChangeType): string[] | undefined {
     try {
       const given = this.#template === undefined ? this.#ask(row, type) : this.#template.group(row)
+      if (typeof given === 'string' && GROUP.test(given)) return [given]
+
       const groups = new Set<unknown>(Array.isArray(given) ? given : [given ?? []].flat())
       for (const group of groups) {
         if (typeof group === 'string' && GROUP.test(group)) continue
@@ -142,10 +144,22 @@ function findTemplate (rule: NotifyRule, meta: EntityMetadata): Template | undef
   if (typeof group === 'string') return parseTemplate(group, meta)
   if (typeof group === 'function' || 'getGroupName' in meta.prototype) return undefined
 
+  if ('groupName' in meta.prototype || 'groupName' in meta.properties) return undefined
+  return parseTemplate(groupNameOf(meta) ?? `${meta.className.toLowerCase()}-{pk}`, meta)
+}
+
+/** The group name that a class declares as a static property or as a field. */
+function groupNameOf (meta: EntityMetadata): string | undefined {
   const { groupName } = meta.class as Announced
-  if (typeof groupName === 'string') return parseTemplate(groupName, meta)
-  if ('groupName' in meta.prototype) return undefined
-  return parseTemplate(`${meta.className.toLowerCase()}-{pk}`, meta)
+  if (typeof groupName === 'string') return groupName
+
+  try {
+    // fields are not there on entities that the ORM loaded, as it does not call their constructor
+    const { groupName } = Reflect.construct(meta.class as new () => Announced, [])
+    return typeof groupName === 'string' ? groupName : undefined
+  } catch {
+    // a constructor that needs its arguments
+  }
 }
 
 /** A value that a user's function gave, which must be there already. */

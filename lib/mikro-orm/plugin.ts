@@ -3,6 +3,7 @@ import { RequestContext, type MikroORM } from '@mikro-orm/core'
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import { errors, show } from '../errors.ts'
+import { makeNotify } from './notify.ts'
 import { checkRules, type NotifyRule } from './rules.ts'
 import { ChangeSubscriber } from './subscriber.ts'
 
@@ -50,6 +51,11 @@ export const rohrpostMikroOrm = fp(async function rohrpostMikroOrm (app: Fastify
     log: app.log
   })
   app.addHook('onClose', () => subscriber.disconnect())
+
+  const announce = makeNotify(orm, subscriber, app.rohrpost.notify)
+  app.rohrpost.notify = announce
+  // each Fastify instance has an `app.rohrpost` of its own
+  app.addHook('onRegister', (instance) => { instance.rohrpost.notify = announce })
   app.rohrpost.use((_message, _connection, next) => runInContext(orm, next))
 }, { fastify: '5.x', name: 'fastify-rohrpost-mikro-orm', dependencies: ['fastify-rohrpost'] })
 

@@ -1,5 +1,5 @@
 /** Which rules concern which entities: those of the plugin's options, and those that decorators left on classes. */
-import { EntitySchema, type EntityMetadata, type EntityName, type MetadataStorage } from '@mikro-orm/core'
+import { EntitySchema, type EntityClass, type EntityCtor, type EntityMetadata, type EntityName, type MetadataStorage } from '@mikro-orm/core'
 import { errors } from '../errors.ts'
 import { declaredRules } from './decorators.ts'
 import { Notifier, type Report } from './notifier.ts'
@@ -30,10 +30,12 @@ function isOrExtends (meta: EntityMetadata, target: { prototype: object }): bool
   return meta.class === target || Object.prototype.isPrototypeOf.call(target.prototype, meta.prototype)
 }
 
-function classOf (entity: EntityName): { prototype: object } {
+/** The class of an entity, which a `defineEntity` result has too. */
+export function classOf (entity: EntityName): EntityClass<object> | EntityCtor {
   return EntitySchema.is(entity) ? entity.meta.class : entity
 }
 
-function nameOf (entity: EntityName): string {
+/** The name of an entity, for error messages. */
+export function nameOf (entity: EntityName): string {
   return EntitySchema.is(entity) ? entity.meta.className : entity.name
 }

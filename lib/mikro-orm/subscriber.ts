@@ -1,20 +1,23 @@
 /** Listens to the ORM: what is flushed goes into the log of its transaction, and out to the groups when that commits. */
 import {
   wrap,
+  type ChangeSet,
   type EntityManager,
-  type EntityMetadata,
   type EventArgs,
   type EventSubscriber,
+  type FlushEventArgs,
   type MikroORM,
-  type Transaction,
   type TransactionEventArgs
 } from '@mikro-orm/core'
-import { ChangeLog, type Change } from './change-log.ts'
-import type { Frame, Notifier, Report } from './notifier.ts'
+import { believed, Beliefs } from './beliefs.ts'
+import type { Change, ChangeLog } from './change-log.ts'
+import { changedCollections } from './collections.ts'
+import type { Notifier, Report } from './notifier.ts'
 import { isAlive } from './probe.ts'
 import { compileRules } from './registry.ts'
-import { NotLoadedError, Row, type RowData } from './row.ts'
-import { checkRules, type NotifyRule } from './rules.ts'
+import { NotLoadedError, type Row, type RowData } from './row.ts'
+import { checkRules, type ChangeType, type NotifyRule } from './rules.ts'
+import { Transactions } from './transactions.ts'
 
 /** Where failures are reported; a Fastify logger is one. */
 export interface Log {
@@ -46,16 +49,12 @@ interface Active extends Connection {
 export class ChangeSubscriber implements EventSubscriber {
   readonly #rules: readonly NotifyRule[]
   #active: Active | undefined
-  /** The logs of running transactions; savepoints share that of the outermost one. */
-  readonly #logs = new WeakMap<Transaction, ChangeLog>()
-  /** The transactions in which savepoints are about to begin, by the `EntityManager` that begins them. */
-  readonly #parents = new WeakMap<EntityManager, Transaction>()
+  readonly #transactions = new Transactions()
+  readonly #beliefs = new Beliefs()
   /** Rows as they were before deletes that are under way. */
   readonly #deleting = new WeakMap<object, Row>()
-  /** Entities that began here: what they lack is `null`, where those from the database may be loaded in parts. */
-  readonly #created = new WeakSet<object>()
-  /** What the ORM believes of rows though it was rolled back, and what is true instead; nothing for no row. */
-  readonly #undone = new WeakMap<RowData, RowData | undefined>()
+  /** M:N collections that a flush is about to change: nothing is under way yet when the ORM tells. */
+  readonly #collections = new WeakMap<EntityManager, Map<object, Set<string>>>()
 
   /** @throws RP_ERR_INVALID_OPTION */
   constructor ({ notify = [] }: { notify?: readonly NotifyRule[] } = {}) {
@@ -73,8 +72,8 @@ export class ChangeSubscriber implements EventSubscriber {
    * @throws RP_ERR_UNKNOWN_ENTITY, RP_ERR_INVALID_TEMPLATE, RP_ERR_UNKNOWN_PROPERTY
    */
   connect (connection: Connection): void {
-    const notifiers = compileRules([...this.#rules, ...connection.notify ?? []], connection.orm.getMetadata(), makeReport(connection.log))
-    this.#active = { ...connection, notifiers }
+    const rules = [...this.#rules, ...connection.notify ?? []]
+    this.#active = { ...connection, notifiers: compileRules(rules, connection.orm.getMetadata(), makeReport(connection.log)) }
     connection.orm.em.getEventManager().registerSubscriber(this)
   }
 
@@ -83,91 +82,88 @@ export class ChangeSubscriber implements EventSubscriber {
     this.#active = undefined
   }
 
-  beforeTransactionStart ({ em, transaction }: TransactionEventArgs): void {
-    if (transaction === undefined) this.#parents.delete(em)
-    else this.#parents.set(em, transaction)
+  /** Announces an entity as it is now, whatever the ORM knows of it. Outside of a transaction it is sent at once. */
+  announce (entity: object, em: EntityManager, type: ChangeType, fields: ReadonlySet<string> | undefined): void {
+    this.#observe(entity, em, () => {
+      const row = this.#beliefs.inMemory(entity, em)
+      return [{ type, before: type === 'create' ? undefined : row, after: type === 'delete' ? undefined : row, fields }]
+    })
   }
 
-  afterTransactionStart ({ em, transaction }: TransactionEventArgs): void {
-    const parent = this.#parents.get(em)
-    this.#parents.delete(em)
-    if (this.#active === undefined || transaction === undefined) return
+  beforeTransactionStart (args: TransactionEventArgs): void {
+    this.#transactions.starting(args)
+  }
 
-    const log = parent === undefined ? new ChangeLog() : this.#logs.get(parent)
-    if (log === undefined) return
-    if (transaction.savepointName !== undefined) log.mark(transaction.savepointName)
-    this.#logs.set(transaction, log)
+  afterTransactionStart (args: TransactionEventArgs): void {
+    if (this.#active !== undefined) this.#transactions.started(args)
   }
 
   async beforeTransactionCommit ({ em, transaction }: TransactionEventArgs): Promise<void> {
-    const log = this.#logs.get(transaction)
-    if (log === undefined || log.isEmpty || transaction?.savepointName !== undefined || this.#active?.probe === false) return
+    this.#recordCollections(em)
+    if (this.#active?.probe === false || this.#transactions.pending(transaction) === undefined) return
     if (await isAlive(em, transaction)) return
 
-    this.#rollBack(transaction)
+    this.#beliefs.undo(this.#transactions.rolledBack(transaction))
     this.#active?.log.warn({}, 'the database had rolled back a transaction before its commit: its changes are not announced')
   }
 
   afterTransactionCommit ({ transaction }: TransactionEventArgs): void {
-    const log = this.#logs.get(transaction)
-    if (log === undefined) return
-
-    this.#logs.delete(transaction)
-    if (transaction?.savepointName === undefined) this.#publish(log.frames())
-    else log.release(transaction.savepointName)
+    this.#publish(this.#transactions.committed(transaction))
   }
 
-  beforeTransactionRollback ({ em, transaction }: TransactionEventArgs): void {
-    if (transaction === undefined || transaction.savepointName !== undefined) return
+  beforeTransactionRollback ({ transaction }: TransactionEventArgs): void {
+    if (transaction?.savepointName !== undefined) return
 
     // the COMMIT went well, and a subscriber before this one threw when it heard of it
-    if (transaction.isCommitted === true) this.afterTransactionCommit({ em, transaction })
+    if (transaction?.isCommitted === true) this.#publish(this.#transactions.committed(transaction))
     // there is no event after it where the ROLLBACK itself fails
-    else this.#rollBack(transaction)
+    else this.#beliefs.undo(this.#transactions.rolledBack(transaction))
   }
 
   afterTransactionRollback ({ transaction }: TransactionEventArgs): void {
     // only now: where ROLLBACK TO fails, the rows of the savepoint may stay
-    if (transaction?.savepointName !== undefined) this.#rollBack(transaction, transaction.savepointName)
+    if (transaction?.savepointName !== undefined) this.#beliefs.undo(this.#transactions.rolledBack(transaction))
   }
 
-  afterCreate ({ entity, em }: EventArgs<object>): void {
+  onFlush ({ em, uow }: FlushEventArgs): void {
+    if (this.#active !== undefined) this.#collections.set(em, changedCollections(uow))
+  }
+
+  afterFlush ({ em }: FlushEventArgs): void {
+    this.#recordCollections(em)
+  }
+
+  afterCreate ({ entity, em, meta }: EventArgs<object>): void {
+    // with a table for each class there is an event for each, and the first is too early where nothing can be taken back
+    if (em.getTransactionContext() === undefined && meta !== wrap(entity, true).__meta) return
+
     this.#observe(entity, em, () => {
-      const believed = wrap(entity, true).__originalEntityData as RowData
-      this.#created.add(entity)
-      return [{ type: 'create', before: undefined, after: new Row(entity, believed, em, true), fields: NONE, belief: { believed, actual: undefined } }]
+      const after = this.#beliefs.created(entity, em)
+      return [{ type: 'create', before: undefined, after, fields: NONE, belief: { now: believed(entity), before: undefined } }]
     })
   }
 
   afterUpdate ({ entity, em, changeSet }: EventArgs<object>): void {
     this.#observe(entity, em, () => {
-      const original: RowData = changeSet?.originalEntity ?? {}
-      const payload: RowData = changeSet?.payload ?? {}
-      const believed = wrap(entity, true).__originalEntityData as RowData
-      const actual = this.#truth(original)
-      const flushed = actual && { ...actual, ...payload }
-      if (actual !== original) this.#undone.set(believed, flushed)
-      if (actual === undefined || flushed === undefined) return []
+      const update = this.#beliefs.updated(entity, em, changeSet as ChangeSet<object>)
+      if (update === undefined) return []
 
-      const isComplete = this.#created.has(entity)
-      const before = new Row(entity, actual, em, isComplete)
-      const after = new Row(entity, flushed, em, isComplete)
-      if (before.key !== after.key) {
-        return [
-          { type: 'delete', before, after: undefined, fields: NONE },
-          { type: 'create', before: undefined, after, fields: NONE, belief: { believed, actual } }
-        ]
-      }
-      return [{ type: 'update', before, after, fields: changedProperties(payload, actual, before.meta), belief: { believed, actual } }]
+      const { before, after, payload, belief } = update
+      if (before.key === after.key) return [{ type: 'update', before, after, fields: changedProperties(payload, before), belief }]
+      return [
+        { type: 'delete', before, after: undefined, fields: NONE },
+        { type: 'create', before: undefined, after, fields: NONE, belief }
+      ]
     })
   }
 
-  beforeDelete ({ entity, em }: EventArgs<object>): void {
-    if (!this.#concerns(entity)) return
+  afterUpsert ({ entity, em }: EventArgs<object>): void {
+    this.#observe(entity, em, () => this.#touch(entity, em, undefined))
+  }
 
-    const actual = this.#truth(wrap(entity, true).__originalEntityData as RowData | undefined ?? {})
-    if (actual === undefined) return
-    this.#deleting.set(entity, new Row(entity, actual, em, this.#created.has(entity)))
+  beforeDelete ({ entity, em }: EventArgs<object>): void {
+    const isConcerned = this.#active?.notifiers.has(wrap(entity, true).__meta.class) === true
+    if (isConcerned) this.#deleting.set(entity, this.#beliefs.current(entity, em))
   }
 
   afterDelete ({ entity, em }: EventArgs<object>): void {
@@ -176,49 +172,41 @@ export class ChangeSubscriber implements EventSubscriber {
     if (before !== undefined) this.#observe(entity, em, () => [{ type: 'delete', before, after: undefined, fields: NONE }])
   }
 
+  /** The changed collections of a flush: before the COMMIT where the flush makes one, else after all of its statements. */
+  #recordCollections (em: EntityManager): void {
+    const changes = this.#collections.get(em)
+    this.#collections.delete(em)
+    for (const [entity, fields] of changes ?? []) {
+      if (wrap(entity, true).__managed) this.#observe(entity, em, () => this.#touch(entity, em, fields))
+    }
+  }
+
+  /** An update that leaves the columns of the row as they are, or of which no more is known. */
+  #touch (entity: object, em: EntityManager, fields: ReadonlySet<string> | undefined): Change[] {
+    const row = this.#beliefs.current(entity, em)
+    return [{ type: 'update', before: row, after: row, fields }]
+  }
+
   /** Puts changes of an entity into the log of the transaction, or out at once where there is none. Never throws. */
   #observe (entity: object, em: EntityManager, changes: () => Change[]): void {
-    const notifiers = this.#active?.notifiers.get(wrap(entity, true).__meta.class)
+    const { class: type, className, root } = wrap(entity, true).__meta
+    const notifiers = this.#active?.notifiers.get(type)
     if (notifiers === undefined) return
 
     try {
-      const transaction: Transaction | undefined = em.getTransactionContext()
-      const log = transaction === undefined ? new ChangeLog() : this.#logs.get(transaction)
-      if (log === undefined) throw new Error('The transaction was not begun through the EntityManager, or before this subscriber was connected')
-
+      const log = this.#transactions.logOf(em)
       for (const change of changes()) {
-        const row = (change.before ?? change.after) as Row
-        const { meta: { root }, key } = row
+        const { key } = (change.before ?? change.after) as Row
         log.record(`${root._id}:${wrap(entity, true).__schema ?? ''}:${key}`, change, (outcome) => notifiers.flatMap((notifier) => notifier.frames(outcome)))
       }
-      if (transaction === undefined) this.#publish(log.frames())
+      if (em.getTransactionContext() === undefined) this.#publish(log)
     } catch (err) {
-      const { className } = wrap(entity, true).__meta
       this.#active?.log.error({ err, entity: className, key: wrap(entity, true).getSerializedPrimaryKey() }, 'a change is not announced')
     }
   }
 
-  #concerns (entity: object): boolean {
-    return this.#active?.notifiers.has(wrap(entity, true).__meta.class) === true
-  }
-
-  #rollBack (transaction: Transaction | undefined, savepoint?: string): void {
-    const log = this.#logs.get(transaction)
-    this.#logs.delete(transaction)
-    for (const { belief } of log?.rollback(savepoint) ?? []) {
-      if (belief !== undefined) this.#undone.set(belief.believed, belief.actual)
-    }
-  }
-
-  /** What a row really holds where the ORM believes in something that was rolled back; `undefined` for no row. */
-  #truth (believed: RowData): RowData | undefined {
-    let row: RowData | undefined = believed
-    while (row !== undefined && this.#undone.has(row)) row = this.#undone.get(row)
-    return row
-  }
-
-  #publish (frames: Frame[]): void {
-    for (const { group, type, object } of frames) {
+  #publish (log: ChangeLog | undefined): void {
+    for (const { group, type, object } of log?.frames() ?? []) {
       const id = Math.floor(Math.random() * 2 ** 31)
       try {
         this.#active?.publish(group, `{"id":${id},"type":"subscription-update","data":{"group":${JSON.stringify(group)},"type":"${type}","object":${object}}}`)
@@ -232,11 +220,11 @@ export class ChangeSubscriber implements EventSubscriber {
 const NONE: ReadonlySet<string> = new Set()
 
 /** The properties that an update changed; a part of an embeddable stands for the whole. */
-function changedProperties (payload: RowData, original: RowData, meta: EntityMetadata): Set<string> {
+function changedProperties (payload: RowData, { data, meta }: Row): Set<string> {
   const names = new Set<string>()
   for (const name of Object.keys(payload)) {
     // drivers add what the database returned
-    if (payload[name] === original[name]) continue
+    if (payload[name] === data[name]) continue
 
     let prop = meta.properties[name]
     if (prop?.embedded !== undefined && prop.hidden === true) continue

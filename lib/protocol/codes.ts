@@ -38,7 +38,9 @@ export const CloseCode = {
   /** The server restarts: connect again, after a random wait (IANA's registry of close codes). */
   SERVICE_RESTART: 1012,
   /** `onConnect` refused the connection. */
-  FORBIDDEN: 4403
+  FORBIDDEN: 4403,
+  /** The client did not read what it was sent: connect again. */
+  SLOW_CONSUMER: 4408
 } as const
 
 /** One of the codes of {@link CloseCode}. Applications may close with codes of their own. */

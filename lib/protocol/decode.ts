@@ -41,10 +41,10 @@ export function decode (text: string): Envelope | Malformed {
   }
 
   const { id, type } = message as Partial<Envelope>
-  if (!Object.hasOwn(message, 'type')) {
-    return new Malformed(ErrorCode.INVALID_ENVELOPE, "Missing required field 'type'.", ownId(message))
+  if (type === undefined) {
+    return new Malformed(ErrorCode.INVALID_ENVELOPE, "Missing required field 'type'.", id)
   }
-  if (!Object.hasOwn(message, 'id')) {
+  if (id === undefined) {
     return new Malformed(ErrorCode.INVALID_ENVELOPE, "Missing required field 'id'.")
   }
   if (typeof type !== 'string') {
@@ -70,10 +70,6 @@ export function isMessageId (value: unknown): value is MessageId {
     default:
       return value === null
   }
-}
-
-function ownId (message: object): unknown {
-  return Object.hasOwn(message, 'id') ? (message as Partial<Envelope>).id : undefined
 }
 
 function kindOf (value: unknown): string {

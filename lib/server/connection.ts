@@ -5,12 +5,13 @@ import type { WebSocket } from 'ws'
 import { errors, show } from '../errors.ts'
 import { CloseCode, ErrorCode } from '../protocol/codes.ts'
 import { decode, Malformed, type Envelope } from '../protocol/decode.ts'
-import { encodeOrThrow, toText } from './envelope.ts'
+import { toText } from './envelope.ts'
 import { Frame } from './frame.ts'
 import { checkName, type Groups } from './groups.ts'
-import { Outbox, type Turn } from './outbox.ts'
+import { Outbox, type OutboxLimits, type Turn } from './outbox.ts'
 import type { Registration, Registry } from './registry.ts'
-import { Request, type Origin } from './request.ts'
+import { Request, type RequestConnection } from './request.ts'
+import type { Subscriber } from './subscriptions.ts'
 import type { OutgoingMessage, RohrpostConnection } from './types.ts'
 
 /** What all connections of a server share. */
@@ -22,7 +23,7 @@ export interface ConnectionContext {
 }
 
 /** Limits of one connection; the options of the same names. */
-export interface ConnectionLimits {
+export interface ConnectionLimits extends OutboxLimits {
   /** Bytes. */
   maxPayload: number
   maxGroups: number
@@ -39,13 +40,14 @@ interface Waiting {
 }
 
 /** See {@link RohrpostConnection}; the rest is for the server. */
-export class Connection implements Origin {
-  readonly id = randomUUID()
+export class Connection implements RequestConnection, Subscriber {
   readonly request: FastifyRequest
   readonly #context: ConnectionContext
   readonly #socket: WebSocket
   readonly #outbox: Outbox
-  readonly #groups = new Set<string>()
+  // what an idle connection does not need is made when it is needed: there may be very many of them
+  #id: string | undefined
+  #groups: Set<string> | undefined
 
   #closed = false
   #drained: PromiseWithResolvers<void> | undefined
@@ -54,10 +56,10 @@ export class Connection implements Origin {
   /** Whether `onConnect` let the client in. */
   #opened = false
   /** What came while `onConnect` still ran. */
-  #early: { raw: Buffer, isBinary: boolean }[] = []
+  #early: { raw: Buffer, isBinary: boolean }[] | undefined
   /** Whose handlers run now. */
-  readonly #running = new Set<Request>()
-  #waiting: Waiting[] = []
+  #running: Set<Request> | undefined
+  #waiting: Waiting[] | undefined
   /** Bytes of what came early or waits. */
   #held = 0
 
@@ -65,10 +67,15 @@ export class Connection implements Origin {
     this.#context = context
     this.#socket = socket
     this.request = request
-    this.#outbox = new Outbox(socket, request.raw.socket, context.turn)
+    this.#outbox = new Outbox(socket, request.raw.socket, context.turn, context.limits, () => this.#slow())
     socket.on('message', (raw: Buffer, isBinary: boolean) => this.#receive(raw, isBinary))
     socket.on('pong', () => { this.#silence = 0 })
     socket.on('ping', () => { this.#silence = 0 })
+  }
+
+  get id (): string {
+    this.#id ??= randomUUID()
+    return this.#id
   }
 
   get log (): FastifyBaseLogger {
@@ -76,25 +83,32 @@ export class Connection implements Origin {
   }
 
   get groups (): ReadonlySet<string> {
+    this.#groups ??= new Set()
     return this.#groups
   }
 
-  join (group: string, joined?: () => void): Promise<void> | undefined {
+  join (group: string): Promise<void> | undefined {
+    return this.joinThen(group)
+  }
+
+  joinThen (group: string, joined?: () => void): Promise<void> | undefined {
     checkName(group)
     if (this.#closed) return
 
     const { limits, groups } = this.#context
-    if (!this.#groups.has(group) && this.#groups.size >= limits.maxGroups) {
-      throw new errors.RP_ERR_TOO_MANY_GROUPS(group, this.#groups.size)
-    }
-    this.#groups.add(group)
+    const own = this.#groups ??= new Set()
+    if (!own.has(group) && own.size >= limits.maxGroups) throw new errors.RP_ERR_TOO_MANY_GROUPS(group, own.size)
+    own.add(group)
     const joining = groups.join(group, this.#outbox, joined)
-    joining?.catch(() => this.#groups.delete(group))
+    joining?.catch(() => {
+      // unless somebody tried again in the meantime
+      if (!groups.has(group, this.#outbox)) own.delete(group)
+    })
     return joining
   }
 
   leave (group: string): void {
-    if (this.#groups.delete(group)) this.#context.groups.leave(group, this.#outbox)
+    if (this.#groups?.delete(group)) this.#context.groups.leave(group, this.#outbox)
   }
 
   send (message: OutgoingMessage): void {
@@ -122,8 +136,7 @@ export class Connection implements Origin {
     if (typeof reason !== 'string' || Buffer.byteLength(reason) > 123) {
       throw new errors.RP_ERR_INVALID_CLOSE('reason', 'a string of up to 123 bytes', show(reason))
     }
-    this.#waiting = []
-    this.#outbox.flush()
+    this.#waiting = undefined
     this.#socket.close(code, reason)
     // the client's answer to the close must be read
     this.#socket.resume()
@@ -137,7 +150,9 @@ export class Connection implements Origin {
   open (): void {
     this.#opened = true
     this.#held = 0
-    for (const { raw, isBinary } of this.#early.splice(0)) this.#receive(raw, isBinary)
+    const early = this.#early
+    this.#early = undefined
+    for (const { raw, isBinary } of early ?? []) this.#receive(raw, isBinary)
     this.#readOn()
   }
 
@@ -148,20 +163,24 @@ export class Connection implements Origin {
    */
   drain (): Promise<void> {
     this.#drained ??= Promise.withResolvers()
-    for (const { request } of this.#waiting.splice(0)) request.turnAway()
-    if (this.#running.size === 0) this.#drained.resolve()
+    for (const { request } of this.#waiting?.splice(0) ?? []) request.turnAway()
+    if (this.#opened) this.#held = 0
+    this.#readOn()
+    if (this.#active === 0) this.#drained.resolve()
     return this.#drained.promise
   }
 
-  /** Cuts the line without a word. */
-  terminate (): void {
-    this.#socket.terminate()
+  /** Closes, and cuts the line if the client does not answer the close within a grace period, in milliseconds. */
+  end (code: number, reason: string, grace: number): void {
+    this.close(code, reason)
+    setTimeout(() => this.#socket.terminate(), grace).unref()
   }
 
-  /** Asks for a sign of life. A client that gave none after two such calls is cut off; one that is not read from is not asked. */
+  /** Asks for a sign of life. A client that gave none after two such calls is cut off. */
   beat (): void {
-    if (this.#socket.isPaused) return
-    if (this.#silence === 2) return this.terminate()
+    // an answer would not be read, but only who writes learns that the other end has gone
+    if (this.#socket.isPaused) return this.#socket.ping()
+    if (this.#silence === 2) return this.#socket.terminate()
     this.#silence++
     this.#socket.ping()
   }
@@ -169,10 +188,11 @@ export class Connection implements Origin {
   /** The socket has closed: leaves all groups, tells running handlers. */
   closed (): void {
     this.#closed = true
-    this.#waiting = []
+    this.#waiting = undefined
+    this.#outbox.stop()
     const reason = new DOMException('The client has gone.', 'AbortError')
-    for (const request of this.#running) request.abandon(reason)
-    for (const group of this.#groups) this.#context.groups.leave(group, this.#outbox)
+    for (const request of this.#running ?? []) request.abandon(reason)
+    for (const group of this.#groups ?? []) this.#context.groups.leave(group, this.#outbox)
   }
 
   #receive (raw: Buffer, isBinary: boolean): void {
@@ -180,12 +200,13 @@ export class Connection implements Origin {
     if (this.#socket.readyState !== this.#socket.OPEN) return
     if (raw.length > this.#context.limits.maxPayload) return this.close(CloseCode.TOO_LARGE)
     if (!this.#opened) {
+      this.#early ??= []
       this.#early.push({ raw, isBinary })
       return this.#hold(raw.length)
     }
 
     const message = decode(isBinary ? '' : raw.toString())
-    if (message instanceof Malformed) return this.transmit(encodeOrThrow(message))
+    if (message instanceof Malformed) return this.transmit(toText({ id: message.id, error: message.error, code: message.code }))
 
     const registration = this.#context.registry.get(message.type)
     if (registration === undefined) {
@@ -201,15 +222,21 @@ export class Connection implements Origin {
       request.run(this.#context)
     } else if (this.#drained !== undefined) {
       request.turnAway()
-    } else if (this.#running.size < this.#context.limits.concurrency) {
+    } else if (this.#active < this.#context.limits.concurrency) {
       this.#start(request)
     } else {
+      this.#waiting ??= []
       this.#waiting.push({ request, bytes })
       this.#hold(bytes)
     }
   }
 
+  get #active (): number {
+    return this.#running?.size ?? 0
+  }
+
   #start (request: Request): void {
+    this.#running ??= new Set()
     this.#running.add(request)
     const running = request.run(this.#context)
     if (running === undefined) {
@@ -220,15 +247,20 @@ export class Connection implements Origin {
   }
 
   #ended (request: Request): void {
-    this.#running.delete(request)
-    if (this.#running.size === 0) this.#drained?.resolve()
-    while (this.#running.size < this.#context.limits.concurrency) {
-      const next = this.#waiting.shift()
+    this.#running?.delete(request)
+    if (this.#active === 0) this.#drained?.resolve()
+    while (this.#active < this.#context.limits.concurrency) {
+      const next = this.#waiting?.shift()
       if (next === undefined) break
       this.#held -= next.bytes
       this.#start(next.request)
     }
     this.#readOn()
+  }
+
+  #slow (): void {
+    this.log.info({ unsent: this.#socket.bufferedAmount }, 'closing a connection that does not read what it is sent')
+    this.end(CloseCode.SLOW_CONSUMER, 'slow consumer', this.#context.limits.slowTimeout)
   }
 
   #hold (bytes: number): void {
@@ -242,12 +274,12 @@ export class Connection implements Origin {
 
   #full (): boolean {
     const { messages, bytes } = this.#context.limits.maxPending
-    return this.#held >= bytes || (this.#opened ? this.#waiting : this.#early).length >= messages
+    return this.#held >= bytes || ((this.#opened ? this.#waiting : this.#early)?.length ?? 0) >= messages
   }
 
   /** A message with the id of a running request is its answer. */
   #settle (id: unknown): void {
-    for (const request of this.#running) {
+    for (const request of this.#running ?? []) {
       if (request.open && request.envelope.id === id) return request.settle()
     }
   }

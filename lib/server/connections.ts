@@ -1,8 +1,9 @@
 /** All clients of one server: how they come in, stay alive and leave. */
-import type { FastifyRequest } from 'fastify'
+import type { FastifyBaseLogger, FastifyRequest } from 'fastify'
 import type { WebSocket } from 'ws'
 import { CloseCode } from '../protocol/codes.ts'
 import { Connection, type ConnectionContext } from './connection.ts'
+import { report } from './report.ts'
 import type { ConnectionHooks } from './types.ts'
 
 /** What a server does with its connections as a whole. */
@@ -21,6 +22,7 @@ const CLOSE_GRACE = 1000
 export class Connections {
   readonly #context: ConnectionContext
   readonly #options: ConnectionsOptions
+  readonly #log: FastifyBaseLogger
   readonly #live = new Set<Connection>()
   readonly #heartbeat: NodeJS.Timeout
   /** Connections that are closed, but whose `onDisconnect` still runs. */
@@ -28,8 +30,9 @@ export class Connections {
   #drained: Promise<void> | undefined
   #emptied: PromiseWithResolvers<void> | undefined
 
-  constructor (context: ConnectionContext, options: ConnectionsOptions) {
+  constructor (context: ConnectionContext, options: ConnectionsOptions, log: FastifyBaseLogger) {
     this.#context = context
+    this.#log = log
     this.#options = options
     this.#heartbeat = setInterval(() => {
       for (const connection of this.#live) connection.beat()
@@ -51,9 +54,9 @@ export class Connections {
     // what a client does wrong closes its own connection, with the code of RFC 6455 that `ws` chose: nothing to terminate
     socket.removeAllListeners('error')
     socket.on('error', (err) => request.log.info({ err }, 'a connection failed'))
-    if (this.draining) return socket.close(CloseCode.SERVICE_RESTART, RESTART)
-
     const connection = new Connection(this.#context, socket, request)
+    if (this.draining) return connection.end(CloseCode.SERVICE_RESTART, RESTART, CLOSE_GRACE)
+
     this.#live.add(connection)
     const admitted = this.#admit(connection)
     socket.once('close', (code: number, reason: Buffer) => {
@@ -70,7 +73,7 @@ export class Connections {
   /**
    * The graceful stop: running handlers answer, then all connections are closed with 1012.
    *
-   * @returns resolves when all are closed and every `onDisconnect` has ended
+   * @returns resolves when all are closed and every `onDisconnect` has ended, or when none of them was worth waiting for any longer
    */
   drain (): Promise<void> {
     this.#drained ??= this.#drain()
@@ -79,20 +82,21 @@ export class Connections {
 
   async #drain (): Promise<void> {
     clearInterval(this.#heartbeat)
-    const deadline = Promise.withResolvers<void>()
-    const timer = setTimeout(deadline.resolve, this.#options.drain)
+    const [deadline, end] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+    const { drain } = this.#options
+    const timers = [setTimeout(deadline.resolve, drain), setTimeout(end.resolve, drain + 2 * CLOSE_GRACE)]
 
-    this.#emptied = Promise.withResolvers()
     for (const connection of this.#live) this.#retire(connection, deadline.promise)
+    this.#emptied = end
     this.#checkEmptied()
-    await this.#emptied.promise
-    clearTimeout(timer)
+    await end.promise
+    for (const timer of timers) clearTimeout(timer)
+    if (this.#leaving > 0) this.#log.warn({ count: this.#leaving }, 'stopped before every onConnect and onDisconnect had ended')
   }
 
   async #retire (connection: Connection, deadline: Promise<void>): Promise<void> {
     await Promise.race([connection.drain(), deadline])
-    connection.close(CloseCode.SERVICE_RESTART, RESTART)
-    setTimeout(() => connection.terminate(), CLOSE_GRACE).unref()
+    connection.end(CloseCode.SERVICE_RESTART, RESTART, CLOSE_GRACE)
   }
 
   #checkEmptied (): void {
@@ -105,7 +109,7 @@ export class Connections {
     try {
       if (onConnect !== undefined) await onConnect(connection)
     } catch (err) {
-      connection.log.warn({ err }, 'onConnect refused a connection')
+      report(connection.log, 'warn', err, {}, 'onConnect refused a connection')
       connection.close(CloseCode.FORBIDDEN, 'Forbidden')
       return false
     }
@@ -117,7 +121,7 @@ export class Connections {
     try {
       if (await admitted) await this.#options.onDisconnect?.(connection, code, reason)
     } catch (err) {
-      connection.log.error({ err }, 'onDisconnect failed')
+      report(connection.log, 'error', err, {}, 'onDisconnect failed')
     }
   }
 }

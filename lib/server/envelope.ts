@@ -23,7 +23,14 @@ export function toText (message: OutgoingMessage): string {
   checkText('error', error)
 
   const envelope = { id: id ?? undefined, type: type || undefined, error: error || undefined, data, ...extensions }
-  if (Object.values(envelope).every((value) => value === undefined)) throw new errors.RP_ERR_EMPTY_MESSAGE()
+  if (isEmpty(envelope)) throw new errors.RP_ERR_EMPTY_MESSAGE()
+  return encodeEnvelope(envelope)
+}
+
+/** The text of an envelope, whose `data` is left out only where it is `undefined`. @throws RP_ERR_NOT_ENCODABLE */
+export function encodeEnvelope (envelope: OutgoingMessage): string {
+  const { data } = envelope
+  if (typeof data === 'function' || typeof data === 'symbol') throw new errors.RP_ERR_NOT_ENCODABLE(show(data), `it is a ${typeof data}`)
   return encodeOrThrow(envelope)
 }
 
@@ -34,6 +41,13 @@ export function encodeOrThrow (value: unknown): string {
   } catch (cause) {
     throw new errors.RP_ERR_NOT_ENCODABLE(show(value), cause instanceof Error ? cause.message : show(cause), { cause })
   }
+}
+
+function isEmpty (envelope: OutgoingMessage): boolean {
+  for (const field in envelope) {
+    if (envelope[field] !== undefined) return false
+  }
+  return true
 }
 
 function checkText (field: string, value: unknown): void {

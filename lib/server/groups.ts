@@ -71,8 +71,18 @@ export class Groups {
     if (group === undefined) return
 
     group.members.delete(member)
-    group.joining?.members.delete(member)
+    const { joining } = group
+    if (joining?.members.delete(member) && joining.members.size === 0) {
+      group.joining = undefined
+      joining.done.resolve()
+    }
     this.#settle(name, group)
+  }
+
+  /** Whether somebody is a member, or waits to be one. */
+  has (name: string, member: Member): boolean {
+    const group = this.#groups.get(name)
+    return group !== undefined && (group.members.has(member) || group.joining?.members.has(member) === true)
   }
 
   /** Gives a payload to the broker, from which it comes back to `deliver`. @throws RP_ERR_INVALID_GROUP */
@@ -94,9 +104,9 @@ export class Groups {
   #settle (name: string, group: Group): void {
     if (group.busy) return
 
-    const wanted = group.members.size > 0 || (group.joining !== undefined && group.joining.members.size > 0)
+    const wanted = group.members.size > 0 || group.joining !== undefined
     if (wanted === group.subscribed) {
-      if (!wanted) this.#forget(name, group)
+      if (!wanted) this.#groups.delete(name)
       return
     }
 
@@ -108,7 +118,7 @@ export class Groups {
       return this.#failed(name, group, error)
     }
     if (isThenable(call)) {
-      call.then(() => this.#succeeded(name, group), (error: unknown) => this.#failed(name, group, error))
+      Promise.resolve(call).then(() => this.#succeeded(name, group), (error: unknown) => this.#failed(name, group, error))
     } else {
       this.#succeeded(name, group)
     }
@@ -145,11 +155,6 @@ export class Groups {
       joining?.done.reject(error)
     }
     this.#settle(name, group)
-  }
-
-  #forget (name: string, group: Group): void {
-    group.joining?.done.resolve()
-    this.#groups.delete(name)
   }
 }
 

@@ -4,6 +4,8 @@ import type { RohrpostMessage } from './types.ts'
 
 /** What a message needs to know of the request that it belongs to. */
 export interface Answerable {
+  /** Whether the answer is still owed. */
+  readonly open: boolean
   readonly signal: AbortSignal
   reply (data: unknown, type: string): void
 }
@@ -32,6 +34,11 @@ export class Message implements RohrpostMessage {
         (this as Record<string, unknown>)[field] = envelope[field]
       }
     }
+  }
+
+  /** Whether a message that a handler got needs no answer any more. */
+  static isAnswered (message: object): boolean {
+    return #request in message && !message.#request.open
   }
 
   get signal (): AbortSignal {

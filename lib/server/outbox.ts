@@ -34,11 +34,25 @@ export class Turn {
     let bytes: Buffer | undefined
     for (const outbox of outboxes) {
       const frames = outbox.take()
-      if (bytes === undefined || !same(frames, last)) bytes = join(frames)
-      last = frames
-      if (bytes !== undefined) outbox.write(bytes)
+      try {
+        if (bytes === undefined || !same(frames, last)) bytes = join(frames)
+        last = frames
+        if (bytes !== undefined) outbox.write(frames, bytes)
+      } catch {
+        // a list that has lost a frame must not go on, and must not keep the others from theirs
+        outbox.cut()
+      }
     }
   }
+}
+
+/** How much may be on its way to one client. */
+export interface OutboxLimits {
+  /** Bytes that may be unsent for longer than `slowTimeout` milliseconds. */
+  highWaterMark: number
+  slowTimeout: number
+  /** Bytes that may be left unsent of earlier turns. */
+  maxUnsent: number
 }
 
 /** Everything that goes to one client goes through here, in order; what comes after the close began goes nowhere. */
@@ -47,22 +61,34 @@ export class Outbox implements Member {
   /** The line itself, where nothing between frames and line changes them; else `ws` sends. */
   readonly #line: Duplex | undefined
   readonly #turn: Turn
+  readonly #limits: OutboxLimits
+  readonly #onSlow: () => void
   #frames: Frame[] = []
+  /** Runs while more than `highWaterMark` is unsent. */
+  #slow: NodeJS.Timeout | undefined
 
-  /** @param line the socket of the upgrade request */
-  constructor (socket: WebSocket, line: Duplex | undefined, turn: Turn) {
+  /**
+   * @param line the socket of the upgrade request
+   * @param onSlow called when the client does not read as fast as it must
+   */
+  constructor (socket: WebSocket, line: Duplex | undefined, turn: Turn, limits: OutboxLimits, onSlow: () => void) {
     this.#socket = socket
     this.#line = socket.extensions === '' ? line : undefined
     this.#turn = turn
+    this.#limits = limits
+    this.#onSlow = onSlow
+
+    // whoever closes, `ws` itself included when the client does: what was sent before goes out first
+    const { close } = socket
+    socket.close = (code, reason) => {
+      this.#flush()
+      close.call(socket, code, reason)
+    }
   }
 
   /** Sends a frame when the turn ends. */
   send (frame: Frame): void {
-    if (this.#line === undefined) {
-      if (this.#isOpen()) this.#socket.send(frame.text)
-    } else if (this.#frames.push(frame) === 1) {
-      this.#turn.add(this)
-    }
+    if (this.#frames.push(frame) === 1) this.#turn.add(this)
   }
 
   /** Hands over what is to be sent. */
@@ -72,19 +98,44 @@ export class Outbox implements Member {
     return frames
   }
 
+  /** Writes frames, whose bytes were joined. */
+  write (frames: readonly Frame[], bytes: Buffer): void {
+    if (this.#socket.readyState !== this.#socket.OPEN) return
+
+    const { highWaterMark, maxUnsent } = this.#limits
+    const unsent = this.#socket.bufferedAmount
+    if (unsent > maxUnsent) return this.#onSlow()
+
+    const watched = unsent + bytes.length > highWaterMark ? this.#watch() : undefined
+    if (this.#line !== undefined) this.#line.write(bytes, watched)
+    else for (const { text } of frames) this.#socket.send(text, watched)
+  }
+
+  /** Ends the line. */
+  cut (): void {
+    this.#socket.terminate()
+  }
+
+  /** The socket has closed. */
+  stop (): void {
+    clearTimeout(this.#slow)
+  }
+
   /** Sends now what would be sent when the turn ends. */
-  flush (): void {
-    const bytes = join(this.take())
-    if (bytes !== undefined) this.write(bytes)
+  #flush (): void {
+    const frames = this.take()
+    const bytes = join(frames)
+    if (bytes !== undefined) this.write(frames, bytes)
   }
 
-  /** Writes the bytes of whole frames. */
-  write (bytes: Buffer): void {
-    if (this.#isOpen()) this.#line?.write(bytes)
-  }
-
-  #isOpen (): boolean {
-    return this.#socket.readyState === this.#socket.OPEN
+  /** Gives the client `slowTimeout` to read; the returned function is to be called when it has read something. */
+  #watch (): () => void {
+    this.#slow ??= setTimeout(this.#onSlow, this.#limits.slowTimeout).unref()
+    return () => {
+      if (this.#socket.bufferedAmount > this.#limits.highWaterMark) return
+      clearTimeout(this.#slow)
+      this.#slow = undefined
+    }
   }
 }
 

@@ -2,11 +2,15 @@
 import type { TSchema } from '@sinclair/typebox'
 import type { FastifyInstance } from 'fastify'
 import { errors, show } from '../errors.ts'
+import { Message } from './message.ts'
+import { report } from './report.ts'
 import { compile, type Check } from './schema.ts'
-import type { Handler, HandlerSchemas, Middleware, RohrpostConnection, RohrpostMessage } from './types.ts'
+import { isThenable } from './thenable.ts'
+import type { HandlerSchemas, Middleware, RohrpostConnection, RohrpostMessage } from './types.ts'
 
 /** A handler as it is called: without generics, whatever it was registered with. */
-export type AnyHandler = (this: FastifyInstance, message: RohrpostMessage<never, never>, connection: RohrpostConnection) => unknown
+export type AnyHandler = (this: FastifyInstance, message: AnyMessage, connection: RohrpostConnection) => unknown
+export type AnyMessage = RohrpostMessage<never, never>
 
 /**
  * Where a handler comes from. What is built in can be replaced once and is not wrapped by `use`; `ping` is answered also when all
@@ -72,23 +76,28 @@ export class Registry {
   }
 
   /** Calls a handler, or `authorize`, inside all middlewares. */
-  call (
-    fn: Handler<never, never> | AnyHandler,
-    instance: FastifyInstance,
-    message: RohrpostMessage<never, never>,
-    connection: RohrpostConnection
-  ): unknown {
+  call (fn: AnyHandler, instance: FastifyInstance, message: AnyMessage, connection: RohrpostConnection): unknown {
     if (this.#middlewares.length === 0) return fn.call(instance, message, connection)
 
     let called = -1
+    let lost: unknown
+    const onLost = (error: unknown) => {
+      if (error === lost || !Message.isAnswered(message)) return
+      lost = error
+      report(connection.log, 'error', error, { type: message.type, id: message.id }, 'a handler failed after its request was answered')
+    }
     const run = (index: number): unknown => {
       if (index <= called) throw new errors.RP_ERR_NEXT_CALLED_TWICE(message.type)
       called = index
 
       const middleware = this.#middlewares[index]
-      return middleware === undefined
-        ? fn.call(instance, message, connection)
-        : middleware.fn.call(middleware.instance, message, connection, () => run(index + 1))
+      if (middleware === undefined) return fn.call(instance, message, connection)
+      return middleware.fn.call(middleware.instance, message, connection, () => {
+        const result = run(index + 1)
+        // a middleware that does not hand it on must not end the process
+        if (isThenable(result)) result.then(undefined, onLost)
+        return result
+      })
     }
     return run(0)
   }

@@ -1,16 +1,17 @@
 /** One request under way: it is settled exactly once, whoever does it first. */
-import { errors } from '../errors.ts'
+import { errors, show } from '../errors.ts'
 import { ErrorCode } from '../protocol/codes.ts'
 import type { Envelope } from '../protocol/decode.ts'
-import { encodeOrThrow } from './envelope.ts'
+import { encodeEnvelope } from './envelope.ts'
 import { Message, type Answerable } from './message.ts'
 import type { Registration, Registry } from './registry.ts'
+import { report } from './report.ts'
 import { isThenable } from './thenable.ts'
 import type { RohrpostConnection } from './types.ts'
 import { INTERNAL, toWireError, type WireError } from './wire-error.ts'
 
 /** What a request needs to know of the connection that it came from. */
-export interface Origin extends RohrpostConnection {
+export interface RequestConnection extends RohrpostConnection {
   /** Puts the text of a frame on its way. */
   transmit (text: string): void
 }
@@ -26,19 +27,18 @@ export interface RunContext {
 export class Request implements Answerable {
   readonly envelope: Envelope
   readonly #registration: Registration
-  readonly #origin: Origin
+  readonly #connection: RequestConnection
   #settled = false
   #gone = false
   #aborted: Error | undefined
   #controller: AbortController | undefined
 
-  constructor (envelope: Envelope, registration: Registration, origin: Origin) {
+  constructor (envelope: Envelope, registration: Registration, connection: RequestConnection) {
     this.envelope = envelope
     this.#registration = registration
-    this.#origin = origin
+    this.#connection = connection
   }
 
-  /** Whether the answer is still owed. */
   get open (): boolean {
     return !this.#settled
   }
@@ -67,8 +67,8 @@ export class Request implements Answerable {
     try {
       const message = new Message(this.envelope, this) as Message & { data: never }
       const result = role === 'application'
-        ? registry.call(fn, instance, message, this.#origin)
-        : fn.call(instance, message, this.#origin)
+        ? registry.call(fn, instance, message, this.#connection)
+        : fn.call(instance, message, this.#connection)
       if (isThenable(result)) return this.#wait(result, limits.handlerTimeout)
       this.#return(result)
     } catch (error) {
@@ -78,21 +78,24 @@ export class Request implements Answerable {
 
   reply (data: unknown, type: string): void {
     if (this.#settled) {
-      if (!this.#gone) this.#origin.log.warn({ type: this.envelope.type, id: this.envelope.id }, 'a second reply to one request was not sent')
+      if (!this.#gone) this.#connection.log.warn({ type: this.envelope.type, id: this.envelope.id }, 'a second reply to one request was not sent')
       return
     }
 
+    if (typeof type !== 'string' || type === '') {
+      return this.#throw(new errors.RP_ERR_INVALID_MESSAGE('type', 'a non-empty string', show(type)))
+    }
     const problem = this.#registration.checkReply?.(data)
     if (problem !== undefined) return this.#throw(new errors.RP_ERR_INVALID_REPLY(this.envelope.type, problem))
 
     let text: string
     try {
-      text = encodeOrThrow({ id: this.envelope.id ?? undefined, type, data })
+      text = encodeEnvelope({ id: this.envelope.id ?? undefined, type, data })
     } catch (error) {
       return this.#throw(error)
     }
     this.#settled = true
-    this.#origin.transmit(text)
+    this.#connection.transmit(text)
   }
 
   /** Counts an answer that the application sent by itself. */
@@ -115,7 +118,7 @@ export class Request implements Answerable {
   async #wait (result: PromiseLike<unknown>, timeout: number): Promise<void> {
     const deadline = setTimeout(() => {
       const text = `The handler did not settle within ${timeout} ms.`
-      this.#origin.log.warn({ type: this.envelope.type, id: this.envelope.id, timeout }, 'a handler did not settle before its deadline')
+      this.#connection.log.warn({ type: this.envelope.type, id: this.envelope.id, timeout }, 'a handler did not settle before its deadline')
       this.#refuse({ error: text, code: ErrorCode.TIMEOUT })
       this.#abort(new DOMException(text, 'TimeoutError'))
     }, timeout).unref()
@@ -134,6 +137,11 @@ export class Request implements Answerable {
     this.#controller?.abort(reason)
   }
 
+  /** Whether this is what `signal` made of a handler: its reason, or an error of those who listened to it. */
+  #isAbort (error: unknown): boolean {
+    return this.#aborted !== undefined && (error === this.#aborted || (error instanceof Error && error.cause === this.#aborted))
+  }
+
   #return (data: unknown): void {
     if (data !== undefined || !this.#settled) this.reply(data, this.envelope.type)
   }
@@ -141,14 +149,16 @@ export class Request implements Answerable {
   #throw (error: unknown): void {
     const { type, id } = this.envelope
     const meant = toWireError(error)
-    if (meant === undefined && error !== this.#aborted) this.#origin.log.error({ err: error, type, id }, 'a handler failed')
+    const isTold = meant !== undefined && (this.open || this.#gone)
     this.#refuse(meant ?? INTERNAL)
+    // what the client does not read stands in the log
+    if (!isTold && !this.#isAbort(error)) report(this.#connection.log, 'error', error, { type, id }, 'a handler failed')
   }
 
   #refuse (reason: Readonly<WireError>): void {
     if (this.#settled) return
     this.#settled = true
     const { id, type } = this.envelope
-    this.#origin.transmit(encodeOrThrow({ id: id ?? undefined, type, ...reason }))
+    this.#connection.transmit(encodeEnvelope({ id: id ?? undefined, type, ...reason }))
   }
 }

@@ -9,8 +9,8 @@ import type { GroupOptions, Handler, RohrpostConnection, RohrpostMessage } from 
 
 /** A connection as the built-in handlers need it. */
 export interface Subscriber extends RohrpostConnection {
-  /** As `join`; `joined` is called at the moment when the connection is a member, before anything of the group is heard. */
-  join (group: string, joined?: () => void): void | Promise<void>
+  /** Does what `join` does; `joined` is called at the moment when the connection is a member, before anything of the group is heard. */
+  joinThen (group: string, joined: () => void): void | Promise<void>
 }
 
 /** A declared group type. */
@@ -74,14 +74,23 @@ export class Subscriptions {
 
       // a client that was told of a time-out does not expect to be a member
       message.signal.throwIfAborted()
-      await connection.join(group, () => message.reply({ group }))
+      const isNew = !connection.groups.has(group)
+      let joined = false
+      await connection.joinThen(group, () => {
+        joined = true
+        if (!message.signal.aborted) message.reply({ group })
+        else if (isNew) connection.leave(group)
+      })
+      // the application took it out again while it waited for the broker
+      if (!joined) throw new errors.RP_ERR_ACCESS_DENIED()
     })
   }
 
   #unsubscribe (message: SubscribeMessage, connection: Subscriber): Promise<void> | undefined {
     const { type, id } = message.data
+    const declared = this.#types.get(type)
     // only what a client could subscribe to: memberships that the application made under other names are not the client's to end
-    if (!this.#types.has(type) || checkScalar(id) !== undefined) return
+    if (declared === undefined || (declared.checkId(id) ?? checkScalar(id)) !== undefined) return
 
     const group = groupName(type, id)
     return this.#inOrder(connection, group, async () => {

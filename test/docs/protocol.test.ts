@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { suite, test, type TestContext } from 'node:test'
+import { setImmediate } from 'node:timers/promises'
 import { Type, type TSchema } from '@sinclair/typebox'
 import { Value } from '@sinclair/typebox/value'
 import type { FastifyInstance } from 'fastify'
@@ -7,7 +8,6 @@ import { WebSocket } from 'ws'
 import { CloseCode, envelopes, ErrorCode } from '../../lib/protocol/index.ts'
 import { Client, start } from '../support/server.ts'
 import { blocksOf, codeOf, readDocument, tableOf } from './support/markdown.ts'
-import { compile, snippetsOf } from './support/snippets.ts'
 
 const document = readDocument('PROTOCOL.md')
 const blocks = blocksOf(document)
@@ -180,24 +180,6 @@ suite('the exchanges', () => {
   }
 })
 
-suite('the types', () => {
-  const [types, ...others] = snippetsOf(document)
-
-  test('are those of the library', () => {
-    assert.ok(types)
-    assert.deepEqual(others, [], 'all TypeScript of the document is one module')
-
-    const library = "import type * as library from 'fastify-rohrpost/protocol'\n"
-    const same = (here: string, there: string) => `
-      export const to${here} = (it: ${here}): library.${there} => it
-      export const from${here} = (it: library.${there}): ${here} => it
-    `
-    const pairs = [['Id', 'MessageId'], ['Request', 'Request'], ['Reply', 'Reply'], ['ErrorMessage', 'ErrorMessage'], ['SubscriptionUpdate', 'SubscriptionUpdate']] as const
-    const code = types.code + library + pairs.map(([here, there]) => same(here, there)).join('')
-    assert.deepEqual(compile([{ ...types, code }]), [])
-  })
-})
-
 suite('the codes', () => {
   test('of errors are those of the library', () => {
     assert.deepEqual(listed('Error codes').sort(), Object.values(ErrorCode).sort())
@@ -231,6 +213,18 @@ suite('the close codes', () => {
     async 4403 (t) {
       const server = await start(t, { onConnect () { throw new Error('not today') } })
       return server.connect()
+    },
+    async 4408 (t) {
+      const server = await start(t, { maxUnsent: 1, onConnect: (connection) => connection.join('a') })
+      const client = await server.connect()
+      client.socket.pause()
+      // more than the buffers on the way take, and one more message
+      await server.app.rohrpost.sendToGroup('a', { data: 'x'.repeat(25_000_000) })
+      await setImmediate()
+      await server.app.rohrpost.sendToGroup('a', { data: 'y' })
+      await setImmediate()
+      client.socket.resume()
+      return client
     },
     async 1002 (t) {
       const server = await start(t)

@@ -14,7 +14,12 @@ const broken: Document = {
     '```ts', "app.rohrpost.handel('todo')", '```'
   ].join('\n')
 }
-const problems = compile([...snippets, ...snippetsOf(broken)])
+
+/** The types of PROTOCOL.md, each one held to that of the library both ways. */
+const [protocol, ...others] = snippets.filter(({ document }) => document === 'PROTOCOL.md')
+const compared: Snippet[] = protocol === undefined ? [] : [{ ...protocol, document: 'PROTOCOL.md against the library', code: protocol.code + comparison() }]
+
+const problems = compile([...snippets, ...snippetsOf(broken), ...compared])
 
 for (const { name } of documents) {
   test(`the TypeScript in ${name} compiles`, () => {
@@ -24,6 +29,12 @@ for (const { name } of documents) {
 
 test('what the snippets take for granted compiles', () => {
   assert.deepEqual(problems.filter((problem) => /globals\.ts:/.test(problem)), [])
+})
+
+test('the types in PROTOCOL.md are those of the library', () => {
+  assert.equal(compared.length, 1)
+  assert.deepEqual(others, [], 'all TypeScript of the document is one module')
+  assert.deepEqual(problems.filter((problem) => problem.startsWith('PROTOCOL.md against the library:')), [])
 })
 
 test('a snippet that does not compile is found, with its line', () => {
@@ -59,4 +70,13 @@ function only (text: string): Snippet {
   const [snippet] = snippetsOf({ name: 'docs/broken.md', text })
   assert.ok(snippet)
   return snippet
+}
+
+function comparison (): string {
+  const pairs = { Id: 'MessageId', Request: 'Request', Reply: 'Reply', ErrorMessage: 'ErrorMessage', SubscriptionUpdate: 'SubscriptionUpdate' }
+  const comparisons = Object.entries(pairs).map(([here, there]) => `
+    export const to${here} = (it: ${here}): library.${there} => it
+    export const from${here} = (it: library.${there}): ${here} => it
+  `)
+  return `import type * as library from 'fastify-rohrpost/protocol'\n${comparisons.join('')}`
 }

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import test, { type TestContext } from 'node:test'
-import { defineEntity, p, wrap } from '@mikro-orm/core'
+import { defineEntity, p, wrap, type EntityName } from '@mikro-orm/core'
 import { notifyOnChange, notifyOnUpdate, type NotifyOptions } from '../../lib/mikro-orm/index.ts'
 import { listen, openSqlite } from './support.ts'
 
@@ -272,6 +272,21 @@ test('a property that is to be sent and was not loaded is named in one warning',
   assert.deepEqual(logged.map(({ level, property }) => [level, property]), [['warn', 'note']])
 })
 
+test('what is null in the database is loaded, whatever the ORM makes of it', async (t) => {
+  const orm = await openSqlite(t, [User, TodoSchema], { forceUndefined: true })
+  const { take } = listen(orm, [notifyOnUpdate(Todo, { data: ['title', 'note'] })])
+  await orm.em.fork().insert(Todo, { title: 'one' })
+
+  const em = orm.em.fork()
+  const todo = await em.findOneOrFail(Todo, 1)
+  for (const title of ['two', 'three']) {
+    todo.title = title
+    await em.flush()
+  }
+
+  assert.deepEqual(take(), ['update todo-1 {"title":"two","note":null,"updated_fields":["title","changed"]}', 'update todo-1 {"title":"three","note":null,"updated_fields":["title"]}'])
+})
+
 test('an entity says itself what it is to be announced as', async (t) => {
   const NoteSchema = defineEntity({ name: 'Note', properties: { id: p.integer().primary(), text: p.string() } })
   class Note extends NoteSchema.class {
@@ -315,26 +330,34 @@ test('what an entity says of itself must not be asynchronous', async (t) => {
   assert.match(String(logged[0]?.err), /'getGroupName' gave a promise: it must be synchronous/)
 })
 
-for (const [where, Base] of Object.entries({
-  'a static property': class { static groupName = 'note/{id}' },
-  'a getter': class { get groupName () { return 'note/{id}' } }
-})) {
-  test(`an entity names its group with ${where}`, async (t) => {
-    const NoteSchema = defineEntity({ name: 'Note', properties: { id: p.integer().primary() } })
-    class Note extends NoteSchema.class {
-      static groupName?: string
+test('an entity names its group with a static property, a getter, a field or a column', async (t) => {
+  const make = (name: string) => defineEntity({ name, properties: { id: p.integer().primary(), kind: p.string().nullable() } })
+  const Schemas = { Static: make('Static'), Getter: make('Getter'), Field: make('Field'), Demanding: make('Demanding') }
+  class Static extends Schemas.Static.class { static groupName = 'static/{id}' }
+  class Getter extends Schemas.Getter.class { get groupName () { return `getter/${this.kind}/{id}` } }
+  class Field extends Schemas.Field.class { groupName = 'field/{id}' }
+  class Demanding extends Schemas.Demanding.class {
+    constructor (given: { kind: string }) {
+      super()
+      this.kind = given.kind
     }
-    if ('groupName' in Base) Note.groupName = String(Base.groupName)
-    else Object.defineProperties(Note.prototype, Object.getOwnPropertyDescriptors(Base.prototype))
-    Object.defineProperty(Note.prototype, 'constructor', { value: Note, configurable: true, writable: true })
-    NoteSchema.setClass(Note)
-    const orm = await openSqlite(t, [NoteSchema])
-    const { take } = listen(orm, [notifyOnChange(Note)])
+  }
+  Schemas.Static.setClass(Static)
+  Schemas.Getter.setClass(Getter)
+  Schemas.Field.setClass(Field)
+  Schemas.Demanding.setClass(Demanding)
+  const Column = defineEntity({ name: 'Column', properties: { id: p.integer().primary(), kind: p.string().nullable(), groupName: p.string() } })
+  const entities: EntityName[] = [Static, Getter, Field, Demanding, Column]
+  const orm = await openSqlite(t, [...Object.values(Schemas), Column])
+  const { take } = listen(orm, entities.map((entity) => notifyOnChange(entity)))
+  const em = orm.em.fork()
+  for (const entity of [Static, Getter, Field, Demanding]) await em.insert(entity, { kind: 'k' })
+  await em.insert(Column, { kind: 'k', groupName: 'column/{id}' })
 
-    const em = orm.em.fork()
-    em.create(Note, {})
-    await em.flush()
+  for (const entity of entities) Object.assign(await em.findOneOrFail(entity, 1), { kind: 'l' })
+  await em.flush()
 
-    assert.deepEqual(take(), ['create note/1 {"id":1}'])
-  })
-}
+  assert.deepEqual(take().map((line) => line.split(' ', 2).join(' ')).sort(), [
+    'create getter/l/1', 'delete getter/k/1', 'update column/1', 'update demanding-1', 'update field/1', 'update static/1'
+  ])
+})

@@ -388,9 +388,10 @@ test('a row that was never there is deleted all the same', async (t) => {
 
   const em = orm.em.fork()
   em.remove(em.getReference(Todo, 99))
+  em.remove(em.create(Todo, { id: 98, title: 'never persisted' }, { persist: false }))
   await em.flush()
 
-  assert.deepEqual(take(), ['delete todo-99 {"id":99}'])
+  assert.deepEqual(take(), ['delete todo-99 {"id":99}', 'delete todo-98 {"id":98}'])
 })
 
 test('an entity that lives on after a rollback is announced as the row that the database has', async (t) => {
@@ -417,6 +418,28 @@ test('an entity that lives on after a rollback is announced as the row that the 
   assert.deepEqual(take(), ['update list-1 {"id":1,"title":"two","updated_fields":["title"]}'])
 })
 
+test('an entity that lives on after a rollback within a rollback is announced as the row that the database has', async (t) => {
+  const { em, a, b, todo, take } = await open(t)
+
+  await em.begin()
+  todo.list = b
+  await em.flush()
+  await em.transactional(async (em) => {
+    todo.list = a
+    await em.flush()
+    throw new Error('inner')
+  }).catch(() => {})
+  todo.title = 'undone'
+  await em.flush()
+  todo.slug = 'undone too'
+  await em.flush()
+  await em.rollback()
+  todo.list = b
+  await em.flush()
+
+  assert.deepEqual(take(), ['delete list-1 {"id":1,"title":"one"}', 'create list-2 {"id":1,"title":"one"}'])
+})
+
 test('an entity whose row was taken back by a rollback is not announced as if it were there', async (t) => {
   const { em, a, take } = await open(t)
 
@@ -428,8 +451,10 @@ test('an entity whose row was taken back by a rollback is not announced as if it
   await em.rollback()
   ghost.title = 'ghost, changed again'
   await em.flush()
+  assert.deepEqual(take(), [])
+
+  // a row that is not there is deleted all the same
   em.remove(ghost)
   await em.flush()
-
-  assert.deepEqual(take(), [])
+  assert.deepEqual(take(), ['delete list-1 {"id":2,"title":"ghost, changed again"}'])
 })

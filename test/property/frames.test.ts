@@ -96,6 +96,6 @@ test('lives through any bytes on the line', async (t) => {
     const mayBeClosing = Buffer.concat(chunks).includes(0x80 | CLOSE)
     assert.ok([1002, 1006, 1007, 1009].includes(code) || mayBeClosing, `closed with ${code}`)
     assert.deepEqual(await ask(witness, { id: 1, type: 'ping' }), { id: 1, type: 'pong' })
-  }), 500)
+  }), { numRuns: 500, endOnFailure: true })
   assert.equal(server.app.rohrpost.connections.size, 1)
 })

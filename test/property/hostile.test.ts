@@ -6,31 +6,30 @@ import { anyBytes, anyText } from './support/arbitraries.ts'
 import { check } from './support/check.ts'
 import { fragments, frame, Opcode } from './support/frames.ts'
 import { answerTo, assertAnswer, EMPTY, type Answer } from './support/model.ts'
-import type { RawSocket } from './support/raw-socket.ts'
 import { ask, start } from './support/server.ts'
 
 const PING = '{"id":"still there?","type":"ping"}'
 const PONG = '{"id":"still there?","type":"pong"}'
 
-/** Demands one answer to each message, in order, and nothing else. */
-async function assertAnswers (client: RawSocket, messages: readonly { shown: string, answer: Answer }[]): Promise<void> {
-  const answers = await client.take(messages.length)
-  for (const [i, { shown, answer }] of messages.entries()) assertAnswer(String(answers[i]), answer, shown)
-  assert.equal(await client.ask(PING), PONG)
+/** Demands one answer to each message, in order. */
+function assertAnswers (answers: readonly string[], messages: readonly { shown: string, answer: Answer }[]): void {
+  for (const [i, { shown, answer }] of messages.entries()) assertAnswer(answers[i], answer, shown)
+  assert.equal(answers.length, messages.length)
 }
 
 test('answers each of 10,000 random messages by the rules of the protocol, exactly once', async (t) => {
   const server = await start(t)
-  const client = await server.raw()
 
   await check(fc.asyncProperty(fc.array(anyText, { minLength: 100, maxLength: 100 }), async (texts) => {
+    const client = await server.raw()
     // lone surrogates become U+FFFD on the way to UTF-8
     const sent = texts.map((text) => text.toWellFormed())
 
-    client.write(...sent.map((text) => frame(text)))
+    const answers = await client.exchange(sent.map((text) => frame(text)))
 
-    await assertAnswers(client, sent.map((text) => ({ shown: text, answer: answerTo(text) })))
-  }), 100)
+    assertAnswers(answers, sent.map((text) => ({ shown: text, answer: answerTo(text) })))
+    client.destroy()
+  }), { numRuns: 100, endOnFailure: true })
 })
 
 test('answers each of 10,000 random byte strings, in frames of any kind, or closes with 1007 what is no UTF-8', async (t) => {
@@ -46,28 +45,26 @@ test('answers each of 10,000 random byte strings, in frames of any kind, or clos
     let rest = messages
     while (rest.length > 0) {
       const client = await server.raw()
-      const broken = rest.findIndex(({ bytes, opcode }) => opcode === Opcode.TEXT && !isUtf8(bytes))
-      const whole = broken === -1 ? rest : rest.slice(0, broken)
-
-      const sent = broken === -1 ? rest : rest.slice(0, broken + 1)
-      client.write(...sent.flatMap(({ bytes, opcode, size }) => fragments(bytes, size, opcode)))
-
+      const at = rest.findIndex(({ bytes, opcode }) => opcode === Opcode.TEXT && !isUtf8(bytes))
+      const [whole, broken] = at === -1 ? [rest] : [rest.slice(0, at), rest[at]]
       const expected = whole.map(({ bytes, opcode }) => ({
         shown: bytes.toString(),
         answer: opcode === Opcode.BINARY ? EMPTY : answerTo(bytes.toString())
       }))
-      if (broken === -1) {
-        await assertAnswers(client, expected)
+      rest = rest.slice(whole.length + 1)
+
+      const frames = whole.flatMap(({ bytes, opcode, size }) => fragments(bytes, size, opcode))
+      if (broken === undefined) {
+        assertAnswers(await client.exchange(frames), expected)
         client.destroy()
-      } else {
-        const { code, messages } = await client.end()
-        assert.equal(code, 1007, `for ${rest[broken]?.bytes.toString('hex')}`)
-        assert.equal(messages.length, expected.length)
-        for (const [i, { shown, answer }] of expected.entries()) assertAnswer(String(messages[i]), answer, shown)
+        continue
       }
-      rest = rest.slice(sent.length)
+      client.write(...frames, ...fragments(broken.bytes, broken.size))
+      const { code, messages } = await client.end()
+      assert.equal(code, 1007, `for the text ${broken.bytes.toString('hex')}`)
+      assertAnswers(messages, expected)
     }
-  }), 100)
+  }), { numRuns: 100, endOnFailure: true })
 
   assert.deepEqual(await ask(witness, { id: 1, type: 'ping' }), { id: 1, type: 'pong' })
 })
@@ -107,9 +104,9 @@ test('answers every kind of malformed message', async (t) => {
     ['{"id":1,"type":"subscribe"}', { id: 1, type: 'subscribe', error: /^Invalid data: ./, code: 'invalid_data' }]
   ]
 
-  client.write(...malformed.map(([text]) => frame(text)))
+  const answers = await client.exchange(malformed.map(([text]) => frame(text)))
 
-  await assertAnswers(client, malformed.map(([shown, answer]) => ({ shown, answer })))
+  assertAnswers(answers, malformed.map(([shown, answer]) => ({ shown, answer })))
 })
 
 test('takes keys of Object.prototype for ordinary keys, in what it reads and in what it answers', async (t) => {
@@ -181,11 +178,9 @@ test('answers 10,000 messages that come in one write, in order', async (t) => {
   const client = await server.raw()
   const ids = Array.from({ length: 10_000 }, (_, id) => id)
 
-  client.write(...ids.map((id) => frame(`{"id":${id},"type":"echo"}`)))
+  const answers = await client.exchange(ids.map((id) => frame(`{"id":${id},"type":"echo"}`)))
 
-  const answers = await client.take(ids.length)
   assert.deepEqual(answers, ids.map((id) => `{"id":${id},"type":"echo"}`))
-  assert.equal(await client.ask(PING), PONG)
 })
 
 test('answers messages that come byte by byte, in fragments, with pings between them', async (t) => {

@@ -110,12 +110,14 @@ test('handles nothing that arrives after it was closed, nor what still waits', a
   const client = await server.connect()
   client.send({ id: 1, type: 'close' })
   for (let id = 2; id < 10; id++) client.send({ id, type: 'work' })
-  client.send({ id: 'large', type: 'work', data: 'x'.repeat(500_000) })
+  client.send({ id: 'large', type: 'work', data: 'x'.repeat(900_000) })
+  await server.paused()
 
   release.resolve()
 
+  // the client's answer to the close stands behind what was not read
   assert.equal((await client.closed).code, 4401)
-  await server.app.close()
+  while (server.app.rohrpost.connections.size > 0) await new Promise(setImmediate)
   assert.deepEqual(handled, [1])
 })
 
@@ -129,6 +131,42 @@ test('joins nothing once the client has gone', async (t) => {
   connection.send({ data: 1 })
 
   assert.equal(connection.groups.size, 0)
+})
+
+test('takes the name of a group and nothing else', async (t) => {
+  const { connection } = await pair(t)
+
+  ;['a', 'b'].forEach(connection.join, connection)
+
+  assert.deepEqual([...connection.groups], ['a', 'b'])
+})
+
+test('knows of a membership that was tried again while another attempt failed', async (t) => {
+  const opened = Promise.withResolvers<RohrpostConnection>()
+  let fails = true
+  const memory = memoryBroker()
+  const server = await start(t, {
+    onConnect: opened.resolve,
+    broker: {
+      ...memory,
+      async subscribe (group) {
+        await null
+        if (fails) throw new Error('away')
+        return memory.subscribe(group)
+      }
+    }
+  })
+  await server.connect()
+  const connection = await opened.promise
+  const again = Promise.resolve(connection.join('a')).catch(() => {
+    fails = false
+    return connection.join('a')
+  })
+  await assert.rejects(async () => connection.join('a'), { code: 'RP_ERR_UNAVAILABLE' })
+
+  await again
+
+  assert.deepEqual([...connection.groups], ['a'])
 })
 
 test('leaves all groups whatever ends the connection', async (t) => {

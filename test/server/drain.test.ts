@@ -1,12 +1,15 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { start } from '../support/server.ts'
+import websocket from '@fastify/websocket'
+import rohrpost from '../../lib/index.ts'
+import { createApp, listen, start, type LogLine } from '../support/server.ts'
 
 test('lets running handlers answer, turns the others away, then closes with 1012', async (t) => {
   const [started, release] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
   const order: string[] = []
   const server = await start(t, {
     concurrency: 1,
+    drain: 60_000,
     onDisconnect: async () => {
       await new Promise(setImmediate)
       order.push('disconnected')
@@ -85,6 +88,78 @@ test('waits for no handler longer than it may, and for no client that does not a
   assert.equal((await stuck.closed).code, 1012)
   deaf.socket.resume()
   assert.ok([1006, 1012].includes((await deaf.closed).code))
+})
+
+test('answers what it could not read before the stop began', async (t) => {
+  const release = Promise.withResolvers<void>()
+  const server = await start(t, {
+    concurrency: 1,
+    maxPending: { messages: 1000, bytes: 1000 },
+    with: (app) => app.rohrpost.handle('slow', () => release.promise)
+  })
+  const client = await server.connect()
+  for (let id = 0; id < 10; id++) client.send({ id, type: 'slow', data: 'x'.repeat(100_000) })
+  client.send({ id: 'ping', type: 'ping' })
+  await server.paused()
+
+  const drained = server.app.rohrpost.drain()
+
+  for (let id = 1; id < 10; id++) assert.deepEqual([(await client.next()).code, id], ['unavailable', id])
+  assert.equal((await client.next()).type, 'pong')
+  release.resolve()
+  assert.equal((await client.next()).id, 0)
+  await drained
+})
+
+for (const hook of ['onConnect', 'onDisconnect'] as const) {
+  test(`waits for no ${hook} that never ends, and says so`, async (t) => {
+    const server = await start(t, { drain: 10, [hook]: () => new Promise(() => {}) })
+    await server.connect()
+
+    await server.app.close()
+
+    assert.ok(server.logs.some(({ level, count }) => level === 40 && count === 1))
+  })
+}
+
+test('stops gracefully also when the app registered @fastify/websocket itself', async (t) => {
+  const logs: LogLine[] = []
+  const app = createApp(logs)
+  t.after(() => app.close())
+  const [started, release] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+  await app.register(websocket)
+  await app.register(rohrpost)
+  app.rohrpost.handle('slow', async () => {
+    started.resolve()
+    await release.promise
+  })
+  const server = await listen(t, app, logs)
+  const client = await server.connect()
+  client.send({ id: 1, type: 'slow' })
+  await started.promise
+
+  const closing = app.close()
+  release.resolve()
+
+  assert.deepEqual(await client.next(), { id: 1, type: 'slow' })
+  assert.equal((await client.closed).code, 1012)
+  await closing
+})
+
+test('asks no client for a sign of life any more once it stops', async (t) => {
+  const release = Promise.withResolvers<void>()
+  const server = await start(t, { heartbeat: 10, with: (app) => app.rohrpost.handle('slow', () => release.promise) })
+  const client = await server.connect(undefined, { autoPong: false })
+  client.send({ id: 1, type: 'slow' })
+  await client.untilPong()
+
+  const drained = server.app.rohrpost.drain()
+  const [other] = await Promise.all([start(t, { heartbeat: 10 }).then((other) => other.connect(undefined, { autoPong: false }))])
+  await other.closed
+  release.resolve()
+
+  assert.equal((await client.next()).id, 1)
+  await drained
 })
 
 test('an app without connections closes at once', async (t) => {

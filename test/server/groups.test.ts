@@ -139,6 +139,17 @@ test('a membership that ended while it waited is no error and no member', async 
   assert.deepEqual(ada.heard, [])
 })
 
+test('a membership that ended while it waited is no error even if the subscribe fails', async () => {
+  const { groups, end } = slowBroker()
+  const ada = member()
+  const waited = groups.join('a', ada)
+  groups.leave('a', ada)
+
+  await end('subscribe a', new Error('away'))
+
+  await waited
+})
+
 test('a failed subscribe fails all who waited for it, joins nobody and can be tried again', async () => {
   const { groups, calls, end, errors } = slowBroker()
   const [ada, bob] = [member(), member()]

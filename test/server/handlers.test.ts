@@ -104,6 +104,7 @@ test('refuses handlers that could not work, and names the value', async (t) => {
     [['', () => {}], 'RP_ERR_INVALID_HANDLER', /message type, got ""/],
     [[[], () => {}], 'RP_ERR_INVALID_HANDLER', /at least one message type, got \[\]/],
     [['a'], 'RP_ERR_INVALID_HANDLER', /a function for type 'a', got undefined/],
+    [['a', {}, undefined], 'RP_ERR_INVALID_HANDLER', /a function for type 'a', got undefined/],
     [['a', {}, 'f'], 'RP_ERR_INVALID_HANDLER', /a function for type 'a', got "f"/],
     [['a', 5, () => {}], 'RP_ERR_INVALID_HANDLER', /an object \{ data, reply \} for type 'a', got 5/],
     [['a', { body: Type.String() }, () => {}], 'RP_ERR_INVALID_SCHEMA', /'body' of 'a'.*'data' and 'reply'/],
@@ -157,16 +158,22 @@ test('hides a reply that fails its schema or has no JSON form', async (t) => {
       .handle('wrong', { reply: Type.Object({ sum: Type.Number() }) }, () => ({ sum: 'three' }) as never)
       .handle('replied', { reply: Type.Number() }, (message) => message.reply('three' as never))
       .handle('cycle', () => cycle)
+      .handle('function', () => () => 5)
+      .handle('nameless', (message) => message.reply(1, { type: '' }))
+      .handle('numbered', (message) => message.reply(1, { type: 5 as never }))
   })
   const client = await server.connect()
 
-  for (const type of ['wrong', 'replied', 'cycle']) {
+  for (const type of ['wrong', 'replied', 'cycle', 'function', 'nameless', 'numbered']) {
     assert.deepEqual(await client.ask({ id: 1, type }), { id: 1, type, error: 'Internal error.', code: 'internal' })
   }
   assert.deepEqual(await client.untilPong(), [])
-  const [wrong, replied, cyclic] = failures(server.logs)
+  const [wrong, replied, cyclic, callable, nameless, numbered] = failures(server.logs)
   assert.equal(wrong, "The reply of 'wrong' fails its schema: Expected number at '/sum'")
   assert.equal(replied, "The reply of 'replied' fails its schema: Expected number")
+  assert.equal(callable, "Can't send a value of type function: it has no JSON form (it is a function)")
+  assert.match(nameless ?? '', /this type: expected a non-empty string, got ""/)
+  assert.match(numbered ?? '', /got 5/)
   assert.match(cyclic ?? '', /has no JSON form \(Converting circular structure/)
 })
 
@@ -180,7 +187,7 @@ test('shows errors that are meant for the client, and no others', async (t) => {
     plain: () => new Error('password is hunter2'),
     server: () => server.app.httpErrors.serviceUnavailable('db-3 is down'),
     string: () => 'just text',
-    hostile: () => Object.defineProperty(new Error('x'), 'statusCode', { get () { throw new Error('y') } })
+    hostile: () => Object.defineProperty(new Error('x'), 'statusCode', { get () { throw new Error('y') }, enumerable: true })
   }
   const server = await start(t, {
     with: async (app: FastifyInstance) => {
@@ -206,6 +213,7 @@ test('shows errors that are meant for the client, and no others', async (t) => {
     }
   }
   assert.equal(failures(server.logs).length, 8)
+  assert.equal(failures(server.logs).filter((text) => text === 'a value of type object').length, 2)
   assert.ok(failures(server.logs).includes('password is hunter2'))
 })
 
@@ -225,6 +233,10 @@ test('answers once, with the first of what a handler says', async (t) => {
         message.reply('first')
         throw new Error('afterwards')
       })
+      .handle('reply and refuse', (message) => {
+        message.reply('first')
+        throw Object.assign(new Error('too late'), { statusCode: 400 })
+      })
       .handle('own answer', (message, connection) => {
         connection.sendSuccess({ id: message.id, type: 'own', data: 'first' })
         return 'second'
@@ -243,6 +255,7 @@ test('answers once, with the first of what a handler says', async (t) => {
   assert.deepEqual(await all('reply and return'), [{ id: 1, type: 'reply and return', data: 'first' }])
   assert.deepEqual(await all('reply twice'), [{ id: 1, type: 'reply twice', data: 'first' }])
   assert.deepEqual(await all('reply and throw'), [{ id: 1, type: 'reply and throw', data: 'first' }])
+  assert.deepEqual(await all('reply and refuse'), [{ id: 1, type: 'reply and refuse', data: 'first' }])
   assert.deepEqual(await all('own answer'), [{ id: 1, type: 'own', data: 'first' }])
   assert.deepEqual(await all('own error'), [{ id: 1, error: 'first' }])
   assert.deepEqual(await all('own nameless', null), [{ data: 'first' }])
@@ -250,7 +263,7 @@ test('answers once, with the first of what a handler says', async (t) => {
 
   const second = server.logs.filter(({ msg }) => msg === 'a second reply to one request was not sent')
   assert.deepEqual(second.map(({ type }) => type), ['reply and return', 'reply twice', 'own answer'])
-  assert.deepEqual(failures(server.logs), ['afterwards'])
+  assert.deepEqual(failures(server.logs), ['afterwards', 'too late'])
 })
 
 test('does not take an answer of its own for that of a running request', async (t) => {
@@ -314,6 +327,28 @@ test('wraps handlers and authorize in all middlewares, the first one outermost, 
     'outer add', 'inner string', 'handler', 'outer ends',
     'outer subscribe', 'inner string', 'authorize', 'outer ends'
   ])
+})
+
+test('a middleware that forgets to hand on what next returns does not end the process', async (t) => {
+  const release = Promise.withResolvers<void>()
+  const server = await start(t, {
+    with: (app) => app.rohrpost
+      .use((_message, _connection, next) => next())
+      .use((_message, _connection, next) => { next() })
+      .use(async (_message, _connection, next) => next())
+      .handle('fail', async () => {
+        await release.promise
+        throw new Error('lost')
+      })
+  })
+  const client = await server.connect()
+
+  assert.deepEqual(await client.call('fail'), { id: 1, type: 'fail' })
+  release.resolve()
+  while (failures(server.logs).length === 0) await new Promise(setImmediate)
+
+  assert.deepEqual(failures(server.logs), ['lost'])
+  assert.equal((await client.call('ping')).type, 'pong')
 })
 
 test('a middleware may answer by itself, but not go on twice', async (t) => {

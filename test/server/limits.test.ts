@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { once } from 'node:events'
+import { EventEmitter, once } from 'node:events'
 import { test } from 'node:test'
 import { start } from '../support/server.ts'
 
@@ -75,6 +75,7 @@ for (const [what, maxPending, size] of [
     for (let i = 0; i < 20; i++) client.send({ id: i, type: 'more', data: 'x'.repeat(size) })
     // far more than one read of the socket holds: it stays in the client's hands
     client.send({ id: 'huge', type: 'ping', data: 'x'.repeat(900_000) })
+    await server.paused()
 
     release('first')
 
@@ -159,6 +160,7 @@ test('aborts the signal when the client goes, and says nothing about what the ha
         ended.resolve()
         signal.throwIfAborted()
       })
+      .handle('listen', ({ signal }) => once(new EventEmitter(), 'never', { signal }))
       .handle('return', async ({ signal }) => {
         await once(signal, 'abort')
         return 'to nobody'
@@ -166,7 +168,8 @@ test('aborts the signal when the client goes, and says nothing about what the ha
   })
   const client = await server.connect()
   client.send({ id: 1, type: 'return' })
-  client.send({ id: 2, type: 'watch' })
+  client.send({ id: 2, type: 'listen' })
+  client.send({ id: 3, type: 'watch' })
   await promise
 
   client.socket.terminate()
@@ -174,6 +177,41 @@ test('aborts the signal when the client goes, and says nothing about what the ha
   await server.app.close()
 
   assert.deepEqual(server.logs.filter(({ level }) => level >= 40), [])
+})
+
+test('keeps a client whose messages are its only sign of life', async (t) => {
+  const server = await start(t, { heartbeat: 30 })
+  const silent = await server.connect(undefined, { autoPong: false })
+  const talking = await server.connect(undefined, { autoPong: false })
+  const timer = setInterval(() => talking.send({ id: 'alive', type: 'ping' }), 10)
+  t.after(() => clearInterval(timer))
+
+  await silent.closed
+
+  while (server.app.rohrpost.connections.size > 1) await new Promise(setImmediate)
+  assert.equal((await talking.next()).id, 'alive')
+})
+
+test('notices that a client has gone from which it does not read', async (t) => {
+  const { handler, started } = gate()
+  const gone = Promise.withResolvers<void>()
+  const server = await start(t, {
+    concurrency: 1,
+    heartbeat: 20,
+    drain: 10,
+    maxPending: { messages: 1, bytes: 1000 },
+    onDisconnect: () => gone.resolve(),
+    with: (app) => app.rohrpost.handle('work', handler)
+  })
+  const client = await server.connect()
+  client.send({ id: 1, type: 'work' })
+  await started(1)
+  for (let id = 2; id < 10; id++) client.send({ id, type: 'work', data: 'x'.repeat(100_000) })
+  await server.paused()
+
+  client.socket.terminate()
+
+  await gone.promise
 })
 
 test('closes with 1009 on a message that is too large', async (t) => {

@@ -4,18 +4,38 @@ import { test } from 'node:test'
 import type { WebSocket } from 'ws'
 import { Frame } from '../../lib/server/frame.ts'
 import { Outbox, Turn } from '../../lib/server/outbox.ts'
-import { start } from '../support/server.ts'
+import { start, type Client } from '../support/server.ts'
+
+const LIMITS = { highWaterMark: 1000, slowTimeout: 1000, maxUnsent: 1000 }
 
 /** Outboxes of sockets that keep what is written to them. */
 function lines (count: number, turn = new Turn()) {
   return Array.from({ length: count }, () => {
-    const written: Buffer[] = []
-    const line = { write: (bytes: Buffer) => written.push(bytes) } as unknown as Duplex
-    const socket = { extensions: '', readyState: 1, OPEN: 1 }
-    return { outbox: new Outbox(socket as WebSocket, line, turn), written, socket }
+    const socket = {
+      extensions: '',
+      readyState: 1,
+      OPEN: 1,
+      bufferedAmount: 0,
+      close: () => { socket.readyState = 2 },
+      terminate: () => { socket.readyState = 3 }
+    }
+    const line = {
+      socket,
+      written: [] as Buffer[],
+      fails: false,
+      write (bytes: Buffer) {
+        if (line.fails) throw new Error('broken')
+        line.written.push(bytes)
+      }
+    }
+    const outbox = new Outbox(socket as unknown as WebSocket, line as unknown as Duplex, turn, LIMITS, assert.fail)
+    return Object.assign(line, { outbox })
   })
 }
 
+type Line = ReturnType<typeof lines>[number]
+
+const lineOf = (client: Client) => (client.socket as unknown as { _socket: Duplex })._socket
 const texts = (written: Buffer[]) => written.map((bytes) => bytes.toString('latin1').replaceAll(/\x81./g, '|'))
 const endOfTurn = () => new Promise(process.nextTick)
 
@@ -35,7 +55,7 @@ test('makes the bytes of a frame once', () => {
 })
 
 test('writes once for a socket and turn, and the same bytes to those who hear the same', async () => {
-  const [ada, bob, eve] = lines(3) as [ReturnType<typeof lines>[0], ReturnType<typeof lines>[0], ReturnType<typeof lines>[0]]
+  const [ada, bob, eve] = lines(3) as [Line, Line, Line]
   const [one, two, three] = [new Frame('1'), new Frame('2'), new Frame('3')]
   for (const { outbox } of [ada, bob]) outbox.send(one)
   eve.outbox.send(one)
@@ -69,10 +89,9 @@ test('writes all replies and group messages of a turn at once, in order', async 
   client.socket.send('{"id":0,"type":"ping"}')
   const order: unknown[] = [(await client.next()).id]
   const burst = Array.from({ length: 16 }, (_, id) => JSON.stringify({ id, type: 'sync' }))
-  const line = (client.socket as unknown as { _socket: Duplex })._socket
-  line.cork()
+  lineOf(client).cork()
   for (const message of burst) client.socket.send(message)
-  line.uncork()
+  lineOf(client).uncork()
   for (let i = 0; i < 32; i++) order.push((await client.next()).id)
 
   assert.deepEqual(order.filter((id) => id !== 'news'), [0, ...Array(16).keys()])
@@ -97,18 +116,48 @@ test('lets the event loop go on in the midst of a huge group, and keeps the orde
   for (const { written } of all) assert.equal(texts(written).join(''), '|1|2')
 })
 
-test('sends nothing to a socket that is closing, and what came before at once', async () => {
-  const [{ outbox, written, socket }] = lines(1) as [ReturnType<typeof lines>[0]]
-  outbox.send(new Frame('1'))
-  outbox.flush()
-  outbox.flush()
-  outbox.send(new Frame('2'))
-  socket.readyState = 2
+test('cuts a line that fails, and serves the others', async () => {
+  const [broken, other] = lines(2) as [Line, Line]
+  broken.fails = true
+  const frame = new Frame('1')
+  broken.outbox.send(frame)
+  other.outbox.send(frame)
 
+  await endOfTurn()
+
+  assert.equal(broken.socket.readyState, 3)
+  assert.deepEqual(texts(other.written), ['|1'])
+})
+
+test('sends what came before a close at once, and nothing that comes after', async () => {
+  const [{ outbox, written, socket }] = lines(1) as [Line]
+  outbox.send(new Frame('1'))
+
+  socket.close()
+  socket.close()
+  outbox.send(new Frame('2'))
   await endOfTurn()
 
   assert.deepEqual(texts(written), ['|1'])
 })
+
+for (const [what, close] of [
+  ['closes', (client) => client.socket.close()],
+  ['breaks the rules', (client) => lineOf(client).write(Buffer.from([0xf1, 0x80, 0, 0, 0, 0]))]
+] as [string, (client: Client) => void][]) {
+  test(`answers what came in one piece with the frame by which the client ${what}`, async (t) => {
+    const server = await start(t)
+    const client = await server.connect()
+
+    lineOf(client).cork()
+    client.send({ id: 1, type: 'ping' })
+    close(client)
+    lineOf(client).uncork()
+
+    assert.equal((await client.next()).type, 'pong')
+    await client.closed
+  })
+}
 
 test('serves compressed connections beside others, each in order', async (t) => {
   const server = await start(t, {

@@ -57,6 +57,12 @@ test('reports what can not be sent to the caller and to the log, and never as an
   assert.deepEqual(failed.map(({ group }) => group), ['a b', 'a', 'a', 'b'])
 })
 
+test('takes whatever a broker returns at once for done', async (t) => {
+  const server = await start(t, { broker: { ...memoryBroker(), publish: () => null as unknown as undefined } })
+
+  await server.app.rohrpost.sendToGroup('a', 1)
+})
+
 test('tells the client when a group name from its data is wrong', async (t) => {
   const server = await start(t, {
     with: (app) => app.rohrpost.handle('tell', ({ data }) => app.rohrpost.sendToGroup(String(data), { n: 1 }))

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
-import { test } from 'node:test'
+import { test, type TestContext } from 'node:test'
 import { Type } from '@sinclair/typebox'
-import { memoryBroker } from '../../lib/index.ts'
+import { memoryBroker, type RohrpostOptions } from '../../lib/index.ts'
 import { start } from '../support/server.ts'
 
 const UUID = '018f3f2a-9a4e-7c3a-8f00-0123456789ab'
@@ -110,16 +110,17 @@ test('unsubscribes without asking, and without an error where there is nothing t
 
 test('can not end memberships that the application made under other names', async (t) => {
   const server = await start(t, {
-    onConnect: (connection) => connection.join('user:7'),
+    onConnect: (connection) => {
+      for (const name of ['user:7', 'user', 'user-ada']) connection.join(name)
+    },
     with: (app) => app.rohrpost.group('user', { authorize: () => false })
   })
   const client = await server.connect()
 
-  await client.call('unsubscribe', { type: 'user:7' })
-  await client.call('unsubscribe', { type: 'user', id: 7 })
+  for (const data of [{ type: 'user:7' }, { type: 'user' }, { type: 'user', id: 'ada' }]) await client.call('unsubscribe', data)
 
   const [connection] = server.app.rohrpost.connections
-  assert.deepEqual([...connection?.groups ?? []], ['user:7'])
+  assert.deepEqual([...connection?.groups ?? []], ['user:7', 'user', 'user-ada'])
 })
 
 test('works off subscribe and unsubscribe of one group in order of arrival', async (t) => {
@@ -218,7 +219,49 @@ test('tells the client to try again when the broker fails to subscribe, and join
   })
   assert.ok(server.logs.some(({ err }) => err?.message.includes("Can't join 'todo-1'")))
   fails = false
-  assert.deepEqual((await client.call('subscribe', { type: 'todo', id: 1 })).data, { group: 'todo-1' })
+  assert.deepEqual((await client.call('subscribe', { type: 'todo', id: 2 })).data, { group: 'todo-2' })
+})
+
+/** A server whose broker lets the test decide when it has subscribed. */
+async function startSlow (t: TestContext, options: RohrpostOptions = {}) {
+  const [asked, subscribed] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+  const memory = memoryBroker()
+  const server = await start(t, {
+    ...options,
+    broker: {
+      ...memory,
+      async subscribe (group) {
+        asked.resolve()
+        await subscribed.promise
+        return memory.subscribe(group)
+      }
+    },
+    with: (app) => app.rohrpost.group('todo', { authorize: () => true })
+  })
+  const client = await server.connect()
+  client.send({ id: 1, type: 'subscribe', data: { type: 'todo', id: 1 } })
+  await asked.promise
+  const [connection] = server.app.rohrpost.connections
+  return { client, connection: connection ?? assert.fail(), subscribed }
+}
+
+test('leaves again when the broker is slower than the deadline', async (t) => {
+  const { client, connection, subscribed } = await startSlow(t, { handlerTimeout: 10 })
+
+  assert.equal((await client.next()).code, 'timeout')
+  subscribed.resolve()
+  while (connection.groups.size > 0) await new Promise(setImmediate)
+
+  assert.deepEqual(await client.untilPong(), [])
+})
+
+test('says so when the application took the client out of the group meanwhile', async (t) => {
+  const { client, connection, subscribed } = await startSlow(t)
+
+  connection.leave('todo-1')
+  subscribed.resolve()
+
+  assert.equal((await client.next()).code, 'access_denied')
 })
 
 test('refuses declarations that could not work, and names the value', async (t) => {

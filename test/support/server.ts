@@ -23,6 +23,8 @@ export interface TestServer {
   logs: LogLine[]
   /** Opens a connection and waits until it is open. */
   connect (path?: string, options?: ClientOptions): Promise<Client>
+  /** Resolves when the server does not read from one of its connections. */
+  paused (): Promise<void>
   /** The status of a refused upgrade. */
   refused (path?: string, options?: ClientOptions): Promise<number>
 }
@@ -66,6 +68,10 @@ export async function listen (t: TestContext, app: FastifyInstance, logs: LogLin
       await once(client.socket, 'open')
       return client
     },
+    async paused () {
+      const isPaused = () => [...app.rohrpost.connections].some(({ request }) => request.raw.socket.isPaused())
+      while (!isPaused()) await new Promise(setImmediate)
+    },
     async refused (path = '/ws/rohrpost', clientOptions = {}) {
       const socket = new WebSocket(url + path, clientOptions)
       socket.on('error', () => {})
@@ -82,17 +88,18 @@ export class Client {
   readonly socket: WebSocket
   readonly closed: Promise<{ code: number, reason: string }>
   readonly #frames: string[] = []
-  #waiting: ((text: string) => void) | undefined
+  #waiting: PromiseWithResolvers<string> | undefined
   #ids = 0
 
   constructor (socket: WebSocket) {
     this.socket = socket
     this.closed = once(socket, 'close').then(([code, reason]) => ({ code, reason: String(reason) }))
+    socket.on('close', (code) => this.#waiting?.reject(new Error(`closed with ${code} while a frame was awaited`)))
     socket.on('message', (data) => {
       const waiting = this.#waiting
       this.#waiting = undefined
       if (waiting === undefined) this.#frames.push(String(data))
-      else waiting(String(data))
+      else waiting.resolve(String(data))
     })
   }
 
@@ -106,12 +113,13 @@ export class Client {
     return JSON.parse(await this.nextText())
   }
 
-  /** The next frame as text. */
+  /** The next frame as text; rejects if the connection closes first. */
   nextText (): Promise<string> {
     const frame = this.#frames.shift()
-    return frame === undefined
-      ? new Promise((resolve) => { this.#waiting = resolve })
-      : Promise.resolve(frame)
+    if (frame !== undefined) return Promise.resolve(frame)
+    if (this.socket.readyState === this.socket.CLOSED) return Promise.reject(new Error('closed before a frame was awaited'))
+    this.#waiting = Promise.withResolvers()
+    return this.#waiting.promise
   }
 
   /** Sends a message and returns the next frame. */

@@ -99,10 +99,11 @@ export interface Outcome {
 /** Runs a snippet in a process of its own, at the root of the project; where it takes port 3000, on a free one. */
 export async function run ({ code }: Snippet): Promise<Outcome> {
   const port = await findPort()
+  const { NODE_V8_COVERAGE: _, ...env } = process.env
   const child = spawn(process.execPath, [
     '--import', new URL('use-sources.ts', import.meta.url).href,
     '--input-type=module-typescript', '-'
-  ], { cwd: root, timeout: 10_000 })
+  ], { cwd: root, env, timeout: 60_000 })
   child.stdin.end(code.replaceAll(/(?<=\bport: |:)3000\b/g, String(port)))
 
   const exit = new Promise<number | null>((resolve, reject) => child.once('error', reject).once('close', resolve))

@@ -3,7 +3,7 @@ import fc from 'fast-check'
 
 const seed = Number(process.env.FC_SEED ?? 20_260_501)
 
-/** Demands that a property holds. @param numRuns how often it is tried */
-export async function check<Input> (property: fc.IAsyncProperty<Input>, numRuns: number): Promise<void> {
-  await fc.assert(property, { seed, numRuns })
+/** Demands that a property holds. @param parameters how often it is tried, and whether what refutes it is made smaller first */
+export async function check<Input> (property: fc.IAsyncProperty<Input>, parameters: { numRuns: number, endOnFailure?: true }): Promise<void> {
+  await fc.assert(property, { seed, ...parameters })
 }

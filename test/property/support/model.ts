@@ -48,8 +48,8 @@ function answerOf (type: string, data: unknown): Answer {
 }
 
 /** Demands that a frame is the answer, with the keys in their order and no other. */
-export function assertAnswer (received: string, expected: Answer, message: string): void {
-  const actual: unknown = JSON.parse(received)
+export function assertAnswer (received: string | undefined, expected: Answer, message: string): void {
+  const actual: unknown = JSON.parse(received ?? 'null')
   assert.ok(isObject(actual), `answered ${received} to ${message}`)
 
   const { id, type, error, data, code } = expected

@@ -3,13 +3,18 @@ import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import { frame, Opcode, parseFrames } from './frames.ts'
 
+/** How long a client waits for a server that says nothing, in milliseconds; then it hangs up. */
+const PATIENCE = 5000
+/** Those that no test has mocked. */
+const { setTimeout, clearTimeout } = globalThis
+
 export class RawSocket {
   /** The code of the server's close frame; 1006 when the line ended without one. */
   readonly closed: Promise<number>
   readonly #socket: Socket
   readonly #messages: string[] = []
   #bytes: Buffer
-  #code = 1006
+  #code: number | undefined
   #ended = false
   #arrived = Promise.withResolvers<void>()
 
@@ -39,7 +44,7 @@ export class RawSocket {
     socket.on('close', () => {
       this.#ended = true
       this.#wake()
-      closed.resolve(this.#code)
+      closed.resolve(this.#code ?? 1006)
     })
   }
 
@@ -58,10 +63,21 @@ export class RawSocket {
   /** The next messages, in order. Rejects when the line ends before. */
   async take (count: number): Promise<string[]> {
     while (this.#messages.length < count) {
-      if (this.#ended) throw new Error(`the line ended (${this.#code}) after ${this.#messages.length} of ${count} messages`)
-      await this.#arrived.promise
+      if (this.#ended) throw new Error(`the line ended (${this.#code ?? 1006}) after ${this.#messages.length} of ${count} messages`)
+      await this.#patiently(this.#arrived.promise)
     }
     return this.#messages.splice(0, count)
+  }
+
+  /** Sends frames, then a ping, and takes what the server answered to the frames: nothing more can come of them. */
+  async exchange (frames: readonly Uint8Array[]): Promise<string[]> {
+    const last = '{"id":"the last one","type":"pong"}'
+    this.write(...frames, frame('{"id":"the last one","type":"ping"}'))
+    while (!this.#messages.includes(last)) {
+      if (this.#ended) throw new Error(`the line ended (${this.#code ?? 1006})`)
+      await this.#patiently(this.#arrived.promise)
+    }
+    return this.#messages.splice(0, this.#messages.indexOf(last) + 1).slice(0, -1)
   }
 
   /** Sends a message and takes the next one that arrives. */
@@ -73,7 +89,7 @@ export class RawSocket {
 
   /** How the line ended, and the messages that arrived before and were not taken. */
   async end (): Promise<{ code: number, messages: string[] }> {
-    const code = await this.closed
+    const code = await this.#patiently(this.closed)
     return { code, messages: this.#messages.splice(0) }
   }
 
@@ -87,10 +103,19 @@ export class RawSocket {
     this.#socket.destroy()
   }
 
+  async #patiently<Result> (event: Promise<Result>): Promise<Result> {
+    const timer = setTimeout(() => this.#socket.destroy(), PATIENCE)
+    const result = await event
+    clearTimeout(timer)
+    return result
+  }
+
   #read (bytes: Buffer): void {
     const { frames, rest } = parseFrames(Buffer.concat([this.#bytes, bytes]))
     this.#bytes = rest
     for (const { opcode, payload } of frames) {
+      // nobody reads what comes after a close frame (RFC 6455, section 5.5.1)
+      if (this.#code !== undefined) break
       if (opcode === Opcode.TEXT) this.#messages.push(payload.toString())
       if (opcode !== Opcode.CLOSE) continue
       this.#code = payload.length < 2 ? 1005 : payload.readUInt16BE(0)

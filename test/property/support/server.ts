@@ -20,7 +20,11 @@ export interface Server {
 /** Starts a server whose handlers are `echo`, `point` (data: {x: number}) and `join` (data: the group). */
 export async function start (t: TestContext, options: RohrpostOptions = {}): Promise<Server> {
   const app = Fastify()
-  t.after(() => app.close())
+  const clients: { end (): void }[] = []
+  t.after(() => {
+    for (const client of clients) client.end()
+    return app.close()
+  })
   await app.register(rohrpost, options)
   app.rohrpost
     .handle('echo', ({ data }) => data)
@@ -34,12 +38,12 @@ export async function start (t: TestContext, options: RohrpostOptions = {}): Pro
     port,
     async raw () {
       const client = await RawSocket.open(port)
-      t.after(() => client.destroy())
+      clients.push({ end: () => client.destroy() })
       return client
     },
     async connect () {
       const socket = new WebSocket(`ws://127.0.0.1:${port}/ws/rohrpost`)
-      t.after(() => socket.terminate())
+      clients.push({ end: () => socket.terminate() })
       await once(socket, 'open')
       return socket
     }

@@ -1,0 +1,120 @@
+import assert from 'node:assert/strict'
+import test, { type TestContext } from 'node:test'
+import { defineEntity, p, type EntityName } from '@mikro-orm/core'
+import Fastify from 'fastify'
+import rohrpost, { memoryBroker } from '../../lib/index.ts'
+import { notifyOnChange, rohrpostMikroOrm, type ChangeType, type Notify } from '../../lib/mikro-orm/index.ts'
+import { openSqlite } from './support.ts'
+
+const Todo = defineEntity({ name: 'Todo', properties: { id: p.integer().primary(), title: p.string(), list: p.string() } })
+const Seat = defineEntity({ name: 'Seat', properties: { row: p.string().primary(), place: p.integer().primary() } })
+const Note = defineEntity({ name: 'Note', properties: { id: p.integer().primary() } })
+
+async function open (t: TestContext) {
+  const orm = await openSqlite(t, [Todo, Seat])
+  const other = await openSqlite(t, [Note], { contextName: 'other' })
+  const told: string[] = []
+  const app = Fastify()
+  t.after(() => app.close())
+  const broker = {
+    ...memoryBroker(),
+    publish (_group: string, payload: string) {
+      const { group, type, object } = JSON.parse(payload).data
+      told.push(`${type} ${group} ${JSON.stringify(object)}`)
+    }
+  }
+  app.register(rohrpost, { broker })
+  app.register(rohrpostMikroOrm, { orm, notify: [notifyOnChange(Todo, { group: 'list-{list}', data: ['id', 'title'] }), notifyOnChange(Todo), notifyOnChange(Seat)] })
+  app.register(rohrpostMikroOrm, { orm: other, notify: [notifyOnChange(Note)] })
+  await app.ready()
+  const em = orm.em.fork()
+  await em.insertMany(Todo, [{ title: 'one', list: 'a' }, { title: 'two', list: 'b' }])
+  await em.insert(Seat, { row: 'A', place: 1 })
+  return { app, orm, other, em, notify: app.rohrpost.notify as Notify, take: () => told.splice(0) }
+}
+
+test('what the ORM did not see is announced by key, as the database has it', async (t) => {
+  const { em, notify, take } = await open(t)
+  await em.find(Todo, {})
+  await em.nativeUpdate(Todo, { id: 1 }, { title: 'changed' })
+
+  await notify(Todo, 1, 'create')
+  await notify(Todo, 1, 'update', { updatedFields: ['title'], em })
+  await notify(Todo, 1, 'update')
+  await notify(Seat, ['A', 1], 'create')
+  await notify(Todo, 99, 'update')
+
+  assert.deepEqual(take(), [
+    'create list-a {"id":1,"title":"changed"}', 'create todo-1 {"id":1}',
+    'update list-a {"id":1,"title":"changed","updated_fields":["title"]}', 'update todo-1 {"id":1,"updated_fields":["title"]}',
+    'update list-a {"id":1,"title":"changed"}', 'update todo-1 {"id":1}',
+    'create seat-A:1 {"id":{"row":"A","place":1}}'
+  ])
+})
+
+test('a delete is announced by key where the key is enough, and by an entity that is still in memory', async (t) => {
+  const { em, notify, take } = await open(t)
+  const todo = await em.findOneOrFail(Todo, 1)
+  await em.nativeDelete(Todo, { id: [1, 2] })
+
+  await notify(Todo, todo, 'delete')
+  await notify(Todo, 2, 'delete')
+
+  assert.deepEqual(take(), ['delete list-a {"id":1,"title":"one"}', 'delete todo-1 {"id":1}', 'delete todo-2 {"id":2}'])
+})
+
+test('with an EntityManager in a transaction it is sent when that commits, and taken back when it does not', async (t) => {
+  const { em, notify, take } = await open(t)
+
+  await em.transactional(async (em) => {
+    await em.nativeUpdate(Todo, { id: 1 }, { title: 'changed' })
+    await notify(Todo, 1, 'update', { em, updatedFields: ['title'] })
+    const todo = await em.findOneOrFail(Todo, 1)
+    todo.list = 'b'
+    await em.flush()
+    assert.deepEqual(take(), [])
+  })
+  await assert.rejects(em.transactional(async (em) => {
+    await notify(Todo, 1, 'delete', { em })
+    throw new Error('undone')
+  }))
+
+  assert.deepEqual(take(), [
+    'delete list-a {"id":1,"title":"changed"}', 'create list-b {"id":1,"title":"changed"}',
+    'update todo-1 {"id":1,"updated_fields":["title","list"]}'
+  ])
+})
+
+test('every Fastify instance and every ORM can announce by hand', async (t) => {
+  const { other, notify, take } = await open(t)
+  await other.em.fork().insert(Note, {})
+
+  await notify(Note, 1, 'create')
+
+  assert.deepEqual(take(), ['create note-1 {"id":1}'])
+})
+
+test('instances that are registered after the plugin can announce by hand', async (t) => {
+  const orm = await openSqlite(t, [Todo])
+  const app = Fastify()
+  t.after(() => app.close())
+  app.register(rohrpost)
+  app.register(rohrpostMikroOrm, { orm })
+  let inner: unknown
+  app.register(async (instance) => { inner = instance.rohrpost.notify })
+  await app.ready()
+
+  assert.equal(inner, app.rohrpost.notify)
+})
+
+test('refuses what it can not announce', async (t) => {
+  const { notify } = await open(t)
+  const wrong = notify as (entity: EntityName, key: unknown, type: string, options?: object) => Promise<void>
+  class Stranger {}
+  const Unknown = defineEntity({ name: 'Unknown', properties: { id: p.integer().primary() } })
+
+  await assert.rejects(wrong(Stranger, 1, 'create'), { code: 'RP_ERR_UNKNOWN_ENTITY', message: /Stranger/ })
+  await assert.rejects(wrong(Unknown, 1, 'create'), { code: 'RP_ERR_UNKNOWN_ENTITY', message: /Unknown/ })
+  await assert.rejects(wrong(Todo, 1, 'insert' as ChangeType), { code: 'RP_ERR_INVALID_OPTION', message: /insert/ })
+  await assert.rejects(wrong(Todo, 1, 'update', { updatedFields: ['nope'] }), { code: 'RP_ERR_UNKNOWN_PROPERTY', message: /nope/ })
+})

@@ -1,0 +1,206 @@
+/**
+ * Whoever applies what is announced has what the database has: random transaction trees, one replica for each group, received over
+ * a WebSocket and compared with the table after every tree.
+ */
+import assert from 'node:assert/strict'
+import test, { type TestContext } from 'node:test'
+import { defineEntity, p, type EntityManager } from '@mikro-orm/core'
+import type { MikroORM } from '@mikro-orm/sql'
+import Fastify from 'fastify'
+import fc from 'fast-check'
+import rohrpost from '../../lib/index.ts'
+import { notifyOnChange, rohrpostMikroOrm } from '../../lib/mikro-orm/index.ts'
+import { openServer, openSqlite } from './support.ts'
+
+const LISTS = ['a', 'b', 'c']
+const TREES = Number(process.env['TREES'] ?? 300)
+
+const TodoSchema = defineEntity({
+  name: 'Todo',
+  properties: { id: p.integer().primary(), list: p.string().nullable(), title: p.string() }
+})
+class Todo extends TodoSchema.class {}
+TodoSchema.setClass(Todo)
+
+type Step =
+  | { do: 'create', list: string | null, title: string }
+  | { do: 'change', which: number, title: string }
+  | { do: 'move', which: number, list: string | null }
+  | { do: 'delete', which: number }
+  | { do: 'flush' }
+  | { do: 'nest', steps: Step[], fails: boolean }
+  | { do: 'fork', branches: Branch[] }
+
+/** One of two savepoints at the same time. */
+interface Branch {
+  titles: string[]
+  fails: boolean
+}
+
+interface Tree {
+  begun: 'transactional' | 'begin' | 'implicit'
+  steps: Step[]
+  fails: boolean
+}
+
+const list = fc.option(fc.constantFrom(...LISTS))
+const title = fc.string({ maxLength: 3 })
+const which = fc.nat(7)
+const single: Array<fc.Arbitrary<Step>> = [
+  fc.record({ do: fc.constant('create'), list, title }),
+  fc.record({ do: fc.constant('change'), which, title }),
+  fc.record({ do: fc.constant('move'), which, list }),
+  fc.record({ do: fc.constant('delete'), which }),
+  fc.constant({ do: 'flush' })
+]
+const branch = fc.record({ titles: fc.array(title, { maxLength: 3 }), fails: fc.boolean() })
+const fork: fc.Arbitrary<Step> = fc.record({ do: fc.constant('fork'), branches: fc.tuple(branch, branch) })
+
+function treeOf (...more: Array<fc.Arbitrary<Step>>): fc.Arbitrary<Tree> {
+  const { steps } = fc.letrec<{ steps: Step[], nest: Step }>((tie) => ({
+    steps: fc.array(fc.oneof({ maxDepth: 3 }, ...single, ...more, tie('nest')), { maxLength: 8 }),
+    nest: fc.record({ do: fc.constant('nest'), steps: tie('steps'), fails: fc.boolean() })
+  }))
+  return fc.record({ begun: fc.constantFrom('transactional', 'begin', 'implicit'), steps, fails: fc.boolean() })
+}
+
+class Rollback extends Error {}
+
+/** Runs a failing part; what is not meant to fail must not. */
+async function undoing (fails: boolean, work: Promise<unknown>): Promise<void> {
+  if (!fails) await work
+  else await assert.rejects(work, Rollback)
+}
+
+async function take (step: Step, em: EntityManager, todos: Todo[]): Promise<void> {
+  const todo = 'which' in step ? todos[step.which % Math.max(todos.length, 1)] : undefined
+  if (step.do === 'create') todos.push(em.create(Todo, { list: step.list, title: step.title }))
+  if (step.do === 'change' && todo) todo.title = step.title
+  if (step.do === 'move' && todo) todo.list = step.list
+  if (step.do === 'flush') await em.flush()
+  if (step.do === 'delete' && todo) {
+    todos.splice(todos.indexOf(todo), 1)
+    em.remove(todo)
+  }
+  if (step.do === 'nest') {
+    // an entity whose INSERT is undone is of no use any more: the ORM would go on with UPDATEs
+    await em.flush()
+    const inside = [...todos]
+    await undoing(step.fails, em.transactional((em) => takeAll(step, em, inside)))
+    // entities that began in a part that was undone are forgotten, others are used on
+    todos.splice(0, Infinity, ...step.fails ? todos.filter((todo) => inside.includes(todo)) : inside)
+  }
+  if (step.do === 'fork') {
+    // what is pending would be flushed by both
+    await em.flush()
+    await Promise.allSettled(step.branches.map(({ titles, fails }) => em.transactional(async (em) => {
+      for (const title of titles) {
+        em.create(Todo, { list: 'a', title })
+        await em.flush()
+      }
+      if (fails) throw new Rollback()
+    }, { clear: true })))
+  }
+}
+
+async function takeAll ({ steps, fails }: { steps: Step[], fails: boolean }, em: EntityManager, todos: Todo[]): Promise<void> {
+  for (const step of steps) await take(step, em, todos)
+  if (!fails) return
+  await em.flush()
+  throw new Rollback()
+}
+
+async function grow (tree: Tree, em: EntityManager): Promise<void> {
+  const todos = await em.find(Todo, {}, { orderBy: { id: 'asc' } })
+  if (tree.begun === 'transactional') return undoing(tree.fails, em.transactional((em) => takeAll(tree, em, todos)))
+  if (tree.begun === 'implicit') {
+    // the ORM joins no parts here: each nested one is a transaction of its own
+    for (const step of tree.steps) await take(step, em, todos)
+    return em.flush()
+  }
+
+  await em.begin()
+  await undoing(tree.fails, takeAll(tree, em, todos))
+  if (tree.fails) await em.rollback()
+  else await em.commit()
+}
+
+/** What a client knows of each group; it holds every message against what it knows already. */
+class Replicas {
+  readonly groups = new Map<string, Map<number, string>>()
+
+  apply ({ group, type, object: { id, title } }: { group: string, type: string, object: { id: number, title: string } }): void {
+    const rows = this.groups.get(group) ?? new Map<number, string>()
+    this.groups.set(group, rows)
+    assert.equal(rows.has(id), type !== 'create', `${type} of ${id} in ${group}`)
+    if (type === 'delete') assert.equal(rows.get(id), title, `delete of ${id} in ${group} says what was known`)
+
+    if (type === 'delete') rows.delete(id)
+    else rows.set(id, title)
+  }
+
+  rows (): Array<{ group: string, id: number, title: string }> {
+    return [...this.groups].flatMap(([group, rows]) => [...rows].map(([id, title]) => ({ group, id, title }))).sort(byId)
+  }
+}
+
+const byId = (a: { id: number }, b: { id: number }) => a.id - b.id
+
+async function follow (t: TestContext, orm: MikroORM) {
+  const app = Fastify()
+  t.after(() => app.close())
+  app.register(rohrpost)
+  app.register(rohrpostMikroOrm, { orm, notify: [notifyOnChange(Todo, { group: 'list-{list}', data: ['id', 'title'] })] })
+  app.after(() => { app.rohrpost.handle('join', ({ data }, connection) => connection.join(String(data))) })
+  await app.ready()
+  const socket = await app.injectWS('/ws/rohrpost')
+  t.after(() => socket.terminate())
+
+  let replicas = new Replicas()
+  let pong = Promise.withResolvers<Replicas>()
+  socket.on('message', (data: Buffer) => {
+    const frame = JSON.parse(data.toString())
+    try {
+      if (frame.type === 'subscription-update') replicas.apply(frame.data)
+      if (frame.type === 'pong') pong.resolve(replicas)
+    } catch (error) {
+      pong.reject(error)
+    }
+  })
+  for (const list of LISTS) socket.send(JSON.stringify({ id: 1, type: 'join', data: `list-${list}` }))
+
+  return {
+    forget: () => { replicas = new Replicas() },
+    /** What is known when all that was announced has arrived. */
+    async known () {
+      socket.send('{"id":1,"type":"ping"}')
+      const { promise } = pong
+      const replicas = await promise.finally(() => { pong = Promise.withResolvers() })
+      return replicas.rows()
+    }
+  }
+}
+
+for (const server of ['sqlite', 'postgresql', 'mariadb'] as const) {
+  test(`${server}: a replica of each group equals the table after every transaction tree`, async (t) => {
+    const orm = server === 'sqlite' ? await openSqlite(t, [Todo]) : await openServer(t, server, [Todo])
+    if (orm === undefined) return
+    const { forget, known } = await follow(t, orm)
+
+    // statements on SQLite are over at once: nobody can tell the order of what two savepoints did within one turn of the event loop
+    const tree = server === 'sqlite' ? treeOf() : treeOf(fork)
+    await fc.assert(fc.asyncProperty(tree, async (tree) => {
+      await orm.em.fork().nativeDelete(Todo, {})
+      await known()
+      forget()
+      const em = orm.em.fork()
+      for (const list of LISTS) em.create(Todo, { list, title: 'seed' })
+      await em.flush()
+
+      await grow(tree, orm.em.fork())
+
+      const table = await orm.em.fork().find(Todo, { list: { $ne: null } })
+      assert.deepEqual(await known(), table.map(({ id, list, title }) => ({ group: `list-${list}`, id, title })).sort(byId))
+    }), { numRuns: TREES, endOnFailure: true })
+  })
+}
