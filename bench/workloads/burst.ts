@@ -10,8 +10,8 @@ const SIZES: Record<Scale, { messages: number, members: number }> = {
   quick: { messages: 100, members: 1000 },
   tiny: { messages: 10, members: 5 }
 }
-/** A server that takes long makes this many, one that does not as many as it can in the time of a measurement. */
-const LEAST = 2
+/** A server that takes long makes the least, one that does not as many as it can in the time of a measurement. */
+const LEAST: Record<Scale, number> = { full: 2, quick: 1, tiny: 2 }
 const MOST = 20
 
 async function measure (pair: Pair, { messages, members }: typeof SIZES.full, settings: Settings): Promise<Measurement[]> {
@@ -30,7 +30,7 @@ async function measure (pair: Pair, { messages, members }: typeof SIZES.full, se
   const times: number[] = []
   const before = await Promise.all([pair.server.cpuTime(), pair.generator.cpuTime()])
   const end = performance.now() + settings.measure
-  while (times.length < LEAST || (performance.now() < end && times.length < MOST)) {
+  while (times.length < LEAST[settings.scale] || (performance.now() < end && times.length < MOST)) {
     times.push(await burst())
     await sleep(settings.settle / 4)
   }
