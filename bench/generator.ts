@@ -71,13 +71,14 @@ const generator = {
 
   totals: () => ({ ...getLoad().totals }),
 
-  /** Tells a port whenever so many more frames have come. */
-  async report (options: { port: number, every: number }) {
-    reportEvery = options.every
-    nextReport = getLoad().totals.frames + options.every
-    if (reports !== undefined) return
-    reports = connectTo({ port: options.port, host: '127.0.0.1', noDelay: true })
-    reports.on('error', () => { reports = undefined })
+  /** Tells a port how many frames have come: now, as the last report may be long ago, and whenever so many more have come. */
+  report ({ port, every }: { port: number, every: number }) {
+    if (reports === undefined) {
+      reports = connectTo({ port, host: '127.0.0.1', noDelay: true })
+      reports.on('error', () => { reports = undefined })
+    }
+    reportEvery = every
+    report(getLoad().totals.frames)
   },
 
   /** Resolves with the time, in nanoseconds of the monotonic clock, when so many frames have come in all. */
