@@ -62,7 +62,7 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
       schema: { hide: true } as FastifySchema,
       onRequest: [refuse, ...[options.onRequest ?? []].flat()],
       ...(options.preValidation && { preValidation: options.preValidation }),
-      ...(options.preHandler && { preHandler: options.preHandler }),
+      preHandler: [...[options.preHandler ?? []].flat(), release],
       handler: (_request, reply) => reply
         .code(426)
         .headers({ upgrade: 'websocket', connection: 'Upgrade' })
@@ -75,6 +75,12 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
     })
   }
 }, { fastify: '5.x', name: 'fastify-rohrpost' })
+
+/** An upgraded connection needs no HTTP response any more, and the socket would keep it for as long as it lives. */
+function release (request: FastifyRequest, { raw }: FastifyReply, done: () => void): void {
+  if (request.ws && raw.socket !== null) raw.detachSocket(raw.socket)
+  done()
+}
 
 /** A path without and with a trailing slash, unless the app takes the two for one. */
 function bothForms ({ initialConfig }: FastifyInstance, given: string): string[] {
