@@ -98,34 +98,38 @@ interface Parts {
   health: () => { ok: boolean, detail?: string }
 }
 
-/** Adds `app.rohrpost`: a face of its own for each Fastify instance, so that a handler runs with the instance it was registered on. */
+/**
+ * Adds `app.rohrpost`: a face of its own for each Fastify instance, so that a handler runs with the instance it was registered on. All of
+ * them inherit from one object, to which other plugins add what is theirs.
+ */
 function decorate (app: FastifyInstance, parts: Parts): void {
+  const common = {}
   const faces = new WeakMap<FastifyInstance, Rohrpost>()
   app.decorate('rohrpost', {
     getter (this: FastifyInstance) {
       let face = faces.get(this)
-      if (face === undefined) faces.set(this, face = makeFace(this, parts))
+      if (face === undefined) faces.set(this, face = makeFace(this, parts, common))
       return face
     }
   })
 }
 
-function makeFace (instance: FastifyInstance, { registry, subscriptions, groups, connections, health }: Parts): Rohrpost {
+function makeFace (instance: FastifyInstance, { registry, subscriptions, groups, connections, health }: Parts, common: object): Rohrpost {
   const sent = Promise.resolve()
 
-  const face: Rohrpost = {
+  const own: Omit<Rohrpost, 'notify'> = {
     handle (type: unknown, ...rest: unknown[]) {
       const [schemas, handler] = rest.length > 1 ? rest : [undefined, rest[0]]
       registry.add(instance, type, schemas, handler)
-      return face
+      return whole
     },
     group (type, options) {
       subscriptions.declare(instance, type, options)
-      return face
+      return whole
     },
     use (middleware) {
       registry.use(instance, middleware)
-      return face
+      return whole
     },
     sendToGroup (group, message) {
       let publishing: unknown
@@ -152,5 +156,6 @@ function makeFace (instance: FastifyInstance, { registry, subscriptions, groups,
     },
     drain: () => connections.drain()
   }
-  return face
+  const whole: Rohrpost = Object.setPrototypeOf(own, common)
+  return whole
 }
