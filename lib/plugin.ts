@@ -63,7 +63,7 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
       schema: { hide: true } as FastifySchema,
       onRequest: [refuse, ...[options.onRequest ?? []].flat()],
       ...(options.preValidation && { preValidation: options.preValidation }),
-      ...(options.preHandler && { preHandler: options.preHandler }),
+      preHandler: [...[options.preHandler ?? []].flat(), release],
       handler: (_request, reply) => reply
         .code(426)
         .headers({ upgrade: 'websocket', connection: 'Upgrade' })
@@ -76,6 +76,12 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
     })
   }
 }, { fastify: '5.x', name: 'fastify-rohrpost' })
+
+/** An upgraded connection needs no HTTP response any more, and the socket would keep it for as long as it lives. */
+function release (request: FastifyRequest, { raw }: FastifyReply, done: () => void): void {
+  if (request.ws && raw.socket !== null) raw.detachSocket(raw.socket)
+  done()
+}
 
 /** A path without and with a trailing slash, unless the app takes the two for one. */
 function bothForms ({ initialConfig }: FastifyInstance, given: string): string[] {
@@ -93,30 +99,34 @@ interface Parts {
   health: () => { ok: boolean, detail?: string }
 }
 
-/** Adds `app.rohrpost`: a face of its own for each Fastify instance, so that a handler runs with the instance it was registered on. */
+/**
+ * Adds `app.rohrpost`: a face of its own for each Fastify instance, so that a handler runs with the instance it was registered on. All of
+ * them inherit from one object, to which other plugins add what is theirs.
+ */
 function decorate (app: FastifyInstance, parts: Parts): void {
+  const common = {}
   const faces = new WeakMap<FastifyInstance, Rohrpost>()
   app.decorate('rohrpost', {
     getter (this: FastifyInstance) {
       let face = faces.get(this)
-      if (face === undefined) faces.set(this, face = makeFace(this, parts))
+      if (face === undefined) faces.set(this, face = makeFace(this, parts, common))
       return face
     }
   })
 }
 
-function makeFace (instance: FastifyInstance, { registry, subscriptions, groups, connections, health }: Parts): Rohrpost {
+function makeFace (instance: FastifyInstance, { registry, subscriptions, groups, connections, health }: Parts, common: object): Rohrpost {
   const sent = Promise.resolve()
 
-  const face: Rohrpost = {
+  const own: Omit<Rohrpost, 'notify'> = {
     handle (type: unknown, ...rest: unknown[]) {
       const [schemas, handler] = rest.length > 1 ? rest : [undefined, rest[0]]
       registry.add(instance, type, schemas, handler)
-      return face
+      return whole
     },
     group (type, options) {
       subscriptions.declare(instance, type, options)
-      return face
+      return whole
     },
     implement (contract, implementation) {
       implement(face, contract, implementation)
@@ -124,7 +134,7 @@ function makeFace (instance: FastifyInstance, { registry, subscriptions, groups,
     },
     use (middleware) {
       registry.use(instance, middleware)
-      return face
+      return whole
     },
     sendToGroup (group, message) {
       let publishing: unknown
@@ -151,5 +161,6 @@ function makeFace (instance: FastifyInstance, { registry, subscriptions, groups,
     },
     drain: () => connections.drain()
   }
-  return face
+  const whole: Rohrpost = Object.setPrototypeOf(own, common)
+  return whole
 }

@@ -42,6 +42,17 @@ function check (command: string, ...args: string[]): void {
   assert.equal(status, 0, stdout + stderr)
 }
 
+/** Compiles `app.ts` of a project, the types of its packages included. */
+function typecheck (dir: string, options: object = {}): void {
+  writeFileSync(join(dir, 'tsconfig.json'), JSON.stringify({
+    compilerOptions: {
+      module: 'nodenext', target: 'es2024', lib: ['es2024'], types: ['node'], strict: true, exactOptionalPropertyTypes: true, noEmit: true, ...options
+    },
+    files: ['app.ts']
+  }))
+  check('tsc', '-p', dir)
+}
+
 const subpaths = Object.keys(manifest.exports).filter((path) => path !== './package.json').map((path) => path.replace(/^\./, 'fastify-rohrpost'))
 
 test('holds what it needs and nothing that is only for building it', () => {
@@ -104,6 +115,27 @@ test('has a client whose types need a browser and nothing of Node.js', () => {
   check('tsc', '-p', dir)
 })
 
+test('types what the MikroORM side adds, from its own subpath only', () => {
+  const dir = project('mikro-orm', '@mikro-orm/core')
+  writeFileSync(join(dir, 'app.ts'), `
+    import { defineEntity, p, type MikroORM } from '@mikro-orm/core'
+    import Fastify from 'fastify'
+    import rohrpost from 'fastify-rohrpost'
+    import { notifyOnChange, rohrpostMikroOrm } from 'fastify-rohrpost/mikro-orm'
+
+    const Todo = defineEntity({ name: 'Todo', properties: { id: p.integer().primary(), title: p.string() } })
+    declare const orm: MikroORM
+    const app = Fastify()
+    await app.register(rohrpost)
+    await app.register(rohrpostMikroOrm, { orm, notify: [notifyOnChange(Todo, { group: 'todo-{id}', data: ['id', 'title'] })] })
+    await app.rohrpost.notify(Todo, 5, 'update', { updatedFields: ['title'] })
+    // @ts-expect-error -- there is no such property
+    await app.rohrpost.notify(Todo, 5, 'update', { updatedFields: ['name'] })
+  `)
+  // MikroORM's own types do not compile with it
+  typecheck(dir, { exactOptionalPropertyTypes: false })
+})
+
 test('works, types included, in a project without any optional peer', () => {
   const dir = project('plain')
 
@@ -129,9 +161,5 @@ test('works, types included, in a project without any optional peer', () => {
     app.rohrpost.handle(5, () => 5)
     export { envelopes }
   `)
-  writeFileSync(join(dir, 'tsconfig.json'), JSON.stringify({
-    compilerOptions: { module: 'nodenext', target: 'es2024', lib: ['es2024'], types: ['node'], strict: true, exactOptionalPropertyTypes: true, noEmit: true },
-    files: ['app.ts']
-  }))
-  check('tsc', '-p', dir)
+  typecheck(dir)
 })

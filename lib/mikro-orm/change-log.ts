@@ -15,8 +15,7 @@ export interface Change {
 
 /** All changes of one row taken together. */
 interface Entry {
-  /** `gone`: created and deleted within the transaction. */
-  readonly type: ChangeType | 'gone'
+  readonly type: ChangeType
   readonly before: Row | undefined
   readonly fields: ReadonlySet<string> | undefined
   /** The place among all that is sent: that of the first change, for a `delete` of the last. */
@@ -89,20 +88,17 @@ export class ChangeLog {
 
 /** The one rule: `before` is the row at the first change, the outcome what a reader of committed rows would see. */
 function coalesce (previous: Entry | undefined, change: Change, at: number, announce: (outcome: Outcome) => Frame[]): Entry {
-  const isAlive = previous !== undefined && previous.type !== 'delete' && previous.type !== 'gone'
+  const isAlive = previous !== undefined && previous.type !== 'delete'
   const first = isAlive ? previous : undefined
   const predecessor = isAlive ? previous.predecessor : previous
 
-  const type = first === undefined
-    ? change.type
-    : change.type !== 'delete'
-      ? first.type
-      : first.type === 'create' ? 'gone' : 'delete'
+  const type = first === undefined || change.type === 'delete' ? change.type : first.type
   const before = first === undefined ? change.before : first.before
   const fields = first === undefined ? change.fields : union(first.fields, change.fields)
   const order = first === undefined || type === 'delete' ? at : first.order
 
-  const frames = type === 'gone' ? [] : announce({ type, before, after: change.after, fields })
+  // of a row that began and ended here nothing was known before: nothing is told
+  const frames = announce({ type, before, after: change.after, fields })
   return { type, before, fields, order, frames, predecessor }
 }
 

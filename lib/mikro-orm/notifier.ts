@@ -17,7 +17,7 @@ export interface Frame {
 /** What happened to a row in a transaction so far. */
 export interface Outcome {
   readonly type: ChangeType
-  /** The row before its first change; nothing for a `create`. */
+  /** The row before its first change; nothing for one that began in the transaction. */
   readonly before: Row | undefined
   /** The row after its last change; nothing for a `delete`. */
   readonly after: Row | undefined

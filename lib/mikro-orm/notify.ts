@@ -31,7 +31,7 @@ export type Notify = <Entity extends object>(
 declare module '../server/types.ts' {
   interface Rohrpost {
     /** Announces what the ORM has no event for: native queries, the query builder, cascades of the database. There with `rohrpostMikroOrm`. */
-    notify?: Notify
+    notify: Notify
   }
 }
 

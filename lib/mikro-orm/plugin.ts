@@ -52,10 +52,9 @@ export const rohrpostMikroOrm = fp(async function rohrpostMikroOrm (app: Fastify
   })
   app.addHook('onClose', () => subscriber.disconnect())
 
-  const announce = makeNotify(orm, subscriber, app.rohrpost.notify)
-  app.rohrpost.notify = announce
-  // each Fastify instance has an `app.rohrpost` of its own
-  app.addHook('onRegister', (instance) => { instance.rohrpost.notify = announce })
+  // each Fastify instance has an `app.rohrpost` of its own; they inherit from one object
+  const common: Partial<FastifyInstance['rohrpost']> = Object.getPrototypeOf(app.rohrpost)
+  common.notify = makeNotify(orm, subscriber, common.notify)
   app.rohrpost.use((_message, _connection, next) => runInContext(orm, next))
 }, { fastify: '5.x', name: 'fastify-rohrpost-mikro-orm', dependencies: ['fastify-rohrpost'] })
 

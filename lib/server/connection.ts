@@ -226,8 +226,10 @@ export class Connection implements RequestConnection, Subscriber, Peer {
     this.#closed = true
     this.#waiting = undefined
     this.#outbox.stop()
-    const gone = new DOMException('The client has gone.', 'AbortError')
-    for (const request of this.#running ?? []) request.abandon(gone)
+    if (this.#active > 0) {
+      const gone = new DOMException('The client has gone.', 'AbortError')
+      for (const request of this.#running ?? []) request.abandon(gone)
+    }
     for (const group of this.#groups ?? []) this.#context.groups.leave(group, this.#outbox)
     this.#context.onClose(this, code, reason.toString())
   }

@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs'
 import { test } from 'node:test'
 import { readDocument, readDocuments, root, type Document } from './support/markdown.ts'
 
-for (const document of readDocuments('README.md', 'PROTOCOL.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'SECURITY.md', 'docs/')) {
+for (const document of readDocuments('README.md', 'PROTOCOL.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'SECURITY.md', 'bench/', 'docs/')) {
   test(`the links in ${document.name} lead somewhere`, () => {
     const lost = linksOf(document).filter((link) => !leadsSomewhere(document, link))
 

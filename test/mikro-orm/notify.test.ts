@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import test, { type TestContext } from 'node:test'
 import { defineEntity, p, type EntityName } from '@mikro-orm/core'
-import Fastify from 'fastify'
+import Fastify, { type FastifyInstance } from 'fastify'
 import rohrpost, { memoryBroker } from '../../lib/index.ts'
-import { notifyOnChange, rohrpostMikroOrm, type ChangeType, type Notify } from '../../lib/mikro-orm/index.ts'
+import { notifyOnChange, rohrpostMikroOrm, type ChangeType } from '../../lib/mikro-orm/index.ts'
 import { openSqlite } from './support.ts'
 
 const Todo = defineEntity({ name: 'Todo', properties: { id: p.integer().primary(), title: p.string(), list: p.string() } })
@@ -30,7 +30,7 @@ async function open (t: TestContext) {
   const em = orm.em.fork()
   await em.insertMany(Todo, [{ title: 'one', list: 'a' }, { title: 'two', list: 'b' }])
   await em.insert(Seat, { row: 'A', place: 1 })
-  return { app, orm, other, em, notify: app.rohrpost.notify as Notify, take: () => told.splice(0) }
+  return { app, orm, other, em, notify: app.rohrpost.notify, take: () => told.splice(0) }
 }
 
 test('what the ORM did not see is announced by key, as the database has it', async (t) => {
@@ -94,17 +94,18 @@ test('every Fastify instance and every ORM can announce by hand', async (t) => {
   assert.deepEqual(take(), ['create note-1 {"id":1}'])
 })
 
-test('instances that are registered after the plugin can announce by hand', async (t) => {
+test('instances that are registered before or after the plugin can announce by hand', async (t) => {
   const orm = await openSqlite(t, [Todo])
   const app = Fastify()
   t.after(() => app.close())
-  app.register(rohrpost)
-  app.register(rohrpostMikroOrm, { orm })
-  let inner: unknown
-  app.register(async (instance) => { inner = instance.rohrpost.notify })
-  await app.ready()
+  const instances: FastifyInstance[] = []
+  await app.register(rohrpost)
+  await app.register(async (instance) => { instances.push(instance) })
+  await app.register(rohrpostMikroOrm, { orm })
+  await app.register(async (instance) => { instances.push(instance) })
 
-  assert.equal(inner, app.rohrpost.notify)
+  assert.deepEqual(instances.map(({ rohrpost }) => rohrpost.notify), [app.rohrpost.notify, app.rohrpost.notify])
+  assert.equal(typeof app.rohrpost.notify, 'function')
 })
 
 test('refuses what it can not announce', async (t) => {

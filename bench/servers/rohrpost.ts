@@ -1,0 +1,27 @@
+/** The subject. */
+import { Type } from '@sinclair/typebox'
+import Fastify from 'fastify'
+import rohrpost from '../../lib/index.ts'
+import { LISTEN, type StartServer } from './server.ts'
+
+const Sentence = Type.Object({ text: Type.String(), n: Type.Integer(), flag: Type.Boolean() })
+
+export const start: StartServer = async ({ orm }) => {
+  const app = Fastify()
+  await app.register(rohrpost, { path: '/ws' })
+  if (orm !== undefined) {
+    const { announce } = await import('../lib/orm.ts')
+    await announce(app, orm)
+  }
+
+  app.rohrpost.handle('echo', { data: Sentence }, ({ data }) => data)
+  app.rohrpost.handle('join', { data: Type.Object({ groups: Type.Array(Type.String()) }) }, ({ data }, connection) => {
+    for (const group of data.groups) connection.join(group)
+  })
+
+  const address = await app.listen(LISTEN)
+  return {
+    port: Number(new URL(address).port),
+    publish: (group, event) => { app.rohrpost.sendToGroup(group, event) }
+  }
+}

@@ -1,0 +1,33 @@
+/** The benchmark counts right: every frame arrives, every request is answered. How long it takes is not looked at. */
+import assert from 'node:assert/strict'
+import { suite, test } from 'node:test'
+import { report } from '../../bench/lib/report.ts'
+import { run } from '../../bench/lib/run.ts'
+import type { Settings } from '../../bench/lib/workload.ts'
+import { workloads } from '../../bench/workloads/index.ts'
+
+const tiny: Settings = { scale: 'tiny', repetitions: 1, warmUp: 20, settle: 5, measure: 60, pin: false }
+
+/** What each server does differently is seen in three workloads; to run them all in all would take long. */
+const comparing = ['rpc', 'fanout', 'orm']
+
+suite('the benchmark', { concurrency: 3 }, () => {
+  for (const workload of workloads) {
+    test(`the workload '${workload.name}' loses nothing`, async () => {
+      const settings = comparing.includes(workload.name) ? tiny : { ...tiny, only: ['rohrpost', 'with notifications'] }
+      const failures: unknown[] = []
+
+      const samples = await run(workload, settings, { measured: () => {}, failed: (_workload, error) => failures.push(error) })
+
+      assert.deepEqual(failures, [])
+      const ran = new Set(samples.map(({ row, contestant }) => `${row}, ${contestant}`))
+      for (const { rows, contestants } of workload.cases('tiny')) {
+        for (const { name } of rows) {
+          for (const contestant of comparing.includes(workload.name) ? contestants : contestants.slice(0, 1)) assert.ok(ran.has(`${name}, ${contestant}`))
+        }
+      }
+      for (const sample of samples) assert.deepEqual(sample.failures, [], `${sample.row}, ${sample.contestant}`)
+      assert.doesNotMatch(report(workload, settings, samples), /NaN|undefined|wrong/)
+    })
+  }
+})
