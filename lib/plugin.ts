@@ -129,8 +129,8 @@ function makeFace (instance: FastifyInstance, { registry, subscriptions, groups,
       return whole
     },
     implement (contract, implementation) {
-      implement(face, contract, implementation)
-      return face
+      implement(whole, contract, implementation)
+      return whole
     },
     use (middleware) {
       registry.use(instance, middleware)
