@@ -1,6 +1,6 @@
 /** What the ORM believes of rows, and what is true where a rollback proved it wrong. */
 import { wrap, type ChangeSet, type EntityManager } from '@mikro-orm/core'
-import type { Change } from './change-log.ts'
+import type { Belief } from './change-log.ts'
 import { Row, type RowData } from './row.ts'
 
 /** An update of a row. */
@@ -8,7 +8,7 @@ interface Update {
   before: Row
   after: Row
   payload: RowData
-  belief: NonNullable<Change['belief']>
+  belief: Belief
 }
 
 /** Makes rows of what the ORM knows of entities. */
@@ -54,11 +54,9 @@ export class Beliefs {
     }
   }
 
-  /** Notes what is true after these changes were rolled back. */
-  undo (changes: readonly Change[]): void {
-    for (const { belief } of changes) {
-      if (belief !== undefined) this.#truths.set(belief.now, belief.before)
-    }
+  /** Notes what is true after a rollback took these back. */
+  undo (beliefs: readonly Belief[]): void {
+    for (const { now, before } of beliefs) this.#truths.set(now, before)
   }
 
   #row (entity: object, data: RowData, em: EntityManager): Row {

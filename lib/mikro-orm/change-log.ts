@@ -9,8 +9,13 @@ export interface Change {
   readonly before: Row | undefined
   readonly after: Row | undefined
   readonly fields: ReadonlySet<string> | undefined
-  /** What the ORM believes of the row from now on, and what it believed before, which is true again after a rollback: `undefined` for no row. */
-  readonly belief?: { readonly now: RowData, readonly before: RowData | undefined }
+  readonly belief?: Belief | undefined
+}
+
+/** What the ORM believes of a row from now on, and what it believed before, which is true again after a rollback: `undefined` for no row. */
+export interface Belief {
+  readonly now: RowData
+  readonly before: RowData | undefined
 }
 
 /** All changes of one row taken together. */
@@ -29,7 +34,7 @@ interface Entry {
 interface Step {
   readonly key: string
   readonly previous: Entry | undefined
-  readonly change: Change
+  readonly belief: Belief | undefined
 }
 
 /** The changes of one outermost transaction. */
@@ -47,7 +52,8 @@ export class ChangeLog {
   record (key: string, change: Change, announce: (outcome: Outcome) => Frame[]): void {
     const previous = this.#entries.get(key)
     this.#entries.set(key, coalesce(previous, change, this.#steps.length, announce))
-    this.#steps.push({ key, previous, change })
+    // no more of the change than that: what a row was is not kept until the commit
+    this.#steps.push({ key, previous, belief: change.belief })
   }
 
   /** SAVEPOINT: names may be taken several times. */
@@ -60,8 +66,8 @@ export class ChangeLog {
     this.#marks.splice(this.#find(savepoint))
   }
 
-  /** ROLLBACK TO SAVEPOINT, or without a name that of all. Gives the changes that it took back, the last one first. */
-  rollback (savepoint?: string): Change[] {
+  /** ROLLBACK TO SAVEPOINT, or without a name that of all. Gives the beliefs that it took back, the last one first. */
+  rollback (savepoint?: string): Belief[] {
     const index = savepoint === undefined ? -1 : this.#find(savepoint)
     const undone = this.#steps.splice(this.#marks[index]?.at ?? 0).reverse()
     this.#marks.splice(index + 1)
@@ -69,7 +75,7 @@ export class ChangeLog {
       if (previous === undefined) this.#entries.delete(key)
       else this.#entries.set(key, previous)
     }
-    return undone.map(({ change }) => change)
+    return undone.flatMap(({ belief }) => belief ?? [])
   }
 
   /** What is to be sent, in order. */

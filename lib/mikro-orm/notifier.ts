@@ -70,9 +70,13 @@ export class Notifier {
       const object = this.#object(row, type, fields)
       if (object !== undefined) for (const group of groups) frames.push({ group, type, object })
     }
-    tell('delete', before, left?.filter((group) => !entered.includes(group)) ?? [])
-    tell('update', after, left === undefined ? entered : entered.filter((group) => left.includes(group)))
-    tell('create', after, left === undefined ? [] : entered.filter((group) => !left.includes(group)))
+    if (left === undefined || left === entered) {
+      tell('update', after, entered)
+    } else {
+      tell('delete', before, left.filter((group) => !entered.includes(group)))
+      tell('update', after, entered.filter((group) => left.includes(group)))
+      tell('create', after, entered.filter((group) => !left.includes(group)))
+    }
     return frames
   }
 
@@ -127,7 +131,11 @@ export class Notifier {
   }
 
   #data (row: Row, type: ChangeType, updatedFields: string[]): unknown {
-    if (this.#names !== undefined) return Object.fromEntries(this.#names.map((name) => [name, row.value(name)]))
+    if (this.#names !== undefined) {
+      const data: Record<string, unknown> = {}
+      for (const name of this.#names) data[name] = row.value(name)
+      return data
+    }
 
     const { data } = this.#rule.options
     if (typeof data === 'function') return settled('data', data(row.view, { type, updatedFields }))

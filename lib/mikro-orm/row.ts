@@ -42,7 +42,12 @@ export class Row {
 
   /** The primary key as text. */
   get key (): string {
-    const parts = this.meta.primaryKeys.map((name) => this.data[name])
+    const { primaryKeys } = this.meta
+    const [first = ''] = primaryKeys
+    const value = this.data[first]
+    if (primaryKeys.length === 1 && (typeof value === 'number' || typeof value === 'string')) return String(value)
+
+    const parts = primaryKeys.map((name) => this.data[name])
     return parts.includes(undefined) ? wrap(this.#entity, true).getSerializedPrimaryKey() : parts.flat().join('~~~')
   }
 

@@ -189,7 +189,8 @@ export class ChangeSubscriber implements EventSubscriber {
 
   /** Puts changes of an entity into the log of the transaction, or out at once where there is none. Never throws. */
   #observe (entity: object, em: EntityManager, changes: () => Change[]): void {
-    const { class: type, className, root } = wrap(entity, true).__meta
+    const wrapped = wrap(entity, true)
+    const { class: type, className, root } = wrapped.__meta
     const notifiers = this.#active?.notifiers.get(type)
     if (notifiers === undefined) return
 
@@ -197,11 +198,11 @@ export class ChangeSubscriber implements EventSubscriber {
       const log = this.#transactions.logOf(em)
       for (const change of changes()) {
         const { key } = (change.before ?? change.after) as Row
-        log.record(`${root._id}:${wrap(entity, true).__schema ?? ''}:${key}`, change, (outcome) => notifiers.flatMap((notifier) => notifier.frames(outcome)))
+        log.record(`${root._id}:${wrapped.__schema ?? ''}:${key}`, change, (outcome) => notifiers.flatMap((notifier) => notifier.frames(outcome)))
       }
       if (em.getTransactionContext() === undefined) this.#publish(log)
     } catch (err) {
-      this.#active?.log.error({ err, entity: className, key: wrap(entity, true).getSerializedPrimaryKey() }, 'a change is not announced')
+      this.#active?.log.error({ err, entity: className, key: wrapped.getSerializedPrimaryKey() }, 'a change is not announced')
     }
   }
 

@@ -1,6 +1,6 @@
 /** The running transactions of an ORM and their logs; savepoints share the log of the outermost one. */
 import type { EntityManager, Transaction, TransactionEventArgs } from '@mikro-orm/core'
-import { ChangeLog, type Change } from './change-log.ts'
+import { ChangeLog, type Belief } from './change-log.ts'
 
 /** The logs of running transactions. */
 export class Transactions {
@@ -48,7 +48,7 @@ export class Transactions {
   }
 
   /** Takes back what was changed since a savepoint, or in all of an outermost transaction. */
-  rolledBack (transaction: Transaction | undefined): Change[] {
+  rolledBack (transaction: Transaction | undefined): Belief[] {
     const log = this.#logs.get(transaction)
     this.#logs.delete(transaction)
     return log?.rollback(transaction?.savepointName) ?? []
