@@ -226,9 +226,9 @@ export class Connection implements RequestConnection, Subscriber, Peer {
     this.#closed = true
     this.#waiting = undefined
     this.#outbox.stop()
-    if (this.#active > 0) {
+    if (this.#running !== undefined && this.#running.size > 0) {
       const gone = new DOMException('The client has gone.', 'AbortError')
-      for (const request of this.#running ?? []) request.abandon(gone)
+      for (const request of this.#running) request.abandon(gone)
     }
     for (const group of this.#groups ?? []) this.#context.groups.leave(group, this.#outbox)
     this.#context.onClose(this, code, reason.toString())
