@@ -40,7 +40,7 @@ const machine = {
   packages: Object.fromEntries(packages.map((name) => [name, require(`../node_modules/${name}/package.json`).version as string])),
   cpu: `${cpus().length} × ${cpus()[0]?.model}`,
   memory: `${Math.round(totalmem() / 2 ** 30)} GiB`,
-  system: `${process.platform} ${release()}`,
+  system: `${process.platform} ${release().split('.', 2).join('.')}`,
   pinned: settings.pin
 }
 

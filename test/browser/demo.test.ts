@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict'
+import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import type { AddressInfo } from 'node:net'
+import { createInterface } from 'node:readline'
 import { after, before, suite, test, type TestContext } from 'node:test'
 import type { FastifyInstance } from 'fastify'
 import type { Browser, Page } from 'playwright-core'
@@ -129,6 +131,34 @@ suite('the demo in the browser', { skip: chromium.skip, timeout: 300_000 }, () =
     }
   })
 
+  test('neither is a server that is killed: both windows are current again, without a reload and without doubles', async (t) => {
+    const first = await startProcess(t, '0')
+    const windows = [await newWindow(t), await newWindow(t)] as const
+    for (const page of windows) {
+      await page.goto(first.url)
+      await page.locator('#state', { hasText: 'Live' }).waitFor()
+      await page.evaluate("document.body.dataset.loaded = 'once'")
+    }
+    await add(windows[0], 'Lost with the memory of the server')
+    await row(windows[1], 'Lost with the memory of the server').waitFor()
+
+    first.child.kill('SIGKILL')
+    for (const page of windows) await page.locator('#state', { hasNotText: 'Live' }).waitFor()
+    const second = await startProcess(t, new URL(first.url).port)
+
+    assert.equal(second.url, first.url)
+    for (const page of windows) {
+      await page.locator('#state', { hasText: 'Live' }).waitFor()
+      await row(page, 'Lost with the memory of the server').waitFor({ state: 'detached' })
+    }
+    await add(windows[1], 'Written after the kill')
+    for (const page of windows) {
+      await row(page, 'Written after the kill').waitFor()
+      assert.equal(await page.locator('#todos > li').count(), 4)
+      assert.equal(await page.evaluate('document.body.dataset.loaded'), 'once')
+    }
+  })
+
   test('a line that was cut is mended by the page, without a reload and without doubles', async (t) => {
     const { windows: [one, two] } = await openTwice(t)
     for (const page of [one, two]) await page.evaluate("document.body.dataset.loaded = 'once'")
@@ -174,6 +204,17 @@ async function start (t: TestContext, port = 0): Promise<FastifyInstance> {
   t.after(() => app.close())
   await app.listen({ port, host: '127.0.0.1' })
   return app
+}
+
+/** The demo in a process of its own, as `npm start` runs it. */
+async function startProcess (t: TestContext, port: string): Promise<{ child: ChildProcess, url: string }> {
+  const child = spawn(process.execPath, ['demo/server.ts'], { env: { ...process.env, PORT: port }, stdio: ['ignore', 'pipe', 'inherit'] })
+  t.after(() => child.kill('SIGKILL'))
+  for await (const line of createInterface(child.stdout)) {
+    const [url] = /http:\/\/localhost:\d+\//.exec(line) ?? []
+    if (url !== undefined) return { child, url }
+  }
+  return assert.fail('the demo printed no address')
 }
 
 /** The demo, live in two windows. */
