@@ -2,10 +2,11 @@
 import { randomUUID } from 'node:crypto'
 import type { FastifyBaseLogger, FastifyRequest } from 'fastify'
 import type { WebSocket } from 'ws'
-import { errors, show } from '../errors.ts'
+import { errors } from '../errors.ts'
 import { CloseCode, ErrorCode } from '../protocol/codes.ts'
 import { decode, Malformed, type Envelope } from '../protocol/decode.ts'
-import { toText } from './envelope.ts'
+import { checkClose } from './close.ts'
+import { checkError, checkSuccess, toText } from './envelope.ts'
 import { Frame } from './frame.ts'
 import { checkName, type Groups } from './groups.ts'
 import { Outbox, type OutboxLimits, type Peer, type Turn } from './outbox.ts'
@@ -150,23 +151,17 @@ export class Connection implements RequestConnection, Subscriber, Peer {
 
   sendSuccess (message: Parameters<RohrpostConnection['sendSuccess']>[0]): void {
     const { id, type, data } = message
-    if (id === undefined || id === null) throw new errors.RP_ERR_INVALID_MESSAGE('id', 'the id of the request', show(id))
-    if (type === undefined || type === null) throw new errors.RP_ERR_INVALID_MESSAGE('type', 'a string', show(type))
+    checkSuccess(id, type)
     this.send({ id, type, data })
   }
 
   sendError (message: Parameters<RohrpostConnection['sendError']>[0]): void {
-    if (typeof message.error !== 'string' || message.error === '') {
-      throw new errors.RP_ERR_INVALID_MESSAGE('error', 'a non-empty string', show(message.error))
-    }
+    checkError(message.error)
     this.send({ ...message })
   }
 
   close (code: number = CloseCode.NORMAL, reason = ''): void {
-    if (!isCloseCode(code)) throw new errors.RP_ERR_INVALID_CLOSE('code', '1000 to 1014 but 1004 to 1006, or 3000 to 4999', show(code))
-    if (typeof reason !== 'string' || Buffer.byteLength(reason) > 123) {
-      throw new errors.RP_ERR_INVALID_CLOSE('reason', 'a string of up to 123 bytes', show(reason))
-    }
+    checkClose(code, reason)
     this.#waiting = undefined
     this.#socket.close(code, reason)
     // the client's answer to the close must be read
@@ -317,9 +312,4 @@ export class Connection implements RequestConnection, Subscriber, Peer {
       if (request.open && request.envelope.id === id) return request.settle()
     }
   }
-}
-
-function isCloseCode (code: unknown): boolean {
-  if (typeof code !== 'number' || !Number.isInteger(code)) return false
-  return (code >= 1000 && code <= 1014 && !(code >= 1004 && code <= 1006)) || (code >= 3000 && code <= 4999)
 }

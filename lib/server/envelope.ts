@@ -27,6 +27,17 @@ export function toText (message: OutgoingMessage): string {
   return encodeEnvelope(envelope)
 }
 
+/** A success answers a request: it needs the id and the type. @throws RP_ERR_INVALID_MESSAGE */
+export function checkSuccess (id: unknown, type: unknown): void {
+  if (id === undefined || id === null) throw new errors.RP_ERR_INVALID_MESSAGE('id', 'the id of the request', show(id))
+  if (type === undefined || type === null) throw new errors.RP_ERR_INVALID_MESSAGE('type', 'a string', show(type))
+}
+
+/** Clients take a message without error, or with an empty one, for a success. @throws RP_ERR_INVALID_MESSAGE */
+export function checkError (error: unknown): void {
+  if (typeof error !== 'string' || error === '') throw new errors.RP_ERR_INVALID_MESSAGE('error', 'a non-empty string', show(error))
+}
+
 /** The text of an envelope, whose `data` is left out only where it is `undefined`. @throws RP_ERR_NOT_ENCODABLE */
 export function encodeEnvelope (envelope: OutgoingMessage): string {
   const { data } = envelope
