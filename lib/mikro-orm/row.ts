@@ -86,7 +86,8 @@ export class Row {
       return collection?.isInitialized?.() === true
     }
     if (!this.meta.comparableProps.includes(prop)) return true
-    if (wrap(this.#entity, true).__loadedProperties.has(prop.name)) return true
+    // of a row of which the ORM holds nothing any more, what was loaded once says nothing
+    if (Object.keys(this.data).length > 0 && wrap(this.#entity, true).__loadedProperties.has(prop.name)) return true
     return columnsOf(prop).some((name) => name in this.data)
   }
 

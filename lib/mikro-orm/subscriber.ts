@@ -10,7 +10,7 @@ import {
   type TransactionEventArgs
 } from '@mikro-orm/core'
 import { believed, Beliefs } from './beliefs.ts'
-import type { Change, ChangeLog } from './change-log.ts'
+import type { Belief, Change, ChangeLog } from './change-log.ts'
 import { changedCollections } from './collections.ts'
 import type { Notifier, Report } from './notifier.ts'
 import { isAlive } from './probe.ts'
@@ -52,7 +52,7 @@ export class ChangeSubscriber implements EventSubscriber {
   readonly #transactions = new Transactions()
   readonly #beliefs = new Beliefs()
   /** Rows as they were before deletes that are under way. */
-  readonly #deleting = new WeakMap<object, Row>()
+  readonly #deleting = new WeakMap<object, { before: Row, belief: Belief }>()
   /** M:N collections that a flush is about to change: nothing is under way yet when the ORM tells. */
   readonly #collections = new WeakMap<EntityManager, Map<object, Set<string>>>()
 
@@ -103,7 +103,7 @@ export class ChangeSubscriber implements EventSubscriber {
     if (this.#active?.probe === false || this.#transactions.pending(transaction) === undefined) return
     if (await isAlive(em, transaction)) return
 
-    this.#beliefs.undo(this.#transactions.rolledBack(transaction))
+    this.#beliefs.undo(this.#transactions.rolledBack(transaction), true)
     this.#active?.log.warn({}, 'the database had rolled back a transaction before its commit: its changes are not announced')
   }
 
@@ -117,12 +117,12 @@ export class ChangeSubscriber implements EventSubscriber {
     // the COMMIT went well, and a subscriber before this one threw when it heard of it
     if (transaction?.isCommitted === true) this.#publish(this.#transactions.committed(transaction))
     // there is no event after it where the ROLLBACK itself fails
-    else this.#beliefs.undo(this.#transactions.rolledBack(transaction))
+    else this.#beliefs.undo(this.#transactions.rolledBack(transaction), true)
   }
 
   afterTransactionRollback ({ transaction }: TransactionEventArgs): void {
     // only now: where ROLLBACK TO fails, the rows of the savepoint may stay
-    if (transaction?.savepointName !== undefined) this.#beliefs.undo(this.#transactions.rolledBack(transaction))
+    if (transaction?.savepointName !== undefined) this.#beliefs.undo(this.#transactions.rolledBack(transaction), false)
   }
 
   onFlush ({ em, uow }: FlushEventArgs): void {
@@ -139,7 +139,7 @@ export class ChangeSubscriber implements EventSubscriber {
 
     this.#observe(entity, em, () => {
       const after = this.#beliefs.created(entity, em)
-      return [{ type: 'create', before: undefined, after, fields: NONE, belief: { now: believed(entity), before: undefined } }]
+      return [{ type: 'create', before: undefined, after, fields: NONE, belief: { entity, now: believed(entity), before: undefined } }]
     })
   }
 
@@ -163,13 +163,13 @@ export class ChangeSubscriber implements EventSubscriber {
 
   beforeDelete ({ entity, em }: EventArgs<object>): void {
     const isConcerned = this.#active?.notifiers.has(wrap(entity, true).__meta.class) === true
-    if (isConcerned) this.#deleting.set(entity, this.#beliefs.current(entity, em))
+    if (isConcerned) this.#deleting.set(entity, { before: this.#beliefs.current(entity, em), belief: this.#beliefs.deleting(entity) })
   }
 
   afterDelete ({ entity, em }: EventArgs<object>): void {
-    const before = this.#deleting.get(entity)
+    const deleting = this.#deleting.get(entity)
     this.#deleting.delete(entity)
-    if (before !== undefined) this.#observe(entity, em, () => [{ type: 'delete', before, after: undefined, fields: NONE }])
+    if (deleting !== undefined) this.#observe(entity, em, () => [{ type: 'delete', after: undefined, fields: NONE, ...deleting }])
   }
 
   /** The changed collections of a flush: before the COMMIT where the flush makes one, else after all of its statements. */
