@@ -1,5 +1,6 @@
 /** A row at one moment: before a change, or as it was flushed. The object in memory need not be either. */
 import {
+  JsonType,
   PolymorphicRef,
   ReferenceKind,
   serialize,
@@ -100,8 +101,9 @@ export class Row {
   #makeView (): object {
     const { meta, data } = this
     const blank = Object.create(meta.prototype) as Record<string, unknown>
-    const values = { ...data }
+    const values: Record<string, unknown> = { ...data }
     for (const prop of meta.relations) delete values[prop.name]
+    this.#parseJson(values)
     this.#em.config.getHydrator(this.#em.getMetadata())
       .hydrate(blank, meta, values, this.#em.getEntityFactory(), 'full', false, true)
 
@@ -122,6 +124,17 @@ export class Row {
     // `wrap(view)` must not lead back to the entity
     Object.defineProperty(view, '__helper', { value: Object.create(wrap(this.#entity, true), { entity: { value: view } }) })
     return view
+  }
+
+  /** What is compared is JSON text, where drivers that parse it themselves give values. */
+  #parseJson (values: Record<string, unknown>): void {
+    const platform = this.#em.getPlatform()
+    if (!platform.convertsJsonAutomatically()) return
+
+    for (const { name, kind, customType } of this.meta.comparableProps) {
+      if (kind !== ReferenceKind.SCALAR || !(customType instanceof JsonType)) continue
+      values[name] = customType.convertToJSValue(values[name], platform, { force: true, mode: 'hydration' })
+    }
   }
 
   #reference (prop: EntityProperty, key: unknown): unknown {
