@@ -9,6 +9,7 @@ import {
   type MikroORM,
   type TransactionEventArgs
 } from '@mikro-orm/core'
+import { errors } from '../errors.ts'
 import { believed, Beliefs } from './beliefs.ts'
 import type { Belief, Change, ChangeLog } from './change-log.ts'
 import { changedCollections } from './collections.ts'
@@ -69,9 +70,11 @@ export class ChangeSubscriber implements EventSubscriber {
   /**
    * Begins to announce. Transactions that run already are not covered.
    *
-   * @throws RP_ERR_UNKNOWN_ENTITY, RP_ERR_INVALID_TEMPLATE, RP_ERR_UNKNOWN_PROPERTY
+   * @throws RP_ERR_ORM_ALREADY_REGISTERED where it announces changes of another ORM, RP_ERR_UNKNOWN_ENTITY, RP_ERR_INVALID_TEMPLATE, RP_ERR_UNKNOWN_PROPERTY
    */
   connect (connection: Connection): void {
+    if (this.#active !== undefined) throw new errors.RP_ERR_ORM_ALREADY_REGISTERED(this.#active.orm.config.get('contextName'))
+
     const rules = [...this.#rules, ...connection.notify ?? []]
     this.#active = { ...connection, notifiers: compileRules(rules, connection.orm.getMetadata(), makeReport(connection.log)) }
     connection.orm.em.getEventManager().registerSubscriber(this)
