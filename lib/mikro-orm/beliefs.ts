@@ -1,7 +1,7 @@
 /** What the ORM believes of rows, and what is true where a rollback proved it wrong. */
 import { wrap, type ChangeSet, type EntityManager } from '@mikro-orm/core'
 import type { Belief } from './change-log.ts'
-import { Row, type RowData } from './row.ts'
+import { Row, type Held, type RowData } from './row.ts'
 
 /** An update of a row. */
 interface Update {
@@ -37,9 +37,9 @@ export class Beliefs {
   }
 
   /** The row of an entity as the ORM has it. A row that was taken back counts too: what is done to it finds whatever has the key now. */
-  current (entity: object, em: EntityManager): Row {
+  current (entity: object, em: EntityManager, held?: Held): Row {
     const data = this.#remembered(entity)
-    return this.#row(entity, this.#truth(data) ?? data, em)
+    return this.#row(entity, this.#truth(data) ?? data, em, held)
   }
 
   /** The row that an entity says it is. */
@@ -48,7 +48,7 @@ export class Beliefs {
   }
 
   /** The row of an entity before and after it was updated; nothing where there was no row to update. */
-  updated (entity: object, em: EntityManager, changeSet: ChangeSet<object>): Update | undefined {
+  updated (entity: object, em: EntityManager, changeSet: ChangeSet<object>, held: Held | undefined): Update | undefined {
     const original = changeSet.originalEntity as RowData
     const payload = this.#payload(changeSet, original)
     const before = this.#truth(original)
@@ -58,7 +58,7 @@ export class Beliefs {
     if (before !== original) this.#truths.set(now, { at: { ...now }, instead: after })
 
     return before && after && {
-      before: this.#row(entity, before, em),
+      before: this.#row(entity, before, em, held),
       after: this.#row(entity, after, em),
       payload,
       belief: { entity, now, before: original }
@@ -82,8 +82,8 @@ export class Beliefs {
     }
   }
 
-  #row (entity: object, data: RowData, em: EntityManager): Row {
-    return new Row(entity, data, em, this.#created.has(entity))
+  #row (entity: object, data: RowData, em: EntityManager, held?: Held): Row {
+    return new Row(entity, data, em, this.#created.has(entity), held)
   }
 
   #remembered (entity: object): RowData {

@@ -23,6 +23,18 @@ export class NotLoadedError extends Error {
   }
 }
 
+/** What an entity held beside what the ORM compares, by property; `undefined` where it was not loaded. */
+export type Held = ReadonlyMap<string, unknown>
+
+/** What an entity holds beside what the ORM compares and what a flush is going to change: to be asked before. */
+export function heldBy (entity: object): Held | undefined {
+  const held = new Map<string, unknown>()
+  for (const prop of (wrap(entity, true).__meta as EntityMetadata).props) {
+    if (isMade(prop)) held.set(prop.name, (entity as Record<string, unknown>)[prop.name])
+  }
+  return held.size === 0 ? undefined : held
+}
+
 /** What is known of a row at one moment. */
 export class Row {
   readonly meta: EntityMetadata
@@ -30,15 +42,20 @@ export class Row {
   readonly #entity: object
   readonly #em: EntityManager
   readonly #complete: boolean
+  readonly #held: Held | undefined
   #view: object | undefined
 
-  /** @param complete whether what `data` lacks is `null` rather than unknown */
-  constructor (entity: object, data: RowData, em: EntityManager, complete: boolean) {
+  /**
+   * @param complete whether what `data` lacks is `null` rather than unknown
+   * @param held what it had that is not in `data`, where the entity has it no more
+   */
+  constructor (entity: object, data: RowData, em: EntityManager, complete: boolean, held?: Held) {
     this.meta = wrap(entity, true).__meta as EntityMetadata
     this.data = data
     this.#entity = entity
     this.#em = em
     this.#complete = complete
+    this.#held = held
   }
 
   /** The primary key as text. */
@@ -66,7 +83,7 @@ export class Row {
     if (!this.#knows(prop)) throw new NotLoadedError(name)
 
     const value = this.data[name]
-    if (isPlain(prop, value)) return value
+    if (this.#held?.has(name) !== true && isPlain(prop, value)) return value
     const [json] = Object.values(serialize(this.view, { fields: [name], includeHidden: true } as object))
     return json ?? null
   }
@@ -81,6 +98,7 @@ export class Row {
   }
 
   #knows (prop: EntityProperty): boolean {
+    if (this.#held?.has(prop.name)) return this.#held.get(prop.name) !== undefined
     if (this.#complete || prop.primary) return true
     if (prop.kind === ReferenceKind.ONE_TO_MANY || prop.kind === ReferenceKind.MANY_TO_MANY) {
       const collection = (this.#entity as Record<string, { isInitialized?: () => boolean } | undefined>)[prop.name]
@@ -93,6 +111,8 @@ export class Row {
   }
 
   #isEntity (): boolean {
+    if (this.#held !== undefined) return false
+
     const comparator = this.#em.getComparator()
     const now = comparator.prepareEntity(this.#entity)
     return comparator.matching(this.meta.class, now, this.data) && this.meta.comparableProps.every((prop) => prop.embedded !== undefined || this.#knows(prop))
@@ -108,15 +128,13 @@ export class Row {
       .hydrate(blank, meta, values, this.#em.getEntityFactory(), 'full', false, true)
 
     const view = Object.create(this.#entity) as object
-    for (const prop of meta.comparableProps) {
+    for (const prop of meta.props) {
       const { name } = prop
-      if (prop.embedded !== undefined || (prop.primary && !(name in data))) continue
+      // what is computed is computed from the view
+      if (prop.embedded !== undefined || (prop.persist === false && prop.formula === undefined) || (prop.primary && !(name in data))) continue
 
       if (this.#knows(prop)) {
-        const value = prop.kind === ReferenceKind.MANY_TO_ONE || prop.kind === ReferenceKind.ONE_TO_ONE
-          ? this.#reference(prop, data[name])
-          : blank[name]
-        Object.defineProperty(view, name, { value, enumerable: true, writable: true, configurable: true })
+        Object.defineProperty(view, name, { value: this.#valueIn(prop, blank), enumerable: true, writable: true, configurable: true })
       } else {
         Object.defineProperty(view, name, { get () { throw new NotLoadedError(name) } })
       }
@@ -124,6 +142,13 @@ export class Row {
     // `wrap(view)` must not lead back to the entity
     Object.defineProperty(view, '__helper', { value: Object.create(wrap(this.#entity, true), { entity: { value: view } }) })
     return view
+  }
+
+  /** The value of a property that is known, of which `blank` has what is compared. */
+  #valueIn (prop: EntityProperty, blank: Record<string, unknown>): unknown {
+    const { name } = prop
+    if (!this.meta.comparableProps.includes(prop)) return this.#held?.has(name) ? this.#held.get(name) : (this.#entity as Record<string, unknown>)[name]
+    return prop.kind === ReferenceKind.MANY_TO_ONE || prop.kind === ReferenceKind.ONE_TO_ONE ? this.#reference(prop, this.data[name]) : blank[name]
   }
 
   /** What is compared is JSON text, where drivers that parse it themselves give values. */
@@ -144,6 +169,11 @@ export class Row {
     if (!(key instanceof PolymorphicRef)) return this.#em.getReference(prop.targetMeta?.class as never, key as never, options)
     return this.#em.getReference(prop.discriminatorMap?.[key.discriminator] as never, key.id as never, options)
   }
+}
+
+/** Whether a value is made with the row, by the ORM or by the database. */
+function isMade ({ version, generated, primary }: EntityProperty): boolean {
+  return version === true || (generated !== undefined && primary !== true)
 }
 
 /** Whether the value that the ORM compares is the one that is sent. */

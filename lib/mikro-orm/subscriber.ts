@@ -16,7 +16,7 @@ import { changedCollections } from './collections.ts'
 import type { Notifier, Report } from './notifier.ts'
 import { isAlive } from './probe.ts'
 import { compileRules } from './registry.ts'
-import { NotLoadedError, type Row, type RowData } from './row.ts'
+import { heldBy, NotLoadedError, type Held, type Row, type RowData } from './row.ts'
 import { checkRules, type ChangeType, type NotifyRule } from './rules.ts'
 import { Transactions } from './transactions.ts'
 
@@ -52,6 +52,8 @@ export class ChangeSubscriber implements EventSubscriber {
   #active: Active | undefined
   readonly #transactions = new Transactions()
   readonly #beliefs = new Beliefs()
+  /** What entities held before updates that are under way. */
+  readonly #updating = new WeakMap<object, Held | undefined>()
   /** Rows as they were before deletes that are under way. */
   readonly #deleting = new WeakMap<object, { before: Row, belief: Belief }>()
   /** M:N collections that a flush is about to change: nothing is under way yet when the ORM tells. */
@@ -146,9 +148,13 @@ export class ChangeSubscriber implements EventSubscriber {
     })
   }
 
+  beforeUpdate ({ entity }: EventArgs<object>): void {
+    if (this.#isConcerned(entity)) this.#updating.set(entity, heldBy(entity))
+  }
+
   afterUpdate ({ entity, em, changeSet }: EventArgs<object>): void {
     this.#observe(entity, em, () => {
-      const update = this.#beliefs.updated(entity, em, changeSet as ChangeSet<object>)
+      const update = this.#beliefs.updated(entity, em, changeSet as ChangeSet<object>, this.#updating.get(entity))
       if (update === undefined) return []
 
       const { before, after, payload, belief } = update
@@ -165,14 +171,20 @@ export class ChangeSubscriber implements EventSubscriber {
   }
 
   beforeDelete ({ entity, em }: EventArgs<object>): void {
-    const isConcerned = this.#active?.notifiers.has(wrap(entity, true).__meta.class) === true
-    if (isConcerned) this.#deleting.set(entity, { before: this.#beliefs.current(entity, em), belief: this.#beliefs.deleting(entity) })
+    if (!this.#isConcerned(entity)) return
+
+    const before = this.#beliefs.current(entity, em, heldBy(entity))
+    this.#deleting.set(entity, { before, belief: this.#beliefs.deleting(entity) })
   }
 
   afterDelete ({ entity, em }: EventArgs<object>): void {
     const deleting = this.#deleting.get(entity)
     this.#deleting.delete(entity)
     if (deleting !== undefined) this.#observe(entity, em, () => [{ type: 'delete', after: undefined, fields: NONE, ...deleting }])
+  }
+
+  #isConcerned (entity: object): boolean {
+    return this.#active?.notifiers.has(wrap(entity, true).__meta.class) === true
   }
 
   /** The changed collections of a flush: before the COMMIT where the flush makes one, else after all of its statements. */

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import test from 'node:test'
 import { Cascade, defineEntity, p, wrap } from '@mikro-orm/core'
-import { notifyOnChange, notifyOnUpdate } from '../../lib/mikro-orm/index.ts'
+import { notifyOnChange, notifyOnDelete, notifyOnUpdate } from '../../lib/mikro-orm/index.ts'
 import { listen, openSqlite } from './support.ts'
 
 test('a changed M:N collection is an update of its owner that names the property', async (t) => {
@@ -345,6 +345,46 @@ test('versions and generated columns are sent as the database made them', async 
     'create todo-1 {"title":"one","version":1,"shout":"ONE"}',
     'update todo-1 {"title":"three","version":2,"shout":"THREE","updated_fields":["title","version","shout"]}'
   ])
+})
+
+test('the group that was left gets the version and the generated columns that it knew', async (t) => {
+  const Todo = defineEntity({
+    name: 'Todo',
+    properties: {
+      id: p.integer().primary(),
+      title: p.string(),
+      version: p.integer().version(),
+      shout: p.string().generated('(upper(title)) stored').nullable(),
+      quiet: p.string().generated('(lower(title)) stored').nullable().lazy()
+    }
+  })
+  const orm = await openSqlite(t, [Todo])
+  const group = '{title}'
+  const { take, logged } = listen(orm, [
+    notifyOnChange(Todo, { group, data: ['version', 'shout'] }),
+    notifyOnChange(Todo, { group, data: ({ version, shout }) => [version, shout] }),
+    notifyOnDelete(Todo, { group, data: ['quiet'] })
+  ])
+  await orm.em.fork().insert(Todo, { title: 'one' })
+
+  const em = orm.em.fork()
+  const todo = await em.findOneOrFail(Todo, 1)
+  for (const title of ['two', 'three']) {
+    todo.title = title
+    await em.flush()
+  }
+  const other = orm.em.fork()
+  other.remove(await other.findOneOrFail(Todo, 1))
+  await other.flush()
+
+  assert.deepEqual(take(), [
+    'delete one {"version":1,"shout":"ONE"}', 'create two {"version":2,"shout":"TWO"}',
+    'delete one [1,"ONE"]', 'create two [2,"TWO"]',
+    'delete two {"version":2,"shout":"TWO"}', 'create three {"version":3,"shout":"THREE"}',
+    'delete two [2,"TWO"]', 'create three [3,"THREE"]',
+    'delete three {"version":3,"shout":"THREE"}', 'delete three [3,"THREE"]'
+  ])
+  assert.deepEqual(logged.map(({ property }) => property), ['quiet'])
 })
 
 test('a relation to one of several entities is what it was in the view of a row before its change', async (t) => {
