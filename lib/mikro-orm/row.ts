@@ -1,5 +1,6 @@
 /** A row at one moment: before a change, or as it was flushed. The object in memory need not be either. */
 import {
+  Collection,
   JsonType,
   PolymorphicRef,
   ReferenceKind,
@@ -30,7 +31,11 @@ export type Held = ReadonlyMap<string, unknown>
 export function heldBy (entity: object): Held | undefined {
   const held = new Map<string, unknown>()
   for (const prop of (wrap(entity, true).__meta as EntityMetadata).props) {
-    if (isMade(prop)) held.set(prop.name, (entity as Record<string, unknown>)[prop.name])
+    const isCollection = prop.kind === ReferenceKind.MANY_TO_MANY
+    if (!isCollection && !isMade(prop)) continue
+
+    const value = (entity as Record<string, unknown>)[prop.name]
+    held.set(prop.name, !isCollection ? value : isLoaded(value) ? value.getSnapshot() : undefined)
   }
   return held.size === 0 ? undefined : held
 }
@@ -101,8 +106,7 @@ export class Row {
     if (this.#held?.has(prop.name)) return this.#held.get(prop.name) !== undefined
     if (this.#complete || prop.primary) return true
     if (prop.kind === ReferenceKind.ONE_TO_MANY || prop.kind === ReferenceKind.MANY_TO_MANY) {
-      const collection = (this.#entity as Record<string, { isInitialized?: () => boolean } | undefined>)[prop.name]
-      return collection?.isInitialized?.() === true
+      return isLoaded((this.#entity as Record<string, unknown>)[prop.name])
     }
     if (!this.meta.comparableProps.includes(prop)) return true
     // of a row of which the ORM holds nothing any more, what was loaded once says nothing
@@ -134,7 +138,7 @@ export class Row {
       if (prop.embedded !== undefined || (prop.persist === false && prop.formula === undefined) || (prop.primary && !(name in data))) continue
 
       if (this.#knows(prop)) {
-        Object.defineProperty(view, name, { value: this.#valueIn(prop, blank), enumerable: true, writable: true, configurable: true })
+        Object.defineProperty(view, name, { value: this.#valueIn(prop, blank, view), enumerable: true, writable: true, configurable: true })
       } else {
         Object.defineProperty(view, name, { get () { throw new NotLoadedError(name) } })
       }
@@ -145,9 +149,13 @@ export class Row {
   }
 
   /** The value of a property that is known, of which `blank` has what is compared. */
-  #valueIn (prop: EntityProperty, blank: Record<string, unknown>): unknown {
+  #valueIn (prop: EntityProperty, blank: Record<string, unknown>, view: object): unknown {
     const { name } = prop
-    if (!this.meta.comparableProps.includes(prop)) return this.#held?.has(name) ? this.#held.get(name) : (this.#entity as Record<string, unknown>)[name]
+    if (this.#held?.has(name)) {
+      const value = this.#held.get(name)
+      return prop.kind === ReferenceKind.MANY_TO_MANY ? new Collection(view, value as object[]) : value
+    }
+    if (!this.meta.comparableProps.includes(prop)) return (this.#entity as Record<string, unknown>)[name]
     return prop.kind === ReferenceKind.MANY_TO_ONE || prop.kind === ReferenceKind.ONE_TO_ONE ? this.#reference(prop, this.data[name]) : blank[name]
   }
 
@@ -169,6 +177,10 @@ export class Row {
     if (!(key instanceof PolymorphicRef)) return this.#em.getReference(prop.targetMeta?.class as never, key as never, options)
     return this.#em.getReference(prop.discriminatorMap?.[key.discriminator] as never, key.id as never, options)
   }
+}
+
+function isLoaded (collection: unknown): collection is Collection<object> {
+  return collection instanceof Collection && collection.isInitialized()
 }
 
 /** Whether a value is made with the row, by the ORM or by the database. */

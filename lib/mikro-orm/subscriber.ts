@@ -12,7 +12,7 @@ import {
 import { errors } from '../errors.ts'
 import { believed, Beliefs } from './beliefs.ts'
 import type { Belief, Change, ChangeLog } from './change-log.ts'
-import { changedCollections } from './collections.ts'
+import { changedCollections, type CollectionChange } from './collections.ts'
 import type { Notifier, Report } from './notifier.ts'
 import { isAlive } from './probe.ts'
 import { compileRules } from './registry.ts'
@@ -57,7 +57,7 @@ export class ChangeSubscriber implements EventSubscriber {
   /** Rows as they were before deletes that are under way. */
   readonly #deleting = new WeakMap<object, { before: Row, belief: Belief }>()
   /** M:N collections that a flush is about to change: nothing is under way yet when the ORM tells. */
-  readonly #collections = new WeakMap<EntityManager, Map<object, Set<string>>>()
+  readonly #collections = new WeakMap<EntityManager, Map<object, CollectionChange>>()
 
   /** @throws RP_ERR_INVALID_OPTION */
   constructor ({ notify = [] }: { notify?: readonly NotifyRule[] } = {}) {
@@ -191,15 +191,16 @@ export class ChangeSubscriber implements EventSubscriber {
   #recordCollections (em: EntityManager): void {
     const changes = this.#collections.get(em)
     this.#collections.delete(em)
-    for (const [entity, fields] of changes ?? []) {
-      if (wrap(entity, true).__managed) this.#observe(entity, em, () => this.#touch(entity, em, fields))
+    for (const [entity, { fields, held }] of changes ?? []) {
+      if (wrap(entity, true).__managed) this.#observe(entity, em, () => this.#touch(entity, em, fields, held))
     }
   }
 
   /** An update that leaves the columns of the row as they are, or of which no more is known. */
-  #touch (entity: object, em: EntityManager, fields: ReadonlySet<string> | undefined): Change[] {
-    const row = this.#beliefs.current(entity, em)
-    return [{ type: 'update', before: row, after: row, fields }]
+  #touch (entity: object, em: EntityManager, fields: ReadonlySet<string> | undefined, held?: Held): Change[] {
+    const after = this.#beliefs.current(entity, em)
+    const before = held === undefined ? after : this.#beliefs.current(entity, em, held)
+    return [{ type: 'update', before, after, fields }]
   }
 
   /** Puts changes of an entity into the log of the transaction, or out at once where there is none. Never throws. */

@@ -59,6 +59,61 @@ test('a collection that is changed from its inverse side is an update of its own
   assert.deepEqual(take().sort(), ['update todo-1 {"id":1,"updated_fields":["tags"]}', 'update todo-3 {"id":3,"updated_fields":["tags"]}'])
 })
 
+test('the group that was left gets the collections that it knew, and a group function may read them', async (t) => {
+  const Tag = defineEntity({ name: 'Tag', properties: { id: p.integer().primary() } })
+  const Todo = defineEntity({ name: 'Todo', properties: { id: p.integer().primary(), list: p.string(), tags: () => p.manyToMany(Tag) } })
+  const orm = await openSqlite(t, [Todo, Tag])
+  const setup = orm.em.fork()
+  setup.create(Todo, { list: 'a', tags: [setup.create(Tag, {}), setup.create(Tag, {})] })
+  await setup.flush()
+  const { take, logged } = listen(orm, [
+    notifyOnChange(Todo, { group: '{list}', data: ['tags'] }),
+    notifyOnChange(Todo, { group: ({ tags }) => tags.getIdentifiers().map((id) => `tag-${id}`), data: ['id'] })
+  ])
+  const em = orm.em.fork()
+  const todo = await em.findOneOrFail(Todo, 1, { populate: ['tags'] })
+
+  todo.list = 'b'
+  await em.flush()
+  assert.deepEqual(take(), ['delete a {"tags":[1,2]}', 'create b {"tags":[1,2]}', 'update tag-1 {"id":1,"updated_fields":["list"]}', 'update tag-2 {"id":1,"updated_fields":["list"]}'])
+
+  await em.transactional(async (em) => {
+    todo.list = 'c'
+    await em.flush()
+    todo.tags.remove(em.getReference(Tag, 1))
+  })
+  assert.deepEqual(take(), ['delete b {"tags":[1,2]}', 'create c {"tags":[2]}', 'delete tag-1 {"id":1}', 'update tag-2 {"id":1,"updated_fields":["list","tags"]}'])
+
+  todo.tags.set([em.getReference(Tag, 1)])
+  await em.flush()
+  assert.deepEqual(take(), ['update c {"tags":[1],"updated_fields":["tags"]}', 'delete tag-2 {"id":1}', 'create tag-1 {"id":1}'])
+
+  todo.tags.removeAll()
+  em.remove(todo)
+  await em.flush()
+  assert.deepEqual(take(), ['delete c {"tags":[1]}', 'delete tag-1 {"id":1}'])
+  assert.deepEqual(logged, [])
+})
+
+test('a collection that was not loaded is not sent of the row before its change', async (t) => {
+  const Tag = defineEntity({ name: 'Tag', properties: { id: p.integer().primary() } })
+  const Todo = defineEntity({ name: 'Todo', properties: { id: p.integer().primary(), list: p.string(), tags: () => p.manyToMany(Tag) } })
+  const orm = await openSqlite(t, [Todo, Tag])
+  const setup = orm.em.fork()
+  setup.create(Todo, { list: 'a', tags: [setup.create(Tag, {}), setup.create(Tag, {})] })
+  await setup.flush()
+  const { take, logged } = listen(orm, [notifyOnChange(Todo, { group: '{list}', data: ['tags'] })])
+
+  const em = orm.em.fork()
+  const todo = await em.findOneOrFail(Todo, 1)
+  todo.list = 'b'
+  todo.tags.set([em.getReference(Tag, 2)])
+  await em.flush()
+
+  assert.deepEqual(take(), ['create b {"tags":[2]}'])
+  assert.deepEqual(logged.map(({ property }) => property), ['tags'])
+})
+
 test('collections are announced without transactions too, and not of an owner that is deleted', async (t) => {
   const Tag = defineEntity({ name: 'Tag', properties: { id: p.integer().primary() } })
   const Todo = defineEntity({ name: 'Todo', properties: { id: p.integer().primary(), tags: () => p.manyToMany(Tag) } })
