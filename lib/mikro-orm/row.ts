@@ -104,14 +104,19 @@ export class Row {
 
   #knows (prop: EntityProperty): boolean {
     if (this.#held?.has(prop.name)) return this.#held.get(prop.name) !== undefined
+    if (prop.formula !== undefined) return this.#isKnown(prop.name)
     if (this.#complete || prop.primary) return true
     if (prop.kind === ReferenceKind.ONE_TO_MANY || prop.kind === ReferenceKind.MANY_TO_MANY) {
       return isLoaded((this.#entity as Record<string, unknown>)[prop.name])
     }
     if (!this.meta.comparableProps.includes(prop)) return true
+    return columnsOf(prop).every((name) => this.#isKnown(name))
+  }
+
+  #isKnown (name: string): boolean {
+    if (name in this.data) return true
     // of a row of which the ORM holds nothing any more, what was loaded once says nothing
-    if (Object.keys(this.data).length > 0 && wrap(this.#entity, true).__loadedProperties.has(prop.name)) return true
-    return columnsOf(prop).some((name) => name in this.data)
+    return Object.keys(this.data).length > 0 && wrap(this.#entity, true).__loadedProperties.has(name)
   }
 
   #isEntity (): boolean {
@@ -199,5 +204,5 @@ function isPlain (prop: EntityProperty, value: unknown): boolean {
 /** The names under which the ORM compares a property: its own, or those of the parts of an embeddable. */
 function columnsOf (prop: EntityProperty): string[] {
   if (prop.kind !== ReferenceKind.EMBEDDED || prop.object) return [prop.name]
-  return Object.values(prop.embeddedProps).flatMap(columnsOf)
+  return Object.values(prop.embeddedProps).filter(({ persist }) => persist !== false).flatMap(columnsOf)
 }
