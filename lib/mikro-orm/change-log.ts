@@ -14,7 +14,8 @@ export interface Change {
 
 /** What the ORM believes of a row from now on, and what it believed before, which is true again after a rollback: `undefined` for no row. */
 export interface Belief {
-  readonly now: RowData
+  readonly entity: object
+  readonly now: RowData | undefined
   readonly before: RowData | undefined
 }
 
@@ -66,12 +67,12 @@ export class ChangeLog {
     this.#marks.splice(this.#find(savepoint))
   }
 
-  /** ROLLBACK TO SAVEPOINT, or without a name that of all. Gives the beliefs that it took back, the last one first. */
+  /** ROLLBACK TO SAVEPOINT, or without a name that of all. Gives the beliefs that it took back, the first one first. */
   rollback (savepoint?: string): Belief[] {
     const index = savepoint === undefined ? -1 : this.#find(savepoint)
-    const undone = this.#steps.splice(this.#marks[index]?.at ?? 0).reverse()
+    const undone = this.#steps.splice(this.#marks[index]?.at ?? 0)
     this.#marks.splice(index + 1)
-    for (const { key, previous } of undone) {
+    for (const { key, previous } of undone.toReversed()) {
       if (previous === undefined) this.#entries.delete(key)
       else this.#entries.set(key, previous)
     }

@@ -1,10 +1,23 @@
 /** Changes of M:N collections, of which the ORM has no event: they are told from what a flush is about to do. */
 import { ReferenceKind, type UnitOfWork } from '@mikro-orm/core'
+import { heldBy, type Held } from './row.ts'
 
-/** The entities whose collections a flush changes, with the names of the properties; always those of the owning side. */
-export function changedCollections (uow: UnitOfWork): Map<object, Set<string>> {
-  const changes = new Map<object, Set<string>>()
-  const add = (entity: object, name: string) => changes.set(entity, (changes.get(entity) ?? new Set()).add(name))
+/** What a flush changes of the collections of one entity. */
+export interface CollectionChange {
+  /** The names of the properties. */
+  readonly fields: Set<string>
+  /** What the entity held before. */
+  readonly held: Held | undefined
+}
+
+/** The entities whose collections a flush changes; always those of the owning side. */
+export function changedCollections (uow: UnitOfWork): Map<object, CollectionChange> {
+  const changes = new Map<object, CollectionChange>()
+  const add = (entity: object, name: string) => {
+    const change = changes.get(entity) ?? { fields: new Set(), held: heldBy(entity) }
+    changes.set(entity, change)
+    change.fields.add(name)
+  }
 
   for (const collection of uow.getCollectionUpdates()) {
     const { owner, property } = collection

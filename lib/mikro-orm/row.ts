@@ -1,5 +1,7 @@
 /** A row at one moment: before a change, or as it was flushed. The object in memory need not be either. */
 import {
+  Collection,
+  JsonType,
   PolymorphicRef,
   ReferenceKind,
   serialize,
@@ -22,6 +24,22 @@ export class NotLoadedError extends Error {
   }
 }
 
+/** What an entity held beside what the ORM compares, by property; `undefined` where it was not loaded. */
+export type Held = ReadonlyMap<string, unknown>
+
+/** What an entity holds beside what the ORM compares and what a flush is going to change: to be asked before. */
+export function heldBy (entity: object): Held | undefined {
+  const held = new Map<string, unknown>()
+  for (const prop of (wrap(entity, true).__meta as EntityMetadata).props) {
+    const isCollection = prop.kind === ReferenceKind.MANY_TO_MANY
+    if (!isCollection && !isMade(prop)) continue
+
+    const value = (entity as Record<string, unknown>)[prop.name]
+    held.set(prop.name, !isCollection ? value : isLoaded(value) ? value.getSnapshot() : undefined)
+  }
+  return held.size === 0 ? undefined : held
+}
+
 /** What is known of a row at one moment. */
 export class Row {
   readonly meta: EntityMetadata
@@ -29,15 +47,20 @@ export class Row {
   readonly #entity: object
   readonly #em: EntityManager
   readonly #complete: boolean
+  readonly #held: Held | undefined
   #view: object | undefined
 
-  /** @param complete whether what `data` lacks is `null` rather than unknown */
-  constructor (entity: object, data: RowData, em: EntityManager, complete: boolean) {
+  /**
+   * @param complete whether what `data` lacks is `null` rather than unknown
+   * @param held what it had that is not in `data`, where the entity has it no more
+   */
+  constructor (entity: object, data: RowData, em: EntityManager, complete: boolean, held?: Held) {
     this.meta = wrap(entity, true).__meta as EntityMetadata
     this.data = data
     this.#entity = entity
     this.#em = em
     this.#complete = complete
+    this.#held = held
   }
 
   /** The primary key as text. */
@@ -65,7 +88,7 @@ export class Row {
     if (!this.#knows(prop)) throw new NotLoadedError(name)
 
     const value = this.data[name]
-    if (isPlain(prop, value)) return value
+    if (this.#held?.has(name) !== true && isPlain(prop, value)) return value
     const [json] = Object.values(serialize(this.view, { fields: [name], includeHidden: true } as object))
     return json ?? null
   }
@@ -80,17 +103,25 @@ export class Row {
   }
 
   #knows (prop: EntityProperty): boolean {
+    if (this.#held?.has(prop.name)) return this.#held.get(prop.name) !== undefined
+    if (prop.formula !== undefined) return this.#isKnown(prop.name)
     if (this.#complete || prop.primary) return true
     if (prop.kind === ReferenceKind.ONE_TO_MANY || prop.kind === ReferenceKind.MANY_TO_MANY) {
-      const collection = (this.#entity as Record<string, { isInitialized?: () => boolean } | undefined>)[prop.name]
-      return collection?.isInitialized?.() === true
+      return isLoaded((this.#entity as Record<string, unknown>)[prop.name])
     }
     if (!this.meta.comparableProps.includes(prop)) return true
-    if (wrap(this.#entity, true).__loadedProperties.has(prop.name)) return true
-    return columnsOf(prop).some((name) => name in this.data)
+    return columnsOf(prop).every((name) => this.#isKnown(name))
+  }
+
+  #isKnown (name: string): boolean {
+    if (name in this.data) return true
+    // of a row of which the ORM holds nothing any more, what was loaded once says nothing
+    return Object.keys(this.data).length > 0 && wrap(this.#entity, true).__loadedProperties.has(name)
   }
 
   #isEntity (): boolean {
+    if (this.#held !== undefined) return false
+
     const comparator = this.#em.getComparator()
     const now = comparator.prepareEntity(this.#entity)
     return comparator.matching(this.meta.class, now, this.data) && this.meta.comparableProps.every((prop) => prop.embedded !== undefined || this.#knows(prop))
@@ -99,21 +130,20 @@ export class Row {
   #makeView (): object {
     const { meta, data } = this
     const blank = Object.create(meta.prototype) as Record<string, unknown>
-    const values = { ...data }
+    const values: Record<string, unknown> = { ...data }
     for (const prop of meta.relations) delete values[prop.name]
+    this.#parseJson(values)
     this.#em.config.getHydrator(this.#em.getMetadata())
       .hydrate(blank, meta, values, this.#em.getEntityFactory(), 'full', false, true)
 
     const view = Object.create(this.#entity) as object
-    for (const prop of meta.comparableProps) {
+    for (const prop of meta.props) {
       const { name } = prop
-      if (prop.embedded !== undefined || (prop.primary && !(name in data))) continue
+      // what is computed is computed from the view
+      if (prop.embedded !== undefined || (prop.persist === false && prop.formula === undefined) || (prop.primary && !(name in data))) continue
 
       if (this.#knows(prop)) {
-        const value = prop.kind === ReferenceKind.MANY_TO_ONE || prop.kind === ReferenceKind.ONE_TO_ONE
-          ? this.#reference(prop, data[name])
-          : blank[name]
-        Object.defineProperty(view, name, { value, enumerable: true, writable: true, configurable: true })
+        Object.defineProperty(view, name, { value: this.#valueIn(prop, blank, view), enumerable: true, writable: true, configurable: true })
       } else {
         Object.defineProperty(view, name, { get () { throw new NotLoadedError(name) } })
       }
@@ -123,6 +153,28 @@ export class Row {
     return view
   }
 
+  /** The value of a property that is known, of which `blank` has what is compared. */
+  #valueIn (prop: EntityProperty, blank: Record<string, unknown>, view: object): unknown {
+    const { name } = prop
+    if (this.#held?.has(name)) {
+      const value = this.#held.get(name)
+      return prop.kind === ReferenceKind.MANY_TO_MANY ? new Collection(view, value as object[]) : value
+    }
+    if (!this.meta.comparableProps.includes(prop)) return (this.#entity as Record<string, unknown>)[name]
+    return prop.kind === ReferenceKind.MANY_TO_ONE || prop.kind === ReferenceKind.ONE_TO_ONE ? this.#reference(prop, this.data[name]) : blank[name]
+  }
+
+  /** What is compared is JSON text, where drivers that parse it themselves give values. */
+  #parseJson (values: Record<string, unknown>): void {
+    const platform = this.#em.getPlatform()
+    if (!platform.convertsJsonAutomatically()) return
+
+    for (const { name, kind, customType } of this.meta.comparableProps) {
+      if (kind !== ReferenceKind.SCALAR || !(customType instanceof JsonType)) continue
+      values[name] = customType.convertToJSValue(values[name], platform, { force: true, mode: 'hydration' })
+    }
+  }
+
   #reference (prop: EntityProperty, key: unknown): unknown {
     if (key === null || key === undefined || prop.mapToPk) return key
 
@@ -130,6 +182,15 @@ export class Row {
     if (!(key instanceof PolymorphicRef)) return this.#em.getReference(prop.targetMeta?.class as never, key as never, options)
     return this.#em.getReference(prop.discriminatorMap?.[key.discriminator] as never, key.id as never, options)
   }
+}
+
+function isLoaded (collection: unknown): collection is Collection<object> {
+  return collection instanceof Collection && collection.isInitialized()
+}
+
+/** Whether a value is made with the row, by the ORM or by the database. */
+function isMade ({ version, generated, primary }: EntityProperty): boolean {
+  return version === true || (generated !== undefined && primary !== true)
 }
 
 /** Whether the value that the ORM compares is the one that is sent. */
@@ -143,5 +204,5 @@ function isPlain (prop: EntityProperty, value: unknown): boolean {
 /** The names under which the ORM compares a property: its own, or those of the parts of an embeddable. */
 function columnsOf (prop: EntityProperty): string[] {
   if (prop.kind !== ReferenceKind.EMBEDDED || prop.object) return [prop.name]
-  return Object.values(prop.embeddedProps).flatMap(columnsOf)
+  return Object.values(prop.embeddedProps).filter(({ persist }) => persist !== false).flatMap(columnsOf)
 }

@@ -9,13 +9,14 @@ import {
   type MikroORM,
   type TransactionEventArgs
 } from '@mikro-orm/core'
+import { errors } from '../errors.ts'
 import { believed, Beliefs } from './beliefs.ts'
-import type { Change, ChangeLog } from './change-log.ts'
-import { changedCollections } from './collections.ts'
+import type { Belief, Change, ChangeLog } from './change-log.ts'
+import { changedCollections, type CollectionChange } from './collections.ts'
 import type { Notifier, Report } from './notifier.ts'
 import { isAlive } from './probe.ts'
 import { compileRules } from './registry.ts'
-import { NotLoadedError, type Row, type RowData } from './row.ts'
+import { heldBy, NotLoadedError, type Held, type Row, type RowData } from './row.ts'
 import { checkRules, type ChangeType, type NotifyRule } from './rules.ts'
 import { Transactions } from './transactions.ts'
 
@@ -51,10 +52,12 @@ export class ChangeSubscriber implements EventSubscriber {
   #active: Active | undefined
   readonly #transactions = new Transactions()
   readonly #beliefs = new Beliefs()
+  /** What entities held before updates that are under way. */
+  readonly #updating = new WeakMap<object, Held | undefined>()
   /** Rows as they were before deletes that are under way. */
-  readonly #deleting = new WeakMap<object, Row>()
+  readonly #deleting = new WeakMap<object, { before: Row, belief: Belief }>()
   /** M:N collections that a flush is about to change: nothing is under way yet when the ORM tells. */
-  readonly #collections = new WeakMap<EntityManager, Map<object, Set<string>>>()
+  readonly #collections = new WeakMap<EntityManager, Map<object, CollectionChange>>()
 
   /** @throws RP_ERR_INVALID_OPTION */
   constructor ({ notify = [] }: { notify?: readonly NotifyRule[] } = {}) {
@@ -69,9 +72,11 @@ export class ChangeSubscriber implements EventSubscriber {
   /**
    * Begins to announce. Transactions that run already are not covered.
    *
-   * @throws RP_ERR_UNKNOWN_ENTITY, RP_ERR_INVALID_TEMPLATE, RP_ERR_UNKNOWN_PROPERTY
+   * @throws RP_ERR_ORM_ALREADY_REGISTERED where it announces changes of another ORM, RP_ERR_UNKNOWN_ENTITY, RP_ERR_INVALID_TEMPLATE, RP_ERR_UNKNOWN_PROPERTY
    */
   connect (connection: Connection): void {
+    if (this.#active !== undefined) throw new errors.RP_ERR_ORM_ALREADY_REGISTERED(this.#active.orm.config.get('contextName'))
+
     const rules = [...this.#rules, ...connection.notify ?? []]
     this.#active = { ...connection, notifiers: compileRules(rules, connection.orm.getMetadata(), makeReport(connection.log)) }
     connection.orm.em.getEventManager().registerSubscriber(this)
@@ -103,7 +108,7 @@ export class ChangeSubscriber implements EventSubscriber {
     if (this.#active?.probe === false || this.#transactions.pending(transaction) === undefined) return
     if (await isAlive(em, transaction)) return
 
-    this.#beliefs.undo(this.#transactions.rolledBack(transaction))
+    this.#beliefs.undo(this.#transactions.rolledBack(transaction), true)
     this.#active?.log.warn({}, 'the database had rolled back a transaction before its commit: its changes are not announced')
   }
 
@@ -117,12 +122,12 @@ export class ChangeSubscriber implements EventSubscriber {
     // the COMMIT went well, and a subscriber before this one threw when it heard of it
     if (transaction?.isCommitted === true) this.#publish(this.#transactions.committed(transaction))
     // there is no event after it where the ROLLBACK itself fails
-    else this.#beliefs.undo(this.#transactions.rolledBack(transaction))
+    else this.#beliefs.undo(this.#transactions.rolledBack(transaction), true)
   }
 
   afterTransactionRollback ({ transaction }: TransactionEventArgs): void {
     // only now: where ROLLBACK TO fails, the rows of the savepoint may stay
-    if (transaction?.savepointName !== undefined) this.#beliefs.undo(this.#transactions.rolledBack(transaction))
+    if (transaction?.savepointName !== undefined) this.#beliefs.undo(this.#transactions.rolledBack(transaction), false)
   }
 
   onFlush ({ em, uow }: FlushEventArgs): void {
@@ -139,13 +144,17 @@ export class ChangeSubscriber implements EventSubscriber {
 
     this.#observe(entity, em, () => {
       const after = this.#beliefs.created(entity, em)
-      return [{ type: 'create', before: undefined, after, fields: NONE, belief: { now: believed(entity), before: undefined } }]
+      return [{ type: 'create', before: undefined, after, fields: NONE, belief: { entity, now: believed(entity), before: undefined } }]
     })
+  }
+
+  beforeUpdate ({ entity }: EventArgs<object>): void {
+    if (this.#isConcerned(entity)) this.#updating.set(entity, heldBy(entity))
   }
 
   afterUpdate ({ entity, em, changeSet }: EventArgs<object>): void {
     this.#observe(entity, em, () => {
-      const update = this.#beliefs.updated(entity, em, changeSet as ChangeSet<object>)
+      const update = this.#beliefs.updated(entity, em, changeSet as ChangeSet<object>, this.#updating.get(entity))
       if (update === undefined) return []
 
       const { before, after, payload, belief } = update
@@ -162,29 +171,36 @@ export class ChangeSubscriber implements EventSubscriber {
   }
 
   beforeDelete ({ entity, em }: EventArgs<object>): void {
-    const isConcerned = this.#active?.notifiers.has(wrap(entity, true).__meta.class) === true
-    if (isConcerned) this.#deleting.set(entity, this.#beliefs.current(entity, em))
+    if (!this.#isConcerned(entity)) return
+
+    const before = this.#beliefs.current(entity, em, heldBy(entity))
+    this.#deleting.set(entity, { before, belief: this.#beliefs.deleting(entity) })
   }
 
   afterDelete ({ entity, em }: EventArgs<object>): void {
-    const before = this.#deleting.get(entity)
+    const deleting = this.#deleting.get(entity)
     this.#deleting.delete(entity)
-    if (before !== undefined) this.#observe(entity, em, () => [{ type: 'delete', before, after: undefined, fields: NONE }])
+    if (deleting !== undefined) this.#observe(entity, em, () => [{ type: 'delete', after: undefined, fields: NONE, ...deleting }])
+  }
+
+  #isConcerned (entity: object): boolean {
+    return this.#active?.notifiers.has(wrap(entity, true).__meta.class) === true
   }
 
   /** The changed collections of a flush: before the COMMIT where the flush makes one, else after all of its statements. */
   #recordCollections (em: EntityManager): void {
     const changes = this.#collections.get(em)
     this.#collections.delete(em)
-    for (const [entity, fields] of changes ?? []) {
-      if (wrap(entity, true).__managed) this.#observe(entity, em, () => this.#touch(entity, em, fields))
+    for (const [entity, { fields, held }] of changes ?? []) {
+      if (wrap(entity, true).__managed) this.#observe(entity, em, () => this.#touch(entity, em, fields, held))
     }
   }
 
   /** An update that leaves the columns of the row as they are, or of which no more is known. */
-  #touch (entity: object, em: EntityManager, fields: ReadonlySet<string> | undefined): Change[] {
-    const row = this.#beliefs.current(entity, em)
-    return [{ type: 'update', before: row, after: row, fields }]
+  #touch (entity: object, em: EntityManager, fields: ReadonlySet<string> | undefined, held?: Held): Change[] {
+    const after = this.#beliefs.current(entity, em)
+    const before = held === undefined ? after : this.#beliefs.current(entity, em, held)
+    return [{ type: 'update', before, after, fields }]
   }
 
   /** Puts changes of an entity into the log of the transaction, or out at once where there is none. Never throws. */

@@ -272,6 +272,46 @@ test('a property that is to be sent and was not loaded is named in one warning',
   assert.deepEqual(logged.map(({ level, property }) => [level, property]), [['warn', 'note']])
 })
 
+test('an embeddable that was loaded in part, and a formula that was not, are not sent', async (t) => {
+  const Address = defineEntity({ name: 'Address', embeddable: true, properties: { street: p.string(), city: p.string(), label: p.string().persist(false).nullable() } })
+  const Person = defineEntity({
+    name: 'Person',
+    properties: {
+      id: p.integer().primary(),
+      name: p.string(),
+      home: () => p.embedded(Address),
+      initial: p.string().formula('substr(name, 1, 1)').lazy().nullable(),
+      hint: p.string().persist(false).nullable()
+    }
+  })
+  const orm = await openSqlite(t, [Person, Address])
+  const { take, logged } = listen(orm, [
+    notifyOnUpdate(Person, { data: ['home'] }),
+    notifyOnUpdate(Person, { group: '{name}', data: ['initial'] }),
+    notifyOnUpdate(Person, { group: 'fn-{name}', data: ({ initial, hint }) => ({ initial, hint }) })
+  ])
+  const setup = orm.em.fork()
+  setup.create(Person, { name: 'Ada', home: { street: 'Via', city: 'Rom' } })
+  await setup.flush()
+
+  const em = orm.em.fork()
+  const partial = await em.findOneOrFail(Person, 1, { fields: ['name', 'home.street'] })
+  partial.name = 'Bea'
+  await em.flush()
+  assert.deepEqual(take(), [])
+  assert.deepEqual(logged.map(({ property }) => property), ['home', 'initial', 'initial'])
+
+  em.clear()
+  const person = await em.findOneOrFail(Person, 1, { populate: ['initial'] })
+  person.name = 'Cid'
+  await em.flush()
+  assert.deepEqual(take(), [
+    'update person-1 {"home":{"street":"Via","city":"Rom"},"updated_fields":["name"]}',
+    'delete Bea {"initial":"B"}', 'create Cid {"initial":"B"}',
+    'delete fn-Bea {"initial":"B"}', 'create fn-Cid {"initial":"B"}'
+  ])
+})
+
 test('what is null in the database is loaded, whatever the ORM makes of it', async (t) => {
   const orm = await openSqlite(t, [User, TodoSchema], { forceUndefined: true })
   const { take } = listen(orm, [notifyOnUpdate(Todo, { data: ['title', 'note'] })])

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import test from 'node:test'
 import { Cascade, defineEntity, p, wrap } from '@mikro-orm/core'
-import { notifyOnChange, notifyOnUpdate } from '../../lib/mikro-orm/index.ts'
+import { notifyOnChange, notifyOnDelete, notifyOnUpdate } from '../../lib/mikro-orm/index.ts'
 import { listen, openSqlite } from './support.ts'
 
 test('a changed M:N collection is an update of its owner that names the property', async (t) => {
@@ -57,6 +57,61 @@ test('a collection that is changed from its inverse side is an update of its own
   await em.flush()
 
   assert.deepEqual(take().sort(), ['update todo-1 {"id":1,"updated_fields":["tags"]}', 'update todo-3 {"id":3,"updated_fields":["tags"]}'])
+})
+
+test('the group that was left gets the collections that it knew, and a group function may read them', async (t) => {
+  const Tag = defineEntity({ name: 'Tag', properties: { id: p.integer().primary() } })
+  const Todo = defineEntity({ name: 'Todo', properties: { id: p.integer().primary(), list: p.string(), tags: () => p.manyToMany(Tag) } })
+  const orm = await openSqlite(t, [Todo, Tag])
+  const setup = orm.em.fork()
+  setup.create(Todo, { list: 'a', tags: [setup.create(Tag, {}), setup.create(Tag, {})] })
+  await setup.flush()
+  const { take, logged } = listen(orm, [
+    notifyOnChange(Todo, { group: '{list}', data: ['tags'] }),
+    notifyOnChange(Todo, { group: ({ tags }) => tags.getIdentifiers().map((id) => `tag-${id}`), data: ['id'] })
+  ])
+  const em = orm.em.fork()
+  const todo = await em.findOneOrFail(Todo, 1, { populate: ['tags'] })
+
+  todo.list = 'b'
+  await em.flush()
+  assert.deepEqual(take(), ['delete a {"tags":[1,2]}', 'create b {"tags":[1,2]}', 'update tag-1 {"id":1,"updated_fields":["list"]}', 'update tag-2 {"id":1,"updated_fields":["list"]}'])
+
+  await em.transactional(async (em) => {
+    todo.list = 'c'
+    await em.flush()
+    todo.tags.remove(em.getReference(Tag, 1))
+  })
+  assert.deepEqual(take(), ['delete b {"tags":[1,2]}', 'create c {"tags":[2]}', 'delete tag-1 {"id":1}', 'update tag-2 {"id":1,"updated_fields":["list","tags"]}'])
+
+  todo.tags.set([em.getReference(Tag, 1)])
+  await em.flush()
+  assert.deepEqual(take(), ['update c {"tags":[1],"updated_fields":["tags"]}', 'delete tag-2 {"id":1}', 'create tag-1 {"id":1}'])
+
+  todo.tags.removeAll()
+  em.remove(todo)
+  await em.flush()
+  assert.deepEqual(take(), ['delete c {"tags":[1]}', 'delete tag-1 {"id":1}'])
+  assert.deepEqual(logged, [])
+})
+
+test('a collection that was not loaded is not sent of the row before its change', async (t) => {
+  const Tag = defineEntity({ name: 'Tag', properties: { id: p.integer().primary() } })
+  const Todo = defineEntity({ name: 'Todo', properties: { id: p.integer().primary(), list: p.string(), tags: () => p.manyToMany(Tag) } })
+  const orm = await openSqlite(t, [Todo, Tag])
+  const setup = orm.em.fork()
+  setup.create(Todo, { list: 'a', tags: [setup.create(Tag, {}), setup.create(Tag, {})] })
+  await setup.flush()
+  const { take, logged } = listen(orm, [notifyOnChange(Todo, { group: '{list}', data: ['tags'] })])
+
+  const em = orm.em.fork()
+  const todo = await em.findOneOrFail(Todo, 1)
+  todo.list = 'b'
+  todo.tags.set([em.getReference(Tag, 2)])
+  await em.flush()
+
+  assert.deepEqual(take(), ['create b {"tags":[2]}'])
+  assert.deepEqual(logged.map(({ property }) => property), ['tags'])
 })
 
 test('collections are announced without transactions too, and not of an owner that is deleted', async (t) => {
@@ -345,6 +400,46 @@ test('versions and generated columns are sent as the database made them', async 
     'create todo-1 {"title":"one","version":1,"shout":"ONE"}',
     'update todo-1 {"title":"three","version":2,"shout":"THREE","updated_fields":["title","version","shout"]}'
   ])
+})
+
+test('the group that was left gets the version and the generated columns that it knew', async (t) => {
+  const Todo = defineEntity({
+    name: 'Todo',
+    properties: {
+      id: p.integer().primary(),
+      title: p.string(),
+      version: p.integer().version(),
+      shout: p.string().generated('(upper(title)) stored').nullable(),
+      quiet: p.string().generated('(lower(title)) stored').nullable().lazy()
+    }
+  })
+  const orm = await openSqlite(t, [Todo])
+  const group = '{title}'
+  const { take, logged } = listen(orm, [
+    notifyOnChange(Todo, { group, data: ['version', 'shout'] }),
+    notifyOnChange(Todo, { group, data: ({ version, shout }) => [version, shout] }),
+    notifyOnDelete(Todo, { group, data: ['quiet'] })
+  ])
+  await orm.em.fork().insert(Todo, { title: 'one' })
+
+  const em = orm.em.fork()
+  const todo = await em.findOneOrFail(Todo, 1)
+  for (const title of ['two', 'three']) {
+    todo.title = title
+    await em.flush()
+  }
+  const other = orm.em.fork()
+  other.remove(await other.findOneOrFail(Todo, 1))
+  await other.flush()
+
+  assert.deepEqual(take(), [
+    'delete one {"version":1,"shout":"ONE"}', 'create two {"version":2,"shout":"TWO"}',
+    'delete one [1,"ONE"]', 'create two [2,"TWO"]',
+    'delete two {"version":2,"shout":"TWO"}', 'create three {"version":3,"shout":"THREE"}',
+    'delete two [2,"TWO"]', 'create three [3,"THREE"]',
+    'delete three {"version":3,"shout":"THREE"}', 'delete three [3,"THREE"]'
+  ])
+  assert.deepEqual(logged.map(({ property }) => property), ['quiet'])
 })
 
 test('a relation to one of several entities is what it was in the view of a row before its change', async (t) => {

@@ -458,3 +458,100 @@ test('an entity whose row was taken back by a rollback is not announced as if it
   await em.flush()
   assert.deepEqual(take(), ['delete list-1 {"id":2,"title":"ghost, changed again"}'])
 })
+
+test('a delete that was rolled back and is done again is announced', async (t) => {
+  const { orm, take } = await open(t)
+  const em = orm.em.fork()
+  const todo = await em.findOneOrFail(Todo, 1)
+  const remove = (em: EntityManager, fails: boolean) => em.transactional(async (em) => {
+    em.remove(todo)
+    await em.flush()
+    if (fails) throw new Error('deadlock')
+  })
+
+  await assert.rejects(remove(em, true), /deadlock/)
+  await assert.rejects(remove(em, true), /deadlock/)
+  await em.transactional(async (em) => {
+    await assert.rejects(remove(em, true), /deadlock/)
+    await remove(em, false)
+  })
+
+  assert.deepEqual(take(), ['delete list-1 {"id":1,"title":"one"}'])
+})
+
+test('a delete of a row that moved before is announced where the row was, though both were rolled back before', async (t) => {
+  const { em, b, todo, take } = await open(t)
+
+  await em.begin()
+  todo.list = b
+  await em.flush()
+  em.remove(todo)
+  await em.flush()
+  await em.rollback()
+  em.remove(todo)
+  await em.flush()
+
+  assert.deepEqual(take(), ['delete list-1 {"id":1,"title":"one"}'])
+})
+
+test('a row that is deleted once more, of which the ORM holds nothing any more, is reported', async (t) => {
+  const { orm, take, logged } = await open(t)
+  const em = orm.em.fork()
+  const todo = await em.findOneOrFail(Todo, 1)
+
+  em.remove(todo)
+  await em.flush()
+  em.remove(todo)
+  await em.flush()
+
+  assert.deepEqual(take(), ['delete list-1 {"id":1,"title":"one"}'])
+  assert.deepEqual(logged.map(({ level, property }) => [level, property]), [['warn', 'list']])
+})
+
+for (const how of ['refresh', 'find'] as const) {
+  test(`what the ORM loads after a rollback (${how}) is what the row is from then on`, async (t) => {
+    const { orm, a, b, take } = await open(t)
+    const em = orm.em.fork()
+    const todo = await em.findOneOrFail(Todo, 1)
+    const c = await orm.em.fork().insert(List, { name: 'c' })
+
+    await em.begin()
+    todo.list = em.getReference(List, b.id)
+    await em.flush()
+    await em.rollback()
+    const other = orm.em.fork()
+    const moved = await other.findOneOrFail(Todo, 1)
+    moved.list = other.getReference(List, c)
+    moved.slug = 'theirs'
+    await other.flush()
+    take()
+    if (how === 'refresh') await em.refresh(todo)
+    else await em.find(Todo, {})
+    todo.title = 'two'
+    await em.flush()
+    assert.deepEqual(take(), ['update list-3 {"id":1,"title":"two","updated_fields":["title"]}'])
+
+    todo.list = em.getReference(List, a.id)
+    await em.flush()
+    assert.deepEqual(take(), ['delete list-3 {"id":1,"title":"two"}', 'create list-1 {"id":1,"title":"two"}'])
+  })
+}
+
+test('what is loaded for the first time after a rollback is sent', async (t) => {
+  const Note = defineEntity({ name: 'Note', properties: { id: p.integer().primary(), title: p.string(), text: p.text().lazy() } })
+  const orm = await openSqlite(t, [Note])
+  await orm.em.fork().insert(Note, { title: 'one', text: 'long' })
+  const { take } = listen(orm, [notifyOnChange(Note, { data: ['title', 'text'] })])
+  const em = orm.em.fork()
+  const note = await em.findOneOrFail(Note, 1)
+
+  await em.begin()
+  note.title = 'undone'
+  await em.flush()
+  await em.rollback()
+  await em.populate(note, ['text'])
+  note.title = 'two'
+  await em.flush()
+
+  assert.deepEqual(take(), ['update note-1 {"title":"two","text":"long","updated_fields":["title"]}'])
+})

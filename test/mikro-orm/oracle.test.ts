@@ -87,8 +87,8 @@ async function take (step: Step, em: EntityManager, todos: Todo[]): Promise<void
     await em.flush()
     const inside = [...todos]
     await undoing(step.fails, em.transactional((em) => takeAll(step, em, inside)))
-    // entities that began in a part that was undone are forgotten, others are used on
-    todos.splice(0, Infinity, ...step.fails ? todos.filter((todo) => inside.includes(todo)) : inside)
+    // entities that began in a part that was undone are forgotten, others are used on, also those that were deleted in it
+    if (!step.fails) todos.splice(0, Infinity, ...inside)
   }
   if (step.do === 'fork') {
     // what is pending would be flushed by both

@@ -136,6 +136,21 @@ test('an ORM is registered once at a time', async (t) => {
   await makeApp(t).register(rohrpostMikroOrm, { orm })
 })
 
+test('a subscriber announces the changes of one ORM only', async (t) => {
+  const subscriber = new ChangeSubscriber({ notify: [rule] })
+  const [orm, other] = [await openSqlite(t, [Todo], { subscribers: [subscriber] }), await openSqlite(t, [Todo], { contextName: 'other' })]
+  const app = makeApp(t)
+  await app.register(rohrpostMikroOrm, { orm, subscriber })
+  const told = t.mock.method(app.rohrpost, 'sendToGroup', () => {})
+
+  await assert.rejects(async () => { await makeApp(t).register(rohrpostMikroOrm, { orm: other, subscriber }) }, { code: 'RP_ERR_ORM_ALREADY_REGISTERED', message: /'default'/ })
+  const em = orm.em.fork()
+  em.create(Todo, { title: 'one' })
+  await em.flush()
+
+  assert.deepEqual(told.mock.calls.map(({ arguments: [group] }) => group), ['todo-1'])
+})
+
 test('two ORMs are registered side by side', async (t) => {
   const one = await openSqlite(t, [Todo])
   const two = await openSqlite(t, [Todo], { contextName: 'two' })

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import test from 'node:test'
-import { defineEntity, p, TransactionPropagation, type EntityManager } from '@mikro-orm/core'
+import { defineEntity, p, TransactionPropagation, wrap, type EntityManager } from '@mikro-orm/core'
 import type { MikroORM } from '@mikro-orm/sql'
 import { ChangeSubscriber, notifyOnChange } from '../../lib/mikro-orm/index.ts'
 import { listen, openServer } from './support.ts'
@@ -14,7 +14,38 @@ const rule = notifyOnChange(Todo, { group: 'todos', data: ['title'] })
 const add = (em: EntityManager, title: string) => em.create(Todo, { title })
 const titles = async (orm: MikroORM) => (await orm.em.fork().find(Todo, {}, { orderBy: { id: 'asc' } })).map(({ title }) => title)
 
+const Room = defineEntity({
+  name: 'Room',
+  properties: { id: p.integer().primary(), house: p.string(), plan: p.json<{ floor: number }>(), label: p.json<string>().nullable() }
+})
+
 for (const server of ['postgresql', 'mariadb'] as const) {
+  test(`${server}: JSON columns are values in the view of a row before its change`, async (t) => {
+    const orm = await openServer(t, server, [Room])
+    if (orm === undefined) return
+    const { take, logged } = listen(orm, [
+      notifyOnChange(Room, { group: 'house-{house}', data: ['plan', 'label'] }),
+      notifyOnChange(Room, { group: ({ plan }) => `floor-${plan.floor}`, data: ({ plan }) => plan })
+    ])
+    const em = orm.em.fork()
+    em.create(Room, { house: 'a', plan: { floor: 1 }, label: '7' })
+    await em.flush()
+    take()
+
+    const room = await orm.em.fork().findOneOrFail(Room, 1)
+    room.house = 'b'
+    room.plan.floor = 2
+    await wrap(room, true).__em?.flush()
+
+    assert.deepEqual(logged, [])
+    assert.deepEqual(take(), [
+      'delete house-a {"plan":{"floor":1},"label":"7"}',
+      'create house-b {"plan":{"floor":2},"label":"7"}',
+      'delete floor-1 {"floor":1}',
+      'create floor-2 {"floor":2}'
+    ])
+  })
+
   test(`${server}: savepoints, rollbacks and parallel siblings are announced as the database has them`, async (t) => {
     const orm = await openServer(t, server, [Todo])
     if (orm === undefined) return
