@@ -2,6 +2,7 @@
 import type { EntityMetadata } from '@mikro-orm/core'
 import { errors, show } from '../errors.ts'
 import { encode } from '../protocol/encode.ts'
+import { isGroupName } from '../protocol/group-name.ts'
 import type { Row } from './row.ts'
 import type { ChangeType, NotifyRule } from './rules.ts'
 import { findProperty, parseTemplate, type Template } from './template.ts'
@@ -34,8 +35,6 @@ interface Announced {
   groupName?: unknown
   getPushNotificationData?: (updatedFields: string[], type: ChangeType) => unknown
 }
-
-const GROUP = /^[\x21-\x7e]{1,200}$/
 
 /** One rule for one entity. */
 export class Notifier {
@@ -89,11 +88,11 @@ export class Notifier {
   #groups (row: Row, type: ChangeType): string[] | undefined {
     try {
       const given = this.#template === undefined ? this.#ask(row, type) : this.#template.group(row)
-      if (typeof given === 'string' && GROUP.test(given)) return [given]
+      if (isGroupName(given)) return [given]
 
       const groups = new Set<unknown>(Array.isArray(given) ? given : [given ?? []].flat())
       for (const group of groups) {
-        if (typeof group === 'string' && GROUP.test(group)) continue
+        if (isGroupName(group)) continue
         groups.delete(group)
         this.#report(new errors.RP_ERR_INVALID_GROUP(show(group)), row, this.#rule)
       }

@@ -1,6 +1,7 @@
 /** Who is in which group on this process, and one subscription at the broker for each group that has members here. */
 import type { Broker } from '../brokers/broker.ts'
 import { errors, show } from '../errors.ts'
+import { isGroupName } from '../protocol/group-name.ts'
 import { Frame } from './frame.ts'
 import { isThenable } from './thenable.ts'
 
@@ -24,8 +25,6 @@ interface Group {
   /** Whether a call to the broker is under way; there is never a second one. */
   busy: boolean
 }
-
-const NAME = /^[\x21-\x7e]{1,200}$/
 
 /** The groups of one server. */
 export class Groups {
@@ -160,5 +159,5 @@ export class Groups {
 
 /** @throws RP_ERR_INVALID_GROUP */
 export function checkName (name: unknown): asserts name is string {
-  if (typeof name !== 'string' || !NAME.test(name)) throw new errors.RP_ERR_INVALID_GROUP(show(name))
+  if (!isGroupName(name)) throw new errors.RP_ERR_INVALID_GROUP(show(name))
 }

@@ -73,9 +73,7 @@ export class Outbox implements Member {
   /** Runs while more than `highWaterMark` is unsent. */
   #slow: NodeJS.Timeout | undefined
 
-  /**
-   * @param line the socket of the upgrade request
-   */
+  /** @param line the socket of the upgrade request */
   constructor (socket: WebSocket, line: Duplex | undefined, turn: Turn, limits: OutboxLimits, peer: Peer) {
     this.#socket = socket
     this.#line = socket.extensions === '' ? line : undefined
