@@ -6,7 +6,6 @@ import { errors } from './errors.ts'
 import { checkOptions, type RohrpostOptions } from './options.ts'
 import { envelopes } from './protocol/schemas.ts'
 import { Connections } from './server/connections.ts'
-import { encodeOrThrow } from './server/envelope.ts'
 import { Groups } from './server/groups.ts'
 import { implement } from './server/implement.ts'
 import { isOriginAllowed } from './server/origin.ts'
@@ -140,7 +139,7 @@ function makeFace (instance: FastifyInstance, { registry, subscriptions, groups,
       let publishing: unknown
       try {
         if (message === '') return sent
-        publishing = groups.publish(group, typeof message === 'string' ? message : encodeOrThrow(message))
+        publishing = groups.publish(group, message)
       } catch (error) {
         publishing = Promise.reject(error)
       }

@@ -2,6 +2,7 @@
 import type { Broker } from '../brokers/broker.ts'
 import { errors, show } from '../errors.ts'
 import { isGroupName } from '../protocol/group-name.ts'
+import { toPayload } from './envelope.ts'
 import { Frame } from './frame.ts'
 import { isThenable } from './thenable.ts'
 
@@ -84,10 +85,10 @@ export class Groups {
     return group !== undefined && (group.members.has(member) || group.joining?.members.has(member) === true)
   }
 
-  /** Gives a payload to the broker, from which it comes back to `deliver`. @throws RP_ERR_INVALID_GROUP */
-  publish (name: string, payload: string): void | Promise<void> {
+  /** Gives a message to the broker, from which it comes back to `deliver`. @throws RP_ERR_INVALID_GROUP, RP_ERR_NOT_ENCODABLE, RP_ERR_NOT_AN_OBJECT */
+  publish (name: string, message: unknown): void | Promise<void> {
     checkName(name)
-    return this.#broker.publish(name, payload)
+    return this.#broker.publish(name, toPayload(message, this.#broker.keepsHistory === true))
   }
 
   /** Sends what the broker heard to the members: one frame, many sockets. */
