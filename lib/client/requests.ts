@@ -10,6 +10,8 @@ export interface Message {
   readonly data?: unknown
   readonly code?: unknown
   readonly retry?: unknown
+  readonly position?: unknown
+  readonly recovered?: unknown
 }
 
 /** How a request is made. */
@@ -18,9 +20,11 @@ export interface RequestOptions {
   timeout: number
   signal?: AbortSignal | undefined
   /** Called at the reply, before the next message is read: who only waits for the promise hears of that first. */
-  answered?: (data: unknown) => void
+  answered?: (reply: Message) => void
   /** Asked before the request is sent again with a new token: whether it is still meant. */
   still?: () => boolean
+  /** Further fields of the message. */
+  fields?: object
 }
 
 interface Pending extends RequestOptions {
@@ -76,7 +80,7 @@ export class Requests {
     if (pending === undefined) return false
 
     if (!message.error) {
-      pending.answered?.(data)
+      pending.answered?.(message)
       pending.resolve(data)
     } else if (message.code === TOKEN_EXPIRED && this.#token.renewable && !pending.repeated) {
       pending.repeated = true
@@ -105,8 +109,8 @@ export class Requests {
     else pending.reject(toError(message))
   }
 
-  #transmit (id: unknown, { type, data }: Pending): void {
-    this.#send(JSON.stringify({ id, type, auth_jwt: this.#token.current, data }))
+  #transmit (id: unknown, { type, data, fields }: Pending): void {
+    this.#send(JSON.stringify({ id, type, auth_jwt: this.#token.current, data, ...fields }))
   }
 }
 
