@@ -29,10 +29,14 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
   const registry = new Registry()
   registry.add(app, 'ping', undefined, (message: RohrpostMessage) => message.reply(message.data, { type: 'pong' }), 'ping')
   const subscriptions = new Subscriptions(registry, app)
-  const groups = new Groups(broker, (err, group) => report(app.log, 'error', err, { group }, 'the broker failed to change a subscription'))
+  const groups = new Groups(broker, {
+    recoveryLimit: options.recoveryLimit,
+    onError: (err, group) => report(app.log, 'error', err, { group }, 'the broker failed to change a subscription or to read history'),
+    onLost: (group) => app.log.warn({ group }, 'messages of a group were lost')
+  })
   await broker.open({
-    deliver: (group, payload) => groups.deliver(group, payload),
-    lost: (group) => app.log.warn({ group }, 'messages of a group were lost'),
+    deliver: (group, payload, position) => groups.deliver(group, payload, position),
+    lost: (group, top) => groups.lost(group, top),
     error: (err, { stage }) => report(app.log, 'error', err, { stage }, 'the broker failed')
   })
   const connections = new Connections({ registry, groups, turn: new Turn(), limits: options }, options, app.log)

@@ -134,7 +134,7 @@ class RedisBroker implements Broker {
     const age = this.#publisher.age
     if (this.#isClosed || this.#commands === undefined) return { ok: false, detail: 'the broker is not open' }
     if (!this.#commands.isReady || !this.#ears?.isReady) return { ok: false, detail: `no connection to Redis: ${this.#failure}` }
-    if (age > this.#options.queue.timeout / 2) return { ok: false, detail: `Redis has not answered for ${Math.round(age)} ms` }
+    if (age > this.#options.queue.timeout / 5) return { ok: false, detail: `Redis has not answered for ${Math.round(age)} ms` }
     return { ok: true }
   }
 
@@ -158,7 +158,7 @@ class RedisBroker implements Broker {
     try {
       await opening.promise
       if (history !== undefined && this.#commands?.server === '') {
-        throw new errors.RP_ERR_BROKER_UNAVAILABLE(`history needs 'INFO replication' to tell one server from another, ${this.#failure}`)
+        throw new errors.RP_ERR_BROKER_UNAVAILABLE("history needs the 'master_replid' of 'INFO replication', and Redis does not tell it", { cause: this.#commands.failure })
       }
     } catch (error) {
       await this.close()
@@ -221,10 +221,10 @@ function checkOptions (options: RedisBrokerOptions): Checked {
   }
   if (typeof prefix !== 'string') throw new errors.RP_ERR_INVALID_OPTION('prefix', 'a string', show(prefix))
 
-  const { keyPrefix, db } = client.options as { keyPrefix?: string, db?: number }
-  const keys = `${keyPrefix ?? ''}${prefix}`
+  const { keyPrefix = '', db = 0 } = client.options
+  const keys = `${keyPrefix}${prefix}`
   // databases have keys of their own, but share channels
-  return { client, keys, channels: `${keys}${db ?? 0}:`, history: checkHistory(history), queue: { ...QUEUE, ...checkQueue(queue) } }
+  return { client, keys, channels: `${keys}${db}:`, history: checkHistory(history), queue: { ...QUEUE, ...checkQueue(queue) } }
 }
 
 function checkQueue (queue: unknown = {}): Partial<QueueLimits> {

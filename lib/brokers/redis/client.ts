@@ -2,7 +2,7 @@
 
 /** A client of ioredis, such as `app.redis` of `@fastify/redis`. Only its options are used; nothing is sent over it, and it is never closed. */
 export interface RedisClient {
-  readonly options: object
+  readonly options: { keyPrefix?: string | undefined, db?: number | undefined }
   readonly isCluster: boolean
   duplicate (override: object): RedisConnection
 }

@@ -143,7 +143,7 @@ export class Publisher {
       count++
     }
     this.#flight = { number: ++this.#flights, batches: this.#waiting.splice(0, count), server: connection.server, isUnderWay: false }
-    if (this.#open === this.#flight.batches.at(-1)) this.#open = undefined
+    this.#open = undefined
     this.#call(this.#flight)
   }
 

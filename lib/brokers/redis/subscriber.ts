@@ -38,8 +38,10 @@ interface Subscription {
   channel: string
   epoch: string
   offset: number
-  /** What came since Redis was asked what was missed; `undefined` while nothing is. */
-  held: Run[] | undefined
+  /** Whether messages are held until Redis has been asked what was missed. */
+  isBehind: boolean
+  /** What came since it was asked. */
+  held: Run[]
   /** Who waits to hear the group. */
   opening: PromiseWithResolvers<Position | undefined> | undefined
 }
@@ -70,7 +72,7 @@ export class Subscriber {
   /** Rejects with RP_ERR_BROKER_UNAVAILABLE when Redis takes longer than `timeout`. */
   subscribe (group: string): Promise<Position | undefined> {
     const channel = this.#options.channel + group
-    const subscription: Subscription = { group, channel, epoch: '', offset: 0, held: [], opening: Promise.withResolvers() }
+    const subscription: Subscription = { group, channel, epoch: '', offset: 0, isBehind: true, held: [], opening: Promise.withResolvers() }
     this.#subscriptions.set(channel, subscription)
     this.#added.add(subscription)
     this.#schedule()
@@ -108,7 +110,7 @@ export class Subscriber {
     this.#added.clear()
     this.#removed.clear()
     const all = [...this.#subscriptions.values()]
-    for (const subscription of all) subscription.held ??= []
+    for (const subscription of all) subscription.isBehind = true
     this.#announce(all, isReturn)
   }
 
@@ -202,8 +204,9 @@ export class Subscriber {
   /** Brings a cursor up to date with what Redis keeps, and goes on with what came meanwhile. */
   #repair (subscription: Subscription, { epoch, top, complete, payloads }: Kept): void {
     if (this.#subscriptions.get(subscription.channel) !== subscription) return
-    const held = subscription.held ?? []
-    subscription.held = undefined
+    const { held } = subscription
+    subscription.held = []
+    subscription.isBehind = false
 
     if (subscription.opening !== undefined) {
       // nobody hears yet, so what came while Redis was asked counts as being before
@@ -224,13 +227,13 @@ export class Subscriber {
   /** Delivers what follows on the cursor, leaves out what is behind it, and asks for what is missing before it. */
   #take (subscription: Subscription, run: Run): void {
     const { group, held } = subscription
-    if (held !== undefined) {
+    if (subscription.isBehind) {
       if (held.length === HELD) held.length = 0
       held.push(run)
       return
     }
     if (run.epoch !== subscription.epoch || run.first > subscription.offset + 1) {
-      subscription.held = []
+      subscription.isBehind = true
       this.#stale.add(subscription)
       this.check()
       return
