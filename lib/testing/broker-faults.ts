@@ -3,6 +3,7 @@ import assert from 'node:assert/strict'
 import type { Position } from '../brokers/broker.ts'
 import { topOf } from './broker-history.ts'
 import type { Opened, Parts } from './broker-suite.ts'
+import { poll } from './recorder.ts'
 
 export function faultTests ({ define, capabilities: { history, processes = false }, fault }: Parts): void {
   const { disconnect, away, forget, expire } = fault
@@ -37,14 +38,14 @@ export function faultTests ({ define, capabilities: { history, processes = false
       const back = await away()
       const payloads = Array.from({ length: 100 }, (_, n) => `{"n":${n}}`)
       const published = payloads.map((payload) => speaker.broker.publish(group, payload))
-      await poll(() => !speaker.broker.health().ok)
+      await poll('word that it is not well', () => !speaker.broker.health().ok)
       await back()
       await Promise.all(published)
       await again(speaker, listener, group)
 
       const heard = listener.recorder.payloads(group).filter((payload) => payloads.includes(payload))
       assert.deepEqual(heard, history === undefined ? payloads.filter((payload) => heard.includes(payload)) : payloads)
-      await poll(() => speaker.broker.health().ok)
+      await poll('word that it is well', () => speaker.broker.health().ok)
     })
 
     define('joins a group while the server is away, and hears it afterwards', async ({ open, group }) => {
@@ -99,10 +100,11 @@ export function faultTests ({ define, capabilities: { history, processes = false
 /** Publishes until something arrives again: then all that came before has arrived, or will not. */
 async function again (speaker: Opened, listener: Opened, group: string): Promise<void> {
   const isMark = (payload: string) => payload.startsWith('{"again":')
-  for (let n = 0; !listener.recorder.payloads(group).some(isMark); n++) {
-    await Promise.resolve(speaker.broker.publish(group, `{"again":${n}}`)).catch(() => {})
-    await tick()
-  }
+  let n = 0
+  await poll('message any more', async () => {
+    await Promise.resolve(speaker.broker.publish(group, `{"again":${n++}}`)).catch(() => {})
+    return listener.recorder.payloads(group).some(isMark)
+  })
 }
 
 /** Every message once and in order, or a word that some are lost. */
@@ -112,12 +114,4 @@ function assertTold (listener: Opened, group: string, payloads: string[]): void 
   assert.deepEqual(listener.recorder.payloads(group).slice(0, payloads.length), payloads)
   const offsets = listener.recorder.positions(group).map((position) => (position as Position).offset)
   assert.deepEqual(offsets, offsets.map((_, n) => Number(offsets[0]) + n))
-}
-
-async function poll (isSo: () => boolean): Promise<void> {
-  while (!isSo()) await tick()
-}
-
-function tick (): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, 5))
 }

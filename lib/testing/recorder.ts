@@ -68,3 +68,17 @@ export class Recorder implements Receiver {
     for (const check of this.#checks) check()
   }
 }
+
+/** Asks again and again whether something is so. @throws AssertionError when it is not within 20 seconds */
+export async function poll (what: string, isSo: () => boolean | Promise<boolean>): Promise<void> {
+  let isLate = false
+  const timer = setTimeout(() => { isLate = true }, PATIENCE)
+  try {
+    while (!await isSo()) {
+      if (isLate) throw new AssertionError({ message: `There was no ${what}` })
+      await new Promise((resolve) => setTimeout(resolve, 5))
+    }
+  } finally {
+    clearTimeout(timer)
+  }
+}
