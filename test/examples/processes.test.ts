@@ -31,7 +31,10 @@ test('examples/processes: what is said in one process is heard in all, also by w
     client.on('resync', () => texts.push('resync'))
     return client
   }))
-  const say = (index: number, text: string) => clients[index]?.call('say', { text }) ?? assert.fail()
+  const say = async (index: number, text: string) => {
+    await clients[index]?.ready()
+    await clients[index]?.call('say', { text })
+  }
   const page = await (await fetch(started.get('1')?.url.replace(/^ws(.*)ws\/rohrpost$/, 'http$1') ?? '')).text()
   assert.match(page, /One board, three processes/)
 
