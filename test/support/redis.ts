@@ -86,3 +86,15 @@ export async function privateRedis (t: { after (run: () => Promise<void>): void 
   await redis.start(...args)
   return redis
 }
+
+/** Starts a Sentinel with this configuration, which it writes to. It ends with the test. @returns its port */
+export async function startSentinel (t: { after (run: () => void): void }, config: string): Promise<number> {
+  const port = await freePort()
+  const child = spawn(redisServer.path, [config, '--sentinel', '--port', String(port), '--bind', '127.0.0.1'])
+  t.after(() => { child.kill('SIGKILL') })
+  for await (const text of child.stdout.setEncoding('utf8').iterator({ destroyOnReturn: false })) {
+    if (String(text).includes('Sentinel ID is')) break
+  }
+  child.stdout.resume()
+  return port
+}

@@ -119,11 +119,7 @@ export class Subscriber {
     this.#isChecking = true
     while (this.#stale.size > 0) {
       const asked = [...this.#stale].slice(0, CHUNK)
-      for (const subscription of asked) {
-        this.#stale.delete(subscription)
-        // Redis has it already, and so it is part of the answer
-        subscription.held = []
-      }
+      for (const subscription of asked) this.#stale.delete(subscription)
       try {
         const kept = await this.#options.read(asked.map(({ group, epoch, offset, opening }) => ({ group, epoch, offset, limit: opening === undefined ? this.#options.size : 0 })))
         kept.forEach((found, index) => this.#repair(asked[index] as Subscription, found))
