@@ -82,6 +82,20 @@ suite('a client that asks for positions', () => {
     ])
   })
 
+  test('is not missed when it has gone: others are told nothing', async (t) => {
+    const server = await serve(t)
+    const [plain, follower] = [await server.connect(), await server.connect()]
+    await subscribe(plain)
+    const start = await subscribe(follower, true)
+    await follower.call('unsubscribe', todo)
+
+    server.publish(1)
+    server.receiver.lost('todo-5', at(start, 7))
+
+    assert.deepEqual(await plain.untilPong(), [{ n: 1 }])
+    assert.deepEqual(await follower.untilPong(), [])
+  })
+
   test('in a group whose name has quotes reads JSON nevertheless', async (t) => {
     const server = await start(t, {
       broker: memoryBroker({ history: { size: 10, ttl: 60_000 } }),

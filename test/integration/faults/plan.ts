@@ -18,7 +18,7 @@ export interface PlanOptions {
   messages: number
   /** Milliseconds between two faults. */
   pause: number
-  /** Milliseconds for which Redis stands still. */
+  /** Milliseconds for which Redis stands still; once more for half of it, after which what waits is still sent. */
   stop: number
   /** How often the plan is gone through. */
   rounds: number
@@ -53,11 +53,17 @@ export async function run (options: PlanOptions): Promise<Report> {
 /** The faults by name. Each ends with everything being there again, if not yet at work. */
 function faults ({ redis, processes, stop, pause }: PlanOptions, cluster: Cluster): Record<string, () => Promise<void>> {
   const snapshot = join(redis.folder, 'dump.rdb')
+  const stand = async (ms: number) => {
+    redis.signal('SIGSTOP')
+    await wait(ms)
+    redis.signal('SIGCONT')
+  }
   return {
     'CLIENT KILL of every connection' () {
       return Promise.all([redis.cut('TYPE', 'normal'), redis.cut('TYPE', 'pubsub')]).then(() => {})
     },
     'CLIENT KILL of the connections that hear': () => redis.cut('TYPE', 'pubsub'),
+    'Redis stands still for a moment': () => stand(stop / 2),
     async 'kill -9 of a Fastify process' () {
       const index = Math.floor(Math.random() * processes)
       await cluster.kill(index)
@@ -70,11 +76,7 @@ function faults ({ redis, processes, stop, pause }: PlanOptions, cluster: Cluste
       await wait(pause / 4)
       await redis.start()
     },
-    async 'Redis stands still' () {
-      redis.signal('SIGSTOP')
-      await wait(stop)
-      redis.signal('SIGCONT')
-    },
+    'Redis stands still': () => stand(stop),
     async 'kill -9 of Redis, restarted from an older snapshot' () {
       const client = redis.client()
       await client.call('SAVE')
@@ -90,7 +92,7 @@ function faults ({ redis, processes, stop, pause }: PlanOptions, cluster: Cluste
 async function disturb (cluster: Cluster, options: PlanOptions): Promise<void> {
   const { messages, clients, pause, stop, rounds, say } = options
   const plan = Object.entries(faults(options, cluster))
-  const duration = rounds * (plan.length * pause + stop + 2 * pause)
+  const duration = rounds * (plan.length * pause + 1.5 * stop + 2 * pause)
   const all = Promise.withResolvers<void>()
   let [due, published] = [0, 0]
   const publishing = setInterval(() => {
