@@ -15,8 +15,8 @@ export const start: StartServer = async ({ orm, redis }) => {
   }
 
   app.rohrpost.handle('echo', { data: Sentence }, ({ data }) => data)
-  app.rohrpost.handle('join', { data: Type.Object({ groups: Type.Array(Type.String()) }) }, ({ data }, connection) => {
-    for (const group of data.groups) connection.join(group)
+  app.rohrpost.handle('join', { data: Type.Object({ groups: Type.Array(Type.String()) }) }, async ({ data }, connection) => {
+    await Promise.all(data.groups.map((group) => connection.join(group)))
   })
 
   const address = await app.listen(LISTEN)
