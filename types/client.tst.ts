@@ -2,7 +2,7 @@ import { Type } from '@sinclair/typebox'
 import type { FastifyInstance } from 'fastify'
 import { describe, expect, test } from 'tstyche'
 import { WebSocket } from 'ws'
-import Default, { RohrpostClient, RohrpostError, type Change, type State, type StateChange } from '../lib/client/index.ts'
+import Default, { RohrpostClient, RohrpostError, type Change, type Resync, type State, type StateChange } from '../lib/client/index.ts'
 import type { RohrpostConnection, RohrpostMessage } from '../lib/index.ts'
 import { contract } from '../lib/protocol/index.ts'
 
@@ -76,6 +76,13 @@ describe('a client with a contract', () => {
     for await (const { object } of client.changes({ type: 'news' })) {
       expect(object).type.toBe<string>()
     }
+    for await (const change of client.changes({ type: 'todo', id: 5 }, { resync: true })) {
+      expect(change).type.toBe<Change<Todo> | Resync>()
+    }
+    expect(client.subscribe).type.toBeCallableWith({ type: 'todo', id: 5 }, { onResync () {} })
+    client.on('resync', (group) => {
+      expect(group).type.toBe<string>()
+    })
   })
 
   test('types a live collection', () => {

@@ -42,9 +42,12 @@ export class Subscriptions {
     signal?.throwIfAborted()
     const subscription = this.#find(ref)
     subscription.manual = true
-    if (onResync !== undefined) subscription.resyncs.add(onResync)
 
     const { promise, resolve, reject } = Promise.withResolvers<unknown>()
+    if (onResync !== undefined) {
+      subscription.resyncs.add(onResync)
+      promise.catch(() => subscription.resyncs.delete(onResync))
+    }
     const waiter = { resolve, reject, asked: false }
     const abort = () => {
       reject(signal?.reason)
@@ -59,9 +62,6 @@ export class Subscriptions {
     this.#ask(subscription)
     try {
       return await promise
-    } catch (error) {
-      if (onResync !== undefined) subscription.resyncs.delete(onResync)
-      throw error
     } finally {
       signal?.removeEventListener('abort', abort)
     }

@@ -117,7 +117,7 @@ export class Followers {
       missed.push(message)
     }
 
-    const isComplete = !held.broken && top !== undefined && covers(last, top)
+    const isComplete = top !== undefined && covers(last, top)
     return isComplete && missed.length <= this.#limit.messages && bytes <= this.#limit.bytes ? missed : undefined
   }
 

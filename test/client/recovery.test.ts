@@ -208,6 +208,7 @@ suite('a loop over changes', () => {
     fake.last.receive({ id: 4, ...joined(91, { recovered: true }) })
     fake.last.receive(update(92))
     const late = client.changes(todo, { resync: true })
+    fake.last.receive(resync(92))
     fake.last.receive({ id: 5, ...joined(92) })
     fake.last.receive(update(93))
 
@@ -217,7 +218,7 @@ suite('a loop over changes', () => {
       return taken.map((value) => Object(value).object ?? value)
     }
     const missed = { group: 'todo-5', type: 'resync' }
-    assert.deepEqual(await take(asks, 7), [58, missed, 61, missed, 91, 92, 93])
+    assert.deepEqual(await take(asks, 8), [58, missed, 61, missed, 91, 92, missed, 93])
     assert.deepEqual(await take(asksNot, 5), [58, 61, 91, 92, 93])
     assert.deepEqual(await take(late, 1), [93])
   })

@@ -191,10 +191,10 @@ suite('a large replay', () => {
     }
   }
 
-  for (const perMessageDeflate of [false, true]) {
-    test(`reaches a client that reads, with live messages behind it${perMessageDeflate ? ', compressed' : ''}`, async (t) => {
+  for (const [how, perMessageDeflate, highWaterMark] of [['', false, 200], [', watched', false, 1], [', compressed', true, 200]] as const) {
+    test(`reaches a client that reads, with live messages behind it${how}`, async (t) => {
       const { connect, publish, recover } = await serve(t, {
-        highWaterMark: 200 * KIB,
+        highWaterMark: highWaterMark * KIB,
         maxUnsent: 200 * KIB,
         websocket: { options: { perMessageDeflate: { threshold: 0 } } }
       })
@@ -236,7 +236,7 @@ suite('a large replay', () => {
 
   test('ends with a client that goes away in the midst of it', async (t) => {
     const { connect, publish, recover, app, logs } = await serve(t)
-    for (let id = 0; id < 3; id++) publish(id, 1, MESSAGES)
+    for (let id = 0; id < 20; id++) publish(id, 1, MESSAGES)
     const client = await connect()
     client.socket.pause()
     for (let id = 0; id < 20; id++) recover(client, id)
