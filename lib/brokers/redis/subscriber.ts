@@ -49,7 +49,7 @@ interface Subscription {
 /** Channels of one command, groups of one question. */
 const CHUNK = 100
 /** Runs of a group that are held while Redis is asked; past it they are asked for, too. */
-const HELD = 1000
+const HELD = 100
 
 export class Subscriber {
   readonly #subscriptions = new Map<string, Subscription>()
@@ -236,6 +236,8 @@ export class Subscriber {
   #refused (subscriptions: readonly Subscription[], error: Error): void {
     this.#receiver.error(error, { stage: 'subscribe' })
     for (const subscription of subscriptions) this.#fail(subscription, error.message)
+    // those that were heard before would be deaf from now on without a word
+    if (subscriptions.some(({ channel }) => this.#subscriptions.has(channel))) this.#options.connection()?.reconnect()
   }
 
   #timeOut (subscriptions: readonly Subscription[]): void {

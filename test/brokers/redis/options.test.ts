@@ -288,6 +288,24 @@ suite('the Redis broker and its client', { skip: redisServer.skip, concurrency: 
     await assert.rejects(async () => dumb.broker.history('a', top, 10), { code: 'RP_ERR_BROKER_UNAVAILABLE', message: /history can't be read \(.*run this command/ })
   })
 
+  test('tries again to hear what it heard before', async (t) => {
+    const redis = await privateRedis(t)
+    const admin = redis.client()
+    await admin.acl('SETUSER', 'deaf', 'on', '>secret', '~*', '+@all', 'allchannels')
+    const { broker, recorder } = await openBroker(t, { client: redis.client({ username: 'deaf', password: 'secret' }), history })
+    await broker.subscribe('a')
+    await admin.acl('SETUSER', 'deaf', 'resetchannels', '&rohrpost:0:b')
+    await redis.cut('TYPE', 'pubsub')
+    await poll(() => recorder.errors.some(({ message }) => message.includes('NOPERM')))
+    const publisher = await openBroker(t, { client: redis.client(), history })
+    await publisher.broker.publish('a', '{"n":1}')
+
+    await admin.acl('SETUSER', 'deaf', 'allchannels')
+    await recorder.until('a', '{"n":1}')
+
+    assert.deepEqual(recorder.payloads('a'), ['{"n":1}'])
+  })
+
   test('tries again to repair what Redis does not let it read', async (t) => {
     const redis = await privateRedis(t)
     const admin = redis.client()
