@@ -7,6 +7,8 @@ const rohrpost = Object.assign(plugin, { rohrpost: plugin, memoryBroker })
 export { memoryBroker, rohrpost, rohrpost as default, rohrpost as 'module.exports' }
 
 export type { Broker, BrokerHealth, HistoryEntry, Position, Receiver } from './brokers/broker.ts'
+export type { HistoryOptions } from './brokers/history.ts'
+export type { MemoryBrokerOptions } from './brokers/memory.ts'
 export type { RohrpostOptions } from './options.ts'
 export type { MessageId } from './protocol/decode.ts'
 export type { Implementation } from './server/implement.ts'

@@ -2,13 +2,14 @@
 import { randomUUID } from 'node:crypto'
 import type { FastifyBaseLogger, FastifyRequest } from 'fastify'
 import type { WebSocket } from 'ws'
+import type { Position } from '../brokers/broker.ts'
 import { errors } from '../errors.ts'
 import { CloseCode, ErrorCode } from '../protocol/codes.ts'
 import { decode, Malformed, type Envelope } from '../protocol/decode.ts'
 import { checkClose } from './close.ts'
 import { checkError, checkSuccess, toText } from './envelope.ts'
 import { Frame } from './frame.ts'
-import { checkName, type Groups } from './groups.ts'
+import { checkName, type Groups, type Start } from './groups.ts'
 import { Outbox, type OutboxLimits, type Peer, type Turn } from './outbox.ts'
 import type { Registration, Registry } from './registry.ts'
 import { Request, type RequestConnection } from './request.ts'
@@ -124,6 +125,21 @@ export class Connection implements RequestConnection, Subscriber, Peer {
   }
 
   joinThen (group: string, joined?: () => void): Promise<void> | undefined {
+    return this.#enter(group, (groups) => groups.join(group, this.#outbox, joined))
+  }
+
+  follow (group: string, after: Position | undefined, started: (start: Start) => boolean): Promise<void> | undefined {
+    return this.#enter(group, (groups) => groups.follow(group, this.#outbox, after, started))
+  }
+
+  replayed (): Promise<void> {
+    return new Promise((resolve) => this.#outbox.replay(() => {
+      resolve()
+      return undefined
+    }))
+  }
+
+  #enter (group: string, enter: (groups: Groups) => Promise<void> | undefined): Promise<void> | undefined {
     checkName(group)
     if (this.#closed) return
 
@@ -131,7 +147,7 @@ export class Connection implements RequestConnection, Subscriber, Peer {
     const own = this.#groups ??= new Set()
     if (!own.has(group) && own.size >= limits.maxGroups) throw new errors.RP_ERR_TOO_MANY_GROUPS(group, own.size)
     own.add(group)
-    const joining = groups.join(group, this.#outbox, joined)
+    const joining = enter(groups)
     joining?.catch(() => {
       // unless somebody tried again in the meantime
       if (!groups.has(group, this.#outbox)) own.delete(group)

@@ -76,7 +76,7 @@ export class Request implements Answerable {
     }
   }
 
-  reply (data: unknown, type: string): void {
+  reply (data: unknown, type: string, extensions?: object): void {
     if (this.#settled) {
       if (!this.#gone) this.#connection.log.warn({ type: this.envelope.type, id: this.envelope.id }, 'a second reply to one request was not sent')
       return
@@ -90,7 +90,7 @@ export class Request implements Answerable {
 
     let text: string
     try {
-      text = encodeEnvelope({ id: this.envelope.id ?? undefined, type, data })
+      text = encodeEnvelope({ id: this.envelope.id ?? undefined, type, data, ...extensions })
     } catch (error) {
       return this.#throw(error)
     }
