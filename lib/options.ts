@@ -47,12 +47,19 @@ export interface RohrpostOptions extends ConnectionHooks, Partial<ConnectionLimi
   slowTimeout?: number
   /** Bytes that may be unsent when more is to be sent; past it the connection is closed with 4408 at once. @defaultValue 16 MiB */
   maxUnsent?: number
+  /**
+   * Messages that one connection may send: `max` at once, and as many again in each `interval` of milliseconds, a few at a time. Those
+   * beyond are answered with the code `rate_limited`.
+   *
+   * @defaultValue as many as it likes
+   */
+  rateLimit?: { max: number, interval: number }
   /** Time that running handlers have to answer when the server stops. @defaultValue 5000 ms */
   drain?: number
 }
 
 /** The options with all defaults filled in; hooks stay optional. */
-export type CheckedOptions = RohrpostOptions & Required<Omit<RohrpostOptions, 'onRequest' | 'preValidation' | 'preHandler' | 'onConnect' | 'onDisconnect' | 'allowedOrigins'>>
+export type CheckedOptions = RohrpostOptions & Required<Omit<RohrpostOptions, 'onRequest' | 'preValidation' | 'preHandler' | 'onConnect' | 'onDisconnect' | 'allowedOrigins' | 'rateLimit'>>
 
 const MIB = 1024 * 1024
 /** The longest delay that a timer of Node.js takes. */
@@ -103,6 +110,10 @@ const rules: { [Name in keyof Required<RohrpostOptions>]: Rule } = {
   highWaterMark: count(MIB),
   slowTimeout: duration(5000),
   maxUnsent: count(16 * MIB),
+  rateLimit: {
+    expected: 'an object { max, interval } of whole numbers from 1, the interval in milliseconds',
+    check: (value) => isObject(value) && isCount(value.max) && isCount(value.interval)
+  },
   drain: duration(5000)
 }
 

@@ -1,4 +1,5 @@
 /** Requests under way: each is settled exactly once, by its answer, its time-out, its signal, or the end of the connection. */
+import type { ErrorCode } from '../protocol/codes.ts'
 import { ClientErrorCode, RohrpostError } from './error.ts'
 import type { Token } from './token.ts'
 
@@ -31,8 +32,8 @@ interface Pending extends RequestOptions {
   repeated: boolean
 }
 
-/** The code with which an application says that `auth_jwt` has expired. */
-const TOKEN_EXPIRED = 'token_expired'
+/** The code with which an application says that `auth_jwt` has expired: the text alone, the table would be bundled whole. */
+const TOKEN_EXPIRED: ErrorCode = 'token_expired'
 
 /** The requests of one client. */
 export class Requests {
