@@ -17,6 +17,7 @@ import { report } from './server/report.ts'
 import { Subscriptions } from './server/subscriptions.ts'
 import { isThenable } from './server/thenable.ts'
 import type { RohrpostMessage, Rohrpost } from './server/types.ts'
+import { upgradeErrors } from './server/upgrade-error.ts'
 
 /**
  * The Fastify plugin: adds the WebSocket route and decorates `app.rohrpost`.
@@ -67,7 +68,8 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
       method: 'GET',
       url,
       exposeHeadRoute: false,
-      schema: { hide: true } as FastifySchema,
+      ...upgradeErrors,
+      schema: { ...upgradeErrors.schema, hide: true } as FastifySchema,
       onRequest: [refuse, ...[options.onRequest ?? []].flat()],
       ...(options.preValidation && { preValidation: options.preValidation }),
       preHandler: [...[options.preHandler ?? []].flat(), release],

@@ -11,6 +11,7 @@ export interface Message {
   readonly data?: unknown
   readonly code?: unknown
   readonly retry?: unknown
+  readonly error_id?: unknown
 }
 
 /** How a request is made. */
@@ -112,11 +113,12 @@ export class Requests {
 }
 
 /** The error that a message tells of; what is no text, as servers of the original may send it, is shown as JSON. */
-export function toError ({ error, code, retry, data }: Message, cause?: unknown): RohrpostError {
+export function toError ({ error, code, retry, data, error_id: errorId }: Message, cause?: unknown): RohrpostError {
   return new RohrpostError(typeof error === 'string' ? error : JSON.stringify(error), {
     code: typeof code === 'string' ? code : undefined,
     retry: retry === true,
     data,
+    errorId: typeof errorId === 'string' ? errorId : undefined,
     cause
   })
 }
