@@ -6,6 +6,7 @@ import { errors } from './errors.ts'
 import { checkOptions, type RohrpostOptions } from './options.ts'
 import { envelopes } from './protocol/schemas.ts'
 import { Connections } from './server/connections.ts'
+import { Disconnector, DISCONNECTS } from './server/disconnector.ts'
 import { Groups } from './server/groups.ts'
 import { implement } from './server/implement.ts'
 import { isOriginAllowed } from './server/origin.ts'
@@ -15,6 +16,7 @@ import { report } from './server/report.ts'
 import { Subscriptions } from './server/subscriptions.ts'
 import { isThenable } from './server/thenable.ts'
 import type { RohrpostMessage, Rohrpost } from './server/types.ts'
+import { upgradeErrors } from './server/upgrade-error.ts'
 
 /**
  * The Fastify plugin: adds the WebSocket route and decorates `app.rohrpost`.
@@ -35,14 +37,20 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
     onLost: (group) => app.log.warn({ group }, 'messages of a group were lost')
   })
   await broker.open({
-    deliver: (group, payload, position) => groups.deliver(group, payload, position),
+    deliver: (group, payload, position) => group === DISCONNECTS ? disconnector.receive(payload) : groups.deliver(group, payload, position),
     lost: (group, top) => groups.lost(group, top),
     error: (err, { stage }) => report(app.log, 'error', err, { stage }, 'the broker failed')
   })
   const connections = new Connections({ registry, groups, turn: new Turn(), limits: options }, options, app.log)
+  const disconnector = new Disconnector(broker, connections, app.log)
 
   app.addHook('preClose', () => connections.drain())
-  app.addHook('onClose', () => broker.close())
+  app.addHook('onClose', () => {
+    disconnector.close()
+    return broker.close()
+  })
+  // asked before any group of a connection, and not waited for: a server whose broker is away starts, and says so
+  disconnector.open()
   if (!app.hasDecorator('websocketServer')) {
     await app.register(websocket, {
       ...options.websocket,
@@ -50,7 +58,7 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
     })
   }
 
-  decorate(app, { registry, subscriptions, groups, connections, health: () => broker.health() })
+  decorate(app, { registry, subscriptions, groups, connections, disconnector, health: () => broker.health() })
 
   const refuse = async (request: FastifyRequest, reply: FastifyReply) => {
     if (connections.draining) return reply.code(503).send({ error: 'Service Unavailable', message: 'The server is about to restart.' })
@@ -63,7 +71,8 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
       method: 'GET',
       url,
       exposeHeadRoute: false,
-      schema: { hide: true } as FastifySchema,
+      ...upgradeErrors,
+      schema: { ...upgradeErrors.schema, hide: true } as FastifySchema,
       onRequest: [refuse, ...[options.onRequest ?? []].flat()],
       ...(options.preValidation && { preValidation: options.preValidation }),
       preHandler: [...[options.preHandler ?? []].flat(), release],
@@ -99,6 +108,7 @@ interface Parts {
   subscriptions: Subscriptions
   groups: Groups
   connections: Connections
+  disconnector: Disconnector
   health: () => { ok: boolean, detail?: string }
 }
 
@@ -118,7 +128,7 @@ function decorate (app: FastifyInstance, parts: Parts): void {
   })
 }
 
-function makeFace (instance: FastifyInstance, { registry, subscriptions, groups, connections, health }: Parts, common: object): Rohrpost {
+function makeFace (instance: FastifyInstance, { registry, subscriptions, groups, connections, disconnector, health }: Parts, common: object): Rohrpost {
   const sent = Promise.resolve()
 
   const own: Omit<Rohrpost, 'notify'> = {
@@ -150,6 +160,11 @@ function makeFace (instance: FastifyInstance, { registry, subscriptions, groups,
       if (!isThenable(publishing)) return sent
       const done = Promise.resolve(publishing).then(() => {})
       done.catch((err: unknown) => report(instance.log, 'error', err, { group }, 'a message to a group was not sent'))
+      return done
+    },
+    disconnect (target, code, reason) {
+      const done = disconnector.disconnect(target, code, reason)
+      done.catch((err: unknown) => report(instance.log, 'error', err, {}, 'connections were not ended'))
       return done
     },
     get schemas () {

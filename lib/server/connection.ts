@@ -1,6 +1,7 @@
 /** One client: reads its messages, runs their handlers, knows its groups. */
 import { randomUUID } from 'node:crypto'
 import type { FastifyBaseLogger, FastifyRequest } from 'fastify'
+import { TokenBucket } from 'limiter'
 import type { WebSocket } from 'ws'
 import type { Position } from '../brokers/broker.ts'
 import { errors } from '../errors.ts'
@@ -35,6 +36,8 @@ export interface ConnectionLimits extends OutboxLimits {
   maxPending: { messages: number, bytes: number }
   /** Milliseconds. */
   handlerTimeout: number
+  /** Messages, at once and then in each interval of milliseconds. */
+  rateLimit?: { max: number, interval: number }
 }
 
 /** By this a socket knows its connection: so all sockets share their listeners, instead of having each its own. */
@@ -73,6 +76,8 @@ export class Connection implements RequestConnection, Subscriber, Peer {
   #waiting: Waiting[] | undefined
   /** Bytes of what came early or waits. */
   #held = 0
+  /** Holds a token for each message that the client may send now. */
+  #bucket: TokenBucket | undefined
 
   constructor (context: ConnectionContext, socket: WebSocket, request: FastifyRequest) {
     this.#context = context
@@ -118,6 +123,11 @@ export class Connection implements RequestConnection, Subscriber, Peer {
   get groups (): ReadonlySet<string> {
     this.#groups ??= new Set()
     return this.#groups
+  }
+
+  /** Whether the connection is in a group, without making what an idle connection does not need. */
+  isIn (group: string): boolean {
+    return this.#groups?.has(group) === true
   }
 
   join (group: string): Promise<void> | undefined {
@@ -255,15 +265,31 @@ export class Connection implements RequestConnection, Subscriber, Peer {
       return this.#hold(raw.length)
     }
 
+    const isAllowed = this.#count()
     const message = decode(isBinary ? '' : raw.toString())
     if (message instanceof Malformed) return this.transmit(toText({ id: message.id, error: message.error, code: message.code }))
 
-    const registration = this.#context.registry.get(message.type)
+    const { id, type } = message
+    if (!isAllowed) return this.transmit(toText({ id, type, error: 'Too many messages.', code: ErrorCode.RATE_LIMITED, retry: true }))
+
+    const registration = this.#context.registry.get(type)
     if (registration === undefined) {
-      const { id, type } = message
       return this.transmit(toText({ id, type, error: `Unknown message type '${type}'.`, code: ErrorCode.UNKNOWN_TYPE }))
     }
     this.#accept(message, registration, raw.length)
+  }
+
+  /** Counts a message. @returns whether the client may send it */
+  #count (): boolean {
+    const { rateLimit } = this.#context.limits
+    if (rateLimit === undefined) return true
+
+    if (this.#bucket === undefined) {
+      const { max, interval } = rateLimit
+      this.#bucket = new TokenBucket({ bucketSize: max, tokensPerInterval: max, interval })
+      this.#bucket.content = max
+    }
+    return this.#bucket.tryRemoveTokens(1)
   }
 
   #accept (message: Envelope, registration: Registration, bytes: number): void {

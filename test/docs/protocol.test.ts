@@ -236,6 +236,12 @@ suite('the close codes', () => {
       await server.app.rohrpost.drain()
       return client
     },
+    async 4401 (t) {
+      const server = await start(t, { with: (app) => app.rohrpost.handle('sign-out', (_message, connection) => connection.close(4401, 'signed out')) })
+      const client = await server.connect()
+      client.send({ id: 1, type: 'sign-out' })
+      return client
+    },
     async 4403 (t) {
       const server = await start(t, { onConnect () { throw new Error('not today') } })
       return server.connect()
