@@ -2,6 +2,7 @@
 import websocket from '@fastify/websocket'
 import type { FastifyInstance, FastifyReply, FastifyRequest, FastifySchema } from 'fastify'
 import fp from 'fastify-plugin'
+import { diagnostics } from './diagnostics.ts'
 import { errors } from './errors.ts'
 import { checkOptions, type RohrpostOptions } from './options.ts'
 import { envelopes } from './protocol/schemas.ts'
@@ -33,7 +34,10 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
   const groups = new Groups(broker, (err, group) => report(app.log, 'error', err, { group }, 'the broker failed to change a subscription'))
   await broker.open({
     deliver: (group, payload) => groups.deliver(group, payload),
-    lost: (group) => app.log.warn({ group }, 'messages of a group were lost'),
+    lost: (group) => {
+      app.log.warn({ group }, 'messages of a group were lost')
+      if (diagnostics.drop.hasSubscribers) diagnostics.drop.publish({ reason: 'lost', group })
+    },
     error: (err, { stage }) => report(app.log, 'error', err, { stage }, 'the broker failed')
   })
   const connections = new Connections({ registry, groups, turn: new Turn(), limits: options }, options, app.log)

@@ -10,7 +10,7 @@ import type { NotifyRule } from './rules.ts'
  *
  * @throws RP_ERR_UNKNOWN_ENTITY, RP_ERR_INVALID_TEMPLATE, RP_ERR_UNKNOWN_PROPERTY
  */
-export function compileRules (rules: readonly NotifyRule[], metadata: MetadataStorage, report: Report): Map<unknown, Notifier[]> {
+export function compileRules (rules: readonly NotifyRule[], metadata: MetadataStorage, report: Report, isWatched: () => boolean): Map<unknown, Notifier[]> {
   const entities = [...metadata.getAll().values()].filter((meta) => !meta.embeddable && !meta.pivotTable && !meta.abstract)
   const notifiers = new Map<unknown, Notifier[]>()
 
@@ -20,7 +20,7 @@ export function compileRules (rules: readonly NotifyRule[], metadata: MetadataSt
 
     for (const meta of children) {
       const list = notifiers.get(meta.class) ?? []
-      notifiers.set(meta.class, [...list, new Notifier(rule, meta, report)])
+      notifiers.set(meta.class, [...list, new Notifier(rule, meta, report, isWatched)])
     }
   }
   return notifiers

@@ -9,11 +9,13 @@ import {
   type MikroORM,
   type TransactionEventArgs
 } from '@mikro-orm/core'
+import { diagnostics } from '../diagnostics.ts'
 import { errors } from '../errors.ts'
 import { believed, Beliefs } from './beliefs.ts'
 import type { Belief, Change, ChangeLog } from './change-log.ts'
 import { changedCollections, type CollectionChange } from './collections.ts'
-import type { Notifier, Report } from './notifier.ts'
+import { isWatched, tellDrop, type DebugLog } from './drops.ts'
+import type { Frame, Notifier, Report } from './notifier.ts'
 import { isAlive } from './probe.ts'
 import { compileRules } from './registry.ts'
 import { heldBy, NotLoadedError, type Held, type Row, type RowData } from './row.ts'
@@ -21,7 +23,7 @@ import { checkRules, type ChangeType, type NotifyRule } from './rules.ts'
 import { Transactions } from './transactions.ts'
 
 /** Where failures are reported; a Fastify logger is one. */
-export interface Log {
+export interface Log extends DebugLog {
   error (context: object, message: string): void
   warn (context: object, message: string): void
 }
@@ -78,8 +80,9 @@ export class ChangeSubscriber implements EventSubscriber {
     if (this.#active !== undefined) throw new errors.RP_ERR_ORM_ALREADY_REGISTERED(this.#active.orm.config.get('contextName'))
 
     const rules = [...this.#rules, ...connection.notify ?? []]
-    this.#active = { ...connection, notifiers: compileRules(rules, connection.orm.getMetadata(), makeReport(connection.log)) }
-    connection.orm.em.getEventManager().registerSubscriber(this)
+    const { orm, log } = connection
+    this.#active = { ...connection, notifiers: compileRules(rules, orm.getMetadata(), makeReport(log), () => isWatched(log)) }
+    orm.em.getEventManager().registerSubscriber(this)
   }
 
   /** Ends announcing. An ORM has no way to let go of a subscriber, so this one stays and is silent. */
@@ -108,7 +111,7 @@ export class ChangeSubscriber implements EventSubscriber {
     if (this.#active?.probe === false || this.#transactions.pending(transaction) === undefined) return
     if (await isAlive(em, transaction)) return
 
-    this.#beliefs.undo(this.#transactions.rolledBack(transaction), true)
+    this.#beliefs.undo(this.#rolledBack(transaction), true)
     this.#active?.log.warn({}, 'the database had rolled back a transaction before its commit: its changes are not announced')
   }
 
@@ -122,12 +125,12 @@ export class ChangeSubscriber implements EventSubscriber {
     // the COMMIT went well, and a subscriber before this one threw when it heard of it
     if (transaction?.isCommitted === true) this.#publish(this.#transactions.committed(transaction))
     // there is no event after it where the ROLLBACK itself fails
-    else this.#beliefs.undo(this.#transactions.rolledBack(transaction), true)
+    else this.#beliefs.undo(this.#rolledBack(transaction), true)
   }
 
   afterTransactionRollback ({ transaction }: TransactionEventArgs): void {
     // only now: where ROLLBACK TO fails, the rows of the savepoint may stay
-    if (transaction?.savepointName !== undefined) this.#beliefs.undo(this.#transactions.rolledBack(transaction), false)
+    if (transaction?.savepointName !== undefined) this.#beliefs.undo(this.#rolledBack(transaction), false)
   }
 
   onFlush ({ em, uow }: FlushEventArgs): void {
@@ -218,19 +221,38 @@ export class ChangeSubscriber implements EventSubscriber {
       }
       if (em.getTransactionContext() === undefined) this.#publish(log)
     } catch (err) {
-      this.#active?.log.error({ err, entity: className, key: wrapped.getSerializedPrimaryKey() }, 'a change is not announced')
+      const key = wrapped.getSerializedPrimaryKey()
+      this.#active?.log.error({ err, entity: className, key }, 'a change is not announced')
+      tellDrop(this.#active?.log, { reason: 'failed', entity: className, key, error: err })
     }
   }
 
   #publish (log: ChangeLog | undefined): void {
-    for (const { group, type, object } of log?.frames() ?? []) {
+    for (const { entity, group, type, object, drop } of log?.frames() ?? []) {
+      if (drop !== undefined) {
+        tellDrop(this.#active?.log, { ...drop, entity, type })
+        continue
+      }
       const id = Math.floor(Math.random() * 2 ** 31)
+      const payload = `{"id":${id},"type":"subscription-update","data":{"group":${JSON.stringify(group)},"type":"${type}","object":${object}}}`
       try {
-        this.#active?.publish(group, `{"id":${id},"type":"subscription-update","data":{"group":${JSON.stringify(group)},"type":"${type}","object":${object}}}`)
+        this.#active?.publish(group, payload)
       } catch (err) {
         this.#active?.log.error({ err, group }, 'a change could not be handed over')
+        tellDrop(this.#active?.log, { reason: 'failed', entity, type, group, error: err })
+        continue
       }
+      if (diagnostics.notify.hasSubscribers) diagnostics.notify.publish({ entity, type, group, size: Buffer.byteLength(payload) })
     }
+  }
+
+  #rolledBack (transaction: TransactionEventArgs['transaction']): Belief[] {
+    const log = this.#active?.log
+    return this.#transactions.rolledBack(transaction, isWatched(log)
+      ? (frames: Frame[]) => {
+          for (const { entity, type, group, drop } of frames) if (drop === undefined) tellDrop(log, { reason: 'rolled_back', entity, type, group })
+        }
+      : undefined)
   }
 }
 
@@ -257,7 +279,9 @@ function makeReport (log: Log): Report {
 
   return (err, row, rule) => {
     const context = { entity: row.meta.className, key: row.key }
-    if (!(err instanceof NotLoadedError)) {
+    const isNotLoaded = err instanceof NotLoadedError
+    tellDrop(log, { reason: isNotLoaded ? 'not_loaded' : 'failed', ...context, error: err })
+    if (!isNotLoaded) {
       log.error({ err, ...context }, 'a change is not announced')
     } else if (!warned.has(rule)) {
       warned.add(rule)

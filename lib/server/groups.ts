@@ -1,5 +1,6 @@
 /** Who is in which group on this process, and one subscription at the broker for each group that has members here. */
 import type { Broker } from '../brokers/broker.ts'
+import { diagnostics } from '../diagnostics.ts'
 import { errors, show } from '../errors.ts'
 import { isGroupName } from '../protocol/group-name.ts'
 import { Frame } from './frame.ts'
@@ -87,7 +88,8 @@ export class Groups {
   /** Gives a payload to the broker, from which it comes back to `deliver`. @throws RP_ERR_INVALID_GROUP */
   publish (name: string, payload: string): void | Promise<void> {
     checkName(name)
-    return this.#broker.publish(name, payload)
+    if (!diagnostics.publish.hasSubscribers) return this.#broker.publish(name, payload)
+    return observe(name, payload, () => this.#broker.publish(name, payload))
   }
 
   /** Sends what the broker heard to the members: one frame, many sockets. */
@@ -97,6 +99,9 @@ export class Groups {
 
     const frame = new Frame(payload)
     for (const member of group.members) member.send(frame)
+    if (diagnostics.deliver.hasSubscribers) {
+      diagnostics.deliver.publish({ group: name, size: Buffer.byteLength(payload), members: group.members.size })
+    }
   }
 
   /** Brings the broker's subscription in line with who is there, one call at a time. */
@@ -154,6 +159,23 @@ export class Groups {
       joining?.done.reject(error)
     }
     this.#settle(name, group)
+  }
+}
+
+/** Publishes, and tells those who listen how it went. */
+function observe (group: string, payload: string, publish: () => void | Promise<void>): void | Promise<void> {
+  const startedAt = performance.now()
+  const tell = (error?: unknown) => diagnostics.publish.publish({
+    group, size: Buffer.byteLength(payload), duration: performance.now() - startedAt, error
+  })
+  try {
+    const publishing = publish()
+    if (isThenable(publishing)) publishing.then(() => tell(), tell)
+    else tell()
+    return publishing
+  } catch (error) {
+    tell(error)
+    throw error
   }
 }
 
