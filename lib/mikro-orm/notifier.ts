@@ -4,7 +4,7 @@ import type { ChangeDropReason } from '../diagnostics.ts'
 import { errors, show } from '../errors.ts'
 import { encode } from '../protocol/encode.ts'
 import { isGroupName } from '../protocol/group-name.ts'
-import type { Row } from './row.ts'
+import { fieldOf, type Field, type Row } from './row.ts'
 import type { ChangeType, NotifyRule } from './rules.ts'
 import { findProperty, parseTemplate, type Template } from './template.ts'
 
@@ -31,6 +31,9 @@ export interface Outcome {
   readonly fields: ReadonlySet<string> | undefined
 }
 
+/** Names of properties, whatever else is kept with them. */
+type Names = Pick<ReadonlySet<string>, 'has'>
+
 /** Told of whatever keeps a rule from doing its work; never throws. */
 export type Report = (error: unknown, row: Row, rule: NotifyRule) => void
 
@@ -49,7 +52,10 @@ export class Notifier {
   readonly #isWatched: () => boolean
   /** A template, unless a function decides. */
   readonly #template: Template | undefined
-  readonly #names: readonly string[] | undefined
+  /** The properties that are sent, unless a function decides. */
+  readonly #sent: ReadonlyMap<string, Field> | undefined
+  /** The primary key. */
+  readonly #key: readonly Field[]
 
   /**
    * @param isWatched whether anybody wants to know what is not sent
@@ -61,8 +67,12 @@ export class Notifier {
     this.#report = report
     this.#isWatched = isWatched
     this.#template = findTemplate(rule, meta)
-    // hidden properties are never sent
-    this.#names = typeof rule.options.data === 'object' ? rule.options.data.filter((name) => findProperty(name, meta, "'data'").hidden !== true) : undefined
+    this.#key = meta.getPrimaryProps().map(fieldOf)
+    if (typeof rule.options.data === 'object') {
+      // hidden properties are never sent
+      const props = rule.options.data.map((name) => findProperty(name, meta, "'data'")).filter(({ hidden }) => hidden !== true)
+      this.#sent = new Map(props.map((prop) => [prop.name, fieldOf(prop)]))
+    }
   }
 
   /** What the groups are told of a row. Failures are reported and leave out what they concern. */
@@ -77,20 +87,24 @@ export class Notifier {
     }
 
     const frames: Frame[] = []
-    const tell = (type: ChangeType, row: Row | undefined, groups: string[]) => {
-      if (row === undefined || groups.length === 0) return
-      const object = this.#object(row, type, fields)
-      if (object === null) frames.push(...this.#drop('unchanged', type, row))
-      else if (object !== undefined) for (const group of groups) frames.push({ entity: this.#meta.className, group, type, object })
-    }
     if (left === undefined || left === entered) {
-      tell('update', after, entered)
+      this.#tell(frames, 'update', after, entered, fields)
+    } else if (left.length === 0) {
+      this.#tell(frames, 'create', after, entered, fields)
     } else {
-      tell('delete', before, left.filter((group) => !entered.includes(group)))
-      tell('update', after, entered.filter((group) => left.includes(group)))
-      tell('create', after, entered.filter((group) => !left.includes(group)))
+      this.#tell(frames, 'delete', before, left.filter((group) => !entered.includes(group)), fields)
+      this.#tell(frames, 'update', after, entered.filter((group) => left.includes(group)), fields)
+      this.#tell(frames, 'create', after, entered.filter((group) => !left.includes(group)), fields)
     }
     return frames
+  }
+
+  #tell (frames: Frame[], type: ChangeType, row: Row | undefined, groups: readonly string[], fields: ReadonlySet<string> | undefined): void {
+    if (row === undefined || groups.length === 0) return
+
+    const object = this.#object(row, type, fields)
+    if (object === null) frames.push(...this.#drop('unchanged', type, row))
+    else if (object !== undefined) for (const group of groups) frames.push({ entity: this.#meta.className, group, type, object })
   }
 
   /** What stands in the place of frames that are not sent. */
@@ -106,7 +120,7 @@ export class Notifier {
   /** The groups of a row; nothing where they can't be told. */
   #groups (row: Row, type: ChangeType): string[] | undefined {
     try {
-      const given = this.#template === undefined ? this.#ask(row, type) : this.#template.group(row)
+      const given = this.#template === undefined ? this.#askForGroups(row, type) : this.#template.group(row)
       if (isGroupName(given)) return [given]
 
       const groups = new Set<unknown>(Array.isArray(given) ? given : [given ?? []].flat())
@@ -121,7 +135,7 @@ export class Notifier {
     }
   }
 
-  #ask (row: Row, type: ChangeType): unknown {
+  #askForGroups (row: Row, type: ChangeType): unknown {
     const { group } = this.#rule.options
     if (typeof group === 'function') return settled('group', group(row.view, type))
 
@@ -133,35 +147,48 @@ export class Notifier {
   /** What is sent of a row, as JSON; `null` where it is not to be sent, nothing where that failed. */
   #object (row: Row, type: ChangeType, fields: ReadonlySet<string> | undefined): string | null | undefined {
     try {
-      const updated = [...fields ?? []].filter((name) => this.#meta.properties[name]?.hidden !== true)
-      const data = this.#data(row, type, updated)
-      const text = encode(data)
+      const updated = fields === undefined || fields.size === 0 ? [] : [...fields].filter((name) => this.#meta.properties[name]?.hidden !== true)
+      const data = this.#sent === undefined ? this.#ask(row, type, updated) : undefined
+      const text = this.#sent === undefined ? encode(data) : textOf(row, this.#sent)
       if (type !== 'update' || fields === undefined) return text
 
       const isObject = text.startsWith('{')
-      const sent = this.#names ?? (isObject ? Object.keys(data as object) : [])
-      if (this.#rule.options.alwaysSend === false && !sent.some((name) => fields.has(name))) return null
-      if (!isObject || Object.hasOwn(data as object, 'updated_fields')) return text
+      const names: Names = this.#sent ?? new Set(isObject ? Object.keys(data as object) : [])
+      if (this.#rule.options.alwaysSend === false && ![...fields].some((name) => names.has(name))) return null
+      if (!isObject || names.has('updated_fields')) return text
       return `${text.slice(0, -1)}${text === '{}' ? '' : ','}"updated_fields":${JSON.stringify(updated)}}`
     } catch (error) {
       this.#report(error, row, this.#rule)
     }
   }
 
-  #data (row: Row, type: ChangeType, updatedFields: string[]): unknown {
-    if (this.#names !== undefined) {
-      const data: Record<string, unknown> = {}
-      for (const name of this.#names) data[name] = row.value(name)
-      return data
-    }
-
+  #ask (row: Row, type: ChangeType, updatedFields: string[]): unknown {
     const { data } = this.#rule.options
     if (typeof data === 'function') return settled('data', data(row.view, { type, updatedFields }))
-    if (typeof this.#meta.prototype.getPushNotificationData !== 'function') return { id: row.primaryKey }
+    if (typeof this.#meta.prototype.getPushNotificationData !== 'function') return { id: keyOf(row, this.#key) }
 
     const entity = row.view as Required<Announced>
     return settled('getPushNotificationData', entity.getPushNotificationData(updatedFields, type))
   }
+}
+
+/** JSON text of some properties of a row. */
+function textOf (row: Row, fields: ReadonlyMap<string, Field>): string {
+  const data: Record<string, unknown> = {}
+  let isFlat = true
+  for (const [name, field] of fields) {
+    const value = row.value(field)
+    data[name] = value
+    isFlat &&= typeof value === 'string' || typeof value === 'number'
+  }
+  return isFlat ? JSON.stringify(data) : encode(data)
+}
+
+/** A primary key as it is sent: a value, or an object of the key's properties. */
+function keyOf (row: Row, fields: readonly Field[]): unknown {
+  const [only] = fields
+  if (fields.length === 1 && only !== undefined) return row.value(only)
+  return Object.fromEntries(fields.map((field) => [field.name, row.value(field)]))
 }
 
 /** The template that names the groups, unless a function or an instance does. */

@@ -26,9 +26,8 @@ export class Transactions {
     this.#logs.set(transaction, log)
   }
 
-  /** The log of the transaction that an `EntityManager` is in; a new one outside of transactions. @throws Error where it is not known */
-  logOf (em: EntityManager): ChangeLog {
-    const transaction: Transaction | undefined = em.getTransactionContext()
+  /** The log of a transaction; a new one outside of transactions. @throws Error where it is not known */
+  logOf (transaction: Transaction | undefined): ChangeLog {
     const log = transaction === undefined ? new ChangeLog() : this.#logs.get(transaction)
     if (log === undefined) throw new Error('The transaction was not begun through the EntityManager, or before changes were announced')
     return log
