@@ -2,6 +2,7 @@
 import websocket from '@fastify/websocket'
 import type { FastifyInstance, FastifyReply, FastifyRequest, FastifySchema } from 'fastify'
 import fp from 'fastify-plugin'
+import { diagnostics } from './diagnostics.ts'
 import { errors } from './errors.ts'
 import { checkOptions, type RohrpostOptions } from './options.ts'
 import { envelopes } from './protocol/schemas.ts'
@@ -34,7 +35,10 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
   const groups = new Groups(broker, {
     recoveryLimit: options.recoveryLimit,
     onError: (err, group) => report(app.log, 'error', err, { group }, 'the broker failed to change a subscription or to read history'),
-    onLost: (group) => app.log.warn({ group }, 'messages of a group were lost')
+    onLost (group) {
+      app.log.warn({ group }, 'messages of a group were lost')
+      if (diagnostics.drop.hasSubscribers) diagnostics.drop.publish({ reason: 'lost', group })
+    }
   })
   await broker.open({
     deliver: (group, payload, position) => group === DISCONNECTS ? disconnector.receive(payload) : groups.deliver(group, payload, position),

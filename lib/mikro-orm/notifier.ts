@@ -1,5 +1,6 @@
 /** One rule made ready for one entity: turns what happened to a row into what each group is told. */
 import type { EntityMetadata } from '@mikro-orm/core'
+import type { ChangeDropReason } from '../diagnostics.ts'
 import { errors, show } from '../errors.ts'
 import { encode } from '../protocol/encode.ts'
 import { isGroupName } from '../protocol/group-name.ts'
@@ -9,10 +10,14 @@ import { findProperty, parseTemplate, type Template } from './template.ts'
 
 /** What one group is told, once the change is committed. */
 export interface Frame {
+  /** The name of the entity. */
+  entity: string
   group: string
   type: ChangeType
   /** JSON text of what is sent of the row. */
   object: string
+  /** Why nothing is sent: there only where somebody wants to know, without group and object. */
+  drop?: { reason: ChangeDropReason, key: string | undefined }
 }
 
 /** What happened to a row in a transaction so far. */
@@ -44,6 +49,7 @@ export class Notifier {
   readonly #rule: NotifyRule
   readonly #meta: EntityMetadata
   readonly #report: Report
+  readonly #isWatched: () => boolean
   /** A template, unless a function decides. */
   readonly #template: Template | undefined
   /** The properties that are sent, unless a function decides. */
@@ -51,11 +57,15 @@ export class Notifier {
   /** The primary key. */
   readonly #key: readonly Field[]
 
-  /** @throws RP_ERR_INVALID_TEMPLATE, RP_ERR_UNKNOWN_PROPERTY */
-  constructor (rule: NotifyRule, meta: EntityMetadata, report: Report) {
+  /**
+   * @param isWatched whether anybody wants to know what is not sent
+   * @throws RP_ERR_INVALID_TEMPLATE, RP_ERR_UNKNOWN_PROPERTY
+   */
+  constructor (rule: NotifyRule, meta: EntityMetadata, report: Report, isWatched: () => boolean) {
     this.#rule = rule
     this.#meta = meta
     this.#report = report
+    this.#isWatched = isWatched
     this.#template = findTemplate(rule, meta)
     this.#key = meta.getPrimaryProps().map(fieldOf)
     if (typeof rule.options.data === 'object') {
@@ -67,11 +77,14 @@ export class Notifier {
 
   /** What the groups are told of a row. Failures are reported and leave out what they concern. */
   frames ({ type, before, after, fields }: Outcome): Frame[] {
-    if (!this.#rule.types.includes(type)) return []
+    if (!this.#rule.types.includes(type)) return this.#drop('kind', type, after ?? before)
 
     const entered = after === undefined ? [] : this.#groups(after, type)
     if (entered === undefined) return []
     const left = before === undefined ? [] : this.#mayMove(fields) || after === undefined ? this.#groups(before, type) : entered
+    if (entered.length === 0 && left?.length === 0) {
+      return this.#drop(before === undefined && after === undefined ? 'short_lived' : 'no_group', type, after ?? before)
+    }
 
     const frames: Frame[] = []
     if (left === undefined || left === entered) {
@@ -90,7 +103,13 @@ export class Notifier {
     if (row === undefined || groups.length === 0) return
 
     const object = this.#object(row, type, fields)
-    if (object !== undefined) for (const group of groups) frames.push({ group, type, object })
+    if (object === null) frames.push(...this.#drop('unchanged', type, row))
+    else if (object !== undefined) for (const group of groups) frames.push({ entity: this.#meta.className, group, type, object })
+  }
+
+  /** What stands in the place of frames that are not sent. */
+  #drop (reason: ChangeDropReason, type: ChangeType, row: Row | undefined): Frame[] {
+    return this.#isWatched() ? [{ entity: this.#meta.className, group: '', type, object: '', drop: { reason, key: row?.key } }] : []
   }
 
   /** Whether an update of these properties can change the groups. */
@@ -125,8 +144,8 @@ export class Notifier {
     return parseTemplate(String(entity.groupName), this.#meta).group(row)
   }
 
-  /** What is sent of a row, as JSON; nothing where it is not to be sent. */
-  #object (row: Row, type: ChangeType, fields: ReadonlySet<string> | undefined): string | undefined {
+  /** What is sent of a row, as JSON; `null` where it is not to be sent, nothing where that failed. */
+  #object (row: Row, type: ChangeType, fields: ReadonlySet<string> | undefined): string | null | undefined {
     try {
       const updated = fields === undefined || fields.size === 0 ? [] : [...fields].filter((name) => this.#meta.properties[name]?.hidden !== true)
       const data = this.#sent === undefined ? this.#ask(row, type, updated) : undefined
@@ -135,7 +154,7 @@ export class Notifier {
 
       const isObject = text.startsWith('{')
       const names: Names = this.#sent ?? new Set(isObject ? Object.keys(data as object) : [])
-      if (this.#rule.options.alwaysSend === false && ![...fields].some((name) => names.has(name))) return undefined
+      if (this.#rule.options.alwaysSend === false && ![...fields].some((name) => names.has(name))) return null
       if (!isObject || names.has('updated_fields')) return text
       return `${text.slice(0, -1)}${text === '{}' ? '' : ','}"updated_fields":${JSON.stringify(updated)}}`
     } catch (error) {

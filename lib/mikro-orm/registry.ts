@@ -18,7 +18,7 @@ export interface Watched {
  *
  * @throws RP_ERR_UNKNOWN_ENTITY, RP_ERR_INVALID_TEMPLATE, RP_ERR_UNKNOWN_PROPERTY
  */
-export function compileRules (rules: readonly NotifyRule[], metadata: MetadataStorage, report: Report): Map<unknown, Watched> {
+export function compileRules (rules: readonly NotifyRule[], metadata: MetadataStorage, report: Report, isWatched: () => boolean): Map<unknown, Watched> {
   const entities = [...metadata.getAll().values()].filter((meta) => !meta.embeddable && !meta.pivotTable && !meta.abstract)
   const watched = new Map<unknown, Watched>()
 
@@ -28,7 +28,7 @@ export function compileRules (rules: readonly NotifyRule[], metadata: MetadataSt
 
     for (const meta of children) {
       const { notifiers, held } = watched.get(meta.class) ?? { notifiers: [], held: heldProperties(meta) }
-      watched.set(meta.class, { notifiers: [...notifiers, new Notifier(rule, meta, report)], held })
+      watched.set(meta.class, { notifiers: [...notifiers, new Notifier(rule, meta, report, isWatched)], held })
     }
   }
   return watched

@@ -11,11 +11,13 @@ import {
   type Transaction,
   type TransactionEventArgs
 } from '@mikro-orm/core'
+import { diagnostics } from '../diagnostics.ts'
 import { errors } from '../errors.ts'
 import { believed, Beliefs } from './beliefs.ts'
 import type { Belief, Change, ChangeLog } from './change-log.ts'
 import { changedCollections, type CollectionChange } from './collections.ts'
-import type { Report } from './notifier.ts'
+import { isWatched, tellDrop, type DebugLog } from './drops.ts'
+import type { Frame, Report } from './notifier.ts'
 import { isAlive } from './probe.ts'
 import { compileRules, type Watched } from './registry.ts'
 import { heldBy, NotLoadedError, type Held, type Row, type RowData } from './row.ts'
@@ -23,7 +25,7 @@ import { checkRules, type ChangeType, type NotifyRule } from './rules.ts'
 import { Transactions } from './transactions.ts'
 
 /** Where failures are reported; a Fastify logger is one. */
-export interface Log {
+export interface Log extends DebugLog {
   error (context: object, message: string): void
   warn (context: object, message: string): void
 }
@@ -81,8 +83,9 @@ export class ChangeSubscriber implements EventSubscriber {
     if (this.#active !== undefined) throw new errors.RP_ERR_ORM_ALREADY_REGISTERED(this.#active.orm.config.get('contextName'))
 
     const rules = [...this.#rules, ...connection.notify ?? []]
-    this.#active = { ...connection, watched: compileRules(rules, connection.orm.getMetadata(), makeReport(connection.log)) }
-    connection.orm.em.getEventManager().registerSubscriber(this)
+    const { orm, log } = connection
+    this.#active = { ...connection, watched: compileRules(rules, orm.getMetadata(), makeReport(log), () => isWatched(log)) }
+    orm.em.getEventManager().registerSubscriber(this)
   }
 
   /** Ends announcing. An ORM has no way to let go of a subscriber, so this one stays and is silent. */
@@ -111,7 +114,7 @@ export class ChangeSubscriber implements EventSubscriber {
     if (this.#active?.probe === false || this.#transactions.pending(transaction) === undefined) return
     if (await isAlive(em, transaction)) return
 
-    this.#beliefs.undo(this.#transactions.rolledBack(transaction), true)
+    this.#beliefs.undo(this.#rolledBack(transaction), true)
     this.#active?.log.warn({}, 'the database had rolled back a transaction before its commit: its changes are not announced')
   }
 
@@ -125,12 +128,12 @@ export class ChangeSubscriber implements EventSubscriber {
     // the COMMIT went well, and a subscriber before this one threw when it heard of it
     if (transaction?.isCommitted === true) this.#publish(this.#transactions.committed(transaction))
     // there is no event after it where the ROLLBACK itself fails
-    else this.#beliefs.undo(this.#transactions.rolledBack(transaction), true)
+    else this.#beliefs.undo(this.#rolledBack(transaction), true)
   }
 
   afterTransactionRollback ({ transaction }: TransactionEventArgs): void {
     // only now: where ROLLBACK TO fails, the rows of the savepoint may stay
-    if (transaction?.savepointName !== undefined) this.#beliefs.undo(this.#transactions.rolledBack(transaction), false)
+    if (transaction?.savepointName !== undefined) this.#beliefs.undo(this.#rolledBack(transaction), false)
   }
 
   onFlush ({ em, uow }: FlushEventArgs): void {
@@ -237,19 +240,42 @@ export class ChangeSubscriber implements EventSubscriber {
       }
       if (transaction === undefined) this.#publish(log)
     } catch (err) {
-      this.#active?.log.error({ err, entity: className, key: wrapped.getSerializedPrimaryKey() }, 'a change is not announced')
+      const key = wrapped.getSerializedPrimaryKey()
+      this.#active?.log.error({ err, entity: className, key }, 'a change is not announced')
+      tellDrop(this.#active?.log, { reason: 'failed', entity: className, key, error: err })
     }
   }
 
   #publish (log: ChangeLog | undefined): void {
-    for (const { group, type, object } of log?.frames() ?? []) {
-      const id = Math.floor(Math.random() * 2 ** 31)
-      try {
-        this.#active?.publish(group, `{"id":${id},"type":"subscription-update","data":{"group":${JSON.stringify(group)},"type":"${type}","object":${object}}}`)
-      } catch (err) {
-        this.#active?.log.error({ err, group }, 'a change could not be handed over')
+    const active = this.#active
+    if (active === undefined) return
+
+    for (const { entity, group, type, object, drop } of log?.frames() ?? []) {
+      if (drop !== undefined) {
+        tellDrop(active.log, { ...drop, entity, type })
+        continue
       }
+      const id = Math.floor(Math.random() * 2 ** 31)
+      const payload = `{"id":${id},"type":"subscription-update","data":{"group":${JSON.stringify(group)},"type":"${type}","object":${object}}}`
+      try {
+        active.publish(group, payload)
+      } catch (err) {
+        active.log.error({ err, group }, 'a change could not be handed over')
+        tellDrop(active.log, { reason: 'failed', entity, type, group, error: err })
+        continue
+      }
+      if (diagnostics.notify.hasSubscribers) diagnostics.notify.publish({ entity, type, group, size: Buffer.byteLength(payload) })
     }
+  }
+
+  /** Takes changes back, and tells of them. */
+  #rolledBack (transaction: Transaction | undefined): Belief[] {
+    const log = this.#active?.log
+    if (!isWatched(log)) return this.#transactions.rolledBack(transaction)
+
+    return this.#transactions.rolledBack(transaction, (undone: Frame[]) => {
+      for (const { entity, type, group, drop } of undone) if (drop === undefined) tellDrop(log, { reason: 'rolled_back', entity, type, group })
+    })
   }
 }
 
@@ -276,7 +302,9 @@ function makeReport (log: Log): Report {
 
   return (err, row, rule) => {
     const context = { entity: row.meta.className, key: row.key }
-    if (!(err instanceof NotLoadedError)) {
+    const isNotLoaded = err instanceof NotLoadedError
+    tellDrop(log, { reason: isNotLoaded ? 'not_loaded' : 'failed', ...context, error: err })
+    if (!isNotLoaded) {
       log.error({ err, ...context }, 'a change is not announced')
     } else if (!warned.has(rule)) {
       warned.add(rule)
