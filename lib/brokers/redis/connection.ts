@@ -50,7 +50,7 @@ export class Connection {
     this.#events = events
     this.redis = client.duplicate({ ...OPTIONS, connectionName: name, socketTimeout: patience })
     this.redis.on('ready', () => this.#greet())
-    this.redis.on('close', () => { this.isReady = false })
+    this.redis.on('close', () => this.#lose())
     this.redis.on('error', (error: Error) => {
       this.failure = error
       events.error(error)
@@ -81,6 +81,13 @@ export class Connection {
     clearInterval(this.#ping)
     this.isReady = false
     this.redis.disconnect()
+  }
+
+  #lose (): void {
+    if (!this.isReady) return
+    this.isReady = false
+    // there may have been no error: the server said goodbye
+    this.#events.error(new Error('The connection to Redis was lost'))
   }
 
   async #greet (): Promise<void> {
