@@ -69,7 +69,7 @@ test('passes publint', () => check('publint', 'run', '--strict', tarball))
 test('passes attw', () => check('attw', '--profile', 'esm-only', tarball))
 
 test('is imported by every subpath', () => {
-  const dir = project('import', '@mikro-orm/core')
+  const dir = project('import', '@mikro-orm/core', 'ioredis')
 
   const names = run(dir, 'all.js', `
     for (const path of ${JSON.stringify(subpaths)}) console.log(path, Object.keys(await import(path)).length > 0)
@@ -134,6 +134,37 @@ test('types what the MikroORM side adds, from its own subpath only', () => {
   `)
   // MikroORM's own types do not compile with it
   typecheck(dir, { exactOptionalPropertyTypes: false })
+})
+
+test('types the Redis broker and the testing tools from their own subpaths, for any client of the shape of ioredis', () => {
+  const dir = project('redis', 'ioredis')
+  writeFileSync(join(dir, 'app.ts'), `
+    import Fastify from 'fastify'
+    import rohrpost from 'fastify-rohrpost'
+    import { redisBroker } from 'fastify-rohrpost/brokers/redis'
+    import { brokerSuite, TestClient } from 'fastify-rohrpost/testing'
+    import { Cluster, Redis } from 'ioredis'
+    import { test } from 'node:test'
+
+    const app = Fastify()
+    await app.register(rohrpost, { broker: redisBroker({ client: new Redis(), history: { size: 10, ttl: 1000 } }) })
+    brokerSuite({ test, open: async (receiver) => { const broker = redisBroker({ client: new Redis() }); await broker.open(receiver); return broker } })
+    const client = await TestClient.connect('ws://localhost:3000/ws/rohrpost')
+    client.call('add').then(({ data }) => data)
+    // @ts-expect-error -- a cluster is refused
+    redisBroker({ client: new Cluster([]) })
+  `)
+  typecheck(dir)
+})
+
+test('needs ioredis for none of its own modules', () => {
+  const dir = project('without-ioredis')
+
+  assert.equal(run(dir, 'app.js', `
+    import { redisBroker } from 'fastify-rohrpost/brokers/redis'
+    import { brokerSuite } from 'fastify-rohrpost/testing'
+    console.log(typeof redisBroker, typeof brokerSuite)
+  `), 'function function')
 })
 
 test('works, types included, in a project without any optional peer', () => {

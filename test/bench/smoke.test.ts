@@ -5,15 +5,16 @@ import { report } from '../../bench/lib/report.ts'
 import { run } from '../../bench/lib/run.ts'
 import type { Settings } from '../../bench/lib/workload.ts'
 import { workloads } from '../../bench/workloads/index.ts'
+import { redisServer } from '../support/redis.ts'
 
 const tiny: Settings = { scale: 'tiny', repetitions: 1, warmUp: 20, settle: 5, measure: 60, pin: false }
 
 /** What each server does differently is seen in these workloads; to run them all in all would take long. */
-const comparing = ['rpc', 'fanout', 'orm', 'diagnostics']
+const comparing = ['rpc', 'fanout', 'orm', 'redis', 'diagnostics']
 
 suite('the benchmark', { concurrency: 3 }, () => {
   for (const workload of workloads) {
-    test(`the workload '${workload.name}' loses nothing`, async () => {
+    test(`the workload '${workload.name}' loses nothing`, { skip: workload.name === 'redis' && redisServer.skip }, async () => {
       const settings = comparing.includes(workload.name) ? tiny : { ...tiny, only: ['rohrpost', 'with notifications'] }
       const failures: unknown[] = []
 

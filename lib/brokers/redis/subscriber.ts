@@ -107,7 +107,6 @@ export class Subscriber {
     const isReturn = this.#wasReady
     this.#wasReady = true
     this.#stale.clear()
-    this.#added.clear()
     this.#removed.clear()
     const all = [...this.#subscriptions.values()]
     for (const subscription of all) subscription.isBehind = true
@@ -167,32 +166,26 @@ export class Subscriber {
   /** Subscribes at Redis. What comes from then on is heard, so what came before can be asked for. */
   async #announce (subscriptions: Subscription[], isReturn: boolean): Promise<void> {
     const connection = this.#options.connection()
-    for (let at = 0; at < subscriptions.length; at += CHUNK) {
-      const some = subscriptions.slice(at, at + CHUNK)
+    const chunks = Array.from({ length: Math.ceil(subscriptions.length / CHUNK) }, (_, n) => subscriptions.slice(n * CHUNK, (n + 1) * CHUNK))
+    // all of them are sent at once, so that no group that is left meanwhile is subscribed to afterwards
+    await Promise.all(chunks.map(async (some) => {
       try {
         await connection?.redis.subscribe(...some.map(({ channel }) => channel))
+        for (const subscription of some) this.#heard(subscription, isReturn)
       } catch (error) {
         // a lost connection comes back, and all are announced again
         if (isReply(error)) this.#refused(some, error as Error)
-        continue
       }
-      for (const subscription of some) this.#heard(subscription, isReturn)
-    }
+    }))
     if (this.#stale.size > 0) this.check()
   }
 
   /** Redis sends what is published in a group from now on. */
   #heard (subscription: Subscription, isReturn: boolean): void {
     if (this.#subscriptions.get(subscription.channel) !== subscription) return
-    if (this.#options.size > 0) {
-      this.#stale.add(subscription)
-      return
-    }
-    if (subscription.opening === undefined) {
-      if (isReturn) this.#receiver.lost(subscription.group)
-      return
-    }
-    this.#opened(subscription)
+    if (this.#options.size > 0) this.#stale.add(subscription)
+    else if (subscription.opening !== undefined) this.#opened(subscription)
+    else if (isReturn) this.#receiver.lost(subscription.group)
   }
 
   #opened (subscription: Subscription): void {

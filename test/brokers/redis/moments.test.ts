@@ -80,6 +80,31 @@ test('goes on when Redis answers after the message was given up', async (t) => {
   assert.deepEqual(next.args.slice(-4), ['a', '1', '1', '3'], 'what was given up before it was sent is not sent')
 })
 
+test('does not send again what was given up while the connection was away', async (t) => {
+  const { broker, commands } = await open(t, { queue: { timeout: 20 } })
+  const lose = async () => {
+    const asked = await commands.next('EVALSHA')
+    commands.emit('close')
+    asked.fail(new Error('Connection is closed.'))
+  }
+  const comeBack = async () => {
+    commands.emit('ready')
+    ;(await commands.next('INFO')).answer('master_replid:abc')
+    await turn()
+  }
+
+  const first = broker.publish('a', '1')
+  await lose()
+  await assert.rejects(async () => first, { code: 'RP_ERR_NOT_PUBLISHED' })
+  await comeBack()
+  const second = broker.publish('a', '2')
+  const asked = await commands.next('EVALSHA')
+  asked.answer(1)
+  await second
+
+  assert.deepEqual(asked.args.slice(-4), ['a', '1', '1', '2'])
+})
+
 test('says that it is not well when Redis takes its time', async (t) => {
   const { broker, commands } = await open(t, { queue: { timeout: 200 } })
 

@@ -131,7 +131,7 @@ suite('the Redis broker and its client', { skip: redisServer.skip, concurrency: 
   test('does not open without Redis, and says why', async () => {
     const client = new PrivateRedis(await freePort(), '').client({ lazyConnect: true })
     const recorder = new Recorder()
-    const broker = redisBroker({ client, queue: { timeout: 100 } })
+    const broker = redisBroker({ client, queue: { timeout: 1000 } })
 
     await assert.rejects(async () => broker.open(recorder), { code: 'RP_ERR_BROKER_UNAVAILABLE', message: /no connection to Redis: connect ECONNREFUSED/ })
     assert.equal(recorder.errors.length, 1)
