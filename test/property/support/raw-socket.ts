@@ -17,6 +17,8 @@ export interface RawOptions {
 export class RawSocket {
   /** The code of the server's close frame; 1006 when the line ended without one. */
   readonly closed: Promise<number>
+  /** What the server's pong frames carried. */
+  readonly pongs: Buffer[] = []
   readonly #socket: Socket
   readonly #messages: string[] = []
   #bytes: Buffer
@@ -149,6 +151,7 @@ export class RawSocket {
       // nobody reads what comes after a close frame (RFC 6455, section 5.5.1)
       if (this.#code !== undefined) break
       if (opcode === Opcode.TEXT) this.#messages.push(payload.toString())
+      if (opcode === Opcode.PONG) this.pongs.push(payload)
       if (opcode !== Opcode.CLOSE) continue
       this.#code = payload.length < 2 ? 1005 : payload.readUInt16BE(0)
       this.#socket.end(frame(payload, { opcode }))
