@@ -2,12 +2,12 @@
 import websocket from '@fastify/websocket'
 import type { FastifyInstance, FastifyReply, FastifyRequest, FastifySchema } from 'fastify'
 import fp from 'fastify-plugin'
+import { diagnostics } from './diagnostics.ts'
 import { errors } from './errors.ts'
 import { checkOptions, type RohrpostOptions } from './options.ts'
 import { envelopes } from './protocol/schemas.ts'
 import { Connections } from './server/connections.ts'
 import { Disconnector, DISCONNECTS } from './server/disconnector.ts'
-import { encodeOrThrow } from './server/envelope.ts'
 import { Groups } from './server/groups.ts'
 import { implement } from './server/implement.ts'
 import { isOriginAllowed } from './server/origin.ts'
@@ -32,10 +32,17 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
   const registry = new Registry()
   registry.add(app, 'ping', undefined, (message: RohrpostMessage) => message.reply(message.data, { type: 'pong' }), 'ping')
   const subscriptions = new Subscriptions(registry, app)
-  const groups = new Groups(broker, (err, group) => report(app.log, 'error', err, { group }, 'the broker failed to change a subscription'))
+  const groups = new Groups(broker, {
+    recoveryLimit: options.recoveryLimit,
+    onError: (err, group) => report(app.log, 'error', err, { group }, 'the broker failed to change a subscription or to read history'),
+    onLost (group) {
+      app.log.warn({ group }, 'messages of a group were lost')
+      if (diagnostics.drop.hasSubscribers) diagnostics.drop.publish({ reason: 'lost', group })
+    }
+  })
   await broker.open({
-    deliver: (group, payload) => group === DISCONNECTS ? disconnector.receive(payload) : groups.deliver(group, payload),
-    lost: (group) => app.log.warn({ group }, 'messages of a group were lost'),
+    deliver: (group, payload, position) => group === DISCONNECTS ? disconnector.receive(payload) : groups.deliver(group, payload, position),
+    lost: (group, top) => groups.lost(group, top),
     error: (err, { stage }) => report(app.log, 'error', err, { stage }, 'the broker failed')
   })
   const connections = new Connections({ registry, groups, turn: new Turn(), limits: options }, options, app.log)
@@ -150,7 +157,7 @@ function makeFace (instance: FastifyInstance, { registry, subscriptions, groups,
       let publishing: unknown
       try {
         if (message === '') return sent
-        publishing = groups.publish(group, typeof message === 'string' ? message : encodeOrThrow(message))
+        publishing = groups.publish(group, message)
       } catch (error) {
         publishing = Promise.reject(error)
       }

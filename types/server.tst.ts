@@ -1,8 +1,8 @@
 import { Type } from '@sinclair/typebox'
 import type { FastifyInstance } from 'fastify'
 import { describe, expect, test } from 'tstyche'
-import type { Broker, MessageId, Rohrpost, RohrpostConnection, RohrpostMessage } from '../lib/index.ts'
-import rohrpost, { memoryBroker, rohrpost as named } from '../lib/index.ts'
+import type { Broker, DiagnosticsChannel, DiagnosticsEvents, MessageId, ReplyEvent, Rohrpost, RohrpostConnection, RohrpostMessage } from '../lib/index.ts'
+import rohrpost, { diagnostics, memoryBroker, rohrpost as named } from '../lib/index.ts'
 
 declare const app: FastifyInstance
 
@@ -109,5 +109,21 @@ describe('a connection', () => {
 
   test('shows its groups, but not to change them', () => {
     expect(connection.groups).type.toBe<ReadonlySet<string>>()
+  })
+})
+
+describe('diagnostics', () => {
+  test('types the events of each channel', () => {
+    diagnostics.reply.subscribe((event, name) => {
+      expect(event).type.toBe<ReplyEvent>()
+      expect(event.message.connection).type.toBe<RohrpostConnection>()
+      expect(name).type.toBe<string>()
+    })
+    diagnostics.drop.subscribe((event) => {
+      if (event.reason === 'slow_consumer') expect(event.unsent).type.toBe<number>()
+      else if (event.reason !== 'lost') expect(event.entity).type.toBe<string>()
+    })
+    expect(diagnostics.connect).type.toBe<DiagnosticsChannel<DiagnosticsEvents['rohrpost:connect']>>()
+    expect(diagnostics.connect.publish).type.not.toBeCallableWith({})
   })
 })

@@ -3,13 +3,16 @@ import { randomUUID } from 'node:crypto'
 import type { FastifyBaseLogger, FastifyRequest } from 'fastify'
 import { TokenBucket } from 'limiter'
 import type { WebSocket } from 'ws'
+import type { Position } from '../brokers/broker.ts'
+import { diagnostics } from '../diagnostics.ts'
 import { errors } from '../errors.ts'
 import { CloseCode, ErrorCode } from '../protocol/codes.ts'
 import { decode, Malformed, type Envelope } from '../protocol/decode.ts'
 import { checkClose } from './close.ts'
 import { checkError, checkSuccess, toText } from './envelope.ts'
 import { Frame } from './frame.ts'
-import { checkName, type Groups } from './groups.ts'
+import { checkName, type Groups, type Start } from './groups.ts'
+import { Observation } from './observation.ts'
 import { Outbox, type OutboxLimits, type Peer, type Turn } from './outbox.ts'
 import type { Registration, Registry } from './registry.ts'
 import { Request, type RequestConnection } from './request.ts'
@@ -58,6 +61,7 @@ export class Connection implements RequestConnection, Subscriber, Peer {
   readonly #context: ConnectionContext
   readonly #socket: WebSocket
   readonly #outbox: Outbox
+  readonly #openedAt = performance.now()
   // what an idle connection does not need is made when it is needed: there may be very many of them
   #id: string | undefined
   #groups: Set<string> | undefined
@@ -134,6 +138,21 @@ export class Connection implements RequestConnection, Subscriber, Peer {
   }
 
   joinThen (group: string, joined?: () => void): Promise<void> | undefined {
+    return this.#enter(group, (groups) => groups.join(group, this.#outbox, joined))
+  }
+
+  follow (group: string, after: Position | undefined, started: (start: Start) => boolean): Promise<void> | undefined {
+    return this.#enter(group, (groups) => groups.follow(group, this.#outbox, after, started))
+  }
+
+  replayed (): Promise<void> {
+    return new Promise((resolve) => this.#outbox.replay(() => {
+      resolve()
+      return undefined
+    }))
+  }
+
+  #enter (group: string, enter: (groups: Groups) => Promise<void> | undefined): Promise<void> | undefined {
     checkName(group)
     if (this.#closed) return
 
@@ -141,7 +160,7 @@ export class Connection implements RequestConnection, Subscriber, Peer {
     const own = this.#groups ??= new Set()
     if (!own.has(group) && own.size >= limits.maxGroups) throw new errors.RP_ERR_TOO_MANY_GROUPS(group, own.size)
     own.add(group)
-    const joining = groups.join(group, this.#outbox, joined)
+    const joining = enter(groups)
     joining?.catch(() => {
       // unless somebody tried again in the meantime
       if (!groups.has(group, this.#outbox)) own.delete(group)
@@ -155,7 +174,7 @@ export class Connection implements RequestConnection, Subscriber, Peer {
 
   send (message: OutgoingMessage): void {
     const text = toText(message)
-    if (message.id !== undefined) this.#settle(message.id)
+    if (message.id !== undefined) this.#settle(message, text)
     this.transmit(text)
   }
 
@@ -222,7 +241,9 @@ export class Connection implements RequestConnection, Subscriber, Peer {
   }
 
   slow (): void {
-    this.log.info({ unsent: this.#socket.bufferedAmount }, 'closing a connection that does not read what it is sent')
+    const unsent = this.#socket.bufferedAmount
+    this.log.info({ unsent }, 'closing a connection that does not read what it is sent')
+    if (diagnostics.drop.hasSubscribers) diagnostics.drop.publish({ reason: 'slow_consumer', connection: this, unsent })
     this.end(CloseCode.SLOW_CONSUMER, 'slow consumer', this.#context.limits.slowTimeout)
   }
 
@@ -236,7 +257,11 @@ export class Connection implements RequestConnection, Subscriber, Peer {
       for (const request of this.#running) request.abandon(gone)
     }
     for (const group of this.#groups ?? []) this.#context.groups.leave(group, this.#outbox)
-    this.#context.onClose(this, code, reason.toString())
+    const told = reason.toString()
+    if (diagnostics.disconnect.hasSubscribers) {
+      diagnostics.disconnect.publish({ connection: this, code, reason: told, duration: performance.now() - this.#openedAt })
+    }
+    this.#context.onClose(this, code, told)
   }
 
   #receive (raw: Buffer, isBinary: boolean): void {
@@ -251,14 +276,14 @@ export class Connection implements RequestConnection, Subscriber, Peer {
 
     const isAllowed = this.#count()
     const message = decode(isBinary ? '' : raw.toString())
-    if (message instanceof Malformed) return this.transmit(toText({ id: message.id, error: message.error, code: message.code }))
+    if (message instanceof Malformed) return this.#refuse({ id: message.id, error: message.error, code: message.code }, undefined, raw.length)
 
     const { id, type } = message
-    if (!isAllowed) return this.transmit(toText({ id, type, error: 'Too many messages.', code: ErrorCode.RATE_LIMITED, retry: true }))
+    if (!isAllowed) return this.#refuse({ id, type, error: 'Too many messages.', code: ErrorCode.RATE_LIMITED, retry: true }, message, raw.length)
 
     const registration = this.#context.registry.get(type)
     if (registration === undefined) {
-      return this.transmit(toText({ id, type, error: `Unknown message type '${type}'.`, code: ErrorCode.UNKNOWN_TYPE }))
+      return this.#refuse({ id, type, error: `Unknown message type '${type}'.`, code: ErrorCode.UNKNOWN_TYPE }, message, raw.length)
     }
     this.#accept(message, registration, raw.length)
   }
@@ -276,8 +301,16 @@ export class Connection implements RequestConnection, Subscriber, Peer {
     return this.#bucket.tryRemoveTokens(1)
   }
 
+  /** Answers a message of which nobody takes care. */
+  #refuse (answer: OutgoingMessage & { code: string }, message: Envelope | undefined, bytes: number): void {
+    const text = toText(answer)
+    this.transmit(text)
+    const observation = Observation.of(this, undefined, message, bytes)
+    observation?.run(() => observation.end('error', answer.code, text))
+  }
+
   #accept (message: Envelope, registration: Registration, bytes: number): void {
-    const request = new Request(message, registration, this)
+    const request = new Request(message, registration, this, bytes)
     if (registration.role === 'ping') {
       request.run(this.#context)
     } else if (this.#drained !== undefined) {
@@ -333,9 +366,9 @@ export class Connection implements RequestConnection, Subscriber, Peer {
   }
 
   /** A message with the id of a running request is its answer. */
-  #settle (id: unknown): void {
+  #settle (message: OutgoingMessage, text: string): void {
     for (const request of this.#running ?? []) {
-      if (request.open && request.envelope.id === id) return request.settle()
+      if (request.open && request.envelope.id === message.id) return request.settle(message, text)
     }
   }
 }

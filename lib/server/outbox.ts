@@ -4,42 +4,42 @@
  */
 import type { Duplex } from 'node:stream'
 import type { WebSocket } from 'ws'
+import type { Follower } from './followers.ts'
 import type { Frame } from './frame.ts'
-import type { Member } from './groups.ts'
+import { FrameList } from './frame-list.ts'
+import { Replays } from './replays.ts'
 
 /** Writes after which the event loop gets its turn, in the midst of a huge group. */
 const PORTION = 1000
 
 /** The outboxes of a server that have something to send in this turn. */
 export class Turn {
+  /** From which all lists of the turn go on. */
+  #start = new FrameList()
   #outboxes: Outbox[] = []
   #scheduled = false
 
-  /** Has an outbox emptied when this turn ends. */
-  add (outbox: Outbox): void {
+  /** Has an outbox emptied when this turn ends. Gives the list with which it begins. */
+  add (outbox: Outbox): FrameList {
     this.#outboxes.push(outbox)
     if (!this.#scheduled) {
       this.#scheduled = true
       process.nextTick(this.#end)
     }
+    return this.#start
   }
 
   readonly #end = (): void => {
+    this.#start = new FrameList()
     const outboxes = this.#outboxes.splice(0, PORTION)
     if (this.#outboxes.length > 0) setImmediate(this.#end)
     else this.#scheduled = false
 
-    // members of the same groups have the same list: they share the joined bytes too
-    let last: readonly Frame[] = []
-    let bytes: Buffer | undefined
     for (const outbox of outboxes) {
-      const frames = outbox.take()
       try {
-        if (bytes === undefined || !same(frames, last)) bytes = join(frames)
-        last = frames
-        if (bytes !== undefined) outbox.write(frames, bytes)
+        outbox.flush()
       } catch {
-        // a list that has lost a frame must not go on, and must not keep the others from theirs
+        // a client that has lost a frame must not go on, and must not keep the others from theirs
         outbox.cut()
       }
     }
@@ -62,14 +62,16 @@ export interface Peer {
 }
 
 /** Everything that goes to one client goes through here, in order; what comes after the close began goes nowhere. */
-export class Outbox implements Member {
+export class Outbox implements Follower {
   readonly #socket: WebSocket
   /** The line itself, where nothing between frames and line changes them; else `ws` sends. */
   readonly #line: Duplex | undefined
   readonly #turn: Turn
   readonly #limits: OutboxLimits
   readonly #peer: Peer
-  #frames: Frame[] = []
+  /** What is to be sent, while there is something. */
+  #list: FrameList | undefined
+  #replays: Replays | undefined
   /** Runs while more than `highWaterMark` is unsent. */
   #slow: NodeJS.Timeout | undefined
 
@@ -84,34 +86,41 @@ export class Outbox implements Member {
     // whoever closes, `ws` itself included when the client does: what was sent before goes out first
     const { close } = socket
     socket.close = (code, reason) => {
-      this.#flush()
+      this.flush()
       close.call(socket, code, reason)
     }
   }
 
   /** Sends a frame when the turn ends. */
   send (frame: Frame): void {
-    if (this.#frames.push(frame) === 1) this.#turn.add(this)
+    const list = this.#list ?? this.#turn.add(this)
+    this.#list = list.with(frame)
   }
 
-  /** Hands over what is to be sent. */
-  take (): readonly Frame[] {
-    const frames = this.#frames
-    this.#frames = []
-    return frames
+  replay (next: () => Frame | undefined): void {
+    this.#replays ??= new Replays((frame) => this.send(frame))
+    this.#replays.add(next)
   }
 
-  /** Writes frames, whose bytes were joined. */
-  write (frames: readonly Frame[], bytes: Buffer): void {
-    if (this.#socket.readyState !== this.#socket.OPEN) return
+  /** Writes what is to be sent. */
+  flush (): void {
+    const list = this.#list
+    this.#list = undefined
+    if (list === undefined || this.#socket.readyState !== this.#socket.OPEN) return
 
     const { highWaterMark, maxUnsent } = this.#limits
     const unsent = this.#socket.bufferedAmount
     if (unsent > maxUnsent) return this.#peer.slow()
 
+    const { bytes } = list
     const watched = unsent + bytes.length > highWaterMark ? this.#watch() : undefined
-    if (this.#line !== undefined) this.#line.write(bytes, watched)
-    else for (const { text } of frames) this.#socket.send(text, watched)
+    const done = both(watched, this.#replays?.written())
+    if (this.#line !== undefined) {
+      this.#line.write(bytes, done)
+    } else {
+      const { frames } = list
+      for (const [index, { text }] of frames.entries()) this.#socket.send(text, index === frames.length - 1 ? done : undefined)
+    }
   }
 
   /** Ends the line. */
@@ -122,13 +131,6 @@ export class Outbox implements Member {
   /** The socket has closed. */
   stop (): void {
     clearTimeout(this.#slow)
-  }
-
-  /** Sends now what would be sent when the turn ends. */
-  #flush (): void {
-    const frames = this.take()
-    const bytes = join(frames)
-    if (bytes !== undefined) this.write(frames, bytes)
   }
 
   /** Gives the client `slowTimeout` to read; the returned function is to be called when it has read something. */
@@ -142,10 +144,10 @@ export class Outbox implements Member {
   }
 }
 
-function same (frames: readonly Frame[], others: readonly Frame[]): boolean {
-  return frames.length === others.length && frames.every((frame, index) => frame === others[index])
-}
-
-function join (frames: readonly Frame[]): Buffer | undefined {
-  return frames.length > 1 ? Buffer.concat(frames.map(({ bytes }) => bytes)) : frames[0]?.bytes
+function both (one: (() => void) | undefined, other: (() => void) | undefined): (() => void) | undefined {
+  if (one === undefined || other === undefined) return one ?? other
+  return () => {
+    one()
+    other()
+  }
 }

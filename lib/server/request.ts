@@ -5,10 +5,11 @@ import { ErrorCode } from '../protocol/codes.ts'
 import type { Envelope } from '../protocol/decode.ts'
 import { encodeEnvelope } from './envelope.ts'
 import { Message, type Answerable } from './message.ts'
+import { Observation } from './observation.ts'
 import type { Registration, Registry } from './registry.ts'
 import { named, report } from './report.ts'
 import { isThenable } from './thenable.ts'
-import type { RohrpostConnection } from './types.ts'
+import type { OutgoingMessage, RohrpostConnection } from './types.ts'
 import { INTERNAL, toWireError, type WireError } from './wire-error.ts'
 
 /** What a request needs to know of the connection that it came from. */
@@ -33,11 +34,15 @@ export class Request implements Answerable {
   #gone = false
   #aborted: Error | undefined
   #controller: AbortController | undefined
+  readonly #size: number
+  #observation: Observation | undefined
 
-  constructor (envelope: Envelope, registration: Registration, connection: RequestConnection) {
+  /** @param size bytes of the message */
+  constructor (envelope: Envelope, registration: Registration, connection: RequestConnection, size: number) {
     this.envelope = envelope
     this.#registration = registration
     this.#connection = connection
+    this.#size = size
   }
 
   get open (): boolean {
@@ -57,7 +62,17 @@ export class Request implements Answerable {
    *
    * @returns a promise, which never rejects, if the handler goes on
    */
-  run ({ registry, limits }: RunContext): Promise<void> | undefined {
+  run (context: RunContext): Promise<void> | undefined {
+    const observation = this.#observe()
+    return observation === undefined ? this.#run(context) : observation.run(() => this.#run(context))
+  }
+
+  #observe (): Observation | undefined {
+    this.#observation = Observation.of(this.#connection, this.envelope.type, this.envelope, this.#size)
+    return this.#observation
+  }
+
+  #run ({ registry, limits }: RunContext): Promise<void> | undefined {
     const { fn, instance, checkData, role } = this.#registration
     const problem = checkData?.(this.envelope.data)
     if (problem !== undefined) {
@@ -77,7 +92,7 @@ export class Request implements Answerable {
     }
   }
 
-  reply (data: unknown, type: string): void {
+  reply (data: unknown, type: string, extensions?: object): void {
     if (this.#settled) {
       if (!this.#gone) this.#connection.log.warn(named(this.envelope), 'a second reply to one request was not sent')
       return
@@ -91,26 +106,30 @@ export class Request implements Answerable {
 
     let text: string
     try {
-      text = encodeEnvelope({ id: this.envelope.id ?? undefined, type, data })
+      text = encodeEnvelope({ id: this.envelope.id ?? undefined, type, data, ...extensions })
     } catch (error) {
       return this.#throw(error)
     }
     this.#settled = true
     this.#connection.transmit(text)
+    this.#observation?.end('success', undefined, text)
   }
 
   /** Counts an answer that the application sent by itself. */
-  settle (): void {
+  settle ({ error, code }: OutgoingMessage, text: string): void {
     this.#settled = true
+    this.#observation?.end(error ? 'error' : 'success', error ? code : undefined, text)
   }
 
   /** Answers that the server can't do it now. */
   turnAway (): void {
+    this.#observe()?.run(() => {})
     this.#refuse({ error: 'The server is about to restart.', code: ErrorCode.UNAVAILABLE, retry: true })
   }
 
   /** The client has gone: nobody waits for the answer. */
   abandon (reason: Error): void {
+    if (!this.#settled) this.#observation?.end('gone', undefined, '')
     this.#settled = true
     this.#gone = true
     this.#abort(reason)
@@ -161,6 +180,8 @@ export class Request implements Answerable {
     if (this.#settled) return
     this.#settled = true
     const { id, type } = this.envelope
-    this.#connection.transmit(encodeEnvelope({ id: id ?? undefined, type, ...reason }))
+    const text = encodeEnvelope({ id: id ?? undefined, type, ...reason })
+    this.#connection.transmit(text)
+    this.#observation?.end('error', reason.code, text)
   }
 }

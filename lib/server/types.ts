@@ -160,8 +160,8 @@ export interface Rohrpost {
   /**
    * Sends to all members of a group, on every process: a ready-made string as it is (`""` is not sent), anything else as JSON.
    *
-   * @returns resolves when the broker has the message; rejects with RP_ERR_INVALID_GROUP, RP_ERR_NOT_ENCODABLE or the broker's
-   * error, which is logged too, so that nobody has to await it
+   * @returns resolves when the broker has the message; rejects with RP_ERR_INVALID_GROUP, RP_ERR_NOT_ENCODABLE, RP_ERR_NOT_AN_OBJECT (where
+   * the broker keeps history) or the broker's error, which is logged too, so that nobody has to await it
    */
   sendToGroup (group: string, message: unknown): Promise<void>
   /**

@@ -8,8 +8,8 @@ import { workloads } from '../../bench/workloads/index.ts'
 
 const tiny: Settings = { scale: 'tiny', repetitions: 1, warmUp: 20, settle: 5, measure: 60, pin: false }
 
-/** What each server does differently is seen in three workloads; to run them all in all would take long. */
-const comparing = ['rpc', 'fanout', 'orm']
+/** What each server does differently is seen in these workloads; to run them all in all would take long. */
+const comparing = ['rpc', 'fanout', 'orm', 'diagnostics']
 
 suite('the benchmark', { concurrency: 3 }, () => {
   for (const workload of workloads) {
