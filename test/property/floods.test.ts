@@ -8,7 +8,7 @@ import { runInNewContext } from 'node:vm'
 import { deflateRawSync } from 'node:zlib'
 import websocket from '@fastify/websocket'
 import Fastify from 'fastify'
-import rohrpost from '../../lib/index.ts'
+import rohrpost, { memoryBroker } from '../../lib/index.ts'
 import { frame, fragments, Opcode } from './support/frames.ts'
 import { RawSocket } from './support/raw-socket.ts'
 import { ask, start } from './support/server.ts'
@@ -202,6 +202,26 @@ suite('groups', () => {
     assert.deepEqual(answers.slice(-2), ['{"id":1,"type":"subscribe","data":{"group":"todo-1"}}', '{"id":1,"type":"unsubscribe"}'])
     assert.deepEqual([...server.app.rohrpost.connections].map(({ groups }) => groups.size), [0, 0])
   })
+})
+
+test('a client that asks for what it missed again and again, and reads none of it, is sent no more than it may leave unread', async (t) => {
+  const server = await startWitnessed(t, { broker: memoryBroker({ history: { size: 1000, ttl: 60_000 } }) })
+  const { rohrpost } = server.app
+  rohrpost.group('todo', { authorize: () => true })
+  const client = await server.raw()
+  const first = JSON.parse(await client.ask('{"id":1,"type":"subscribe","data":{"type":"todo","id":1},"recover":true}')) as { position: { epoch: string } }
+  for (let i = 0; i < 900; i++) rohrpost.sendToGroup('todo-1', { data: 'x'.repeat(1000) })
+  await client.take(900)
+  const [connection] = [...rohrpost.connections].filter(({ groups }) => groups.size > 0)
+  client.pause()
+  const recover = { epoch: first.position.epoch, offset: 0 }
+
+  client.write(...Array.from({ length: 200 }, (_, id) => frame(JSON.stringify({ id, type: 'subscribe', data: { type: 'todo', id: 1 }, recover }))))
+  for (let i = 0; i < 50; i++) await server.served()
+
+  assert.ok(Number(connection?.request.raw.socket.writableLength) < 4 * MIB, `${connection?.request.raw.socket.writableLength} bytes`)
+  client.resume()
+  assert.equal((await client.take(901)).length, 901)
 })
 
 suite('the upgrade request', () => {
