@@ -1,15 +1,23 @@
-/** The process of the server under test. Started by the benchmark: `host.ts <server> [orm]`. */
+/** The process of the server under test. Started by the benchmark: `host.ts <server> <options as JSON>`. */
 import { changeEvent, groupName } from './lib/protocols.ts'
 import { Publisher } from './lib/publisher.ts'
 import { serve } from './lib/remote.ts'
-import { servers, type ServerName, type StartServer } from './servers/server.ts'
+import { servers, type RedisOptions, type ServerName, type StartServer } from './servers/server.ts'
 
-const [, , name = '', withOrm] = process.argv
+/** How the server is started. */
+export interface HostOptions {
+  /** With the MikroORM plugin, for the others with a context for each request by hand. */
+  orm?: boolean
+  redis?: RedisOptions
+}
+
+const [, , name = '', given = '{}'] = process.argv
+const { orm: withOrm = false, redis }: HostOptions = JSON.parse(given)
 const { start } = await import(servers[name as ServerName].file.replace('./', './servers/')) as { start: StartServer }
 // loaded only where it is used: it would add to the memory and the start of all others
-const library = withOrm === 'orm' ? await import('./lib/orm.ts') : undefined
+const library = withOrm ? await import('./lib/orm.ts') : undefined
 const orm = await library?.openOrm()
-const server = await start({ ...(library && orm && { orm, inContext: library.makeContext(orm) }) })
+const server = await start({ ...(library && orm && { orm, inContext: library.makeContext(orm) }), ...(redis && { redis }) })
 const publisher = new Publisher()
 const reportPort = await publisher.listen()
 

@@ -32,7 +32,7 @@ const settings: Settings = {
 }
 if (!Number.isInteger(settings.repetitions) || settings.repetitions < 1) throw new Error("'--reps' is a whole number from 1")
 
-const packages = ['fastify', '@fastify/websocket', 'ws', 'socket.io', '@mikro-orm/core']
+const packages = ['fastify', '@fastify/websocket', 'ws', 'socket.io', '@socket.io/redis-adapter', 'ioredis', '@mikro-orm/core']
 const require = createRequire(import.meta.url)
 const machine = {
   at: new Date().toISOString(),

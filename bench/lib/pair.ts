@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import type { Generator } from '../generator.ts'
-import type { Host } from '../host.ts'
+import type { Host, HostOptions } from '../host.ts'
 import { servers, type ServerName } from '../servers/server.ts'
 import type { CpuTime } from './cpu.ts'
 import { protocols, type Protocol } from './protocols.ts'
@@ -21,9 +21,7 @@ const MANY = 5000
 const ARRIVAL = 10_000
 
 /** How a server is started. */
-export interface PairOptions {
-  /** With the MikroORM plugin, for the others with a context for each request by hand. */
-  orm?: boolean
+export interface PairOptions extends HostOptions {
   nodeArgs?: readonly string[]
 }
 
@@ -37,7 +35,7 @@ interface Snapshot {
 /** What two processes did for a while. */
 export interface Observation extends Required<Omit<Measurement, 'value' | 'failures'>> {
   frames: number
-  /** CPU time of the server in microseconds. */
+  /** CPU time of the server, or of both, in microseconds. */
   serverCpu: number
 }
 
@@ -45,15 +43,19 @@ let runs = 0
 
 /** One life of a server. */
 export class Pair {
+  /** The one with the connections. */
   readonly server: Remote<Host>
+  /** The one that publishes: another one where they share groups through Redis. */
+  readonly speaker: Remote<Host>
   readonly generator: Remote<Generator>
   readonly protocol: Protocol
   readonly #serverName: ServerName
 
-  private constructor (name: ServerName, server: Remote<Host>, generator: Remote<Generator>) {
+  private constructor (name: ServerName, server: Remote<Host>, generator: Remote<Generator>, speaker = server) {
     this.#serverName = name
     this.protocol = protocols[servers[name].protocol]
     this.server = server
+    this.speaker = speaker
     this.generator = generator
   }
 
@@ -64,7 +66,7 @@ export class Pair {
       contestants,
       runs: contestants.map((name) => ({
         name,
-        make: async (settings) => ({ [name]: await Pair.#use(name, settings, options, (pair) => work(pair, settings)) })
+        make: async (settings) => ({ [name]: await Pair.use(name, settings, options, (pair) => work(pair, settings)) })
       }))
     }
   }
@@ -75,22 +77,27 @@ export class Pair {
       contestants: Object.keys(variants),
       runs: Object.entries(variants).map(([name, nodeArgs]) => ({
         name,
-        make: async (settings) => ({ [name]: await Pair.#use('rohrpost', settings, { nodeArgs }, (pair) => work(pair, settings)) })
+        make: async (settings) => ({ [name]: await Pair.use('rohrpost', settings, { nodeArgs }, (pair) => work(pair, settings)) })
       }))
     }
   }
 
-  /** Starts both processes, lets `work` use them, and ends them. */
-  static async #use<T> (name: ServerName, { profile, pin }: Settings, options: PairOptions, work: (pair: Pair) => Promise<T>): Promise<T> {
+  /** Starts the processes, lets `work` use them, and ends them. */
+  static async use<T> (name: ServerName, { profile, pin }: Settings, options: PairOptions, work: (pair: Pair) => Promise<T>): Promise<T> {
     const profiling = profile === undefined ? [] : ['--cpu-prof', `--cpu-prof-dir=${profile}`, `--cpu-prof-name=${name.replace('/', '-')}-${++runs}.cpuprofile`]
     const nodeArgs = [...profiling, ...options.nodeArgs ?? []]
+    const { nodeArgs: _, ...hostOptions } = options
+    const host = (title: string, nodeArgs: readonly string[]) => {
+      return Remote.start<Host>(title, [HOST, name, JSON.stringify(hostOptions)], { nodeArgs, ...(pin && { cpu: SERVER_CPU }) })
+    }
     const starting = [
-      Remote.start<Host>(`the server ${name}`, [HOST, name, ...(options.orm === true ? ['orm'] : [])], { nodeArgs, ...(pin && { cpu: SERVER_CPU }) }),
-      Remote.start<Generator>('the load generator', [GENERATOR], pin ? { cpu: GENERATOR_CPU } : {})
+      host(`the server ${name}`, nodeArgs),
+      Remote.start<Generator>('the load generator', [GENERATOR], pin ? { cpu: GENERATOR_CPU } : {}),
+      ...(options.redis === undefined ? [] : [host(`the other server ${name}`, options.nodeArgs ?? [])])
     ] as const
     try {
-      const [server, generator] = await Promise.all(starting)
-      const result = await work(new Pair(name, server, generator))
+      const [server, generator, speaker] = await Promise.all(starting)
+      const result = await work(new Pair(name, server, generator, speaker))
       await generator.call('close')
       return result
     } finally {
@@ -113,7 +120,7 @@ export class Pair {
 
   /** Has the generator tell the server what has arrived. */
   async reportTo (window: number): Promise<void> {
-    const { reportPort } = await this.server.call('ports')
+    const { reportPort } = await this.speaker.call('ports')
     await this.generator.call('report', { port: reportPort, every: Math.max(1, Math.floor(window / 8)) })
   }
 
@@ -160,9 +167,14 @@ export class Pair {
   async #snapshot (): Promise<Snapshot> {
     const { frames } = await this.generator.call('totals')
     const at = performance.now()
-    const [server, generator] = await Promise.all([this.server.cpuTime(), this.generator.cpuTime()])
+    const [generator, ...hosts] = await Promise.all([this.generator, ...new Set([this.server, this.speaker])].map((remote) => remote.cpuTime())) as [CpuTime, ...CpuTime[]]
+    const server = { run: sum(hosts.map(({ run }) => run)), wait: sum(hosts.map(({ wait }) => wait)) }
     return { frames, at, server, generator }
   }
+}
+
+function sum (values: readonly number[]): number {
+  return values.reduce((total, value) => total + value, 0)
 }
 
 /** The figures of a row that is about CPU time per frame. */

@@ -27,12 +27,12 @@ export async function publish (pair: Pair, loads: readonly Load[], connections: 
       const deepest = loads.at(-1) ?? load
       await start(pair, deepest, connections)
       await sleep(warmUp)
-      await pair.settle(await pair.server.call('stop'))
+      await pair.settle(await pair.speaker.call('stop'))
     }
     await start(pair, load, connections)
     await sleep(settle)
     const observation = await pair.observe(measure)
-    const failures = await pair.settle(await pair.server.call('stop'))
+    const failures = await pair.settle(await pair.speaker.call('stop'))
     measurements.push(perFrame(observation, failures))
   }
   return measurements
@@ -41,5 +41,5 @@ export async function publish (pair: Pair, loads: readonly Load[], connections: 
 async function start (pair: Pair, load: Load, connections: number): Promise<void> {
   const window = windowOf(load.perTick * load.members, connections)
   await pair.reportTo(window)
-  await pair.server.call('startEvents', { ...load, window })
+  await pair.speaker.call('startEvents', { ...load, window })
 }

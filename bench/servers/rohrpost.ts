@@ -2,13 +2,13 @@
 import { Type } from '@sinclair/typebox'
 import Fastify from 'fastify'
 import rohrpost from '../../lib/index.ts'
-import { LISTEN, type StartServer } from './server.ts'
+import { LISTEN, type RedisOptions, type StartServer } from './server.ts'
 
 const Sentence = Type.Object({ text: Type.String(), n: Type.Integer(), flag: Type.Boolean() })
 
-export const start: StartServer = async ({ orm }) => {
+export const start: StartServer = async ({ orm, redis }) => {
   const app = Fastify()
-  await app.register(rohrpost, { path: '/ws' })
+  await app.register(rohrpost, { path: '/ws', ...(redis && { broker: await openBroker(redis) }) })
   if (orm !== undefined) {
     const { announce } = await import('../lib/orm.ts')
     await announce(app, orm)
@@ -24,4 +24,9 @@ export const start: StartServer = async ({ orm }) => {
     port: Number(new URL(address).port),
     publish: (group, event) => { app.rohrpost.sendToGroup(group, event) }
   }
+}
+
+async function openBroker ({ port, history }: RedisOptions) {
+  const [{ Redis }, { redisBroker }] = await Promise.all([import('ioredis'), import('../../lib/brokers/redis.ts')])
+  return redisBroker({ client: new Redis(port, '127.0.0.1'), ...(history && { history: { size: 1000, ttl: 60_000 } }) })
 }

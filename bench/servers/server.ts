@@ -8,6 +8,15 @@ export interface ServerOptions {
   orm?: MikroORM
   /** How the others have such a context. */
   inContext?: (work: () => void) => void
+  /** Given, groups are shared with other servers through the Redis on this port. */
+  redis?: RedisOptions
+}
+
+/** How groups are shared. */
+export interface RedisOptions {
+  port: number
+  /** Whether the last messages are kept; the subject alone can do that. */
+  history: boolean
 }
 
 /** A server that listens. */

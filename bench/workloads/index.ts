@@ -7,6 +7,7 @@ import { flush } from './flush.ts'
 import { groups } from './groups.ts'
 import { idle } from './idle.ts'
 import { orm } from './orm.ts'
+import { redis } from './redis.ts'
 import { rpc } from './rpc.ts'
 
-export const workloads: readonly Workload[] = [rpc, fanout, burst, groups, idle, orm, flush, diagnostics]
+export const workloads: readonly Workload[] = [rpc, fanout, burst, groups, idle, redis, orm, flush, diagnostics]

@@ -1,6 +1,6 @@
 /** The members of one group that asked for positions: those who are up to date, and those who still get what they missed. */
 import type { HistoryEntry, Position } from '../brokers/broker.ts'
-import type { Frame } from './frame.ts'
+import { Frame } from './frame.ts'
 import type { Member } from './groups.ts'
 import { makeResync, Positioned } from './positioned.ts'
 
@@ -22,6 +22,8 @@ export interface Held {
   bytes: number
   /** Whether messages are missing: they were lost, or too many. */
   broken: boolean
+  /** The last message that it has, if it is ahead of what is delivered here. */
+  readonly ahead: Position | undefined
 }
 
 /** A follower that still gets what it missed; what is delivered meanwhile waits behind that. */
@@ -31,6 +33,8 @@ interface Late {
   sending: boolean
   /** The last message that it got or that waits: history may be ahead of what is delivered. */
   last: Position | undefined
+  /** Whether it goes on without positions. */
+  isPlain: boolean
 }
 
 /** How much may wait for a late follower, in times of what is replayed at most. */
@@ -40,13 +44,16 @@ const PATIENCE = 2
 export class Followers {
   readonly #group: string
   readonly #limit: RecoveryLimit
+  /** Those who hear the group without positions. */
+  readonly #members: Set<Member>
   readonly #live = new Set<Follower>()
   readonly #held = new Map<Follower, Held>()
   readonly #late = new Map<Follower, Late>()
 
-  constructor (group: string, limit: RecoveryLimit) {
+  constructor (group: string, limit: RecoveryLimit, members: Set<Member>) {
     this.#group = group
     this.#limit = limit
+    this.#members = members
   }
 
   get size (): number {
@@ -58,11 +65,6 @@ export class Followers {
     return this.#live.has(follower) || this.#held.has(follower) || this.#late.has(follower)
   }
 
-  /** Lets a follower hear every message from now on. */
-  add (follower: Follower): void {
-    this.#live.add(follower)
-  }
-
   /** Ends a membership; what still waits goes nowhere. */
   delete (member: Member): void {
     const follower = member as Follower
@@ -72,17 +74,18 @@ export class Followers {
     this.#late.delete(follower)
   }
 
-  /** Ends a membership whose messages another one goes on with: what still waits is sent at once. */
-  end (member: Member): void {
-    const follower = member as Follower
-    const late = this.#late.get(follower)
-    if (late !== undefined) flush(follower, late)
+  /** Lets a follower go on as a member without positions. @param top the last message that was delivered here */
+  end (member: Member, top: Position | undefined): void {
+    const ahead = this.#hurry(member, top)
     this.delete(member)
+    if (ahead === undefined) this.#members.add(member)
+    else this.#late.set(member as Follower, { queue: [], bytes: 0, sending: false, last: ahead, isPlain: true })
   }
 
-  /** Keeps back what is delivered to a follower until `release` or `resume`. */
-  hold (follower: Follower): Held {
-    const held: Held = { messages: [], bytes: 0, broken: false }
+  /** Keeps back what is delivered to a member until `release` or `resume`. @param top the last message that was delivered here */
+  hold (follower: Follower, top: Position | undefined): Held {
+    const held: Held = { messages: [], bytes: 0, broken: false, ahead: this.#hurry(follower, top) }
+    this.#members.delete(follower)
     this.delete(follower)
     this.#held.set(follower, held)
     return held
@@ -114,20 +117,30 @@ export class Followers {
       missed.push(message)
     }
 
-    const isComplete = !held.broken && top !== undefined && covers(last, top)
+    const isComplete = top !== undefined && covers(last, top)
     return isComplete && missed.length <= this.#limit.messages && bytes <= this.#limit.bytes ? missed : undefined
   }
 
-  /** Sends a held follower messages, then what comes after the position. */
+  /** Sends a held follower messages, then what comes after them, or else after a position. */
   release (follower: Follower, messages: Positioned[], after: Position | undefined): void {
-    const bytes = messages.reduce((sum, message) => sum + message.bytes, 0)
-    this.#send(follower, { queue: messages, bytes, sending: true, last: messages.at(-1)?.position ?? after })
+    const late: Late = { queue: messages, bytes: 0, sending: messages.length > 0, last: messages.at(-1)?.position ?? after, isPlain: false }
+    for (const { bytes } of messages) late.bytes += bytes
+    this.#held.delete(follower)
+    this.#late.set(follower, late)
+    if (!late.sending) return
+
+    follower.replay(() => {
+      const next = late.queue.shift()
+      if (next === undefined) late.sending = false
+      else late.bytes -= next.bytes
+      return next?.frame
+    })
   }
 
-  /** Lets a held follower go on as if nothing had been asked. */
-  resume (follower: Follower, { messages, broken }: Held, top: Position | undefined): void {
-    this.release(follower, messages, undefined)
+  /** Lets a held follower go on as if nothing had been asked. @param top the last message that was delivered here */
+  resume (follower: Follower, { messages, broken, ahead }: Held, top: Position | undefined): void {
     if (broken) follower.send(makeResync(this.#group, top))
+    this.release(follower, messages.filter(({ position }) => ahead === undefined || !covers(ahead, position)), ahead)
   }
 
   /** Sends a message to all followers, in its place in the order of each. */
@@ -139,13 +152,8 @@ export class Followers {
     for (const held of this.#held.values()) this.#keep(held, message)
     for (const [follower, late] of this.#late) {
       if (late.last !== undefined && covers(late.last, position)) continue
-      if (late.sending) {
-        this.#append(follower, late, message)
-      } else {
-        this.#late.delete(follower)
-        this.#live.add(follower)
-        follower.send(message.frame)
-      }
+      if (late.sending) this.#append(follower, late, message)
+      else follower.send(this.#catchUp(follower, late) ? new Frame(payload) : message.frame)
     }
   }
 
@@ -157,21 +165,31 @@ export class Followers {
     for (const follower of this.#live) follower.send(resync.frame)
     for (const held of this.#held.values()) breakOff(held)
     for (const [follower, late] of this.#late) {
+      if (late.isPlain) {
+        this.#catchUp(follower, late)
+        continue
+      }
       if (late.sending) late.queue.push(resync)
       else follower.send(resync.frame)
       if (late.last === undefined || (top !== undefined && !covers(late.last, top))) late.last = top
     }
   }
 
-  #send (follower: Follower, late: Late): void {
-    this.#held.delete(follower)
-    this.#late.set(follower, late)
-    follower.replay(() => {
-      const next = late.queue.shift()
-      if (next === undefined) late.sending = false
-      else late.bytes -= next.bytes
-      return next?.frame
-    })
+  /** Sends at once what still waits for a follower. @returns the last message that it has, if it is ahead of what is delivered here */
+  #hurry (member: Member, top: Position | undefined): Position | undefined {
+    const late = this.#late.get(member as Follower)
+    if (late === undefined) return undefined
+    flush(member, late)
+    const { last } = late
+    return last !== undefined && top !== undefined && covers(last, top) && !covers(top, last) ? last : undefined
+  }
+
+  /** One that got all is late no more. @returns whether it goes on without positions */
+  #catchUp (follower: Follower, { isPlain }: Late): boolean {
+    this.#late.delete(follower)
+    if (isPlain) this.#members.add(follower)
+    else this.#live.add(follower)
+    return isPlain
   }
 
   #keep (held: Held, message: Positioned): void {
@@ -200,7 +218,7 @@ export function follows (last: Position, position: Position): boolean {
   return position.epoch === last.epoch && position.offset === last.offset + 1
 }
 
-function flush (follower: Follower, late: Late): void {
+function flush (follower: Member, late: Late): void {
   for (const { frame } of late.queue.splice(0)) follower.send(frame)
   late.sending = false
 }

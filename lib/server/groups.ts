@@ -170,18 +170,18 @@ export class Groups {
       return
     }
 
-    group.members.delete(follower)
-    const followers = group.followers ??= new Followers(group.name, this.#options.recoveryLimit)
-    const held = followers.hold(follower)
+    const followers = group.followers ??= new Followers(group.name, this.#options.recoveryLimit, group.members)
+    const held = followers.hold(follower, group.top)
 
     const finish = (entries?: readonly HistoryEntry[]) => {
       // it left meanwhile
       if (!followers.isHeld(follower, held)) return
       const missed = after && entries && followers.missed(after, entries, held, group.top)
-      const isTold = started(missed === undefined ? noRecovery(group.top, after) : { position: after, recovered: true })
+      const position = missed === undefined ? held.ahead ?? group.top : after
+      const isTold = started(after === undefined && position !== undefined ? { position } : { position, recovered: missed !== undefined })
       // it was taken out because nobody waits for the answer
       if (!followers.isHeld(follower, held)) return
-      if (isTold) followers.release(follower, missed ?? [], missed === undefined ? group.top : after)
+      if (isTold) followers.release(follower, missed ?? [], position)
       else followers.resume(follower, held, group.top)
     }
     if (after === undefined || !this.#isNear(after, group.top)) {
@@ -311,16 +311,11 @@ export function checkName (name: unknown): asserts name is string {
 /** Makes somebody a member: a follower stays one unless it subscribes anew, which `joined` is for. */
 function enter (group: Group, member: Member, joined: ((group: Group) => void) | undefined): void {
   if (joined === undefined && group.followers?.has(member)) return
-  group.followers?.end(member)
-  group.members.add(member)
+  if (group.followers === undefined) group.members.add(member)
+  else group.followers.end(member, group.top)
   joined?.(group)
 }
 
 function isMember ({ members, followers }: Group, member: Member): boolean {
   return members.has(member) || followers?.has(member) === true
-}
-
-/** Who knew no position has nothing to recover. */
-function noRecovery (top: Position | undefined, after: Position | undefined): Start {
-  return top !== undefined && after === undefined ? { position: top } : { position: top, recovered: false }
 }

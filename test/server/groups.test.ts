@@ -199,6 +199,24 @@ test('a failed unsubscribe is reported, and the group can be joined again', asyn
   assert.deepEqual([ada.heard, errors], [['x'], ['a: away']])
 })
 
+test('a group that is joined again begins anew: what nobody heard is not lost', async () => {
+  const { groups, end } = slowBroker()
+  const ada = member()
+  groups.join('a', ada)
+  await end('subscribe a')
+  groups.deliver('a', '{"n":1}', { epoch: 'e', offset: 1 })
+  groups.leave('a', ada)
+  groups.join('a', ada)
+  await end('unsubscribe a')
+
+  // reports a loss to nobody: that would fail the test
+  groups.deliver('a', '{"n":5}', { epoch: 'e', offset: 5 })
+  await end('subscribe a')
+  groups.deliver('a', '{"n":6}', { epoch: 'e', offset: 6 })
+
+  assert.deepEqual(ada.heard, ['{"n":1}', '{"n":6}'])
+})
+
 test('a broker that throws instead of rejecting is the same', async () => {
   const errors: string[] = []
   const broker = { ...memoryBroker(), subscribe () { throw new Error('away') } }

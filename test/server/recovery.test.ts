@@ -306,6 +306,36 @@ suite('while history is read', () => {
     assert.deepEqual((await client.untilPong()).map(({ n }) => n), [5, 6])
   })
 
+  test('a client that is ahead of this process stays so, whatever it asks for', async (t) => {
+    const { client, asked, begin, entry, receiver } = await slow(t, { handlerTimeout: 50 })
+    const ahead = async (last: number) => {
+      client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, last - 1) })
+      ;(await asked.next()).resolve([entry(last)])
+      assert.deepEqual((await client.untilPong()).map(({ recovered, n }) => recovered ?? n), [true, last])
+    }
+    await ahead(3)
+    assert.deepEqual((await subscribe(client, true)).position, at(begin, 3))
+    for (const n of [3, 4]) receiver.deliver('todo-5', JSON.stringify({ n }), at(begin, n))
+    assert.deepEqual((await client.untilPong()).map(({ n }) => n), [4])
+
+    await ahead(5)
+    client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 1) })
+    const gate = await asked.next()
+    for (const n of [5, 6]) receiver.deliver('todo-5', JSON.stringify({ n }), at(begin, n))
+    assert.equal((await client.next()).code, 'timeout')
+    gate.reject(new Error('away'))
+    assert.deepEqual((await client.untilPong()).map(({ n }) => n), [6])
+
+    for (const loses of [false, true]) {
+      const last = loses ? 9 : 7
+      await ahead(last)
+      assert.deepEqual(Object.keys(await subscribe(client)), ['id', 'type', 'data'])
+      if (loses) receiver.lost('todo-5', at(begin, last))
+      for (const n of [last, last + 1]) receiver.deliver('todo-5', JSON.stringify({ n }), at(begin, n))
+      assert.deepEqual(await client.untilPong(), [{ n: last + 1 }])
+    }
+  })
+
   test('anything less than everything is an honest no', async (t) => {
     const { client, asked, begin, entry, publish } = await slow(t)
     const elsewhere = { payload: '{}', position: { epoch: 'another', offset: 2 } }
@@ -380,7 +410,7 @@ suite('while history is read', () => {
   })
 
   test('a failure of the broker, or a time-out, costs a member nothing', async (t) => {
-    const { client, asked, begin, publish } = await slow(t, { handlerTimeout: 50, recoveryLimit: { messages: 3, bytes: 1000 } })
+    const { client, asked, begin, publish, receiver } = await slow(t, { handlerTimeout: 50, recoveryLimit: { messages: 3, bytes: 1000 } })
     await subscribe(client, true)
     for (const [burst, expected] of [[[3], [3]], [[4, 5, 6, 7], ['resync']]] as const) {
       client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 1) })
@@ -394,6 +424,13 @@ suite('while history is read', () => {
     }
     publish(8)
     assert.deepEqual(await client.untilPong(), [{ n: 8, position: at(begin, 8) }])
+
+    client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 7) })
+    const gate = await asked.next()
+    publish(9)
+    receiver.lost('todo-5', at(begin, 12))
+    gate.reject(new Error('away'))
+    assert.deepEqual((await client.untilPong()).map(({ code, data }) => code ?? (data as Frame).type), ['resync', 'unavailable'])
   })
 
   test('a client that gave up, left or has gone is sent nothing', async (t) => {

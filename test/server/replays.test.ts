@@ -3,6 +3,7 @@ import { suite, test, type TestContext } from 'node:test'
 import { memoryBroker, type Position, type RohrpostOptions } from '../../lib/index.ts'
 import { Frame } from '../../lib/server/frame.ts'
 import { Followers, type Follower } from '../../lib/server/followers.ts'
+import type { Member } from '../../lib/server/groups.ts'
 import { Replays } from '../../lib/server/replays.ts'
 import { start, type Client } from '../support/server.ts'
 
@@ -75,15 +76,17 @@ suite('a follower that is late', () => {
       },
       replay: (given) => { next = given }
     }
-    const followers = new Followers('a', limit)
+    const members = new Set<Member>()
+    const followers = new Followers('a', limit, members)
     const position = (offset: number): Position => ({ epoch: 'e', offset })
-    const held = followers.hold(follower)
+    const held = followers.hold(follower, undefined)
     const missed = followers.missed(position(0), [1, 2].map((n) => ({ payload: `{"n":${n}}`, position: position(n) })), held, position(2))
     followers.release(follower, missed ?? assert.fail(), position(0))
     return {
       heard,
       follower,
       followers,
+      members,
       position,
       deliver: (...numbers: number[]) => {
         for (const n of numbers) followers.deliver(`{"n":${n}}`, position(n))
@@ -148,7 +151,7 @@ suite('a follower that is late', () => {
 
   test('gets all at once when it goes on without positions, and nothing when it leaves', () => {
     const [goesOn, leaves] = [late(), late()]
-    goesOn.followers.end(goesOn.follower)
+    goesOn.followers.end(goesOn.follower, undefined)
     leaves.followers.delete(leaves.follower)
     for (const { play, deliver } of [goesOn, leaves]) {
       play()
@@ -157,7 +160,7 @@ suite('a follower that is late', () => {
 
     assert.deepEqual(goesOn.heard, ['1@1', '2@2'])
     assert.deepEqual(leaves.heard, [])
-    assert.deepEqual([goesOn.followers.size, leaves.followers.size], [0, 0])
+    assert.deepEqual([goesOn.followers.size, goesOn.members.size, leaves.followers.size, leaves.members.size], [0, 1, 0, 0])
   })
 })
 

@@ -1,0 +1,140 @@
+/** A broker as one over a network may be at its worst: every answer is late, messages lag behind their log, history goes away. */
+import type { Broker, HistoryEntry, Position, Receiver } from '../../../lib/index.ts'
+
+interface Log {
+  /** For each epoch the number of the last message before it: numbers go on over epochs. */
+  bases: number[]
+  /** The messages of the last epoch. */
+  entries: HistoryEntry[]
+  /** How many of the entries are gone. */
+  trimmed: number
+  /** How many of the entries were delivered here; `undefined` while nobody is subscribed. */
+  delivered: number | undefined
+}
+
+/** What waits for the test. */
+interface Gate {
+  readonly open: () => void
+  readonly fail: () => void
+}
+
+export class LaggingBroker implements Broker {
+  readonly keepsHistory = true
+  readonly #logs = new Map<string, Log>()
+  #receiver: Receiver | undefined
+  #gates: Gate[] = []
+  /** Whether calls are answered at once. */
+  isPrompt = false
+
+  open (receiver: Receiver): void {
+    this.#receiver = receiver
+  }
+
+  /** Adds the message `{ n }` with the next number. */
+  publish (group: string, payload: string): void {
+    const log = this.#logOf(group)
+    log.entries.push({ payload, position: { epoch: epochOf(log), offset: log.entries.length + 1 } })
+  }
+
+  async subscribe (group: string): Promise<Position> {
+    await this.#gate()
+    const log = this.#logOf(group)
+    log.delivered = log.entries.length
+    return { epoch: epochOf(log), offset: log.delivered }
+  }
+
+  async unsubscribe (group: string): Promise<void> {
+    this.#logOf(group).delivered = undefined
+    await this.#gate()
+  }
+
+  async history (group: string, { epoch, offset }: Position, limit: number): Promise<HistoryEntry[] | undefined> {
+    await this.#gate()
+    const log = this.#logOf(group)
+    const { entries, trimmed } = log
+    if (epoch !== epochOf(log) || offset < trimmed || offset > entries.length) return undefined
+    const found = entries.slice(offset, offset + limit)
+    // the answer is on its way while other things happen
+    await this.#gate()
+    return found
+  }
+
+  health () {
+    return { ok: true }
+  }
+
+  close (): void {}
+
+  /** Delivers up to so many messages of a group. */
+  deliver (group: string, count: number): void {
+    const log = this.#logOf(group)
+    for (let n = 0; n < count && log.delivered !== undefined; n++) {
+      const entry = log.entries[log.delivered]
+      if (entry === undefined) return
+      log.delivered++
+      this.#receiver?.deliver(group, entry.payload, entry.position)
+    }
+  }
+
+  /** All history of a group is gone, with what was not delivered. */
+  lose (group: string): void {
+    const log = this.#logOf(group)
+    log.bases.push(this.last(group))
+    log.entries = []
+    log.trimmed = 0
+    if (log.delivered === undefined) return
+    log.delivered = 0
+    this.#receiver?.lost(group, { epoch: epochOf(log), offset: 0 })
+  }
+
+  /** Messages that were delivered can't be had any more. */
+  trim (group: string, count: number): void {
+    const log = this.#logOf(group)
+    log.trimmed = Math.min(log.entries.length, log.trimmed + count)
+  }
+
+  /** Answers a call, or lets it fail. */
+  answer (index: number, how: 'open' | 'fail'): void {
+    const [gate] = this.#gates.splice(index % Math.max(1, this.#gates.length), 1)
+    gate?.[how]()
+  }
+
+  /** Answers all calls, and all from now on at once. */
+  settle (): void {
+    this.isPrompt = true
+    for (const { open } of this.#gates.splice(0)) open()
+  }
+
+  /** The number of the message at a position, or of the last one before it. */
+  numberOf (group: string, { epoch, offset }: Position): number {
+    return (this.#logOf(group).bases[Number(epoch.slice(1))] ?? NaN) + offset
+  }
+
+  /** The epoch of a message by its number. */
+  epochOf (group: string, number: number): number {
+    return this.#logOf(group).bases.findLastIndex((base) => base < number)
+  }
+
+  /** The number of the last message of a group. */
+  last (group: string): number {
+    const { bases, entries } = this.#logOf(group)
+    return (bases.at(-1) ?? 0) + entries.length
+  }
+
+  #logOf (group: string): Log {
+    let log = this.#logs.get(group)
+    if (log === undefined) this.#logs.set(group, log = { bases: [0], entries: [], trimmed: 0, delivered: undefined })
+    return log
+  }
+
+  async #gate (): Promise<void> {
+    if (this.isPrompt) return
+    const { promise, resolve, reject } = Promise.withResolvers<void>()
+    this.#gates.push({ open: resolve, fail: () => reject(new Error('not now')) })
+    await promise
+  }
+}
+
+function epochOf ({ bases }: Log): string {
+  return `e${bases.length - 1}`
+}
