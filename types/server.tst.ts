@@ -9,11 +9,12 @@ declare const app: FastifyInstance
 describe('registration', () => {
   test('takes the options of the plugin, all of them optional', () => {
     expect(app.register).type.toBeCallableWith(rohrpost)
-    expect(app.register).type.toBeCallableWith(named, { path: '/ws', broker: memoryBroker(), maxPending: { messages: 1, bytes: 1 } })
+    expect(app.register).type.toBeCallableWith(named, { path: '/ws', broker: memoryBroker(), maxPending: { messages: 1, bytes: 1 }, rateLimit: { max: 1, interval: 1 } })
     expect(app.register).type.toBeCallableWith(rohrpost, { allowedOrigins: (origin: string) => origin.length > 0, websocket: { options: { perMessageDeflate: true } } })
     expect(app.register).type.not.toBeCallableWith(rohrpost, { path: 5 })
     expect(app.register).type.not.toBeCallableWith(rohrpost, { allowedOrigins: '*' })
     expect(app.register).type.not.toBeCallableWith(rohrpost, { broker: {} })
+    expect(app.register).type.not.toBeCallableWith(rohrpost, { rateLimit: { max: 1 } })
   })
 
   test('decorates the app', () => {
@@ -109,6 +110,16 @@ describe('a connection', () => {
 
   test('shows its groups, but not to change them', () => {
     expect(connection.groups).type.toBe<ReadonlySet<string>>()
+  })
+})
+
+describe('disconnect', () => {
+  test('takes a group or a predicate that says true or false', () => {
+    expect(app.rohrpost.disconnect).type.toBeCallableWith('user:7', 4401, 'signed out')
+    expect(app.rohrpost.disconnect).type.toBeCallableWith((connection: RohrpostConnection) => connection.groups.has('a'))
+    expect(app.rohrpost.disconnect).type.not.toBeCallableWith(async () => true)
+    expect(app.rohrpost.disconnect).type.not.toBeCallableWith(7)
+    expect(app.rohrpost.disconnect('a')).type.toBe<Promise<void>>()
   })
 })
 

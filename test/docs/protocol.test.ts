@@ -266,6 +266,12 @@ suite('the close codes', () => {
       socket.once('upgrade', (response) => response.socket.write(Buffer.from([0x81, 0x01, 0x41])))
       return new Client(socket)
     },
+    async 1008 (t) {
+      const server = await start(t)
+      const client = await server.connect()
+      for (let i = 0; i < 20_000; i++) client.socket.send('x', { fin: false })
+      return client
+    },
     async 1007 (t) {
       const server = await start(t)
       const client = await server.connect()

@@ -4,7 +4,7 @@ import { EventEmitter, once } from 'node:events'
 import { test, type TestContext } from 'node:test'
 import fc from 'fast-check'
 import type { RohrpostConnection, RohrpostMessage } from '../../lib/index.ts'
-import { check } from './support/check.ts'
+import { check, fuzz } from './support/check.ts'
 import { frame } from './support/frames.ts'
 import { start } from './support/server.ts'
 
@@ -146,7 +146,7 @@ const stream = fc.record({
   choices: fc.infiniteStream(fc.nat())
 })
 
-test('each request gets exactly one answer, and starts in order of arrival, never more than `concurrency` at once', { timeout: 60_000 }, async (t) => {
+test('each request gets exactly one answer, and starts in order of arrival, never more than `concurrency` at once', { timeout: 60_000 * fuzz }, async (t) => {
   t.mock.timers.enable({ apis: ['setTimeout'] })
   // before the servers are closed: they must not wait for a time that never comes
   t.after(() => t.mock.timers.reset())

@@ -119,14 +119,16 @@ suite('by group', () => {
     assert.deepEqual(started, [1])
   })
 
-  test('cuts off a client that does not answer the close', async (t) => {
+  test('cuts off a client that does not answer the close', { timeout: 10_000 }, async (t) => {
     const gone = Promise.withResolvers<number>()
     const server = await start(t, { onConnect: (connection) => connection.join('user:7'), onDisconnect: (_connection, code) => gone.resolve(code) })
     const client = await server.connect()
     await client.read()
     client.socket.pause()
+    t.mock.timers.enable({ apis: ['setTimeout'] })
 
     await server.app.rohrpost.disconnect('user:7')
+    t.mock.timers.tick(1000)
 
     assert.equal(await gone.promise, 1006)
   })
@@ -209,7 +211,20 @@ suite('by group', () => {
     assert.equal(server.logs.filter(({ msg }) => msg === 'other processes can not end connections of this one yet').length, 2)
   })
 
-  test('a process that stops asks its broker no more', async (t) => {
+  test('a process that stops while it waits asks its broker no more', async (t) => {
+    t.mock.timers.enable({ apis: ['setTimeout'] })
+    let calls = 0
+    const { app } = await start(t, { broker: { ...memoryBroker(), subscribe () { throw new Error(`away ${++calls}`) } } })
+    await setImmediate()
+
+    const closed = app.close()
+    t.mock.timers.tick(10_000)
+    await closed
+
+    assert.equal(calls, 1)
+  })
+
+  test('a process that stops while it asks its broker asks no more', async (t) => {
     t.mock.timers.enable({ apis: ['setTimeout'] })
     let calls = 0
     const refused = Promise.withResolvers<never>()
