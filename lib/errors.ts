@@ -24,7 +24,9 @@ export const errors = {
   RP_ERR_EMPTY_MESSAGE: createError('RP_ERR_EMPTY_MESSAGE', "Can't send an empty message: it needs an id, a type, an error or data"),
   RP_ERR_INVALID_MESSAGE: createError('RP_ERR_INVALID_MESSAGE', "Can't send a message with this %s: expected %s, got %s"),
   RP_ERR_NOT_ENCODABLE: createError('RP_ERR_NOT_ENCODABLE', "Can't send %s: it has no JSON form (%s)"),
+  RP_ERR_NOT_AN_OBJECT: createError('RP_ERR_NOT_AN_OBJECT', "Can't send %s to a group: the broker keeps history, so messages must be JSON objects"),
   RP_ERR_INVALID_CLOSE: createError('RP_ERR_INVALID_CLOSE', "Can't close with this %s: expected %s, got %s"),
+  RP_ERR_INVALID_PREDICATE: createError('RP_ERR_INVALID_PREDICATE', "Can't pick the connections to end: expected true or false for each, got %s"),
 
   RP_ERR_BROKER_IN_USE: createError('RP_ERR_BROKER_IN_USE', 'This %s broker is already in use: give each app a broker of its own'),
 

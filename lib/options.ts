@@ -47,12 +47,21 @@ export interface RohrpostOptions extends ConnectionHooks, Partial<ConnectionLimi
   slowTimeout?: number
   /** Bytes that may be unsent when more is to be sent; past it the connection is closed with 4408 at once. @defaultValue 16 MiB */
   maxUnsent?: number
+  /** The most that is replayed to a client that comes back to a group; past it it is told to load again. @defaultValue 1000 messages, 1 MiB */
+  recoveryLimit?: { messages: number, bytes: number }
+  /**
+   * Messages that one connection may send: `max` at once, and as many again in each `interval` of milliseconds, a few at a time. Those
+   * beyond are answered with the code `rate_limited`.
+   *
+   * @defaultValue as many as it likes
+   */
+  rateLimit?: { max: number, interval: number }
   /** Time that running handlers have to answer when the server stops. @defaultValue 5000 ms */
   drain?: number
 }
 
 /** The options with all defaults filled in; hooks stay optional. */
-export type CheckedOptions = RohrpostOptions & Required<Omit<RohrpostOptions, 'onRequest' | 'preValidation' | 'preHandler' | 'onConnect' | 'onDisconnect' | 'allowedOrigins'>>
+export type CheckedOptions = RohrpostOptions & Required<Omit<RohrpostOptions, 'onRequest' | 'preValidation' | 'preHandler' | 'onConnect' | 'onDisconnect' | 'allowedOrigins' | 'rateLimit'>>
 
 const MIB = 1024 * 1024
 /** The longest delay that a timer of Node.js takes. */
@@ -71,6 +80,11 @@ const isObject = (value: unknown): value is Record<string, unknown> => typeof va
 const hook: Rule = { expected: 'a function', check: isFunction }
 const hooks: Rule = { expected: 'a hook or a list of hooks', check: (value) => (Array.isArray(value) ? value : [value]).every(isFunction) }
 const count = (value: number): Rule => ({ default: value, expected: 'a whole number from 1', check: isCount })
+const amount = (messages: number): Rule => ({
+  default: { messages, bytes: MIB },
+  expected: 'an object { messages, bytes } of whole numbers from 1',
+  check: (value) => isObject(value) && isCount(value.messages) && isCount(value.bytes)
+})
 const duration = (value: number): Rule => ({
   default: value,
   expected: `a whole number of milliseconds from 1 to ${MAX_DELAY}`,
@@ -93,16 +107,17 @@ const rules: { [Name in keyof Required<RohrpostOptions>]: Rule } = {
   maxPayload: count(MIB),
   maxGroups: count(1000),
   concurrency: count(16),
-  maxPending: {
-    default: { messages: 256, bytes: MIB },
-    expected: 'an object { messages, bytes } of whole numbers from 1',
-    check: (value) => isObject(value) && isCount(value.messages) && isCount(value.bytes)
-  },
+  maxPending: amount(256),
   handlerTimeout: duration(30_000),
   heartbeat: duration(30_000),
   highWaterMark: count(MIB),
   slowTimeout: duration(5000),
   maxUnsent: count(16 * MIB),
+  recoveryLimit: amount(1000),
+  rateLimit: {
+    expected: 'an object { max, interval } of whole numbers from 1, the interval in milliseconds',
+    check: (value) => isObject(value) && isCount(value.max) && isCount(value.interval)
+  },
   drain: duration(5000)
 }
 

@@ -1,15 +1,19 @@
 /** The contract between groups and what they are held in. Type-only. */
 
-/** A place in a group's log. Offsets rise by one; another epoch means that the log was lost or rewound. */
+/**
+ * A place in a group's log: that of a message, or of the last message so far. Offsets rise by one, and that of a log without messages is 0;
+ * another epoch means that the log was lost or rewound, and is never given to the same group again.
+ */
 export interface Position {
-  epoch: string
-  offset: number
+  readonly epoch: string
+  /** A safe integer from 0. */
+  readonly offset: number
 }
 
 /** A message kept by a broker, with its place in the group's log. */
 export interface HistoryEntry {
-  payload: string
-  position: Position
+  readonly payload: string
+  readonly position: Position
 }
 
 /** What a broker tells about itself. */
@@ -21,9 +25,12 @@ export interface BrokerHealth {
 
 /** Where a broker hands over what it hears. None of these throws. */
 export interface Receiver {
-  /** A message for a group. MAY be called inside `publish`; ignored for a group without members. */
+  /**
+   * A message for a group. MAY be called inside `publish`; ignored for a group without members. A broker that keeps history MUST give
+   * the position, and MUST deliver without gaps and repeats: what is missing it repairs from its history before it goes on.
+   */
   deliver (group: string, payload: string, position?: Position): void
-  /** Messages of a group are missing and can't be repaired. */
+  /** Messages of a group are missing and can't be repaired. `top` is where it goes on: the next message is the one after it. */
   lost (group: string, top?: Position): void
   /** Something failed that no caller hears of. */
   error (error: Error, context: { stage: 'publish' | 'subscribe' | 'deliver' | 'connect' }): void
@@ -34,6 +41,12 @@ export interface Receiver {
  * forward as it is.
  */
 export interface Broker {
+  /**
+   * Whether the broker keeps history: then every message has a position, and payloads are JSON objects, which whoever publishes has checked.
+   *
+   * @defaultValue false
+   */
+  readonly keepsHistory?: boolean
   /** Called once, before anything else; a rejection fails the start of the app. */
   open (receiver: Receiver): void | Promise<void>
   /**
@@ -41,11 +54,18 @@ export interface Broker {
    * reach everybody in the order in which they were made, retries included.
    */
   publish (group: string, payload: string): void | Promise<void>
-  /** Resolves when every later `publish` will arrive, with the group's top where the broker keeps history. Never two calls for one group under way. */
+  /**
+   * Resolves when every later `publish` will arrive; where the broker keeps history, with the group's top: the next message that is delivered
+   * is the one after it, or one that was delivered meanwhile. Never two calls for one group under way.
+   */
   subscribe (group: string): Position | undefined | void | Promise<Position | undefined | void>
   /** The counterpart of `subscribe`. */
   unsubscribe (group: string): void | Promise<void>
-  /** The messages after a position, oldest first; `undefined` where they can't be had any more. */
+  /**
+   * The messages after a position, oldest first, without gaps and up to the group's top, or the first `limit` of them. `undefined` where they
+   * can't be had: one of them is gone, or the position is of another epoch or beyond the top. May be called for any group, subscribed or
+   * not, also while a `subscribe` is under way. A rejection means "not now".
+   */
   history (group: string, after: Position, limit: number): HistoryEntry[] | undefined | Promise<HistoryEntry[] | undefined>
   /** Whether the broker does its work now. */
   health (): BrokerHealth

@@ -1,9 +1,31 @@
 /** Groups within one process, synchronous from `publish` to the sockets. */
 import { errors } from '../errors.ts'
 import type { Broker, Receiver } from './broker.ts'
+import { GroupLog } from './group-log.ts'
+import { checkHistory, type HistoryOptions } from './history.ts'
 
-/** Makes the default broker: groups live in this process and end with it; it keeps no history. */
-export function memoryBroker (): Broker {
+/** Options of `memoryBroker`. */
+export interface MemoryBrokerOptions {
+  /** How much is kept of each group, so that clients that were away for a moment miss nothing. @defaultValue none */
+  history?: HistoryOptions
+}
+
+/** For how many times `ttl` a group is remembered that nobody is in any more. After that its positions are worth nothing: its epoch is another. */
+const REMEMBERED = 10
+
+/**
+ * Makes the default broker: groups live in this process and end with it.
+ *
+ * @throws RP_ERR_INVALID_OPTION, RP_ERR_UNKNOWN_OPTION
+ */
+export function memoryBroker (options: MemoryBrokerOptions = {}): Broker {
+  const [name] = Object.keys(options).filter((name) => name !== 'history')
+  if (name !== undefined) throw new errors.RP_ERR_UNKNOWN_OPTION(name, 'history')
+  const history = checkHistory(options.history)
+  return history === undefined ? withoutHistory() : withHistory(history)
+}
+
+function withoutHistory (): Broker {
   const subscribed = new Set<string>()
   let receiver: Receiver | undefined
 
@@ -25,6 +47,52 @@ export function memoryBroker (): Broker {
     health: () => ({ ok: true }),
     close () {
       subscribed.clear()
+    }
+  }
+}
+
+function withHistory (options: HistoryOptions): Broker {
+  /** Of each group that somebody is in, or was in lately: of no other has anybody a position. */
+  const logs = new Map<string, GroupLog>()
+  let receiver: Receiver | undefined
+  let sweeping: NodeJS.Timeout | undefined
+
+  const sweep = () => {
+    const now = Date.now()
+    for (const [group, log] of logs) {
+      log.expire(now)
+      if (log.leftAt !== undefined && now - log.leftAt >= REMEMBERED * options.ttl) logs.delete(group)
+    }
+  }
+
+  return {
+    keepsHistory: true,
+    open (to) {
+      if (receiver !== undefined) throw new errors.RP_ERR_BROKER_IN_USE('memory')
+      receiver = to
+      sweeping = setInterval(sweep, options.ttl).unref()
+    },
+    publish (group, payload) {
+      const log = logs.get(group)
+      if (log === undefined) return
+      const position = log.append(payload, Date.now())
+      if (log.leftAt === undefined) receiver?.deliver(group, payload, position)
+    },
+    subscribe (group) {
+      let log = logs.get(group)
+      if (log === undefined) logs.set(group, log = new GroupLog(options))
+      log.leftAt = undefined
+      return log.top
+    },
+    unsubscribe (group) {
+      const log = logs.get(group)
+      if (log !== undefined) log.leftAt = Date.now()
+    },
+    history: (group, after, limit) => logs.get(group)?.after(after, limit, Date.now()),
+    health: () => ({ ok: true }),
+    close () {
+      clearInterval(sweeping)
+      logs.clear()
     }
   }
 }

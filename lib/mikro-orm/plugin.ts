@@ -3,6 +3,7 @@ import { RequestContext, type MikroORM } from '@mikro-orm/core'
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import { errors, show } from '../errors.ts'
+import { ObjectText } from '../protocol/object-text.ts'
 import { makeNotify } from './notify.ts'
 import { checkRules, type NotifyRule } from './rules.ts'
 import { ChangeSubscriber } from './subscriber.ts'
@@ -47,7 +48,7 @@ export const rohrpostMikroOrm = fp(async function rohrpostMikroOrm (app: Fastify
     notify,
     probe,
     // it reports its own failures
-    publish: (group, payload) => { app.rohrpost.sendToGroup(group, payload) },
+    publish: (group, payload) => { app.rohrpost.sendToGroup(group, new ObjectText(payload)) },
     log: app.log
   })
   app.addHook('onClose', () => subscriber.disconnect())

@@ -5,11 +5,14 @@ export { type Envelope, type MessageId } from './decode.ts'
 export {
   envelopes,
   ErrorSchema,
+  PositionSchema,
   ReplySchema,
   RequestSchema,
+  ResyncSchema,
   SubscriptionUpdateSchema,
   type ErrorMessage,
   type Reply,
   type Request,
+  type Resync,
   type SubscriptionUpdate
 } from './schemas.ts'

@@ -32,8 +32,16 @@ export const ErrorSchema = Type.Object({
   error: Type.String({ description: 'For people to read.' }),
   data: Type.Optional(Type.Unknown()),
   code: Type.Optional(Type.String({ description: 'For programs to read, see ErrorCode.' })),
-  retry: Type.Optional(Type.Literal(true, { description: 'Trying again can help.' }))
+  retry: Type.Optional(Type.Literal(true, { description: 'Trying again can help.' })),
+  error_id: Type.Optional(Type.String({ description: 'Names a failure of the server, for its log.' }))
 }, { additionalProperties: true, $id: 'rohrpost.error' })
+
+/** A place in a group's log. Positions of different epochs can't be compared. */
+export const PositionSchema = Type.Object({
+  group: Type.String(),
+  epoch: Type.String(),
+  offset: Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })
+}, { $id: 'rohrpost.position' })
 
 /** Server to client, unasked: an object that a group watches was created, updated or deleted. */
 export const SubscriptionUpdateSchema = Type.Object({
@@ -43,15 +51,25 @@ export const SubscriptionUpdateSchema = Type.Object({
     group: Type.String(),
     type: Type.Union([Type.Literal('create'), Type.Literal('update'), Type.Literal('delete')]),
     object: Type.Unknown({ description: 'The object as the server shows it; `updated_fields` lists what an update changed.' })
-  })
+  }),
+  position: Type.Optional(PositionSchema)
 }, { additionalProperties: true, $id: 'rohrpost.subscription-update' })
+
+/** Server to client, unasked, to those who asked for positions: messages of a group are lost, it goes on after `position`. */
+export const ResyncSchema = Type.Object({
+  type: Type.Literal('subscription-update'),
+  data: Type.Object({ type: Type.Literal('resync'), group: Type.String() }),
+  position: Type.Optional(PositionSchema)
+}, { additionalProperties: true, $id: 'rohrpost.resync' })
 
 /** The schemas of all envelopes by name. */
 export const envelopes = {
   request: RequestSchema,
   reply: ReplySchema,
   error: ErrorSchema,
-  subscriptionUpdate: SubscriptionUpdateSchema
+  subscriptionUpdate: SubscriptionUpdateSchema,
+  resync: ResyncSchema,
+  position: PositionSchema
 } as const
 
 /** A request, client to server. */
@@ -62,3 +80,5 @@ export type Reply = Static<typeof ReplySchema>
 export type ErrorMessage = Static<typeof ErrorSchema>
 /** A change notification, server to client. */
 export type SubscriptionUpdate = Static<typeof SubscriptionUpdateSchema>
+/** A notice of lost messages, server to client. */
+export type Resync = Static<typeof ResyncSchema>

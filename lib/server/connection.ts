@@ -1,7 +1,9 @@
 /** One client: reads its messages, runs their handlers, knows its groups. */
 import { randomUUID } from 'node:crypto'
 import type { FastifyBaseLogger, FastifyRequest } from 'fastify'
+import { TokenBucket } from 'limiter'
 import type { WebSocket } from 'ws'
+import type { Position } from '../brokers/broker.ts'
 import { diagnostics } from '../diagnostics.ts'
 import { errors } from '../errors.ts'
 import { CloseCode, ErrorCode } from '../protocol/codes.ts'
@@ -9,7 +11,7 @@ import { decode, Malformed, type Envelope } from '../protocol/decode.ts'
 import { checkClose } from './close.ts'
 import { checkError, checkSuccess, toText } from './envelope.ts'
 import { Frame } from './frame.ts'
-import { checkName, type Groups } from './groups.ts'
+import { checkName, type Groups, type Start } from './groups.ts'
 import { Observation } from './observation.ts'
 import { Outbox, type OutboxLimits, type Peer, type Turn } from './outbox.ts'
 import type { Registration, Registry } from './registry.ts'
@@ -36,6 +38,8 @@ export interface ConnectionLimits extends OutboxLimits {
   maxPending: { messages: number, bytes: number }
   /** Milliseconds. */
   handlerTimeout: number
+  /** Messages, at once and then in each interval of milliseconds. */
+  rateLimit?: { max: number, interval: number }
 }
 
 /** By this a socket knows its connection: so all sockets share their listeners, instead of having each its own. */
@@ -75,6 +79,8 @@ export class Connection implements RequestConnection, Subscriber, Peer {
   #waiting: Waiting[] | undefined
   /** Bytes of what came early or waits. */
   #held = 0
+  /** Holds a token for each message that the client may send now. */
+  #bucket: TokenBucket | undefined
 
   constructor (context: ConnectionContext, socket: WebSocket, request: FastifyRequest) {
     this.#context = context
@@ -122,11 +128,31 @@ export class Connection implements RequestConnection, Subscriber, Peer {
     return this.#groups
   }
 
+  /** Whether the connection is in a group, without making what an idle connection does not need. */
+  isIn (group: string): boolean {
+    return this.#groups?.has(group) === true
+  }
+
   join (group: string): Promise<void> | undefined {
     return this.joinThen(group)
   }
 
   joinThen (group: string, joined?: () => void): Promise<void> | undefined {
+    return this.#enter(group, (groups) => groups.join(group, this.#outbox, joined))
+  }
+
+  follow (group: string, after: Position | undefined, started: (start: Start) => boolean): Promise<void> | undefined {
+    return this.#enter(group, (groups) => groups.follow(group, this.#outbox, after, started))
+  }
+
+  replayed (): Promise<void> {
+    return new Promise((resolve) => this.#outbox.replay(() => {
+      resolve()
+      return undefined
+    }))
+  }
+
+  #enter (group: string, enter: (groups: Groups) => Promise<void> | undefined): Promise<void> | undefined {
     checkName(group)
     if (this.#closed) return
 
@@ -134,7 +160,7 @@ export class Connection implements RequestConnection, Subscriber, Peer {
     const own = this.#groups ??= new Set()
     if (!own.has(group) && own.size >= limits.maxGroups) throw new errors.RP_ERR_TOO_MANY_GROUPS(group, own.size)
     own.add(group)
-    const joining = groups.join(group, this.#outbox, joined)
+    const joining = enter(groups)
     joining?.catch(() => {
       // unless somebody tried again in the meantime
       if (!groups.has(group, this.#outbox)) own.delete(group)
@@ -248,15 +274,31 @@ export class Connection implements RequestConnection, Subscriber, Peer {
       return this.#hold(raw.length)
     }
 
+    const isAllowed = this.#count()
     const message = decode(isBinary ? '' : raw.toString())
     if (message instanceof Malformed) return this.#refuse({ id: message.id, error: message.error, code: message.code }, undefined, raw.length)
 
-    const registration = this.#context.registry.get(message.type)
+    const { id, type } = message
+    if (!isAllowed) return this.#refuse({ id, type, error: 'Too many messages.', code: ErrorCode.RATE_LIMITED, retry: true }, message, raw.length)
+
+    const registration = this.#context.registry.get(type)
     if (registration === undefined) {
-      const { id, type } = message
       return this.#refuse({ id, type, error: `Unknown message type '${type}'.`, code: ErrorCode.UNKNOWN_TYPE }, message, raw.length)
     }
     this.#accept(message, registration, raw.length)
+  }
+
+  /** Counts a message. @returns whether the client may send it */
+  #count (): boolean {
+    const { rateLimit } = this.#context.limits
+    if (rateLimit === undefined) return true
+
+    if (this.#bucket === undefined) {
+      const { max, interval } = rateLimit
+      this.#bucket = new TokenBucket({ bucketSize: max, tokensPerInterval: max, interval })
+      this.#bucket.content = max
+    }
+    return this.#bucket.tryRemoveTokens(1)
   }
 
   /** Answers a message of which nobody takes care. */

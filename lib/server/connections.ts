@@ -62,6 +62,11 @@ export class Connections {
     else this.#admissions.set(connection, this.#admit(connection, this.#options.onConnect))
   }
 
+  /** Closes the connections that are picked; a client that does not answer is cut off. */
+  end (picks: (connection: Connection) => boolean, code: number, reason: string): void {
+    for (const connection of [...this.#live].filter(picks)) connection.end(code, reason, CLOSE_GRACE)
+  }
+
   /**
    * The graceful stop: running handlers answer, then all connections are closed with 1012.
    *

@@ -2,6 +2,7 @@
 import { errors, show } from '../errors.ts'
 import { isMessageId } from '../protocol/decode.ts'
 import { encode } from '../protocol/encode.ts'
+import { ObjectText } from '../protocol/object-text.ts'
 import type { OutgoingMessage } from './types.ts'
 
 /**
@@ -25,6 +26,20 @@ export function toText (message: OutgoingMessage): string {
   const envelope = { id: id ?? undefined, type: type || undefined, error: error || undefined, data, ...extensions }
   if (isEmpty(envelope)) throw new errors.RP_ERR_EMPTY_MESSAGE()
   return encodeEnvelope(envelope)
+}
+
+/**
+ * The text of a message to a group: a ready-made string as it is, anything else as JSON.
+ *
+ * @param isObject whether it must be a JSON object, as it must where positions are added to it
+ * @throws RP_ERR_NOT_ENCODABLE, RP_ERR_NOT_AN_OBJECT
+ */
+export function toPayload (message: unknown, isObject: boolean): string {
+  if (message instanceof ObjectText) return message.text
+
+  const text = typeof message === 'string' ? message : encodeOrThrow(message)
+  if (isObject && !(typeof message === 'string' ? parsesAsObject(text) : text.startsWith('{'))) throw new errors.RP_ERR_NOT_AN_OBJECT(show(message))
+  return text
 }
 
 /** A success answers a request: it needs the id and the type. @throws RP_ERR_INVALID_MESSAGE */
@@ -51,6 +66,15 @@ export function encodeOrThrow (value: unknown): string {
     return encode(value)
   } catch (cause) {
     throw new errors.RP_ERR_NOT_ENCODABLE(show(value), cause instanceof Error ? cause.message : show(cause), { cause })
+  }
+}
+
+function parsesAsObject (text: string): boolean {
+  try {
+    const value: unknown = JSON.parse(text)
+    return typeof value === 'object' && value !== null && !Array.isArray(value)
+  } catch {
+    return false
   }
 }
 

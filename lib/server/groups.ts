@@ -1,8 +1,10 @@
 /** Who is in which group on this process, and one subscription at the broker for each group that has members here. */
-import type { Broker } from '../brokers/broker.ts'
+import type { Broker, HistoryEntry, Position } from '../brokers/broker.ts'
 import { diagnostics } from '../diagnostics.ts'
 import { errors, show } from '../errors.ts'
 import { isGroupName } from '../protocol/group-name.ts'
+import { toPayload } from './envelope.ts'
+import { covers, Followers, follows, type Follower, type RecoveryLimit } from './followers.ts'
 import { Frame } from './frame.ts'
 import { isThenable } from './thenable.ts'
 
@@ -11,16 +13,38 @@ export interface Member {
   send (frame: Frame): void
 }
 
+/** Where a follower begins. */
+export interface Start {
+  /** The messages that it hears are those after this one; `undefined` where the broker keeps no history. */
+  position?: Position | undefined
+  /** Whether it hears all that it missed; `undefined` if it asked for nothing that was before. */
+  recovered?: boolean
+}
+
+/** What groups tell, and how much they replay. */
+export interface GroupsOptions {
+  recoveryLimit: RecoveryLimit
+  /** The broker failed to change a subscription, or to give history. */
+  onError (error: Error, group: string): void
+  /** Messages of a group are missing. */
+  onLost (group: string): void
+}
+
 /** Those who wait for the broker's subscription to a group. */
 interface Joining {
-  members: Map<Member, (() => void) | undefined>
+  members: Map<Member, ((group: Group) => void) | undefined>
   done: PromiseWithResolvers<void>
 }
 
 /** One group with members on this process. */
 interface Group {
+  readonly name: string
   /** Those who hear the group. */
-  members: Set<Member>
+  readonly members: Set<Member>
+  /** Those who hear it with positions. */
+  followers: Followers | undefined
+  /** The last message that was delivered, where the broker keeps history. */
+  top: Position | undefined
   joining: Joining | undefined
   subscribed: boolean
   /** Whether a call to the broker is under way; there is never a second one. */
@@ -31,38 +55,37 @@ interface Group {
 export class Groups {
   readonly #groups = new Map<string, Group>()
   readonly #broker: Broker
-  readonly #onError: (error: Error, group: string) => void
+  readonly #options: GroupsOptions
 
-  constructor (broker: Broker, onError: (error: Error, group: string) => void) {
+  constructor (broker: Broker, options: GroupsOptions) {
     this.#broker = broker
-    this.#onError = onError
+    this.#options = options
   }
 
   /**
-   * Makes somebody a member: at once where the broker answers at once, else when the promise resolves.
+   * Makes somebody a member: at once where the broker answers at once, else when the promise resolves. With `joined` it hears the group
+   * without positions, else as before.
    *
    * @param joined called at the moment when it is a member, before anything of the group is heard
    * @throws RP_ERR_INVALID_GROUP; rejects with RP_ERR_UNAVAILABLE, then it is no member
    */
   join (name: string, member: Member, joined?: () => void): Promise<void> | undefined {
-    let group = this.#groups.get(name)
-    if (group === undefined) {
-      checkName(name)
-      group = { members: new Set(), joining: undefined, subscribed: false, busy: false }
-      this.#groups.set(name, group)
-    }
+    return this.#join(name, member, joined && (() => joined()))
+  }
 
-    if (group.subscribed && !group.busy) {
-      group.members.add(member)
-      joined?.()
-      return
-    }
-
-    const joining = group.joining ??= { members: new Map(), done: Promise.withResolvers() }
-    if (joined !== undefined || !joining.members.has(member)) joining.members.set(member, joined)
-    this.#settle(name, group)
-    if (group.joining !== joining && group.members.has(member)) return
-    return joining.done.promise
+  /**
+   * Makes somebody a member that hears the group with positions, from now on or from a position on, as soon as history is read.
+   *
+   * @param started called at the moment when it is a member, before anything of the group is heard; `false` leaves a member as it was
+   * @throws as `join`; rejects with RP_ERR_UNAVAILABLE also if history can't be read now
+   */
+  follow (name: string, follower: Follower, after: Position | undefined, started: (start: Start) => boolean): Promise<void> | undefined {
+    const isNew = !this.has(name, follower)
+    let reading: Promise<void> | undefined
+    const joining = this.#join(name, follower, (group) => {
+      reading = this.#start(group, follower, after, isNew, started)
+    })
+    return joining === undefined ? reading : joining.then(() => reading)
   }
 
   /** Ends a membership, also one that still waits for the broker; a name without group is fine. */
@@ -71,82 +94,183 @@ export class Groups {
     if (group === undefined) return
 
     group.members.delete(member)
+    group.followers?.delete(member)
     const { joining } = group
     if (joining?.members.delete(member) && joining.members.size === 0) {
       group.joining = undefined
       joining.done.resolve()
     }
-    this.#settle(name, group)
+    this.#settle(group)
   }
 
   /** Whether somebody is a member, or waits to be one. */
   has (name: string, member: Member): boolean {
     const group = this.#groups.get(name)
-    return group !== undefined && (group.members.has(member) || group.joining?.members.has(member) === true)
+    return group !== undefined && (isMember(group, member) || group.joining?.members.has(member) === true)
   }
 
-  /** Gives a payload to the broker, from which it comes back to `deliver`. @throws RP_ERR_INVALID_GROUP */
-  publish (name: string, payload: string): void | Promise<void> {
+  /** Gives a message to the broker, from which it comes back to `deliver`. @throws RP_ERR_INVALID_GROUP, RP_ERR_NOT_ENCODABLE, RP_ERR_NOT_AN_OBJECT */
+  publish (name: string, message: unknown): void | Promise<void> {
     checkName(name)
+    const payload = toPayload(message, this.#broker.keepsHistory === true)
     if (!diagnostics.publish.hasSubscribers) return this.#broker.publish(name, payload)
     return observe(name, payload, () => this.#broker.publish(name, payload))
   }
 
-  /** Sends what the broker heard to the members: one frame, many sockets. */
-  deliver (name: string, payload: string): void {
+  /** Sends what the broker heard to the members: one frame, or two where some of them follow positions, and many sockets. */
+  deliver (name: string, payload: string, position?: Position): void {
     const group = this.#groups.get(name)
-    if (group === undefined || group.members.size === 0) return
+    if (group === undefined) return
+    if (position !== undefined && !this.#advance(group, position)) return
 
-    const frame = new Frame(payload)
-    for (const member of group.members) member.send(frame)
-    if (diagnostics.deliver.hasSubscribers) {
-      diagnostics.deliver.publish({ group: name, size: Buffer.byteLength(payload), members: group.members.size })
+    if (group.members.size > 0) {
+      const frame = new Frame(payload)
+      for (const member of group.members) member.send(frame)
+    }
+    if (position !== undefined) group.followers?.deliver(payload, position)
+
+    const members = group.members.size + (group.followers?.size ?? 0)
+    if (members > 0 && diagnostics.deliver.hasSubscribers) diagnostics.deliver.publish({ group: name, size: Buffer.byteLength(payload), members })
+  }
+
+  /** Tells followers that messages are missing. @param top where it goes on */
+  lost (name: string, top: Position | undefined): void {
+    this.#options.onLost(name)
+    const group = this.#groups.get(name)
+    if (group === undefined) return
+
+    group.top = top
+    group.followers?.lost(top)
+  }
+
+  #join (name: string, member: Member, joined: ((group: Group) => void) | undefined): Promise<void> | undefined {
+    let group = this.#groups.get(name)
+    if (group === undefined) {
+      checkName(name)
+      group = { name, members: new Set(), followers: undefined, top: undefined, joining: undefined, subscribed: false, busy: false }
+      this.#groups.set(name, group)
+    }
+
+    if (group.subscribed && !group.busy) {
+      enter(group, member, joined)
+      return
+    }
+
+    const joining = group.joining ??= { members: new Map(), done: Promise.withResolvers() }
+    if (joined !== undefined || !joining.members.has(member)) joining.members.set(member, joined)
+    this.#settle(group)
+    if (group.joining !== joining && isMember(group, member)) return
+    return joining.done.promise
+  }
+
+  /** Makes a member a follower. @returns a promise if history takes its time, or can't be read */
+  #start (group: Group, follower: Follower, after: Position | undefined, isNew: boolean, started: (start: Start) => boolean): Promise<void> | undefined {
+    if (this.#broker.keepsHistory !== true) {
+      started({ recovered: false })
+      return
+    }
+
+    group.members.delete(follower)
+    const followers = group.followers ??= new Followers(group.name, this.#options.recoveryLimit)
+    const held = followers.hold(follower)
+
+    const finish = (entries?: readonly HistoryEntry[]) => {
+      // it left meanwhile
+      if (!followers.isHeld(follower, held)) return
+      const missed = after && entries && followers.missed(after, entries, held, group.top)
+      const isTold = started(missed === undefined ? noRecovery(group.top, after) : { position: after, recovered: true })
+      // it was taken out because nobody waits for the answer
+      if (!followers.isHeld(follower, held)) return
+      if (isTold) followers.release(follower, missed ?? [], missed === undefined ? group.top : after)
+      else followers.resume(follower, held, group.top)
+    }
+    if (after === undefined || !this.#isNear(after, group.top)) {
+      finish()
+      return
+    }
+
+    const reading = this.#read(group.name, after)
+    if (!isThenable(reading)) {
+      finish(reading)
+      return
+    }
+    return Promise.resolve(reading).then(finish, (cause: unknown) => {
+      const error = new errors.RP_ERR_UNAVAILABLE(group.name, { cause })
+      this.#options.onError(error, group.name)
+      if (isNew) this.leave(group.name, follower)
+      if (followers.isHeld(follower, held)) followers.resume(follower, held, group.top)
+      throw error
+    })
+  }
+
+  /** Whether it is worth asking the broker for what came after a position. */
+  #isNear (after: Position, top: Position | undefined): boolean {
+    return top?.epoch === after.epoch && top.offset - after.offset <= this.#options.recoveryLimit.messages
+  }
+
+  #read (name: string, after: Position): ReturnType<Broker['history']> {
+    try {
+      return this.#broker.history(name, after, this.#options.recoveryLimit.messages)
+    } catch (error) {
+      return Promise.reject(error)
     }
   }
 
+  /** Takes note of the place of a message. @returns `false` for one that was delivered before */
+  #advance (group: Group, position: Position): boolean {
+    const { name, top } = group
+    if (top !== undefined) {
+      if (covers(top, position)) return false
+      // a broker says so before; one that does not must not make followers believe that they have all
+      if (!follows(top, position)) this.lost(name, { epoch: position.epoch, offset: position.offset - 1 })
+    }
+    group.top = position
+    return true
+  }
+
   /** Brings the broker's subscription in line with who is there, one call at a time. */
-  #settle (name: string, group: Group): void {
+  #settle (group: Group): void {
     if (group.busy) return
 
-    const wanted = group.members.size > 0 || group.joining !== undefined
+    const wanted = group.members.size > 0 || (group.followers?.size ?? 0) > 0 || group.joining !== undefined
     if (wanted === group.subscribed) {
-      if (!wanted) this.#groups.delete(name)
+      if (!wanted) this.#groups.delete(group.name)
       return
     }
 
     group.busy = true
-    let call: unknown
+    let call: ReturnType<Broker['subscribe']>
     try {
-      call = wanted ? this.#broker.subscribe(name) : this.#broker.unsubscribe(name)
+      if (wanted) group.top = undefined
+      call = wanted ? this.#broker.subscribe(group.name) : this.#broker.unsubscribe(group.name)
     } catch (error) {
-      return this.#failed(name, group, error)
+      return this.#failed(group, error)
     }
     if (isThenable(call)) {
-      Promise.resolve(call).then(() => this.#succeeded(name, group), (error: unknown) => this.#failed(name, group, error))
+      Promise.resolve(call).then((top) => this.#succeeded(group, top), (error: unknown) => this.#failed(group, error))
     } else {
-      this.#succeeded(name, group)
+      this.#succeeded(group, call)
     }
   }
 
-  #succeeded (name: string, group: Group): void {
+  #succeeded (group: Group, top: Position | void): void {
     group.busy = false
     group.subscribed = !group.subscribed
+    // what was delivered meanwhile may be ahead of it
+    if (top && !(group.top && covers(group.top, top))) group.top = top
 
     const { joining } = group
     if (group.subscribed && joining !== undefined) {
       group.joining = undefined
-      for (const [member, joined] of joining.members) {
-        group.members.add(member)
-        joined?.()
-      }
+      for (const [member, joined] of joining.members) enter(group, member, joined)
       joining.done.resolve()
     }
-    this.#settle(name, group)
+    this.#settle(group)
   }
 
-  #failed (name: string, group: Group, cause: unknown): void {
-    const error = new errors.RP_ERR_UNAVAILABLE(name, { cause })
-    this.#onError(error, name)
+  #failed (group: Group, cause: unknown): void {
+    const error = new errors.RP_ERR_UNAVAILABLE(group.name, { cause })
+    this.#options.onError(error, group.name)
 
     group.busy = false
     if (group.subscribed) {
@@ -158,7 +282,7 @@ export class Groups {
       joining?.done.promise.catch(() => {})
       joining?.done.reject(error)
     }
-    this.#settle(name, group)
+    this.#settle(group)
   }
 }
 
@@ -182,4 +306,21 @@ function observe (group: string, payload: string, publish: () => void | Promise<
 /** @throws RP_ERR_INVALID_GROUP */
 export function checkName (name: unknown): asserts name is string {
   if (!isGroupName(name)) throw new errors.RP_ERR_INVALID_GROUP(show(name))
+}
+
+/** Makes somebody a member: a follower stays one unless it subscribes anew, which `joined` is for. */
+function enter (group: Group, member: Member, joined: ((group: Group) => void) | undefined): void {
+  if (joined === undefined && group.followers?.has(member)) return
+  group.followers?.end(member)
+  group.members.add(member)
+  joined?.(group)
+}
+
+function isMember ({ members, followers }: Group, member: Member): boolean {
+  return members.has(member) || followers?.has(member) === true
+}
+
+/** Who knew no position has nothing to recover. */
+function noRecovery (top: Position | undefined, after: Position | undefined): Start {
+  return top !== undefined && after === undefined ? { position: top } : { position: top, recovered: false }
 }

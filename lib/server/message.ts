@@ -7,7 +7,7 @@ export interface Answerable {
   /** Whether the answer is still owed. */
   readonly open: boolean
   readonly signal: AbortSignal
-  reply (data: unknown, type: string): void
+  reply (data: unknown, type: string, extensions?: object): void
 }
 
 /** What a client's fields of the same names do not replace. */
@@ -45,7 +45,8 @@ export class Message implements RohrpostMessage {
     return this.#request.signal
   }
 
-  reply (data?: unknown, { type = this.type }: { type?: string } = {}): void {
-    this.#request.reply(data, type)
+  /** @param options `extensions` are further fields at the top level, for what is built in */
+  reply (data?: unknown, { type = this.type, extensions }: { type?: string, extensions?: object } = {}): void {
+    this.#request.reply(data, type, extensions)
   }
 }

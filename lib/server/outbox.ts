@@ -4,9 +4,10 @@
  */
 import type { Duplex } from 'node:stream'
 import type { WebSocket } from 'ws'
+import type { Follower } from './followers.ts'
 import type { Frame } from './frame.ts'
 import { FrameList } from './frame-list.ts'
-import type { Member } from './groups.ts'
+import { Replays } from './replays.ts'
 
 /** Writes after which the event loop gets its turn, in the midst of a huge group. */
 const PORTION = 1000
@@ -61,7 +62,7 @@ export interface Peer {
 }
 
 /** Everything that goes to one client goes through here, in order; what comes after the close began goes nowhere. */
-export class Outbox implements Member {
+export class Outbox implements Follower {
   readonly #socket: WebSocket
   /** The line itself, where nothing between frames and line changes them; else `ws` sends. */
   readonly #line: Duplex | undefined
@@ -70,6 +71,7 @@ export class Outbox implements Member {
   readonly #peer: Peer
   /** What is to be sent, while there is something. */
   #list: FrameList | undefined
+  #replays: Replays | undefined
   /** Runs while more than `highWaterMark` is unsent. */
   #slow: NodeJS.Timeout | undefined
 
@@ -95,6 +97,11 @@ export class Outbox implements Member {
     this.#list = list.with(frame)
   }
 
+  replay (next: () => Frame | undefined): void {
+    this.#replays ??= new Replays((frame) => this.send(frame))
+    this.#replays.add(next)
+  }
+
   /** Writes what is to be sent. */
   flush (): void {
     const list = this.#list
@@ -107,8 +114,13 @@ export class Outbox implements Member {
 
     const { bytes } = list
     const watched = unsent + bytes.length > highWaterMark ? this.#watch() : undefined
-    if (this.#line !== undefined) this.#line.write(bytes, watched)
-    else for (const { text } of list.frames) this.#socket.send(text, watched)
+    const done = both(watched, this.#replays?.written())
+    if (this.#line !== undefined) {
+      this.#line.write(bytes, done)
+    } else {
+      const { frames } = list
+      for (const [index, { text }] of frames.entries()) this.#socket.send(text, index === frames.length - 1 ? done : undefined)
+    }
   }
 
   /** Ends the line. */
@@ -129,5 +141,13 @@ export class Outbox implements Member {
       clearTimeout(this.#slow)
       this.#slow = undefined
     }
+  }
+}
+
+function both (one: (() => void) | undefined, other: (() => void) | undefined): (() => void) | undefined {
+  if (one === undefined || other === undefined) return one ?? other
+  return () => {
+    one()
+    other()
   }
 }

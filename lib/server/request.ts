@@ -1,4 +1,5 @@
 /** One request under way: it is settled exactly once, whoever does it first. */
+import { randomUUID } from 'node:crypto'
 import { errors, show } from '../errors.ts'
 import { ErrorCode } from '../protocol/codes.ts'
 import type { Envelope } from '../protocol/decode.ts'
@@ -91,7 +92,7 @@ export class Request implements Answerable {
     }
   }
 
-  reply (data: unknown, type: string): void {
+  reply (data: unknown, type: string, extensions?: object): void {
     if (this.#settled) {
       if (!this.#gone) this.#connection.log.warn({ type: this.envelope.type, id: this.envelope.id }, 'a second reply to one request was not sent')
       return
@@ -105,7 +106,7 @@ export class Request implements Answerable {
 
     let text: string
     try {
-      text = encodeEnvelope({ id: this.envelope.id ?? undefined, type, data })
+      text = encodeEnvelope({ id: this.envelope.id ?? undefined, type, data, ...extensions })
     } catch (error) {
       return this.#throw(error)
     }
@@ -169,9 +170,11 @@ export class Request implements Answerable {
     const { type, id } = this.envelope
     const meant = toWireError(error)
     const isTold = meant !== undefined && (this.open || this.#gone)
-    this.#refuse(meant ?? INTERNAL)
+    // by this the client's user and the log speak of the same failure
+    const errorId = meant === undefined && this.open ? randomUUID() : undefined
+    this.#refuse(meant ?? { ...INTERNAL, error_id: errorId })
     // what the client does not read stands in the log
-    if (!isTold && !this.#isAbort(error)) report(this.#connection.log, 'error', error, { type, id }, 'a handler failed')
+    if (!isTold && !this.#isAbort(error)) report(this.#connection.log, 'error', error, { type, id, error_id: errorId }, 'a handler failed')
   }
 
   #refuse (reason: Readonly<WireError>): void {

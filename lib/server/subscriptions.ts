@@ -1,8 +1,9 @@
 /** The built-in `subscribe` and `unsubscribe`: which groups clients may join by themselves. */
 import { Type, type TSchema } from '@sinclair/typebox'
 import type { FastifyInstance } from 'fastify'
+import type { Position } from '../brokers/broker.ts'
 import { errors, show } from '../errors.ts'
-import { checkName } from './groups.ts'
+import { checkName, type Start } from './groups.ts'
 import type { Registry } from './registry.ts'
 import { compile, type Check } from './schema.ts'
 import type { GroupOptions, Handler, RohrpostConnection, RohrpostMessage } from './types.ts'
@@ -11,6 +12,10 @@ import type { GroupOptions, Handler, RohrpostConnection, RohrpostMessage } from 
 export interface Subscriber extends RohrpostConnection {
   /** Does what `join` does; `joined` is called at the moment when the connection is a member, before anything of the group is heard. */
   joinThen (group: string, joined: () => void): void | Promise<void>
+  /** The same with positions; `started` returns whether the client was told. */
+  follow (group: string, after: Position | undefined, started: (start: Start) => boolean): void | Promise<void>
+  /** Resolves when all that was to be replayed to the client is on its way. */
+  replayed (): Promise<void>
 }
 
 /** A declared group type. */
@@ -20,7 +25,9 @@ interface GroupType {
   checkId: Check
 }
 
-type SubscribeMessage = RohrpostMessage<{ type: string, id?: unknown }>
+interface SubscribeMessage extends RohrpostMessage<{ type: string, id?: unknown }> {
+  reply (data?: unknown, options?: { type?: string, extensions?: object }): void
+}
 
 const GROUP_TYPE = /^[A-Za-z][\w.]*$/
 const UUID = /^[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}$/i
@@ -67,6 +74,7 @@ export class Subscriptions {
     if (problem !== undefined) throw new errors.RP_ERR_INVALID_DATA(problem)
     const group = groupName(type, id)
     checkName(group)
+    const recover = readRecover(message.recover)
 
     return this.#inOrder(connection, group, async () => {
       const allowed = await this.#registry.call(declared.authorize, declared.instance, message as RohrpostMessage<never, never>, connection)
@@ -74,13 +82,22 @@ export class Subscriptions {
 
       // a client that was told of a time-out does not expect to be a member
       message.signal.throwIfAborted()
+      // one client's replays do not pile up in memory: the next one is read when those before are on their way
+      if (recover?.after !== undefined) await unlessAborted(connection.replayed(), message.signal)
+
       const isNew = !connection.groups.has(group)
       let joined = false
-      await connection.joinThen(group, () => {
+      const answer = (extensions?: object) => {
         joined = true
-        if (!message.signal.aborted) message.reply({ group })
+        if (!message.signal.aborted) message.reply({ group }, { ...(extensions && { extensions }) })
         else if (isNew) connection.leave(group)
-      })
+        return !message.signal.aborted
+      }
+      if (recover === undefined) {
+        await connection.joinThen(group, answer)
+      } else {
+        await connection.follow(group, recover.after, ({ position, recovered }) => answer({ position: position && { group, ...position }, recovered }))
+      }
       // the application took it out again while it waited for the broker
       if (!joined) throw new errors.RP_ERR_ACCESS_DENIED()
     })
@@ -113,6 +130,24 @@ export class Subscriptions {
     tails.set(group, tail)
     return done
   }
+}
+
+/** What a client asks for with `recover`: positions, and what came after one of them. @throws RP_ERR_INVALID_DATA */
+function readRecover (recover: unknown): { after: Position | undefined } | undefined {
+  if (recover === undefined) return undefined
+  if (recover === true) return { after: undefined }
+
+  const { epoch, offset } = Object(recover) as Partial<Record<keyof Position, unknown>>
+  if (typeof epoch === 'string' && Number.isSafeInteger(offset) && Number(offset) >= 0) return { after: { epoch, offset: Number(offset) } }
+  throw new errors.RP_ERR_INVALID_DATA(`Expected true, or an object { epoch, offset } as 'recover', got ${show(recover)}`)
+}
+
+/** Waits for a promise, or for the signal, with whose reason it rejects. */
+function unlessAborted (promise: Promise<void>, signal: AbortSignal): Promise<void> {
+  const { promise: aborted, reject } = Promise.withResolvers<void>()
+  const abort = () => reject(signal.reason)
+  signal.addEventListener('abort', abort)
+  return Promise.race([promise, aborted]).finally(() => signal.removeEventListener('abort', abort))
 }
 
 function checkDefaultId (id: unknown): string | undefined {

@@ -5,6 +5,7 @@ import { Type, type TSchema } from '@sinclair/typebox'
 import { Value } from '@sinclair/typebox/value'
 import type { FastifyInstance } from 'fastify'
 import { WebSocket } from 'ws'
+import { memoryBroker, type Broker, type HistoryEntry, type Position } from '../../lib/index.ts'
 import { CloseCode, envelopes, ErrorCode } from '../../lib/protocol/index.ts'
 import { Client, start } from '../support/server.ts'
 import { blocksOf, codeOf, readDocument, tableOf } from './support/markdown.ts'
@@ -16,7 +17,8 @@ const schemas: Record<string, TSchema> = {
   'example: request': envelopes.request,
   'example: reply': envelopes.reply,
   'example: error': envelopes.error,
-  'example: subscription-update': envelopes.subscriptionUpdate
+  'example: subscription-update': envelopes.subscriptionUpdate,
+  'example: resync': envelopes.resync
 }
 
 /** The server that the document supposes. */
@@ -44,6 +46,26 @@ function addHandlers (app: FastifyInstance): void {
     })
     .group('todo', { authorize: () => true })
     .group('audit', { authorize: () => false })
+}
+
+/** A broker with history, whose epochs are all the one that the document names. */
+function documentedBroker (): Broker {
+  const memory = memoryBroker({ history: { size: 100, ttl: 60_000 } })
+  const named = (position: Position) => ({ ...position, epoch: 'k3f' })
+  let epoch = ''
+  return {
+    ...memory,
+    open: (receiver) => memory.open({ ...receiver, deliver: (group, payload, position) => receiver.deliver(group, payload, position && named(position)) }),
+    subscribe (group) {
+      const top = memory.subscribe(group) as Position
+      epoch = top.epoch
+      return named(top)
+    },
+    history (group, after, limit) {
+      const entries = memory.history(group, { ...after, epoch }, limit) as HistoryEntry[] | undefined
+      return entries?.map(({ payload, position }) => ({ payload, position: named(position) }))
+    }
+  }
 }
 
 /** Holds a frame to a documented one; the order of fields counts, and `…` at the end of a documented text stands for any text. */
@@ -80,7 +102,7 @@ suite('the examples', () => {
 
     if (mark !== 'example: request') continue
     test(`line ${line} is answered as the document says`, async (t) => {
-      const server = await start(t, { with: addHandlers })
+      const server = await start(t, { broker: documentedBroker(), with: addHandlers })
       const client = await server.connect()
       const answer = examples[index + 1]
       assert.ok(answer && ['example: reply', 'example: error'].includes(answer.marks[0] ?? ''), 'a reply or an error behind it')
@@ -110,7 +132,7 @@ suite('malformed input', () => {
 
   for (const [sent = '', answer] of rows) {
     test(`${sent} is answered as the document says`, async (t) => {
-      const server = await start(t, { with: addHandlers })
+      const server = await start(t, { broker: documentedBroker(), with: addHandlers })
       const client = await server.connect()
       const frame = codeOf(sent) ?? inWords[sent]
       assert.ok(frame !== undefined, 'code, or words that the test knows')
@@ -123,7 +145,7 @@ suite('malformed input', () => {
   }
 
   test('the rows stand in the order of the checks', async (t) => {
-    const server = await start(t, { with: addHandlers })
+    const server = await start(t, { broker: documentedBroker(), with: addHandlers })
     const client = await server.connect()
 
     for (const [sent, code] of [
@@ -138,7 +160,7 @@ suite('malformed input', () => {
   })
 
   test('a server that is about to stop answers as the document says', async (t) => {
-    const server = await start(t, { with: addHandlers })
+    const server = await start(t, { broker: documentedBroker(), with: addHandlers })
     const client = await server.connect()
     client.send({ id: 1, type: 'wait' })
     await nothingElse(client)
@@ -164,16 +186,20 @@ suite('the exchanges', () => {
   for (const { line, marks, text } of exchanges) {
     test(`line ${line} happens as the document says`, async (t) => {
       assert.deepEqual(marks, ['exchange'], 'a comment before it')
-      const server = await start(t, { with: addHandlers })
+      const server = await start(t, { broker: documentedBroker(), with: addHandlers })
       const clients = new Map<string, Client>()
 
       for (const step of text.split('\n').filter((step) => step !== '')) {
-        const { who = 'A', arrow, frame } = /^(?:(?<who>[A-Z]) )?(?<arrow>->|<-) (?<frame>.*)$/.exec(step)?.groups ?? assert.fail(`what is '${step}'?`)
+        const { who = 'A', arrow, frame } = /^(?:(?<who>[A-Z]) )?(?<arrow>->|<-|-x) ?(?<frame>.*)$/.exec(step)?.groups ?? assert.fail(`what is '${step}'?`)
         const client = clients.get(who) ?? await server.connect()
         clients.set(who, client)
 
-        if (arrow === '->') client.send(frame ?? '')
-        else assertFrame(await client.nextText(), frame ?? '')
+        if (arrow === '->') {
+          client.send(frame ?? '')
+        } else if (arrow === '-x') {
+          client.socket.terminate()
+          clients.delete(who)
+        } else assertFrame(await client.nextText(), frame ?? '')
       }
       for (const client of clients.values()) await nothingElse(client)
     })
@@ -208,6 +234,12 @@ suite('the close codes', () => {
       const server = await start(t)
       const client = await server.connect()
       await server.app.rohrpost.drain()
+      return client
+    },
+    async 4401 (t) {
+      const server = await start(t, { with: (app) => app.rohrpost.handle('sign-out', (_message, connection) => connection.close(4401, 'signed out')) })
+      const client = await server.connect()
+      client.send({ id: 1, type: 'sign-out' })
       return client
     },
     async 4403 (t) {

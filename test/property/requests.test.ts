@@ -18,6 +18,7 @@ interface Answer {
   error?: string
   data?: unknown
   code?: string
+  error_id?: string
 }
 
 interface Call {
@@ -37,7 +38,7 @@ interface Behaviour {
   hangs?: true
 }
 
-const INTERNAL = { error: 'Internal error.', code: 'internal' }
+const INTERNAL = { error: 'Internal error.', code: 'internal', error_id: 'some id' }
 const cycle: unknown[] = []
 cycle.push(cycle)
 const meant = () => Object.assign(new Error('not like this'), { statusCode: 409, code: 'conflict' })
@@ -179,6 +180,7 @@ test('each request gets exactly one answer, and starts in order of arrival, neve
       while (!answers.has('last')) {
         const [text = ''] = await client.take(1)
         const answer: Answer = JSON.parse(text)
+        if (answer.error_id !== undefined) answer.error_id = 'some id'
         assert.equal(answers.has(answer.id), false, `a second answer: ${text}`)
         answers.set(answer.id, answer)
         progress.emit('change')

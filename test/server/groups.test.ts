@@ -10,6 +10,11 @@ function member () {
   return { heard, send: (frame: Frame) => { heard.push(frame.text) } }
 }
 
+/** Groups that replay little, and report nothing but what the test expects. */
+function make (broker: Broker, onError: (error: Error, group: string) => unknown = () => assert.fail()): Groups {
+  return new Groups(broker, { recoveryLimit: { messages: 10, bytes: 1000 }, onError, onLost: () => assert.fail() })
+}
+
 /** A broker whose calls end when the test says so. */
 function slowBroker () {
   const calls: { call: string, end: PromiseWithResolvers<void> }[] = []
@@ -32,12 +37,12 @@ function slowBroker () {
     await new Promise(setImmediate)
   }
   const errors: string[] = []
-  const groups = new Groups(broker, (error, group) => errors.push(`${group}: ${(error.cause as Error).message}`))
+  const groups = make(broker, (error, group) => errors.push(`${group}: ${(error.cause as Error).message}`))
   return { groups, calls, end, errors }
 }
 
 test('delivers to members only, one frame for all', () => {
-  const groups = new Groups(memoryBroker(), () => assert.fail())
+  const groups = make(memoryBroker())
   const [ada, bob] = [member(), member()]
   const frames: Frame[] = []
   groups.join('a', ada)
@@ -56,7 +61,7 @@ test('delivers to members only, one frame for all', () => {
 
 test('is synchronous with a synchronous broker', () => {
   const broker = memoryBroker()
-  const groups = new Groups(broker, () => assert.fail())
+  const groups = make(broker)
   broker.open({ deliver: (group, payload) => groups.deliver(group, payload), lost () {}, error () {} })
   const ada = member()
   let joined = 0
@@ -197,7 +202,7 @@ test('a failed unsubscribe is reported, and the group can be joined again', asyn
 test('a broker that throws instead of rejecting is the same', async () => {
   const errors: string[] = []
   const broker = { ...memoryBroker(), subscribe () { throw new Error('away') } }
-  const groups = new Groups(broker, (error) => errors.push((error.cause as Error).message))
+  const groups = make(broker, (error) => errors.push((error.cause as Error).message))
 
   await assert.rejects(async () => groups.join('a', member()), { code: 'RP_ERR_UNAVAILABLE' })
 
@@ -205,7 +210,7 @@ test('a broker that throws instead of rejecting is the same', async () => {
 })
 
 test('takes names of 1 to 200 printable ASCII characters without spaces', () => {
-  const groups = new Groups(memoryBroker(), () => assert.fail())
+  const groups = make(memoryBroker())
 
   for (const name of ['a', 'todo-5', 'user:7', '!~', 'x'.repeat(200)]) groups.join(name, member())
   for (const name of ['', 'a b', 'ä', 'a\n', 'x'.repeat(201), 5, null, undefined, {}]) {

@@ -30,6 +30,22 @@ test('sends a ready-made string as it is, no empty one, and any JSON value', asy
   assert.deepEqual(heard, ['{ "ä" :1}', 'not JSON', '5', 'true', 'null', '[]', '{}', '{"at":"1970-01-01T00:00:00.000Z"}'])
 })
 
+test('sends objects only where the broker keeps history, and tells the caller', async (t) => {
+  const server = await start(t, { broker: memoryBroker({ history: { size: 10, ttl: 60_000 } }), onConnect: (connection) => connection.join('a') })
+  const { rohrpost } = server.app
+  const client = await server.connect()
+  await client.call('ping')
+
+  for (const message of ['not JSON', '5', '"}"', '[{}]', 'null', '{"a":1', '{"a":1}}', 5, true, null, [], new Date(0), { toJSON: () => 1 }]) {
+    await assert.rejects(rohrpost.sendToGroup('a', message), { code: 'RP_ERR_NOT_AN_OBJECT', message: /^Can't send .* to a group/ })
+  }
+  for (const message of ['', ' {"ä" :1}\n', '{}', {}, { toJSON: () => ({ b: 2 }) }, new Map([['c', 3]])]) await rohrpost.sendToGroup('a', message)
+
+  const heard: string[] = []
+  for (let n = 0; n < 5; n++) heard.push(await client.nextText())
+  assert.deepEqual(heard, [' {"ä" :1}\n', '{}', '{}', '{"b":2}', '{"c":3}'])
+})
+
 test('keeps one order for all members', async (t) => {
   const server = await start(t, { onConnect: (connection) => connection.join('a') })
   const clients = await Promise.all([server.connect(), server.connect()])

@@ -1,0 +1,533 @@
+import assert from 'node:assert/strict'
+import { suite, test, type TestContext } from 'node:test'
+import { memoryBroker, type Broker, type HistoryEntry, type Position, type Receiver, type RohrpostOptions } from '../../lib/index.ts'
+import { start, type Client, type Frame } from '../support/server.ts'
+
+const todo = { type: 'todo', id: 5 }
+const other = { epoch: 'another', offset: 1 }
+
+/** A server whose broker keeps ten messages of each group, and may be changed by the test. */
+async function serve (t: TestContext, options: RohrpostOptions = {}, change: (broker: Broker) => Partial<Broker> = () => ({})) {
+  const memory = memoryBroker({ history: { size: 10, ttl: 60_000 } })
+  let receiver: Receiver | undefined
+  const broker: Broker = {
+    ...memory,
+    open (to) {
+      receiver = to
+      return memory.open(to)
+    },
+    ...change(memory)
+  }
+  const allowed = { now: true }
+  const server = await start(t, {
+    broker,
+    ...options,
+    with: (app) => app.rohrpost
+      .group('todo', { authorize: () => allowed.now })
+      .handle('join', (_message, connection) => connection.join('todo-5'))
+      .handle('leave', (_message, connection) => connection.leave('todo-5'))
+  })
+  return {
+    ...server,
+    allowed,
+    /** What the broker tells, as the test wants it. */
+    receiver: receiver as Receiver,
+    /** Publishes objects `{ n }` to the group. */
+    publish (...numbers: number[]) {
+      for (const n of numbers) server.app.rohrpost.sendToGroup('todo-5', { n })
+    }
+  }
+}
+
+function subscribe (client: Client, recover?: unknown, id: unknown = 1): Promise<Frame> {
+  return client.ask({ id, type: 'subscribe', data: todo, recover })
+}
+
+/** A position as it travels. */
+function at (start: Frame, offset: number): Position & { group: string } {
+  return { ...start.position as Position & { group: string }, offset }
+}
+
+suite('a client that asks for positions', () => {
+  test('reads where it starts, then the place of each message', async (t) => {
+    const server = await serve(t)
+    const client = await server.connect()
+    const text = await (client.send({ id: 7, type: 'subscribe', data: todo, recover: true }), client.nextText())
+    const { position: { epoch } } = JSON.parse(text)
+
+    assert.equal(text, `{"id":7,"type":"subscribe","data":{"group":"todo-5"},"position":{"group":"todo-5","epoch":"${epoch}","offset":0}}`)
+    for (const message of ['{"id":1,"data":{"a":{}}}', '{}', ' { } \n', '{"a":"}"}  ', { b: [] }]) server.app.rohrpost.sendToGroup('todo-5', message)
+    const position = (offset: number) => `"position":{"group":"todo-5","epoch":"${epoch}","offset":${offset}}}`
+    for (const expected of [`{"id":1,"data":{"a":{}},${position(1)}`, `{${position(2)}`, ` {${position(3)}`, `{"a":"}",${position(4)}`, `{"b":[],${position(5)}`]) {
+      assert.equal(await client.nextText(), expected)
+    }
+  })
+
+  test('gets its place beside those who asked for none, who notice nothing', async (t) => {
+    const server = await serve(t)
+    const [plain, follower] = [await server.connect(), await server.connect()]
+    await subscribe(plain)
+    const start = await subscribe(follower, true)
+
+    server.publish(1, 2)
+    server.receiver.lost('todo-5', at(start, 7))
+    server.receiver.deliver('todo-5', '{"n":3}', at(start, 8))
+
+    assert.deepEqual(await plain.untilPong(), [{ n: 1 }, { n: 2 }, { n: 3 }])
+    assert.deepEqual(await follower.untilPong(), [
+      { n: 1, position: at(start, 1) },
+      { n: 2, position: at(start, 2) },
+      { type: 'subscription-update', data: { type: 'resync', group: 'todo-5' }, position: at(start, 7) },
+      { n: 3, position: at(start, 8) }
+    ])
+  })
+
+  test('in a group whose name has quotes reads JSON nevertheless', async (t) => {
+    const server = await start(t, {
+      broker: memoryBroker({ history: { size: 10, ttl: 60_000 } }),
+      with: (app) => app.rohrpost.group('page', { id: { ...app.rohrpost.schemas.request.properties.type }, authorize: () => true })
+    })
+    const client = await server.connect()
+    const { position } = await client.ask({ id: 1, type: 'subscribe', data: { type: 'page', id: '"\\' }, recover: true })
+
+    server.app.rohrpost.sendToGroup('page-"\\', {})
+
+    assert.deepEqual(await client.next(), { position: { ...position as Position, offset: 1 } })
+  })
+
+  test('is told that nothing can be recovered where the broker keeps no history', async (t) => {
+    const server = await serve(t, {}, () => ({ ...memoryBroker(), keepsHistory: false }))
+    const client = await server.connect()
+
+    for (const recover of [true, other]) {
+      assert.deepEqual(await subscribe(client, recover), { id: 1, type: 'subscribe', data: { group: 'todo-5' }, recovered: false })
+    }
+    server.publish(1)
+    assert.deepEqual(await client.untilPong(), [{ n: 1 }])
+  })
+
+  test('reads a clear error when what it asks for is nothing of the kind', async (t) => {
+    const server = await serve(t)
+    const client = await server.connect()
+
+    for (const recover of [false, null, 0, 1, '', 'k3f', [], {}, { epoch: 'x' }, { offset: 1 }, { epoch: 1, offset: 1 }, { epoch: 'x', offset: -1 }, { epoch: 'x', offset: 1.5 }, { epoch: 'x', offset: 2 ** 53 }]) {
+      const { error, code } = await subscribe(client, recover)
+      assert.equal(error, `Invalid data: Expected true, or an object { epoch, offset } as 'recover', got ${JSON.stringify(recover)}.`)
+      assert.equal(code, 'invalid_data')
+    }
+    server.publish(1)
+    assert.deepEqual(await client.untilPong(), [])
+  })
+})
+
+suite('a client that comes back', () => {
+  test('gets what it missed, in order, then what comes, each once', async (t) => {
+    const server = await serve(t)
+    const [stays, goes] = [await server.connect(), await server.connect()]
+    await subscribe(stays)
+    const begin = await subscribe(goes, true)
+    server.publish(1)
+    goes.socket.terminate()
+    server.publish(2, 3, 4)
+    const back = await server.connect()
+
+    const answer = await subscribe(back, at(begin, 1))
+    server.publish(5)
+
+    assert.deepEqual(answer, { id: 1, type: 'subscribe', data: { group: 'todo-5' }, position: at(begin, 1), recovered: true })
+    assert.deepEqual(await back.untilPong(), [2, 3, 4, 5].map((n) => ({ n, position: at(begin, n) })))
+  })
+
+  test('gets it also if nobody was in the group meanwhile, and nothing if it missed nothing', async (t) => {
+    const server = await serve(t)
+    const client = await server.connect()
+    const begin = await subscribe(client, true)
+    client.socket.terminate()
+    while (server.app.rohrpost.connections.size > 0) await new Promise(setImmediate)
+    server.publish(1)
+
+    const [first, second] = [await server.connect(), await server.connect()]
+    assert.equal((await subscribe(first, at(begin, 0))).recovered, true)
+    assert.equal((await subscribe(second, at(begin, 1))).recovered, true)
+
+    assert.deepEqual(await first.untilPong(), [{ n: 1, position: at(begin, 1) }])
+    assert.deepEqual(await second.untilPong(), [])
+    server.publish(2)
+    for (const client of [first, second]) assert.deepEqual(await client.next(), { n: 2, position: at(begin, 2) })
+  })
+
+  test('is told honestly when it can not get all: another epoch, trimmed, beyond the top', async (t) => {
+    const server = await serve(t)
+    const keeper = await server.connect()
+    const begin = await subscribe(keeper, true)
+    for (let n = 1; n <= 12; n++) server.publish(n)
+
+    for (const recover of [other, at(begin, 1), at(begin, 13)]) {
+      const client = await server.connect()
+      assert.deepEqual(await subscribe(client, recover), { id: 1, type: 'subscribe', data: { group: 'todo-5' }, position: at(begin, 12), recovered: false })
+      assert.deepEqual(await client.untilPong(), [])
+    }
+    const client = await server.connect()
+    assert.equal((await subscribe(client, at(begin, 2))).recovered, true)
+    assert.equal((await client.untilPong()).length, 10)
+  })
+
+  test('is told the same of more than is replayed: messages, or bytes', async (t) => {
+    const server = await serve(t, { recoveryLimit: { messages: 3, bytes: 1000 } })
+    const keeper = await server.connect()
+    const begin = await subscribe(keeper, true)
+    server.publish(1, 2, 3, 4)
+    await keeper.untilPong()
+    const [tooMany, enough] = [await server.connect(), await server.connect()]
+
+    assert.equal((await subscribe(tooMany, at(begin, 0))).recovered, false)
+    assert.equal((await subscribe(enough, at(begin, 1))).recovered, true)
+    // {"text":"…"} has 11 bytes beside the text
+    for (const [length, recovered] of [[989, true], [990, false]] as const) {
+      const before = (await subscribe(keeper, true)).position as Position
+      server.app.rohrpost.sendToGroup('todo-5', { text: 'x'.repeat(length) })
+      const client = await server.connect()
+      assert.equal((await subscribe(client, before)).recovered, recovered, String(length))
+      await keeper.untilPong()
+    }
+  })
+
+  test('is asked for its permission again', async (t) => {
+    const server = await serve(t)
+    const client = await server.connect()
+    const begin = await subscribe(client, true)
+    client.socket.terminate()
+    server.publish(1)
+    server.allowed.now = false
+    const back = await server.connect()
+
+    assert.equal((await subscribe(back, at(begin, 0))).error, 'ACCESS_DENIED')
+    assert.deepEqual(await back.untilPong(), [])
+  })
+})
+
+suite('one membership', () => {
+  test('has positions or none by what the last subscribe said; join changes nothing', async (t) => {
+    const server = await serve(t)
+    const client = await server.connect()
+    await client.call('join')
+    server.publish(1)
+    assert.deepEqual(await client.next(), { n: 1 })
+
+    const begin = await subscribe(client, true)
+    await client.call('join')
+    server.publish(2)
+    assert.deepEqual(await client.next(), { n: 2, position: at(begin, 2) })
+
+    assert.deepEqual(await subscribe(client), { id: 1, type: 'subscribe', data: { group: 'todo-5' } })
+    server.publish(3)
+    assert.deepEqual(await client.untilPong(), [{ n: 3 }])
+
+    assert.equal((await subscribe(client, at(begin, 1))).recovered, true)
+    assert.deepEqual(await client.untilPong(), [{ n: 2, position: at(begin, 2) }, { n: 3, position: at(begin, 3) }])
+    server.publish(4)
+    assert.deepEqual(await client.untilPong(), [{ n: 4, position: at(begin, 4) }])
+  })
+
+  test('ends as any other: by leave, by unsubscribe, with the connection', async (t) => {
+    const subscribed = new Set<string>()
+    const server = await serve(t, {}, (memory) => ({
+      subscribe (group) {
+        if (group === 'todo-5') subscribed.add(group)
+        return memory.subscribe(group)
+      },
+      unsubscribe: (group) => { subscribed.delete(group) }
+    }))
+    const client = await server.connect()
+    const ends = [() => client.call('leave'), () => client.call('unsubscribe', todo), () => client.socket.terminate()]
+
+    for (const end of ends) {
+      await subscribe(client, true)
+      assert.equal(subscribed.size, 1)
+      await end()
+      while (subscribed.size > 0) await new Promise(setImmediate)
+    }
+  })
+})
+
+suite('while history is read', () => {
+  /** A server whose broker answers when the test says so. */
+  async function slow (t: TestContext, options: RohrpostOptions = {}) {
+    const asked = new Queue<PromiseWithResolvers<HistoryEntry[] | undefined | 'all'>>()
+    const server = await serve(t, options, (memory) => ({
+      async history (group, after, limit) {
+        const gate = Promise.withResolvers<HistoryEntry[] | undefined | 'all'>()
+        asked.add(gate)
+        const entries = await gate.promise
+        return entries === 'all' ? memory.history(group, after, limit) : entries
+      }
+    }))
+    const keeper = await server.connect()
+    const begin = await subscribe(keeper, true)
+    server.publish(1, 2)
+    const client = await server.connect()
+    const entry = (n: number) => ({ payload: JSON.stringify({ n }), position: at(begin, n) })
+    return { ...server, asked, begin, client, entry }
+  }
+
+  test('what is delivered is held back, and comes once, wherever it was read', async (t) => {
+    const { client, asked, begin, entry, publish } = await slow(t)
+    for (const known of [2, 3, 4]) {
+      client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 0) })
+      const gate = await asked.next()
+      if (known === 2) publish(3, 4)
+      assert.deepEqual(await client.untilPong(), [])
+
+      gate.resolve([1, 2, 3, 4].slice(0, known === 2 ? 2 : 4).map(entry))
+
+      assert.deepEqual([(await client.next()).recovered, ...await client.untilPong()], [true, ...[1, 2, 3, 4].map((n) => ({ n, position: at(begin, n) }))])
+    }
+  })
+
+  test('history that is ahead of what is delivered here is not told twice', async (t) => {
+    const { client, asked, begin, entry, receiver } = await slow(t)
+    client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 1) })
+    ;(await asked.next()).resolve([2, 3, 4].map(entry))
+    assert.equal((await client.next()).recovered, true)
+
+    for (const n of [3, 4, 5]) receiver.deliver('todo-5', JSON.stringify({ n }), at(begin, n))
+
+    assert.deepEqual((await client.untilPong()).map(({ n }) => n), [2, 3, 4, 5])
+  })
+
+  test('a client that is ahead of this process hears nothing twice', async (t) => {
+    const { client, asked, begin, receiver } = await slow(t)
+    client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 4) })
+    ;(await asked.next()).resolve([])
+    assert.equal((await client.next()).recovered, true)
+
+    for (const n of [3, 4, 5, 6]) receiver.deliver('todo-5', JSON.stringify({ n }), at(begin, n))
+
+    assert.deepEqual((await client.untilPong()).map(({ n }) => n), [5, 6])
+  })
+
+  test('anything less than everything is an honest no', async (t) => {
+    const { client, asked, begin, entry, publish } = await slow(t)
+    const elsewhere = { payload: '{}', position: { epoch: 'another', offset: 2 } }
+
+    for (const answer of [undefined, [], [entry(1)], [entry(2)], [entry(1), elsewhere]]) {
+      client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 0) })
+      ;(await asked.next()).resolve(answer)
+
+      assert.deepEqual(await client.untilPong(), [{ id: 1, type: 'subscribe', data: { group: 'todo-5' }, position: at(begin, 2), recovered: false }])
+    }
+    client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 2) })
+    const gate = await asked.next()
+    publish(3)
+    gate.resolve([])
+    assert.deepEqual((await client.untilPong()).map(({ recovered, n }) => recovered ?? n), [true, 3])
+  })
+
+  test('a loss is an honest no, and what comes after it is heard', async (t) => {
+    const { client, asked, begin, receiver } = await slow(t)
+    client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 2) })
+    const gate = await asked.next()
+    receiver.deliver('todo-5', '{}', at(begin, 3))
+    receiver.lost('todo-5', at(begin, 9))
+    gate.resolve([])
+
+    assert.deepEqual(await client.next(), { id: 1, type: 'subscribe', data: { group: 'todo-5' }, position: at(begin, 9), recovered: false })
+    receiver.deliver('todo-5', '{"n":10}', at(begin, 10))
+    assert.deepEqual(await client.untilPong(), [{ n: 10, position: at(begin, 10) }])
+  })
+
+  test('a loss of nobody knows how much is one too; the next message says where it is', async (t) => {
+    const { client, asked, begin, receiver } = await slow(t)
+    client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 2) })
+    const gate = await asked.next()
+    receiver.lost('todo-5')
+    gate.resolve([])
+
+    assert.deepEqual(await client.next(), { id: 1, type: 'subscribe', data: { group: 'todo-5' }, recovered: false })
+    assert.deepEqual(await subscribe(client, true), { id: 1, type: 'subscribe', data: { group: 'todo-5' }, recovered: false })
+    receiver.deliver('todo-5', '{}', other)
+    receiver.lost('todo-5')
+    assert.deepEqual(await client.untilPong(), [{ position: { ...other, group: 'todo-5' } }, { type: 'subscription-update', data: { type: 'resync', group: 'todo-5' } }])
+  })
+
+  test('so much that it can not be held is an honest no', async (t) => {
+    const { client, asked, begin, publish } = await slow(t, { recoveryLimit: { messages: 3, bytes: 1000 } })
+    client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 2) })
+    const gate = await asked.next()
+    publish(3, 4, 5, 6, 7)
+    gate.resolve([])
+
+    assert.deepEqual(await client.untilPong(), [{ id: 1, type: 'subscribe', data: { group: 'todo-5' }, position: at(begin, 7), recovered: false }])
+    publish(8)
+    assert.deepEqual(await client.untilPong(), [{ n: 8, position: at(begin, 8) }])
+  })
+
+  test('a failure of the broker is worth another try; who was no member is none', async (t) => {
+    const { client, asked, begin, publish, logs } = await slow(t)
+    client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 1) })
+    const gate = await asked.next()
+    publish(3)
+    gate.reject(new Error('redis-1 is away'))
+
+    assert.deepEqual(await client.untilPong(), [{ id: 1, type: 'subscribe', error: "Can't join 'todo-5' now", code: 'unavailable', retry: true }])
+    publish(4)
+    assert.deepEqual(await client.untilPong(), [])
+    assert.ok(logs.some(({ level, group }) => level === 50 && group === 'todo-5'))
+
+    client.send({ id: 2, type: 'subscribe', data: todo, recover: at(begin, 1) })
+    ;(await asked.next()).resolve('all')
+    assert.deepEqual((await client.untilPong()).map(({ recovered, n }) => recovered ?? n), [true, 2, 3, 4])
+  })
+
+  test('a failure of the broker, or a time-out, costs a member nothing', async (t) => {
+    const { client, asked, begin, publish } = await slow(t, { handlerTimeout: 50, recoveryLimit: { messages: 3, bytes: 1000 } })
+    await subscribe(client, true)
+    for (const [burst, expected] of [[[3], [3]], [[4, 5, 6, 7], ['resync']]] as const) {
+      client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 1) })
+      const gate = await asked.next()
+      publish(...burst)
+      assert.equal((await client.next()).code, 'timeout')
+      if (burst.length > 1) gate.resolve('all')
+      else gate.reject(new Error('away'))
+
+      assert.deepEqual((await client.untilPong()).map(({ n, data }) => n ?? (data as Frame).type), expected)
+    }
+    publish(8)
+    assert.deepEqual(await client.untilPong(), [{ n: 8, position: at(begin, 8) }])
+  })
+
+  test('a client that gave up, left or has gone is sent nothing', async (t) => {
+    const { client, asked, begin, publish, connect, app } = await slow(t, { handlerTimeout: 50 })
+    client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 1) })
+    const timedOut = await asked.next()
+    assert.equal((await client.next()).code, 'timeout')
+    timedOut.resolve('all')
+    publish(3)
+    assert.deepEqual(await client.untilPong(), [])
+
+    client.send({ id: 2, type: 'subscribe', data: todo, recover: at(begin, 1) })
+    const left = await asked.next()
+    await client.call('leave')
+    left.resolve('all')
+    assert.deepEqual(await client.untilPong(), [{ id: 2, type: 'subscribe', error: 'ACCESS_DENIED', code: 'access_denied' }])
+
+    const gone = await connect()
+    gone.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 1) })
+    const gate = await asked.next()
+    const { size } = app.rohrpost.connections
+    gone.socket.terminate()
+    while (app.rohrpost.connections.size === size) await new Promise(setImmediate)
+    gate.resolve('all')
+    publish(4)
+    assert.deepEqual(await client.untilPong(), [])
+  })
+
+  test('unsubscribe and subscribe wait for their turn', async (t) => {
+    const { client, asked, begin, publish } = await slow(t)
+    client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 1) })
+    client.send({ id: 2, type: 'unsubscribe', data: todo })
+    client.send({ id: 3, type: 'subscribe', data: todo, recover: true })
+    const gate = await asked.next()
+    assert.deepEqual(await client.untilPong(), [])
+    gate.resolve('all')
+
+    const heard = await client.untilPong()
+    publish(3)
+    heard.push(...await client.untilPong())
+    assert.deepEqual(heard.map(({ id, n }) => id ?? `n${n}`), [1, 'n2', 2, 3, 'n3'])
+  })
+
+  test('a broker that throws is one that fails', async (t) => {
+    const server = await serve(t, {}, () => ({ history () { throw new Error('away') } }))
+    const client = await server.connect()
+    const begin = await subscribe(client, true)
+
+    assert.equal((await subscribe(client, at(begin, 0))).code, 'unavailable')
+    server.publish(1)
+    assert.deepEqual(await client.untilPong(), [{ n: 1, position: at(begin, 1) }])
+  })
+})
+
+suite('a broker that breaks its promises', () => {
+  test('does not make followers believe that they have all, nor hear a message twice', async (t) => {
+    const server = await serve(t)
+    const [client, plain] = [await server.connect(), await server.connect()]
+    const begin = await subscribe(client, true)
+    await subscribe(plain)
+    const deliver = (position: Position) => server.receiver.deliver('todo-5', '{}', position)
+
+    for (const offset of [1, 1, 3]) deliver(at(begin, offset))
+    deliver(other)
+    deliver({ ...other, offset: 2 })
+
+    const resync = (position: Position) => ({ type: 'subscription-update', data: { type: 'resync', group: 'todo-5' }, position: { ...position, group: 'todo-5' } })
+    assert.deepEqual(await client.untilPong(), [
+      { position: at(begin, 1) },
+      resync(at(begin, 2)),
+      { position: at(begin, 3) },
+      resync({ ...other, offset: 0 }),
+      { position: { ...other, group: 'todo-5' } },
+      { position: { ...other, offset: 2, group: 'todo-5' } }
+    ])
+    assert.equal((await plain.untilPong()).length, 4)
+    assert.deepEqual(server.logs.filter(({ level }) => level === 40).map(({ group }) => group), ['todo-5', 'todo-5'])
+  })
+})
+
+suite('a broker that takes its time to subscribe', () => {
+  async function slow (t: TestContext) {
+    const [asked, subscribed] = [Promise.withResolvers<void>(), Promise.withResolvers<Position>()]
+    const server = await serve(t, {}, () => ({
+      subscribe (group) {
+        if (group !== 'todo-5') return
+        asked.resolve()
+        return subscribed.promise
+      },
+      history: (_group, { epoch, offset }) => [1, 2, 3].filter((n) => n > offset).map((n) => ({ payload: JSON.stringify({ n }), position: { epoch, offset: n } }))
+    }))
+    return { ...server, asked: asked.promise, subscribed, client: await server.connect() }
+  }
+
+  test('starts a client where it is, also if a message was delivered before the answer', async (t) => {
+    for (const delivered of [[], [2, 3], [1]]) {
+      const { client, asked, subscribed, receiver } = await slow(t)
+      client.send({ id: 1, type: 'subscribe', data: todo, recover: true })
+      await asked
+      for (const offset of delivered) receiver.deliver('todo-5', '{}', { epoch: 'e', offset })
+      subscribed.resolve({ epoch: 'e', offset: 2 })
+
+      assert.deepEqual((await client.next()).position, { group: 'todo-5', epoch: 'e', offset: Math.max(2, ...delivered) })
+      receiver.deliver('todo-5', '{}', { epoch: 'e', offset: Math.max(2, ...delivered) + 1 })
+      assert.equal((await client.untilPong()).length, 1)
+    }
+  })
+
+  test('recovers for the first member as for any other', async (t) => {
+    const { client, asked, subscribed, receiver } = await slow(t)
+    client.send({ id: 1, type: 'subscribe', data: todo, recover: { epoch: 'e', offset: 1 } })
+    await asked
+    receiver.deliver('todo-5', '{"n":3}', { epoch: 'e', offset: 3 })
+    subscribed.resolve({ epoch: 'e', offset: 2 })
+
+    assert.deepEqual((await client.untilPong()).map(({ recovered, n }) => recovered ?? n), [true, 2, 3])
+  })
+})
+
+/** What comes one after another, for who waits for it. */
+class Queue<Item> {
+  readonly #items: Item[] = []
+  #arrived = Promise.withResolvers<void>()
+
+  add (item: Item): void {
+    this.#items.push(item)
+    this.#arrived.resolve()
+  }
+
+  async next (): Promise<Item> {
+    while (this.#items.length === 0) {
+      this.#arrived = Promise.withResolvers()
+      await this.#arrived.promise
+    }
+    return this.#items.shift() ?? assert.fail()
+  }
+}

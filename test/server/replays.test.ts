@@ -1,0 +1,249 @@
+import assert from 'node:assert/strict'
+import { suite, test, type TestContext } from 'node:test'
+import { memoryBroker, type Position, type RohrpostOptions } from '../../lib/index.ts'
+import { Frame } from '../../lib/server/frame.ts'
+import { Followers, type Follower } from '../../lib/server/followers.ts'
+import { Replays } from '../../lib/server/replays.ts'
+import { start, type Client } from '../support/server.ts'
+
+const KIB = 1024
+
+suite('replays', () => {
+  /** Frames of a size, one after another. */
+  function source (name: string, count: number, size: number): () => Frame | undefined {
+    let n = 0
+    return () => n < count ? new Frame(`${name}${++n}`.padEnd(size)) : undefined
+  }
+
+  function open () {
+    const sent: string[] = []
+    const replays = new Replays(({ text }) => sent.push(text.trim()))
+    return { sent, replays }
+  }
+
+  test('send a portion, and the next one when the line has taken that', () => {
+    const { sent, replays } = open()
+    replays.add(source('a', 5, 40 * KIB))
+    assert.deepEqual(sent, ['a1', 'a2'])
+
+    const taken = replays.written()
+    assert.equal(replays.written(), undefined)
+    assert.equal(sent.length, 2)
+    taken?.()
+
+    assert.deepEqual(sent, ['a1', 'a2', 'a3', 'a4'])
+  })
+
+  test('count what several writes take', () => {
+    const { sent, replays } = open()
+    replays.add(source('a', 1, 30 * KIB))
+    const first = replays.written()
+    replays.add(source('b', 3, 40 * KIB))
+    const second = replays.written()
+    assert.deepEqual(sent, ['a1', 'b1'])
+
+    first?.()
+    assert.deepEqual(sent, ['a1', 'b1', 'b2'])
+    second?.()
+    assert.deepEqual(sent, ['a1', 'b1', 'b2', 'b3'])
+  })
+
+  test('come one after another, small ones at once', () => {
+    const { sent, replays } = open()
+    for (const name of ['a', 'b', 'c']) replays.add(source(name, 2, 30 * KIB))
+    assert.deepEqual(sent, ['a1', 'a2', 'b1'])
+
+    replays.written()?.()
+
+    assert.deepEqual(sent, ['a1', 'a2', 'b1', 'b2', 'c1', 'c2'])
+    replays.add(source('d', 2, 10))
+    assert.deepEqual(sent.slice(6), [])
+    replays.written()?.()
+    assert.deepEqual(sent.slice(6), ['d1', 'd2'])
+  })
+})
+
+suite('a follower that is late', () => {
+  /** A follower whose replay goes on when the test says so. */
+  function late (limit = { messages: 3, bytes: 1000 }) {
+    const heard: string[] = []
+    let next: () => Frame | undefined = () => undefined
+    const follower: Follower = {
+      send: ({ text }) => {
+        const { n, data, position } = JSON.parse(text)
+        heard.push(`${n ?? data.type}@${position?.offset}`)
+      },
+      replay: (given) => { next = given }
+    }
+    const followers = new Followers('a', limit)
+    const position = (offset: number): Position => ({ epoch: 'e', offset })
+    const held = followers.hold(follower)
+    const missed = followers.missed(position(0), [1, 2].map((n) => ({ payload: `{"n":${n}}`, position: position(n) })), held, position(2))
+    followers.release(follower, missed ?? assert.fail(), position(0))
+    return {
+      heard,
+      follower,
+      followers,
+      position,
+      deliver: (...numbers: number[]) => {
+        for (const n of numbers) followers.deliver(`{"n":${n}}`, position(n))
+      },
+      /** Lets so many frames go, or all. */
+      play (frames = Infinity) {
+        for (let n = 0; n < frames; n++) {
+          const frame = next()
+          if (frame === undefined) return
+          follower.send(frame)
+        }
+      }
+    }
+  }
+
+  test('hears what comes meanwhile behind what it missed', () => {
+    const { heard, deliver, play } = late()
+    play(1)
+    deliver(3)
+    assert.deepEqual(heard, ['1@1'])
+    play()
+    deliver(4)
+
+    assert.deepEqual(heard, ['1@1', '2@2', '3@3', '4@4'])
+  })
+
+  test('is told of a loss in its place', () => {
+    const { heard, followers, position, deliver, play } = late()
+    deliver(3)
+    followers.lost(position(7))
+    deliver(8)
+    play()
+    followers.lost(position(9))
+    deliver(10)
+
+    assert.deepEqual(heard, ['1@1', '2@2', '3@3', 'resync@7', '8@8', 'resync@9', '10@10'])
+  })
+
+  test('is told of a loss once its history was ahead, and then of what it has not got', () => {
+    const { heard, followers, position, deliver, play } = late()
+    play()
+    followers.lost(position(1))
+    deliver(2, 3)
+    followers.lost(undefined)
+
+    assert.deepEqual(heard, ['1@1', '2@2', 'resync@1', '3@3', 'resync@undefined'])
+  })
+
+  test('gets all at once if more comes than it takes: then the limits of its connection decide', () => {
+    for (const limit of [{ messages: 3, bytes: 1000 }, { messages: 100, bytes: 24 }]) {
+      const { heard, deliver, play } = late(limit)
+      deliver(3, 4, 5, 6)
+      assert.deepEqual(heard, [])
+      deliver(7)
+      assert.equal(heard.length, 7)
+      play()
+      deliver(8)
+
+      assert.deepEqual(heard, [1, 2, 3, 4, 5, 6, 7, 8].map((n) => `${n}@${n}`))
+    }
+  })
+
+  test('gets all at once when it goes on without positions, and nothing when it leaves', () => {
+    const [goesOn, leaves] = [late(), late()]
+    goesOn.followers.end(goesOn.follower)
+    leaves.followers.delete(leaves.follower)
+    for (const { play, deliver } of [goesOn, leaves]) {
+      play()
+      deliver(3)
+    }
+
+    assert.deepEqual(goesOn.heard, ['1@1', '2@2'])
+    assert.deepEqual(leaves.heard, [])
+    assert.deepEqual([goesOn.followers.size, leaves.followers.size], [0, 0])
+  })
+})
+
+suite('a large replay', () => {
+  const MESSAGES = 900
+  const SIZE = KIB
+
+  async function serve (t: TestContext, options: RohrpostOptions = {}) {
+    const server = await start(t, {
+      broker: memoryBroker({ history: { size: 1000, ttl: 60_000 } }),
+      ...options,
+      with: (app) => app.rohrpost.group('todo', { authorize: () => true })
+    })
+    const first = await server.connect()
+    const positions: Position[] = []
+    for (let id = 0; id < 20; id++) {
+      const { position } = await first.ask({ id, type: 'subscribe', data: { type: 'todo', id }, recover: true })
+      positions.push(position as Position)
+    }
+    first.socket.terminate()
+    return {
+      ...server,
+      positions,
+      publish (id: number, from: number, to: number) {
+        for (let n = from; n <= to; n++) server.app.rohrpost.sendToGroup(`todo-${id}`, { id, n, text: 'x'.repeat(SIZE) })
+      },
+      recover: (client: Client, id: number) => client.send({ id: `r${id}`, type: 'subscribe', data: { type: 'todo', id }, recover: positions[id] })
+    }
+  }
+
+  for (const perMessageDeflate of [false, true]) {
+    test(`reaches a client that reads, with live messages behind it${perMessageDeflate ? ', compressed' : ''}`, async (t) => {
+      const { connect, publish, recover } = await serve(t, {
+        highWaterMark: 200 * KIB,
+        maxUnsent: 200 * KIB,
+        websocket: { options: { perMessageDeflate: { threshold: 0 } } }
+      })
+      publish(0, 1, MESSAGES)
+      const client = await connect(undefined, { perMessageDeflate })
+      recover(client, 0)
+      assert.equal((await client.next()).recovered, true)
+      publish(0, MESSAGES + 1, MESSAGES + 50)
+
+      for (let n = 1; n <= MESSAGES + 50; n++) assert.equal((await client.next()).n, n)
+    })
+  }
+
+  test('of many groups is not read before the client has got those before', async (t) => {
+    const { connect, publish, recover, app } = await serve(t, { highWaterMark: 200 * KIB, maxUnsent: 200 * KIB })
+    for (let id = 0; id < 20; id++) publish(id, 1, MESSAGES)
+    const client = await connect()
+    client.socket.pause()
+    for (let id = 0; id < 20; id++) recover(client, id)
+    // what a paused client costs does not grow with what it asks for
+    const [connection] = [...app.rohrpost.connections].slice(-1)
+    while ((connection?.groups.size ?? 0) === 0) await new Promise(setImmediate)
+    for (let turn = 0; turn < 100; turn++) await new Promise(setImmediate)
+    const begun = connection?.groups.size ?? 0
+    client.socket.resume()
+
+    const heard = new Map<unknown, number>()
+    while ([...heard.values()].reduce((sum, n) => sum + n, 0) < 20 * MESSAGES) {
+      const { id, n, recovered } = await client.next()
+      if (recovered !== undefined) {
+        assert.equal(recovered, true)
+        continue
+      }
+      assert.equal(n, (heard.get(id) ?? 0) + 1)
+      heard.set(id, Number(n))
+    }
+    assert.ok(begun < 20, `${begun} groups were read for a client that does not read`)
+  })
+
+  test('ends with a client that goes away in the midst of it', async (t) => {
+    const { connect, publish, recover, app, logs } = await serve(t)
+    for (let id = 0; id < 3; id++) publish(id, 1, MESSAGES)
+    const client = await connect()
+    client.socket.pause()
+    for (let id = 0; id < 20; id++) recover(client, id)
+    const [connection] = [...app.rohrpost.connections].slice(-1)
+    while ((connection?.groups.size ?? 0) === 0) await new Promise(setImmediate)
+    client.socket.terminate()
+    while (app.rohrpost.connections.size > 0) await new Promise(setImmediate)
+    await app.rohrpost.sendToGroup('todo-0', { n: 0 })
+    await app.close()
+
+    assert.deepEqual(logs.filter(({ level }) => level >= 40), [])
+  })
+})
