@@ -5,6 +5,7 @@ const rooms = {
   protocol: [],
   brokers: ['protocol/', 'errors.ts'],
   server: ['protocol/', 'brokers/broker.ts', 'diagnostics.ts', 'errors.ts'],
+  testing: ['brokers/broker.ts'],
   'mikro-orm': ['protocol/', 'diagnostics.ts', 'errors.ts']
 }
 
@@ -32,6 +33,10 @@ export default [
       `lib/${room} may import ${neighbours.join(', ') || 'nobody'} only.`
     )
   })),
+  {
+    files: ['lib/brokers/redis/**'],
+    rules: boundary('^\\.\\./(?!broker\\.ts|\\.\\./errors\\.ts)', 'the parts of the Redis broker know each other, the contract and errors.')
+  },
   {
     // groups know the broker contract and members as { send }, never a connection
     files: ['lib/server/groups.ts'],

@@ -29,6 +29,8 @@ export const errors = {
   RP_ERR_INVALID_PREDICATE: createError('RP_ERR_INVALID_PREDICATE', "Can't pick the connections to end: expected true or false for each, got %s"),
 
   RP_ERR_BROKER_IN_USE: createError('RP_ERR_BROKER_IN_USE', 'This %s broker is already in use: give each app a broker of its own'),
+  RP_ERR_BROKER_UNAVAILABLE: createError('RP_ERR_BROKER_UNAVAILABLE', "The broker can't do this now: %s", 503),
+  RP_ERR_NOT_PUBLISHED: createError('RP_ERR_NOT_PUBLISHED', 'The message was not published: %s', 503),
 
   RP_ERR_ORM_ALREADY_REGISTERED: createError('RP_ERR_ORM_ALREADY_REGISTERED', "The changes of the ORM '%s' are already announced"),
   RP_ERR_UNKNOWN_ENTITY: createError('RP_ERR_UNKNOWN_ENTITY', "Can't announce changes of '%s': no entity of the ORM is it or extends it"),

@@ -1,14 +1,15 @@
 /** The changes of a group as an async iterator. */
 import type { RohrpostError } from './error.ts'
-import type { Change, Watcher } from './subscription.ts'
+import type { Change, Resync, Watcher } from './subscription.ts'
 
 /** Follows a group from the call on; what comes while nobody asks is kept. Ends with `return()`, the signal or the client. */
 export function iterateChanges<Item> (
   watch: (watcher: Watcher) => () => void,
-  signal: AbortSignal | undefined
-): AsyncIterableIterator<Change<Item>, undefined> {
-  const kept: Change<Item>[] = []
-  const takers: PromiseWithResolvers<IteratorResult<Change<Item>, undefined>>[] = []
+  signal: AbortSignal | undefined,
+  resync: boolean | undefined
+): AsyncIterableIterator<Change<Item> | Resync, undefined> {
+  const kept: (Change<Item> | Resync)[] = []
+  const takers: PromiseWithResolvers<IteratorResult<Change<Item> | Resync, undefined>>[] = []
   let ended = false
   let failure: RohrpostError | undefined
 
@@ -32,17 +33,23 @@ export function iterateChanges<Item> (
     else reject(error)
   }
 
+  const tell = (change: Change<never> | Resync) => {
+    const taker = takers.shift()
+    if (taker === undefined) kept.push(change)
+    else taker.resolve({ done: false, value: change })
+  }
+
   let stop: (() => void) | undefined
   if (signal?.aborted) end()
   else {
     stop = watch({
       joined () {},
       lost () {},
-      changed (change) {
-        const taker = takers.shift()
-        if (taker === undefined) kept.push(change)
-        else taker.resolve({ done: false, value: change })
+      recovered () {},
+      resync (missed) {
+        if (resync) tell(missed)
       },
+      changed: tell,
       ended: end
     })
     signal?.addEventListener('abort', abandon)

@@ -6,13 +6,13 @@ import { ClientErrorCode, RohrpostError } from './error.ts'
 import { Live, type LiveOptions } from './live.ts'
 import { Requests, toError, type Message } from './requests.ts'
 import { isFinal, Socket, type State, type StateChange } from './socket.ts'
-import type { Change, GroupRef, Watcher } from './subscription.ts'
+import type { Change, GroupRef, Resync, Watcher } from './subscription.ts'
 import { Subscriptions } from './subscriptions.ts'
 import { Token } from './token.ts'
 import type { CallArguments, ClientEvents, ClientOptions, EventName, GroupListener, GroupName } from './types.ts'
 import { onWake, type Scope } from './wake.ts'
 
-const EVENTS: readonly string[] = ['open', 'closed', 'reconnecting', 'ping', 'pong', 'message', 'error', 'log', 'state'] satisfies EventName[]
+const EVENTS: readonly string[] = ['open', 'closed', 'reconnecting', 'ping', 'pong', 'message', 'error', 'log', 'state', 'resync'] satisfies EventName[]
 const CALL_TIMEOUT = 2000
 
 /** A client of a rohrpost server. It connects at once, and again whenever the connection breaks, until it is closed. */
@@ -37,6 +37,7 @@ export class RohrpostClient<C extends Contract = Contract> {
       request: (type, data, options) => this.#requests.request(type, data, options),
       report: (error) => this.#emit('error', error.message, error),
       failed: (group, error) => this.#emitGroup(group, error),
+      resync: (group) => this.#emit('resync', group),
       backoff: waits
     })
     this.#socket = new Socket({
@@ -103,16 +104,17 @@ export class RohrpostClient<C extends Contract = Contract> {
   }
 
   /**
-   * Joins a group, now or when the connection is there, and again after each reconnect until `unsubscribe`.
+   * Joins a group, now or when the connection is there, and again after each reconnect until `unsubscribe`. What was missed comes then, from
+   * servers that keep history; where it does not, `onResync` is called: what is known may be out of date.
    *
    * @returns the group's name, for `on`. Rejects with a {@link RohrpostError} where the server refuses
    */
   async subscribe<Type extends GroupType<C>> (
     group: { readonly type: Type } & GroupId<C, Type>,
-    { signal }: { signal?: AbortSignal | undefined } = {}
+    { signal, onResync }: { signal?: AbortSignal | undefined, onResync?: (() => void) | undefined } = {}
   ): Promise<{ group: GroupName<GroupObject<C, Type>> }> {
     this.#checkEnd()
-    return await this.#subscriptions.subscribe(group, signal) as { group: string }
+    return await this.#subscriptions.subscribe(group, signal, onResync) as { group: string }
   }
 
   /** Leaves a group that `subscribe` joined. Resolves at once while there is no connection. */
@@ -122,18 +124,24 @@ export class RohrpostClient<C extends Contract = Contract> {
 
   /**
    * Follows a group: `for await (const change of client.changes({ type: 'todo', id: 5 }))`. It is joined at the call, and left when
-   * the loop ends, by itself, by the signal or by `close()`. What changed while the connection was down is not among the changes.
+   * the loop ends, by itself, by the signal or by `close()`. What changed while the connection was down comes later, from servers that keep history;
+   * where it does not come, a {@link Resync} stands in its place, if `resync` asks for that.
    *
    * @throws (the loop) a {@link RohrpostError} where the server refuses, also after a reconnect
    */
   changes<Type extends GroupType<C>> (
     group: { readonly type: Type } & GroupId<C, Type>,
-    { signal }: { signal?: AbortSignal | undefined } = {}
-  ): AsyncIterableIterator<Change<GroupObject<C, Type>>, undefined> {
-    return iterateChanges((watcher) => this.#watch(group, watcher), signal)
+    options: { signal?: AbortSignal | undefined, resync: true }
+  ): AsyncIterableIterator<Change<GroupObject<C, Type>> | Resync, undefined>
+  changes<Type extends GroupType<C>> (
+    group: { readonly type: Type } & GroupId<C, Type>,
+    options?: { signal?: AbortSignal | undefined }
+  ): AsyncIterableIterator<Change<GroupObject<C, Type>>, undefined>
+  changes (group: GroupRef, { signal, resync }: { signal?: AbortSignal | undefined, resync?: boolean } = {}): AsyncIterableIterator<unknown, undefined> {
+    return iterateChanges((watcher) => this.#watch(group, watcher), signal, resync)
   }
 
-  /** Keeps the objects of a group current: loads them once the group is joined, applies each change, loads again after a reconnect. */
+  /** Keeps the objects of a group current: loads them once the group is joined, applies each change, loads again when changes were missed. */
   live<Type extends GroupType<C>, Item extends GroupObject<C, Type> = GroupObject<C, Type>> (
     group: { readonly type: Type } & GroupId<C, Type>,
     options: LiveOptions<Item>
@@ -228,9 +236,11 @@ export class RohrpostClient<C extends Contract = Contract> {
   }
 
   #handle (message: Message): void {
-    const { id, type, error } = message
+    const { id, type, error, position } = message
+    if (position) this.#subscriptions.reached(position)
     if (type === 'subscription-update' && !error) {
-      const change: Change<never> = Object(message.data)
+      const change: Change<never> | Resync = Object(message.data)
+      if (change.type === 'resync') return this.#subscriptions.resync(change.group)
       this.#subscriptions.receive(change)
       this.#emitGroup(change.group, null, change)
       return

@@ -10,7 +10,7 @@ export type LiveStatus = 'loading' | 'current' | 'stale' | 'failed' | 'closed'
 
 /** How a collection is filled. */
 export interface LiveOptions<Item> {
-  /** Loads all objects. Called when the group is joined, so that nothing falls between, and again after each reconnect. */
+  /** Loads all objects. Called when the group is joined, so that nothing falls between, and again when changes were missed. */
   load: () => readonly Item[] | Promise<readonly Item[]>
   /** What tells objects apart. @defaultValue `object.id` */
   key?: ((object: Item) => unknown) | undefined
@@ -31,6 +31,8 @@ export class Live<Item> {
   #error: unknown
   /** Changes that came while `load` runs. */
   #early: Change<Item>[] | undefined
+  /** Whether the objects are those of a load, with all changes since. */
+  #isLoaded = false
   /** Which run of `load` counts. */
   #run = 0
 
@@ -85,6 +87,8 @@ export class Live<Item> {
       joined: () => this.#load(),
       changed: (change) => this.#receive(change),
       lost: () => this.#interrupt('stale'),
+      recovered: () => this.#isLoaded ? this.#publish('current') : this.#load(),
+      resync: () => this.#load(),
       ended: (error) => {
         this.#stop = undefined
         this.#interrupt(error === undefined ? 'closed' : 'failed', error)
@@ -96,6 +100,7 @@ export class Live<Item> {
     const run = ++this.#run
     const early: Change<Item>[] = []
     this.#early = early
+    this.#isLoaded = false
     this.#publish('loading')
     try {
       const objects = await this.#options.load()
@@ -110,6 +115,7 @@ export class Live<Item> {
   #catchUp (early: Change<Item>[], status: LiveStatus, error?: unknown): void {
     for (const change of early) attempt(() => this.#apply(change))
     this.#early = undefined
+    this.#isLoaded = status === 'current'
     this.#publish(status, error)
   }
 

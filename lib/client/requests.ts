@@ -12,6 +12,8 @@ export interface Message {
   readonly code?: unknown
   readonly retry?: unknown
   readonly error_id?: unknown
+  readonly position?: unknown
+  readonly recovered?: unknown
 }
 
 /** How a request is made. */
@@ -20,9 +22,11 @@ export interface RequestOptions {
   timeout: number
   signal?: AbortSignal | undefined
   /** Called at the reply, before the next message is read: who only waits for the promise hears of that first. */
-  answered?: (data: unknown) => void
+  answered?: (reply: Message) => void
   /** Asked before the request is sent again with a new token: whether it is still meant. */
   still?: () => boolean
+  /** Further fields of the message. */
+  fields?: object
 }
 
 interface Pending extends RequestOptions {
@@ -78,7 +82,7 @@ export class Requests {
     if (pending === undefined) return false
 
     if (!message.error) {
-      pending.answered?.(data)
+      pending.answered?.(message)
       pending.resolve(data)
     } else if (message.code === TOKEN_EXPIRED && this.#token.renewable && !pending.repeated) {
       pending.repeated = true
@@ -107,8 +111,8 @@ export class Requests {
     else pending.reject(toError(message))
   }
 
-  #transmit (id: unknown, { type, data }: Pending): void {
-    this.#send(JSON.stringify({ id, type, auth_jwt: this.#token.current, data }))
+  #transmit (id: unknown, { type, data, fields }: Pending): void {
+    this.#send(JSON.stringify({ id, type, auth_jwt: this.#token.current, data, ...fields }))
   }
 }
 

@@ -2,7 +2,7 @@
 import { backoff, type Backoff } from './backoff.ts'
 import { attempt } from './emitter.ts'
 import { ClientErrorCode, RohrpostError } from './error.ts'
-import type { RequestOptions } from './requests.ts'
+import type { Message, RequestOptions } from './requests.ts'
 import { keyOf, type Change, type GroupRef, type Subscription, type Waiter, type Watcher } from './subscription.ts'
 
 /** What subscriptions need of the client. */
@@ -13,6 +13,8 @@ export interface Line {
   readonly report: (error: RohrpostError) => void
   /** Tells listeners that a group is heard no more. */
   readonly failed: (group: string, error: RohrpostError) => void
+  /** Tells listeners that changes of a group were missed. */
+  readonly resync: (group: string) => void
   readonly backoff: Backoff
 }
 
@@ -36,10 +38,11 @@ export class Subscriptions {
   }
 
   /** Asks for membership, now or when the connection is back. @returns the data of the reply */
-  async subscribe (ref: GroupRef, signal: AbortSignal | undefined): Promise<unknown> {
+  async subscribe (ref: GroupRef, signal: AbortSignal | undefined, onResync: (() => void) | undefined): Promise<unknown> {
     signal?.throwIfAborted()
     const subscription = this.#find(ref)
     subscription.manual = true
+    if (onResync !== undefined) subscription.resyncs.add(onResync)
 
     const { promise, resolve, reject } = Promise.withResolvers<unknown>()
     const waiter = { resolve, reject, asked: false }
@@ -56,6 +59,9 @@ export class Subscriptions {
     this.#ask(subscription)
     try {
       return await promise
+    } catch (error) {
+      if (onResync !== undefined) subscription.resyncs.delete(onResync)
+      throw error
     } finally {
       signal?.removeEventListener('abort', abort)
     }
@@ -66,6 +72,7 @@ export class Subscriptions {
     const subscription = this.#all.get(keyOf(ref))
     if (subscription !== undefined) {
       subscription.manual = false
+      subscription.resyncs.clear()
       if (subscription.watchers.size > 0) return
       this.#remove(subscription, new RohrpostError('unsubscribed', { code: ClientErrorCode.UNSUBSCRIBED }))
     }
@@ -75,7 +82,7 @@ export class Subscriptions {
   /** Follows a group. @returns ends it */
   watch (ref: GroupRef, watcher: Watcher): () => void {
     const subscription = this.#find(ref)
-    subscription.watchers.set(watcher, false)
+    subscription.watchers.set(watcher, 'new')
     this.#ask(subscription)
 
     return () => {
@@ -85,10 +92,19 @@ export class Subscriptions {
 
   /** Hands a change to those who watch its group. */
   receive (change: Change<never>): void {
-    for (const { group, watchers } of this.#all.values()) {
-      if (group !== change.group) continue
+    for (const { watchers } of this.#members(change.group)) {
       for (const watcher of watchers.keys()) attempt(() => watcher.changed(change))
     }
+  }
+
+  /** A message of a group came: where to go on from after a reconnect. */
+  reached (position: { group?: unknown }): void {
+    for (const subscription of this.#members(position.group)) subscription.position = position
+  }
+
+  /** Messages of a group are lost, though the connection is there. */
+  resync (name: unknown): void {
+    for (const subscription of this.#members(name)) this.#resync(subscription, String(name))
   }
 
   /** The connection is there: asks for all that is wanted. */
@@ -102,8 +118,8 @@ export class Subscriptions {
     this.#stop()
     for (const subscription of this.#all.values()) {
       subscription.joined = false
-      for (const watcher of subscription.watchers.keys()) {
-        subscription.watchers.set(watcher, false)
+      for (const [watcher, known] of subscription.watchers) {
+        if (known === 'joined') subscription.watchers.set(watcher, 'away')
         watcher.lost()
       }
     }
@@ -120,13 +136,16 @@ export class Subscriptions {
     const { ref, waiters } = subscription
     const asked = [...waiters].filter((waiter) => !waiter.asked)
     for (const waiter of asked) waiter.asked = true
+    // who is a member, or is about to be one, would hear twice what came after a position
+    const recover = subscription.joined || subscription.asking > 0 ? true : subscription.position ?? true
 
     subscription.asking++
     try {
       await this.#line.request('subscribe', ref, {
         timeout: ANSWER_TIMEOUT,
         still: () => !subscription.gone,
-        answered: (reply) => this.#joined(subscription, asked, Object(reply))
+        fields: { recover },
+        answered: (reply) => this.#joined(subscription, asked, reply)
       })
       subscription.asking--
     } catch (cause) {
@@ -135,19 +154,36 @@ export class Subscriptions {
     }
   }
 
-  #joined (subscription: Subscription, asked: Waiter[], reply: { group: string }): void {
-    const { watchers, waiters } = subscription
+  #joined (subscription: Subscription, asked: Waiter[], { data, position, recovered }: Message): void {
+    const { watchers, waiters, joined, group } = subscription
+    const reply: { group: string } = Object(data)
+    const isRecovered = recovered === true
     subscription.group = reply.group
+    subscription.position = position
     subscription.joined = !subscription.gone
 
     for (const waiter of asked) {
       waiters.delete(waiter)
       waiter.resolve(reply)
     }
-    for (const [watcher, told] of watchers) {
-      watchers.set(watcher, true)
-      if (!told) watcher.joined()
+    if (group !== undefined && !joined && !isRecovered) this.#resync(subscription, reply.group)
+    for (const [watcher, known] of watchers) {
+      if (known === 'joined') continue
+      watchers.set(watcher, 'joined')
+      if (known === 'new') watcher.joined()
+      else watcher.recovered()
     }
+  }
+
+  /** Those that knew the group before have missed something. */
+  #resync ({ watchers, resyncs }: Subscription, group: string): void {
+    for (const [watcher, known] of watchers) {
+      if (known === 'new') continue
+      watchers.set(watcher, 'joined')
+      attempt(() => watcher.resync({ group, type: 'resync' }))
+    }
+    for (const call of resyncs) attempt(call)
+    this.#line.resync(group)
   }
 
   #refused (subscription: Subscription, asked: Waiter[], error: RohrpostError): void {
@@ -208,11 +244,16 @@ export class Subscriptions {
     }
   }
 
+  /** What makes the client a member of a group: it may have been asked for in several ways. */
+  #members (group: unknown): Subscription[] {
+    return [...this.#all.values()].filter((subscription) => subscription.joined && subscription.group === group)
+  }
+
   #find (ref: GroupRef): Subscription {
     const key = keyOf(ref)
     let subscription = this.#all.get(key)
     if (subscription === undefined) {
-      subscription = { key, ref, watchers: new Map(), waiters: new Set(), manual: false, asking: 0, group: undefined, joined: false, gone: false }
+      subscription = { key, ref, watchers: new Map(), waiters: new Set(), resyncs: new Set(), manual: false, asking: 0, group: undefined, position: undefined, joined: false, gone: false }
       this.#all.set(key, subscription)
     }
     return subscription

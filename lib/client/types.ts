@@ -61,6 +61,8 @@ export interface ClientEvents {
   error: [text: string, cause?: unknown]
   /** A message was sent, or has been worked off. */
   log: [entry: { direction: 'send' | 'receive', data: string }]
+  /** Changes of a group were missed: what is known of it may be out of date. */
+  resync: [group: string]
   /** The state has changed, and why. */
   state: [state: State, change: StateChange]
 }

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
-import { suite, test, type TestContext } from 'node:test'
+import { after, mock, suite, test, type TestContext } from 'node:test'
 import { memoryBroker } from '../../lib/index.ts'
+import { brokerSuite } from '../../lib/testing/index.ts'
 import type { Position, Receiver } from '../../lib/index.ts'
 
 function receiver (heard: string[]): Receiver {
@@ -191,3 +192,20 @@ suite('with history', () => {
     assert.deepEqual(payloads(top), [])
   })
 })
+
+for (const history of [undefined, { size: 50, ttl: 60_000 }]) {
+  suite(`the memory broker ${history ? 'with' : 'without'} history`, () => {
+    after(() => mock.timers.reset())
+
+    brokerSuite({
+      test,
+      open: (receiver) => {
+        const broker = memoryBroker({ ...(history && { history }) })
+        broker.open(receiver)
+        return broker
+      },
+      capabilities: { ...(history && { history: { size: history.size } }) },
+      fault: { expire: () => mock.timers.enable({ apis: ['Date'], now: Date.now() + 60_000 }) }
+    })
+  })
+}

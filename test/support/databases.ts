@@ -5,13 +5,14 @@
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
-import { connect, createServer, type AddressInfo } from 'node:net'
+import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as wait } from 'node:timers/promises'
 import { MariaDbDriver } from '@mikro-orm/mariadb'
 import { PostgreSqlDriver } from '@mikro-orm/postgresql'
 import { MikroORM, type Options } from '@mikro-orm/sql'
+import { freePort } from './free-port.ts'
 import { findProgram } from './install.ts'
 
 /** How long a server may take to start, in milliseconds. */
@@ -140,14 +141,6 @@ async function isOpen ({ hostname, port }: URL): Promise<boolean> {
   } finally {
     socket.destroy()
   }
-}
-
-async function freePort (): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  server.close()
-  return port
 }
 
 /** A command as another user, where there is the right to be one. */

@@ -5,8 +5,9 @@ import type { TestContext } from 'node:test'
 import Fastify, { type FastifyInstance } from 'fastify'
 import { WebSocket, type ClientOptions } from 'ws'
 import rohrpost, { type RohrpostOptions } from '../../lib/index.ts'
+import { TestClient, type TestFrame } from '../../lib/testing/index.ts'
 
-export type Frame = Record<string, unknown>
+export type Frame = TestFrame
 
 export interface LogLine {
   level: number
@@ -83,71 +84,11 @@ export async function listen (t: TestContext, app: FastifyInstance, logs: LogLin
   }
 }
 
-/** A client that keeps every frame until it is asked for. */
-export class Client {
-  readonly socket: WebSocket
-  readonly closed: Promise<{ code: number, reason: string }>
-  readonly #frames: string[] = []
-  #waiting: PromiseWithResolvers<string> | undefined
-  #ids = 0
-
-  constructor (socket: WebSocket) {
-    this.socket = socket
-    this.closed = once(socket, 'close').then(([code, reason]) => ({ code, reason: String(reason) }))
-    socket.on('close', (code) => this.#waiting?.reject(new Error(`closed with ${code} while a frame was awaited`)))
-    socket.on('message', (data) => {
-      const waiting = this.#waiting
-      this.#waiting = undefined
-      if (waiting === undefined) this.#frames.push(String(data))
-      else waiting.resolve(String(data))
-    })
-  }
-
-  /** Sends an object as JSON, text as it is. */
-  send (message: unknown): void {
-    this.socket.send(typeof message === 'string' ? message : JSON.stringify(message))
-  }
-
-  /** The next frame, parsed. */
-  async next (): Promise<Frame> {
-    return JSON.parse(await this.nextText())
-  }
-
-  /** The next frame as text; rejects if the connection closes first. */
-  nextText (): Promise<string> {
-    const frame = this.#frames.shift()
-    if (frame !== undefined) return Promise.resolve(frame)
-    if (this.socket.readyState === this.socket.CLOSED) return Promise.reject(new Error('closed before a frame was awaited'))
-    this.#waiting = Promise.withResolvers()
-    return this.#waiting.promise
-  }
-
-  /** Sends a message and returns the next frame. */
-  ask (message: unknown): Promise<Frame> {
-    this.send(message)
-    return this.next()
-  }
-
-  /** Asks a handler and returns the next frame. */
-  call (type: string, data?: unknown): Promise<Frame> {
-    return this.ask({ id: ++this.#ids, type, data })
-  }
-
+/** The published client over `ws`, which lets tests ping and cut off. */
+export class Client extends TestClient<WebSocket> {
   /** Resolves when the server has read all that was sent: its pong comes after. */
   async read (): Promise<void> {
     this.socket.ping()
     await once(this.socket, 'pong')
-  }
-
-  /** Every frame up to the answer of a ping: what was to come has come, what did not come will not. */
-  async untilPong (): Promise<Frame[]> {
-    const id = `sync ${++this.#ids}`
-    this.send({ id, type: 'ping' })
-    const frames: Frame[] = []
-    for (;;) {
-      const frame = await this.next()
-      if (frame.id === id) return frames
-      frames.push(frame)
-    }
   }
 }

@@ -1,0 +1,171 @@
+/** Moments in the life of the Redis broker to which no real Redis can be held. */
+import assert from 'node:assert/strict'
+import { test, type TestContext } from 'node:test'
+import { redisBroker, type RedisBrokerOptions } from '../../../lib/brokers/redis.ts'
+import { Recorder } from '../../../lib/testing/recorder.ts'
+import { fakeRedis } from '../../support/fake-redis.ts'
+
+const history = { size: 10_000, ttl: 60_000 }
+const turn = () => new Promise(setImmediate)
+
+async function open (t: TestContext, options: Omit<RedisBrokerOptions, 'client'> = { history }) {
+  const { client, commands, ears } = fakeRedis()
+  const recorder = new Recorder()
+  const broker = redisBroker({ client, ...options })
+  t.after(() => broker.close())
+  const opened = broker.open(recorder)
+  for (const connection of [commands, ears]) (await connection.next('INFO')).answer('role:master\r\nmaster_replid:abc\r\n')
+  await opened
+  return { broker, recorder, commands, ears }
+}
+
+type Scene = Awaited<ReturnType<typeof open>>
+
+/** Answers a question about one group. */
+const kept = async ({ commands }: Scene, epoch: string, top: number, ...payloads: string[]) => {
+  (await commands.next('EVALSHA')).answer([[epoch, String(top), '1', ...payloads]])
+}
+
+async function join (scene: Scene): Promise<void> {
+  const joined = scene.broker.subscribe('a')
+  ;(await scene.ears.next('SUBSCRIBE')).answer()
+  await kept(scene, 'e', 0)
+  await joined
+}
+
+test('needs to know who Redis is to keep history', async () => {
+  const { client, commands, ears } = fakeRedis()
+  const broker = redisBroker({ client, history })
+
+  const opened = broker.open(new Recorder())
+  for (const connection of [commands, ears]) (await connection.next('INFO')).answer('role:master\r\n')
+
+  await assert.rejects(async () => opened, { code: 'RP_ERR_BROKER_UNAVAILABLE', message: /master_replid/ })
+})
+
+test('is not ready when the connection is lost before Redis said who it is', async (t) => {
+  const { client, commands, ears } = fakeRedis()
+  const broker = redisBroker({ client })
+  t.after(() => broker.close())
+  const opened = broker.open(new Recorder())
+  ;(await ears.next('INFO')).answer('master_replid:abc')
+
+  const asked = await commands.next('INFO')
+  commands.status = 'reconnecting'
+  asked.fail(new Error('Connection is closed.'))
+  await turn()
+  assert.match(String(broker.health().detail), /no connection/)
+  commands.status = 'ready'
+  commands.emit('ready')
+  ;(await commands.next('INFO')).answer('master_replid:abc')
+  await opened
+
+  assert.equal(broker.health().ok, true)
+})
+
+test('goes on when Redis answers after the message was given up', async (t) => {
+  const { broker, commands } = await open(t, { queue: { timeout: 20 } })
+
+  const first = broker.publish('a', '1')
+  const asked = await commands.next('EVALSHA')
+  const later = turn().then(() => broker.publish('a', '2'))
+  await assert.rejects(async () => first, { code: 'RP_ERR_NOT_PUBLISHED' })
+  await assert.rejects(async () => later, { code: 'RP_ERR_NOT_PUBLISHED' })
+  asked.answer(1)
+  const third = broker.publish('a', '3')
+  const next = await commands.next('EVALSHA')
+  next.answer(1)
+  await third
+
+  assert.deepEqual(next.args.slice(-4), ['a', '1', '1', '3'], 'what was given up before it was sent is not sent')
+})
+
+test('says that it is not well when Redis takes its time', async (t) => {
+  const { broker, commands } = await open(t, { queue: { timeout: 200 } })
+
+  const published = broker.publish('a', '1')
+  const asked = await commands.next('EVALSHA')
+  await new Promise((resolve) => setTimeout(resolve, 60))
+
+  assert.match(String(broker.health().detail), /^Redis has not answered for \d+ ms$/)
+  asked.answer(1)
+  await published
+  assert.equal(broker.health().ok, true)
+})
+
+test('forgets a group that is left before Redis confirmed the subscription', async (t) => {
+  const scene = await open(t)
+  const { broker, ears, commands, recorder } = scene
+
+  broker.subscribe('a')
+  const asked = await ears.next('SUBSCRIBE')
+  broker.unsubscribe('a')
+  asked.answer()
+  await ears.next('UNSUBSCRIBE')
+  ears.emit('message', 'rohrpost:0:a', '1 e 2 {}')
+
+  assert.deepEqual(recorder.heard, [])
+  assert.deepEqual(commands.asked, [])
+})
+
+test('forgets a group that is left while Redis is asked about it', async (t) => {
+  const scene = await open(t)
+  const { broker, ears, commands, recorder } = scene
+  await join(scene)
+
+  ears.emit('message', 'rohrpost:0:a', '3 e 2 {}')
+  const asked = await commands.next('EVALSHA')
+  broker.unsubscribe('a')
+  asked.answer([['e', '3', '1', '{}', '{}', '{}']])
+  await turn()
+
+  assert.deepEqual(recorder.heard, [])
+})
+
+test('asks again for what it could not hold while it asked', async (t) => {
+  const scene = await open(t)
+  const { ears, recorder } = scene
+  await join(scene)
+  const payload = (n: number) => `{"n":${n}}`
+  const say = (n: number) => ears.emit('message', 'rohrpost:0:a', `${n} e ${payload(n).length} ${payload(n)}`)
+
+  say(2)
+  const first = await scene.commands.next('EVALSHA')
+  for (let n = 3; n <= 2005; n++) say(n)
+  first.answer([['e', '2', '1', payload(1), payload(2)]])
+  const second = await scene.commands.next('EVALSHA')
+  second.answer([['e', '2005', '1', ...Array.from({ length: 2003 }, (_, n) => payload(n + 3))]])
+  await recorder.until('a', payload(2005))
+
+  assert.deepEqual(recorder.payloads('a'), Array.from({ length: 2005 }, (_, n) => payload(n + 1)))
+  assert.deepEqual(second.args.slice(-4), ['a', 'e', '2', '10000'])
+})
+
+test('counts what came while it joined as being before', async (t) => {
+  const { broker, ears, commands, recorder } = await open(t)
+
+  const joined = broker.subscribe('a')
+  ;(await ears.next('SUBSCRIBE')).answer()
+  const asked = await commands.next('EVALSHA')
+  ears.emit('message', 'rohrpost:0:a', '5 e 2,2 {}{}')
+  asked.answer([['e', '5', '0']])
+
+  assert.deepEqual(await joined, { epoch: 'e', offset: 6 })
+  assert.deepEqual(recorder.heard, [])
+})
+
+test('goes to the new epoch that began while it joined', async (t) => {
+  const scene = await open(t)
+  const { broker, ears, commands, recorder } = scene
+
+  const joined = broker.subscribe('a')
+  ;(await ears.next('SUBSCRIBE')).answer()
+  const asked = await commands.next('EVALSHA')
+  ears.emit('message', 'rohrpost:0:a', '1 f 2 {}')
+  asked.answer([['e', '5', '0']])
+  assert.deepEqual(await joined, { epoch: 'e', offset: 5 })
+  ;(await commands.next('EVALSHA')).answer([['f', '1', '0']])
+  await recorder.when('loss', () => recorder.heard.length > 0)
+
+  assert.deepEqual(recorder.heard, [{ kind: 'lost', group: 'a', position: { epoch: 'f', offset: 1 } }])
+})

@@ -1,0 +1,65 @@
+/** A client of ioredis that answers when the test wants it to, for moments to which no real Redis can be held. */
+import { EventEmitter } from 'node:events'
+import type { RedisClient, RedisConnection } from '../../lib/brokers/redis/client.ts'
+
+/** A command that waits for its answer. */
+export interface Asked {
+  name: string
+  args: string[]
+  answer (value?: unknown): void
+  fail (error: Error): void
+}
+
+/** One connection. */
+export class FakeConnection implements RedisConnection {
+  status = 'ready'
+  readonly asked: Asked[] = []
+  readonly #events = new EventEmitter()
+  readonly #waiting = new Map<string, (asked: Asked) => void>()
+
+  async connect (): Promise<void> {
+    setImmediate(() => this.emit('ready'))
+  }
+
+  disconnect (): void {}
+
+  on (event: string, listener: (...args: never[]) => void): void {
+    this.#events.on(event, listener as () => void)
+  }
+
+  emit (event: string, ...args: string[]): void {
+    this.#events.emit(event, ...args)
+  }
+
+  call (name: string, ...args: string[]): Promise<unknown> {
+    const { promise, resolve, reject } = Promise.withResolvers<unknown>()
+    const asked = { name, args, answer: resolve, fail: reject }
+    const waiting = this.#waiting.get(name)
+    this.#waiting.delete(name)
+    if (waiting === undefined) this.asked.push(asked)
+    else waiting(asked)
+    return promise
+  }
+
+  subscribe (...channels: string[]): Promise<unknown> {
+    return this.call('SUBSCRIBE', ...channels)
+  }
+
+  unsubscribe (...channels: string[]): Promise<unknown> {
+    return this.call('UNSUBSCRIBE', ...channels)
+  }
+
+  /** The next command of this name, the others left alone. */
+  next (name: string): Promise<Asked> {
+    const index = this.asked.findIndex((asked) => asked.name === name)
+    const [found] = index === -1 ? [] : this.asked.splice(index, 1)
+    return found === undefined ? new Promise((resolve) => this.#waiting.set(name, resolve)) : Promise.resolve(found)
+  }
+}
+
+/** A client, and the two connections that a broker opens with it. */
+export function fakeRedis (): { client: RedisClient, commands: FakeConnection, ears: FakeConnection } {
+  const [commands, ears] = [new FakeConnection(), new FakeConnection()]
+  const both = [commands, ears]
+  return { client: { options: {}, isCluster: false, duplicate: () => both.shift() ?? new FakeConnection() }, commands, ears }
+}
