@@ -2,14 +2,14 @@
 
 const MAX_PLAIN_DEPTH = 32
 /** Levels of nesting that are written: what `JSON.stringify` needs for them grows with the square of their number. */
-const MAX_DEPTH = 1000
+const MAX_DEPTH = 2048
 
 /**
  * Encodes a value as JSON, tolerantly: `Date` as ISO text, `bigint` as a number when it is safe, else as a string, `Map` as an
  * object, `Set` as an array, `Uint8Array` as base64, objects with `toJSON` as they say.
  *
  * @throws TypeError for a cycle or a value that has no JSON form (`undefined`, a function, a symbol); whatever a `toJSON`
- * throws; RangeError for nesting of more than 1000 levels
+ * throws; RangeError for nesting of more than 2048 levels
  */
 export function encode (value: unknown): string {
   const kind = kindOf(value, 0)
