@@ -1,5 +1,6 @@
 /** Every error that is thrown to developers. docs/errors.md lists them; a test holds the two against each other. */
 import createError from '@fastify/error'
+import { isTooDeep } from './protocol/encode.ts'
 
 /** The table of errors by code. Those with a status below 500, and RP_ERR_UNAVAILABLE, show their message to the client when a handler lets them pass. */
 export const errors = {
@@ -42,7 +43,7 @@ export const errors = {
 export function show (value: unknown): string {
   let text: string | undefined
   try {
-    text = typeof value === 'bigint' ? `${value}n` : JSON.stringify(value)
+    if (!isTooDeep(value)) text = typeof value === 'bigint' ? `${value}n` : JSON.stringify(value)
   } catch {
     // a cycle, or a getter or toJSON that throws
   }

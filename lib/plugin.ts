@@ -1,4 +1,5 @@
 /** The composition root: builds a server from the options and hangs it into Fastify. */
+import type { Duplex } from 'node:stream'
 import websocket from '@fastify/websocket'
 import type { FastifyInstance, FastifyReply, FastifyRequest, FastifySchema } from 'fastify'
 import fp from 'fastify-plugin'
@@ -48,7 +49,12 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
   const connections = new Connections({ registry, groups, turn: new Turn(), limits: options }, options, app.log)
   const disconnector = new Disconnector(broker, connections, app.log)
 
-  app.addHook('preClose', () => connections.drain())
+  app.addHook('preClose', async () => {
+    // Fastify itself now answers upgrades, and nobody ends their sockets: the stop would wait for them
+    app.server.on('upgrade', endSocket)
+    await connections.drain()
+    app.server.off('upgrade', endSocket)
+  })
   app.addHook('onClose', () => {
     disconnector.close()
     return broker.close()
@@ -92,6 +98,11 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
     })
   }
 }, { fastify: '5.x', name: 'fastify-rohrpost' })
+
+/** Ends the socket of an upgrade that was answered. */
+function endSocket (_request: unknown, socket: Duplex): void {
+  socket.end(() => socket.destroy())
+}
 
 /** An upgraded connection needs no HTTP response any more, and the socket would keep it for as long as it lives. */
 function release (request: FastifyRequest, { raw }: FastifyReply, done: () => void): void {

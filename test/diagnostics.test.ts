@@ -131,6 +131,18 @@ suite('messages', () => {
     assert.deepEqual(events.message[0]?.message, { id: 1, type: 'ping', traceparent: '00-1-2-01' })
   })
 
+  test('beyond the rate limit are told without a type', async (t) => {
+    const events = record(t, 'reply')
+    const server = await start(t, { rateLimit: { max: 1, interval: 60_000 } })
+    const client = await server.connect()
+
+    for (const id of [1, 2]) await client.ask({ id, type: 'ping' })
+
+    assert.deepEqual(events.reply.map(({ message, outcome, code }) => [message.type, message.message?.type, outcome, code]), [
+      ['ping', 'ping', 'success', undefined], [undefined, 'ping', 'error', 'rate_limited']
+    ])
+  })
+
   test('whose client goes before the answer end too, once', async (t) => {
     const events = record(t, 'reply')
     const [started, release, left] = [Promise.withResolvers<void>(), Promise.withResolvers<void>(), Promise.withResolvers<void>()]

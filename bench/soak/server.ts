@@ -14,7 +14,7 @@ const EVERY = { news: 1000, room: 25, flush: 100, bulk: 50 }
 /** Rows that one flush changes. */
 const CHANGES = 5
 /** What those get who don't read. */
-const BULK = 'x'.repeat(16_384)
+const BULK = 'x'.repeat(32_768)
 
 const Row = defineEntity({
   name: 'Row',

@@ -49,7 +49,7 @@ export async function soak ({ connections, minutes, progress = () => {} }: SoakO
     const samples: { at: number, rss: number, delay: number }[] = []
     const [begin, length] = [performance.now(), minutes * 60_000]
     let heapBefore = 0
-    let cpuBefore = { run: 0, at: 0 }
+    let before = { run: 0, wait: 0, at: 0 }
     for (let count = 1; count <= SAMPLES; count++) {
       await sleep(begin + length * count / SAMPLES - performance.now())
       const { rss, heapUsed, delay, connections } = await server.call('sample')
@@ -58,10 +58,12 @@ export async function soak ({ connections, minutes, progress = () => {} }: SoakO
       if (count === WARM_UP * SAMPLES) {
         heapBefore = await server.call('heap')
         probe.reset()
-        cpuBefore = { run: (await server.cpuTime()).run, at: performance.now() }
+        before = { ...await server.cpuTime(), at: performance.now() }
       }
     }
-    const cpu = ((await server.cpuTime()).run - cpuBefore.run) / 1e6 / (performance.now() - cpuBefore.at)
+    const after = await server.cpuTime()
+    const share = (name: 'run' | 'wait') => `${Math.round((after[name] - before[name]) / 1e4 / (performance.now() - before.at))} %`
+    const cpu = { run: share('run'), wait: share('wait') }
     const heapAfter = await server.call('heap')
     const pings = probe.stop()
 
@@ -94,7 +96,7 @@ export async function soak ({ connections, minutes, progress = () => {} }: SoakO
         ['`ping`, p99', `${format(pings.p99)} ms`],
         ['`ping`, longest', `${format(pings.max)} ms of ${format(pings.count)}`],
         ['event loop delay, median of the p99 of each sample', `${format(median(samples.map(({ delay }) => delay)))} ms`],
-        ['CPU of the server', `${Math.round(cpu * 100)} % of one`],
+        ['CPU of the server', `${cpu.run} of one; for ${cpu.wait} of the time it waited for one`],
         ['resident memory, mean', `${format(mean / MIB)} MiB`],
         ['resident memory, slope', `${slope < 0 ? '−' : '+'}${format(Math.abs(slope) / MIB)} MiB a minute`],
         ['JavaScript heap without garbage, after the warm-up and at the end', `${format(heapBefore / MIB)} and ${format(heapAfter / MIB)} MiB`]

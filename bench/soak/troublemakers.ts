@@ -52,7 +52,8 @@ async function rest (ms: number): Promise<void> {
 
 async function sendRubbish (port: number): Promise<void> {
   await rest(Math.random() * 5 * EVERY)
-  for (let socket: WebSocket | undefined, index = 0; !ending.signal.aborted; index++) {
+  const first = Math.floor(Math.random() * rubbish.length)
+  for (let socket: WebSocket | undefined, index = first; !ending.signal.aborted; index++) {
     if (socket?.readyState !== 1) {
       callNames(port)
       socket = await open(port)

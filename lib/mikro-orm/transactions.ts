@@ -53,10 +53,12 @@ export class Transactions {
     this.#logs.delete(transaction)
     if (log === undefined) return []
 
-    const before = undone && log.frames()
+    const before = undone === undefined ? [] : log.frames()
     const beliefs = log.rollback(transaction?.savepointName)
-    const after = undone && new Set(log.frames())
-    if (before !== undefined) undone?.(before.filter((frame) => after?.has(frame) === false))
+    if (undone !== undefined) {
+      const after = new Set(log.frames())
+      undone(before.filter((frame) => !after.has(frame)))
+    }
     return beliefs
   }
 }

@@ -12,7 +12,7 @@ import type { RestartHost } from './support/restart-host.ts'
 
 const HOST = fileURLToPath(new URL('support/restart-host.ts', import.meta.url))
 /** Fewer where a process may not have as many files open. */
-const CLIENTS = Math.min(Number(process.env['RESTART_CLIENTS'] ?? 5000), readFileLimit() - 500)
+const CLIENTS = Math.min(Number(process.env['RESTART_CLIENTS'] ?? 5000), Math.max(100, readFileLimit() - 500))
 /** Clients that connect at once, so that the queue of the kernel is long enough. */
 const WAVE = 500
 const BACKOFF = { min: 500, max: 20_000 }

@@ -47,10 +47,10 @@ const host = {
   /** The graceful stop; what runs ends when it has begun. Gives the connections that were there. */
   async stop () {
     const { connections } = app.rohrpost.health()
-    const drained = app.rohrpost.drain()
+    const closed = app.close()
+    while (!app.rohrpost.health().draining) await new Promise(setImmediate)
     release.resolve()
-    await drained
-    await app.close()
+    await closed
     return connections
   }
 }
