@@ -159,7 +159,7 @@ export class Subscriber {
       const connection = this.#options.connection()
       // without a connection it is done when there is one
       if (!connection?.isReady) return
-      if (removed.length > 0) connection.redis.unsubscribe(...removed).catch(() => {})
+      for (let at = 0; at < removed.length; at += CHUNK) connection.redis.unsubscribe(...removed.slice(at, at + CHUNK)).catch(() => {})
       this.#announce(added, false)
     })
   }
@@ -177,8 +177,9 @@ export class Subscriber {
         continue
       }
       for (const subscription of some) this.#heard(subscription, isReturn)
+      // the next ones are announced while these are asked for
+      if (this.#stale.size > 0) this.check()
     }
-    if (this.#stale.size > 0) this.check()
   }
 
   /** Redis sends what is published in a group from now on. */

@@ -169,3 +169,29 @@ test('goes to the new epoch that began while it joined', async (t) => {
 
   assert.deepEqual(recorder.heard, [{ kind: 'lost', group: 'a', position: { epoch: 'f', offset: 1 } }])
 })
+
+test('leaves very many groups in several commands: one of too many channels can not even be made', async (t) => {
+  const { broker, ears } = await open(t)
+  const groups = Array.from({ length: 250 }, (_, n) => `g-${n}`)
+  for (const group of groups) broker.subscribe(group)
+  await ears.next('SUBSCRIBE')
+
+  for (const group of groups) broker.unsubscribe(group)
+  await turn()
+
+  assert.deepEqual(ears.asked.filter(({ name }) => name === 'UNSUBSCRIBE').map(({ args }) => args.length), [100, 100, 50])
+})
+
+test('asks for the first of very many groups while the next ones are announced', async (t) => {
+  const { broker, ears, commands } = await open(t)
+  const groups = Array.from({ length: 101 }, (_, n) => `g-${n}`)
+
+  const joined = Promise.all(groups.map((group) => broker.subscribe(group)))
+  ;(await ears.next('SUBSCRIBE')).answer()
+  const last = await ears.next('SUBSCRIBE')
+  ;(await commands.next('EVALSHA')).answer(groups.slice(0, 100).map(() => ['e', '7', '0']))
+  last.answer()
+  ;(await commands.next('EVALSHA')).answer([['e', '7', '0']])
+
+  assert.equal((await joined).length, 101)
+})
