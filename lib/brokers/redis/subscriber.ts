@@ -218,9 +218,15 @@ export class Subscriber {
     } else if (complete) {
       this.#take(subscription, { epoch, first: subscription.offset + 1, payloads })
     } else {
+      // of another log nobody has heard anything yet: it was begun because Redis came back or forgot, for which no message need be missed
+      const isNew = epoch !== subscription.epoch
       subscription.epoch = epoch
-      subscription.offset = top
-      this.#receiver.lost(subscription.group, { epoch, offset: top })
+      subscription.offset = isNew ? 0 : top
+      this.#receiver.lost(subscription.group, { epoch, offset: subscription.offset })
+      if (subscription.offset < top) {
+        subscription.isBehind = true
+        this.#stale.add(subscription)
+      }
     }
     for (const run of held) this.#take(subscription, run)
   }
