@@ -261,8 +261,12 @@ export class Groups {
 
     const { joining } = group
     if (group.subscribed && joining !== undefined) {
+      // who leaves as soon as it has entered must not end the group for those who are still to enter
+      for (const [member, joined] of joining.members) {
+        joining.members.delete(member)
+        enter(group, member, joined)
+      }
       group.joining = undefined
-      for (const [member, joined] of joining.members) enter(group, member, joined)
       joining.done.resolve()
     }
     this.#settle(group)
