@@ -4,9 +4,9 @@ import neostandard from 'neostandard'
 const rooms = {
   protocol: [],
   brokers: ['protocol/', 'errors.ts'],
-  server: ['protocol/', 'brokers/broker.ts', 'errors.ts'],
+  server: ['protocol/', 'brokers/broker.ts', 'diagnostics.ts', 'errors.ts'],
   testing: ['brokers/broker.ts'],
-  'mikro-orm': ['protocol/', 'errors.ts']
+  'mikro-orm': ['protocol/', 'diagnostics.ts', 'errors.ts']
 }
 
 const boundary = (pattern, message) => ({
@@ -40,12 +40,12 @@ export default [
   {
     // groups know the broker contract and members as { send }, never a connection
     files: ['lib/server/groups.ts'],
-    rules: boundary('^(?:\\./(?!(?:envelope|followers|frame|thenable)\\.ts)|\\.\\./(?!brokers/broker\\.ts|errors\\.ts|protocol/))', 'groups know the broker contract and members as { send }.')
+    rules: boundary('^(?:\\./(?!(?:envelope|followers|frame|thenable)\\.ts)|\\.\\./(?!brokers/broker\\.ts|diagnostics\\.ts|errors\\.ts|protocol/))', 'groups know the broker contract and members as { send }.')
   },
   {
     // registry, requests and groups serve connections and never know them; only their keeper does
     files: ['lib/server/!(connection|connections|groups).ts'],
-    rules: boundary('^(?:\\./connections?\\.ts|\\.\\./(?!protocol/|brokers/broker\\.ts|errors\\.ts))', 'only connections.ts knows a connection.')
+    rules: boundary('^(?:\\./connections?\\.ts|\\.\\./(?!protocol/|brokers/broker\\.ts|diagnostics\\.ts|errors\\.ts))', 'only connections.ts knows a connection.')
   },
   {
     // runs in browsers: no packages, no `node:` modules, and of the protocol only what needs no TypeBox at run time

@@ -1,5 +1,6 @@
 /** Every error that is thrown to developers. docs/errors.md lists them; a test holds the two against each other. */
 import createError from '@fastify/error'
+import { isTooDeep } from './protocol/encode.ts'
 
 /** The table of errors by code. Those with a status below 500, and RP_ERR_UNAVAILABLE, show their message to the client when a handler lets them pass. */
 export const errors = {
@@ -26,6 +27,7 @@ export const errors = {
   RP_ERR_NOT_ENCODABLE: createError('RP_ERR_NOT_ENCODABLE', "Can't send %s: it has no JSON form (%s)"),
   RP_ERR_NOT_AN_OBJECT: createError('RP_ERR_NOT_AN_OBJECT', "Can't send %s to a group: the broker keeps history, so messages must be JSON objects"),
   RP_ERR_INVALID_CLOSE: createError('RP_ERR_INVALID_CLOSE', "Can't close with this %s: expected %s, got %s"),
+  RP_ERR_INVALID_PREDICATE: createError('RP_ERR_INVALID_PREDICATE', "Can't pick the connections to end: expected true or false for each, got %s"),
 
   RP_ERR_BROKER_IN_USE: createError('RP_ERR_BROKER_IN_USE', 'This %s broker is already in use: give each app a broker of its own'),
   RP_ERR_BROKER_UNAVAILABLE: createError('RP_ERR_BROKER_UNAVAILABLE', "The broker can't do this now: %s", 503),
@@ -41,7 +43,7 @@ export const errors = {
 export function show (value: unknown): string {
   let text: string | undefined
   try {
-    text = typeof value === 'bigint' ? `${value}n` : JSON.stringify(value)
+    if (!isTooDeep(value)) text = typeof value === 'bigint' ? `${value}n` : JSON.stringify(value)
   } catch {
     // a cycle, or a getter or toJSON that throws
   }

@@ -1,14 +1,29 @@
 import { memoryBroker } from './brokers/memory.ts'
+import { diagnostics } from './diagnostics.ts'
 import { rohrpost as plugin } from './plugin.ts'
 
 // `require('fastify-rohrpost')` gives the plugin, with the other exports on it
-const rohrpost = Object.assign(plugin, { rohrpost: plugin, memoryBroker })
+const rohrpost = Object.assign(plugin, { rohrpost: plugin, memoryBroker, diagnostics })
 
-export { memoryBroker, rohrpost, rohrpost as default, rohrpost as 'module.exports' }
+export { diagnostics, memoryBroker, rohrpost, rohrpost as default, rohrpost as 'module.exports' }
 
 export type { Broker, BrokerHealth, HistoryEntry, Position, Receiver } from './brokers/broker.ts'
 export type { HistoryOptions } from './brokers/history.ts'
 export type { MemoryBrokerOptions } from './brokers/memory.ts'
+export type {
+  ChangeDropEvent,
+  ChangeDropReason,
+  ConnectEvent,
+  DeliverEvent,
+  DiagnosticsChannel,
+  DiagnosticsEvents,
+  DisconnectEvent,
+  DropEvent,
+  MessageEvent,
+  NotifyEvent,
+  PublishEvent,
+  ReplyEvent
+} from './diagnostics.ts'
 export type { RohrpostOptions } from './options.ts'
 export type { MessageId } from './protocol/decode.ts'
 export type { Implementation } from './server/implement.ts'

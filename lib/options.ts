@@ -49,12 +49,19 @@ export interface RohrpostOptions extends ConnectionHooks, Partial<ConnectionLimi
   maxUnsent?: number
   /** The most that is replayed to a client that comes back to a group; past it it is told to load again. @defaultValue 1000 messages, 1 MiB */
   recoveryLimit?: { messages: number, bytes: number }
+  /**
+   * Messages that one connection may send: `max` at once, and as many again in each `interval` of milliseconds, a few at a time. Those
+   * beyond are answered with the code `rate_limited`.
+   *
+   * @defaultValue as many as it likes
+   */
+  rateLimit?: { max: number, interval: number }
   /** Time that running handlers have to answer when the server stops. @defaultValue 5000 ms */
   drain?: number
 }
 
 /** The options with all defaults filled in; hooks stay optional. */
-export type CheckedOptions = RohrpostOptions & Required<Omit<RohrpostOptions, 'onRequest' | 'preValidation' | 'preHandler' | 'onConnect' | 'onDisconnect' | 'allowedOrigins'>>
+export type CheckedOptions = RohrpostOptions & Required<Omit<RohrpostOptions, 'onRequest' | 'preValidation' | 'preHandler' | 'onConnect' | 'onDisconnect' | 'allowedOrigins' | 'rateLimit'>>
 
 const MIB = 1024 * 1024
 /** The longest delay that a timer of Node.js takes. */
@@ -107,6 +114,10 @@ const rules: { [Name in keyof Required<RohrpostOptions>]: Rule } = {
   slowTimeout: duration(5000),
   maxUnsent: count(16 * MIB),
   recoveryLimit: amount(1000),
+  rateLimit: {
+    expected: 'an object { max, interval } of whole numbers from 1, the interval in milliseconds',
+    check: (value) => isObject(value) && isCount(value.max) && isCount(value.interval)
+  },
   drain: duration(5000)
 }
 

@@ -1,11 +1,14 @@
 /** The composition root: builds a server from the options and hangs it into Fastify. */
+import type { Duplex } from 'node:stream'
 import websocket from '@fastify/websocket'
 import type { FastifyInstance, FastifyReply, FastifyRequest, FastifySchema } from 'fastify'
 import fp from 'fastify-plugin'
+import { diagnostics } from './diagnostics.ts'
 import { errors } from './errors.ts'
 import { checkOptions, type RohrpostOptions } from './options.ts'
 import { envelopes } from './protocol/schemas.ts'
 import { Connections } from './server/connections.ts'
+import { Disconnector, DISCONNECTS } from './server/disconnector.ts'
 import { Groups } from './server/groups.ts'
 import { implement } from './server/implement.ts'
 import { isOriginAllowed } from './server/origin.ts'
@@ -15,6 +18,7 @@ import { report } from './server/report.ts'
 import { Subscriptions } from './server/subscriptions.ts'
 import { isThenable } from './server/thenable.ts'
 import type { RohrpostMessage, Rohrpost } from './server/types.ts'
+import { upgradeErrors } from './server/upgrade-error.ts'
 
 /**
  * The Fastify plugin: adds the WebSocket route and decorates `app.rohrpost`.
@@ -32,17 +36,31 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
   const groups = new Groups(broker, {
     recoveryLimit: options.recoveryLimit,
     onError: (err, group) => report(app.log, 'error', err, { group }, 'the broker failed to change a subscription or to read history'),
-    onLost: (group) => app.log.warn({ group }, 'messages of a group were lost')
+    onLost (group) {
+      app.log.warn({ group }, 'messages of a group were lost')
+      if (diagnostics.drop.hasSubscribers) diagnostics.drop.publish({ reason: 'lost', group })
+    }
   })
   await broker.open({
-    deliver: (group, payload, position) => groups.deliver(group, payload, position),
+    deliver: (group, payload, position) => group === DISCONNECTS ? disconnector.receive(payload) : groups.deliver(group, payload, position),
     lost: (group, top) => groups.lost(group, top),
     error: (err, { stage }) => report(app.log, 'error', err, { stage }, 'the broker failed')
   })
   const connections = new Connections({ registry, groups, turn: new Turn(), limits: options }, options, app.log)
+  const disconnector = new Disconnector(broker, connections, app.log)
 
-  app.addHook('preClose', () => connections.drain())
-  app.addHook('onClose', () => broker.close())
+  app.addHook('preClose', async () => {
+    // Fastify itself now answers upgrades, and nobody ends their sockets: the stop would wait for them
+    app.server.on('upgrade', endSocket)
+    await connections.drain()
+    app.server.off('upgrade', endSocket)
+  })
+  app.addHook('onClose', () => {
+    disconnector.close()
+    return broker.close()
+  })
+  // asked before any group of a connection, and not waited for: a server whose broker is away starts, and says so
+  disconnector.open()
   if (!app.hasDecorator('websocketServer')) {
     await app.register(websocket, {
       ...options.websocket,
@@ -50,7 +68,7 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
     })
   }
 
-  decorate(app, { registry, subscriptions, groups, connections, health: () => broker.health() })
+  decorate(app, { registry, subscriptions, groups, connections, disconnector, health: () => broker.health() })
 
   const refuse = async (request: FastifyRequest, reply: FastifyReply) => {
     if (connections.draining) return reply.code(503).send({ error: 'Service Unavailable', message: 'The server is about to restart.' })
@@ -63,7 +81,8 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
       method: 'GET',
       url,
       exposeHeadRoute: false,
-      schema: { hide: true } as FastifySchema,
+      ...upgradeErrors,
+      schema: { ...upgradeErrors.schema, hide: true } as FastifySchema,
       onRequest: [refuse, ...[options.onRequest ?? []].flat()],
       ...(options.preValidation && { preValidation: options.preValidation }),
       preHandler: [...[options.preHandler ?? []].flat(), release],
@@ -79,6 +98,11 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
     })
   }
 }, { fastify: '5.x', name: 'fastify-rohrpost' })
+
+/** Ends the socket of an upgrade that was answered. */
+function endSocket (_request: unknown, socket: Duplex): void {
+  socket.end(() => socket.destroy())
+}
 
 /** An upgraded connection needs no HTTP response any more, and the socket would keep it for as long as it lives. */
 function release (request: FastifyRequest, { raw }: FastifyReply, done: () => void): void {
@@ -99,6 +123,7 @@ interface Parts {
   subscriptions: Subscriptions
   groups: Groups
   connections: Connections
+  disconnector: Disconnector
   health: () => { ok: boolean, detail?: string }
 }
 
@@ -118,7 +143,7 @@ function decorate (app: FastifyInstance, parts: Parts): void {
   })
 }
 
-function makeFace (instance: FastifyInstance, { registry, subscriptions, groups, connections, health }: Parts, common: object): Rohrpost {
+function makeFace (instance: FastifyInstance, { registry, subscriptions, groups, connections, disconnector, health }: Parts, common: object): Rohrpost {
   const sent = Promise.resolve()
 
   const own: Omit<Rohrpost, 'notify'> = {
@@ -150,6 +175,11 @@ function makeFace (instance: FastifyInstance, { registry, subscriptions, groups,
       if (!isThenable(publishing)) return sent
       const done = Promise.resolve(publishing).then(() => {})
       done.catch((err: unknown) => report(instance.log, 'error', err, { group }, 'a message to a group was not sent'))
+      return done
+    },
+    disconnect (target, code, reason) {
+      const done = disconnector.disconnect(target, code, reason)
+      done.catch((err: unknown) => report(instance.log, 'error', err, {}, 'connections were not ended'))
       return done
     },
     get schemas () {

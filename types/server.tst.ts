@@ -1,19 +1,20 @@
 import { Type } from '@sinclair/typebox'
 import type { FastifyInstance } from 'fastify'
 import { describe, expect, test } from 'tstyche'
-import type { Broker, MessageId, Rohrpost, RohrpostConnection, RohrpostMessage } from '../lib/index.ts'
-import rohrpost, { memoryBroker, rohrpost as named } from '../lib/index.ts'
+import type { Broker, DiagnosticsChannel, DiagnosticsEvents, MessageId, ReplyEvent, Rohrpost, RohrpostConnection, RohrpostMessage } from '../lib/index.ts'
+import rohrpost, { diagnostics, memoryBroker, rohrpost as named } from '../lib/index.ts'
 
 declare const app: FastifyInstance
 
 describe('registration', () => {
   test('takes the options of the plugin, all of them optional', () => {
     expect(app.register).type.toBeCallableWith(rohrpost)
-    expect(app.register).type.toBeCallableWith(named, { path: '/ws', broker: memoryBroker(), maxPending: { messages: 1, bytes: 1 } })
+    expect(app.register).type.toBeCallableWith(named, { path: '/ws', broker: memoryBroker(), maxPending: { messages: 1, bytes: 1 }, rateLimit: { max: 1, interval: 1 } })
     expect(app.register).type.toBeCallableWith(rohrpost, { allowedOrigins: (origin: string) => origin.length > 0, websocket: { options: { perMessageDeflate: true } } })
     expect(app.register).type.not.toBeCallableWith(rohrpost, { path: 5 })
     expect(app.register).type.not.toBeCallableWith(rohrpost, { allowedOrigins: '*' })
     expect(app.register).type.not.toBeCallableWith(rohrpost, { broker: {} })
+    expect(app.register).type.not.toBeCallableWith(rohrpost, { rateLimit: { max: 1 } })
   })
 
   test('decorates the app', () => {
@@ -109,5 +110,31 @@ describe('a connection', () => {
 
   test('shows its groups, but not to change them', () => {
     expect(connection.groups).type.toBe<ReadonlySet<string>>()
+  })
+})
+
+describe('disconnect', () => {
+  test('takes a group or a predicate that says true or false', () => {
+    expect(app.rohrpost.disconnect).type.toBeCallableWith('user:7', 4401, 'signed out')
+    expect(app.rohrpost.disconnect).type.toBeCallableWith((connection: RohrpostConnection) => connection.groups.has('a'))
+    expect(app.rohrpost.disconnect).type.not.toBeCallableWith(async () => true)
+    expect(app.rohrpost.disconnect).type.not.toBeCallableWith(7)
+    expect(app.rohrpost.disconnect('a')).type.toBe<Promise<void>>()
+  })
+})
+
+describe('diagnostics', () => {
+  test('types the events of each channel', () => {
+    diagnostics.reply.subscribe((event, name) => {
+      expect(event).type.toBe<ReplyEvent>()
+      expect(event.message.connection).type.toBe<RohrpostConnection>()
+      expect(name).type.toBe<string>()
+    })
+    diagnostics.drop.subscribe((event) => {
+      if (event.reason === 'slow_consumer') expect(event.unsent).type.toBe<number>()
+      else if (event.reason !== 'lost') expect(event.entity).type.toBe<string>()
+    })
+    expect(diagnostics.connect).type.toBe<DiagnosticsChannel<DiagnosticsEvents['rohrpost:connect']>>()
+    expect(diagnostics.connect.publish).type.not.toBeCallableWith({})
   })
 })

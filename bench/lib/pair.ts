@@ -71,6 +71,17 @@ export class Pair {
     }
   }
 
+  /** Runs of the subject with various arguments for Node.js. */
+  static variants (variants: Readonly<Record<string, readonly string[]>>, work: (pair: Pair, settings: Settings) => Promise<Measurement[]>): Pick<Case, 'contestants' | 'runs'> {
+    return {
+      contestants: Object.keys(variants),
+      runs: Object.entries(variants).map(([name, nodeArgs]) => ({
+        name,
+        make: async (settings) => ({ [name]: await Pair.use('rohrpost', settings, { nodeArgs }, (pair) => work(pair, settings)) })
+      }))
+    }
+  }
+
   /** Starts the processes, lets `work` use them, and ends them. */
   static async use<T> (name: ServerName, { profile, pin }: Settings, options: PairOptions, work: (pair: Pair) => Promise<T>): Promise<T> {
     const profiling = profile === undefined ? [] : ['--cpu-prof', `--cpu-prof-dir=${profile}`, `--cpu-prof-name=${name.replace('/', '-')}-${++runs}.cpuprofile`]

@@ -58,7 +58,7 @@ function makeCase (load: Load): Case {
 }
 
 /** Measures one number in flight after another. */
-async function request (pair: Pair, load: Load, { warmUp, settle, measure }: Settings): Promise<Measurement[]> {
+export async function request (pair: Pair, load: Load, { warmUp, settle, measure }: Settings): Promise<Measurement[]> {
   const { type } = load
   await pair.generator.call('startRequests', { type, inFlight: DEEPEST })
   await sleep(warmUp)

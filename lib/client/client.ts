@@ -245,12 +245,12 @@ export class RohrpostClient<C extends Contract = Contract> {
       this.#emitGroup(change.group, null, change)
       return
     }
-    if (type === 'pong') {
-      this.#socket.pong()
-      this.#emit('pong')
-    }
+    // a ping that was refused, as one too many, is a sign of life too
+    const isBeat = type === 'pong' || (type === 'ping' && Boolean(error))
+    if (isBeat) this.#socket.pong()
+    if (type === 'pong') this.#emit('pong')
     // messages without id answer nothing, they are the application's
-    if (!this.#requests.answer(message) && type !== 'pong' && (error || id !== undefined)) {
+    if (!this.#requests.answer(message) && !isBeat && (error || id !== undefined)) {
       this.#emit('error', `no saved request with id: ${String(id)}`, error ? toError(message) : undefined)
     }
   }

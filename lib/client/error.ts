@@ -22,6 +22,7 @@ export interface RohrpostErrorDetails {
   code?: string | undefined
   retry?: boolean | undefined
   data?: unknown
+  errorId?: string | undefined
   cause?: unknown
 }
 
@@ -34,12 +35,15 @@ export class RohrpostError extends Error {
   readonly retry: boolean
   /** What the server sent beside the error. */
   readonly data: unknown
+  /** Of a failure of the server, the id that stands in its log, to be told to whoever reads that. */
+  readonly errorId: string | undefined
 
-  constructor (message: string, { code, retry, data, cause }: RohrpostErrorDetails = {}) {
+  constructor (message: string, { code, retry, data, errorId, cause }: RohrpostErrorDetails = {}) {
     super(message, cause === undefined ? undefined : { cause })
     this.code = code
     this.retry = retry === true
     this.data = data
+    this.errorId = errorId
   }
 
   override toString (): string {

@@ -1,4 +1,5 @@
 /** Requests under way: each is settled exactly once, by its answer, its time-out, its signal, or the end of the connection. */
+import type { ErrorCode } from '../protocol/codes.ts'
 import { ClientErrorCode, RohrpostError } from './error.ts'
 import type { Token } from './token.ts'
 
@@ -10,6 +11,7 @@ export interface Message {
   readonly data?: unknown
   readonly code?: unknown
   readonly retry?: unknown
+  readonly error_id?: unknown
   readonly position?: unknown
   readonly recovered?: unknown
 }
@@ -35,8 +37,8 @@ interface Pending extends RequestOptions {
   repeated: boolean
 }
 
-/** The code with which an application says that `auth_jwt` has expired. */
-const TOKEN_EXPIRED = 'token_expired'
+/** The code with which an application says that `auth_jwt` has expired: the text alone, the table would be bundled whole. */
+const TOKEN_EXPIRED: ErrorCode = 'token_expired'
 
 /** The requests of one client. */
 export class Requests {
@@ -115,11 +117,12 @@ export class Requests {
 }
 
 /** The error that a message tells of; what is no text, as servers of the original may send it, is shown as JSON. */
-export function toError ({ error, code, retry, data }: Message, cause?: unknown): RohrpostError {
+export function toError ({ error, code, retry, data, error_id: errorId }: Message, cause?: unknown): RohrpostError {
   return new RohrpostError(typeof error === 'string' ? error : JSON.stringify(error), {
     code: typeof code === 'string' ? code : undefined,
     retry: retry === true,
     data,
+    errorId: typeof errorId === 'string' ? errorId : undefined,
     cause
   })
 }

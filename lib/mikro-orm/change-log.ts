@@ -19,8 +19,12 @@ export interface Belief {
   readonly before: RowData | undefined
 }
 
-/** All changes of one row taken together. */
+/** All changes of one row taken together, as of one of them. */
 interface Entry {
+  readonly key: string
+  /** What stood in its place, and does again when the last change is taken back. */
+  readonly previous: Entry | undefined
+  readonly belief: Belief | undefined
   readonly type: ChangeType
   readonly before: Row | undefined
   readonly fields: ReadonlySet<string> | undefined
@@ -31,17 +35,16 @@ interface Entry {
   readonly predecessor: Entry | undefined
 }
 
-/** How to take one change back. */
-interface Step {
-  readonly key: string
-  readonly previous: Entry | undefined
-  readonly belief: Belief | undefined
+/** Knows what is sent of an outcome. */
+export interface Announcer {
+  frames (outcome: Outcome): Frame[]
 }
 
 /** The changes of one outermost transaction. */
 export class ChangeLog {
   readonly #entries = new Map<string, Entry>()
-  readonly #steps: Step[] = []
+  /** One for each change, in order. */
+  readonly #steps: Entry[] = []
   readonly #marks: Array<{ savepoint: string, at: number }> = []
 
   /** Whether there is nothing to send. */
@@ -49,12 +52,11 @@ export class ChangeLog {
     return this.#entries.size === 0
   }
 
-  /** Adds a change of the row with this key. `announce` gives what is sent of the outcome so far. */
-  record (key: string, change: Change, announce: (outcome: Outcome) => Frame[]): void {
-    const previous = this.#entries.get(key)
-    this.#entries.set(key, coalesce(previous, change, this.#steps.length, announce))
-    // no more of the change than that: what a row was is not kept until the commit
-    this.#steps.push({ key, previous, belief: change.belief })
+  /** Adds a change of the row with this key. The announcers tell what is sent of the outcome so far. */
+  record (key: string, change: Change, announcers: readonly Announcer[]): void {
+    const entry = coalesce(key, this.#entries.get(key), change, this.#steps.length, announcers)
+    this.#entries.set(key, entry)
+    this.#steps.push(entry)
   }
 
   /** SAVEPOINT: names may be taken several times. */
@@ -94,7 +96,7 @@ export class ChangeLog {
 }
 
 /** The one rule: `before` is the row at the first change, the outcome what a reader of committed rows would see. */
-function coalesce (previous: Entry | undefined, change: Change, at: number, announce: (outcome: Outcome) => Frame[]): Entry {
+function coalesce (key: string, previous: Entry | undefined, change: Change, at: number, announcers: readonly Announcer[]): Entry {
   const isAlive = previous !== undefined && previous.type !== 'delete'
   const first = isAlive ? previous : undefined
   const predecessor = isAlive ? previous.predecessor : previous
@@ -105,8 +107,10 @@ function coalesce (previous: Entry | undefined, change: Change, at: number, anno
   const order = first === undefined || type === 'delete' ? at : first.order
 
   // of a row that began and ended here nothing was known before: nothing is told
-  const frames = announce({ type, before, after: change.after, fields })
-  return { type, before, fields, order, frames, predecessor }
+  const outcome = { type, before, after: change.after, fields }
+  const [only] = announcers
+  const frames = announcers.length === 1 && only !== undefined ? only.frames(outcome) : announcers.flatMap((announcer) => announcer.frames(outcome))
+  return { key, previous, belief: change.belief, type, before, fields, order, frames, predecessor }
 }
 
 function union (a: ReadonlySet<string> | undefined, b: ReadonlySet<string> | undefined): ReadonlySet<string> | undefined {

@@ -1,5 +1,6 @@
 /** Changes of M:N collections, of which the ORM has no event: they are told from what a flush is about to do. */
 import { ReferenceKind, type UnitOfWork } from '@mikro-orm/core'
+import type { Watched } from './registry.ts'
 import { heldBy, type Held } from './row.ts'
 
 /** What a flush changes of the collections of one entity. */
@@ -10,11 +11,14 @@ export interface CollectionChange {
   readonly held: Held | undefined
 }
 
-/** The entities whose collections a flush changes; always those of the owning side. */
-export function changedCollections (uow: UnitOfWork): Map<object, CollectionChange> {
+/** The watched entities whose collections a flush changes; always those of the owning side. */
+export function changedCollections (uow: UnitOfWork, watched: (entity: object) => Watched | undefined): Map<object, CollectionChange> {
   const changes = new Map<object, CollectionChange>()
   const add = (entity: object, name: string) => {
-    const change = changes.get(entity) ?? { fields: new Set(), held: heldBy(entity) }
+    const props = watched(entity)?.held
+    if (props === undefined) return
+
+    const change = changes.get(entity) ?? { fields: new Set(), held: heldBy(entity, props) }
     changes.set(entity, change)
     change.fields.add(name)
   }

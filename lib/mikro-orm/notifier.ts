@@ -1,18 +1,23 @@
 /** One rule made ready for one entity: turns what happened to a row into what each group is told. */
 import type { EntityMetadata } from '@mikro-orm/core'
+import type { ChangeDropReason } from '../diagnostics.ts'
 import { errors, show } from '../errors.ts'
 import { encode } from '../protocol/encode.ts'
 import { isGroupName } from '../protocol/group-name.ts'
-import type { Row } from './row.ts'
+import { fieldOf, type Field, type Row } from './row.ts'
 import type { ChangeType, NotifyRule } from './rules.ts'
 import { findProperty, parseTemplate, type Template } from './template.ts'
 
 /** What one group is told, once the change is committed. */
 export interface Frame {
+  /** The name of the entity. */
+  entity: string
   group: string
   type: ChangeType
   /** JSON text of what is sent of the row. */
   object: string
+  /** Why nothing is sent: there only where somebody wants to know, without group and object. */
+  drop?: { reason: ChangeDropReason, key: string | undefined }
 }
 
 /** What happened to a row in a transaction so far. */
@@ -25,6 +30,9 @@ export interface Outcome {
   /** The changed properties; nothing where the ORM does not tell. */
   readonly fields: ReadonlySet<string> | undefined
 }
+
+/** Names of properties, whatever else is kept with them. */
+type Names = Pick<ReadonlySet<string>, 'has'>
 
 /** Told of whatever keeps a rule from doing its work; never throws. */
 export type Report = (error: unknown, row: Row, rule: NotifyRule) => void
@@ -41,42 +49,67 @@ export class Notifier {
   readonly #rule: NotifyRule
   readonly #meta: EntityMetadata
   readonly #report: Report
+  readonly #isWatched: () => boolean
   /** A template, unless a function decides. */
   readonly #template: Template | undefined
-  readonly #names: readonly string[] | undefined
+  /** The properties that are sent, unless a function decides. */
+  readonly #sent: ReadonlyMap<string, Field> | undefined
+  /** The primary key. */
+  readonly #key: readonly Field[]
 
-  /** @throws RP_ERR_INVALID_TEMPLATE, RP_ERR_UNKNOWN_PROPERTY */
-  constructor (rule: NotifyRule, meta: EntityMetadata, report: Report) {
+  /**
+   * @param isWatched whether anybody wants to know what is not sent
+   * @throws RP_ERR_INVALID_TEMPLATE, RP_ERR_UNKNOWN_PROPERTY
+   */
+  constructor (rule: NotifyRule, meta: EntityMetadata, report: Report, isWatched: () => boolean) {
     this.#rule = rule
     this.#meta = meta
     this.#report = report
+    this.#isWatched = isWatched
     this.#template = findTemplate(rule, meta)
-    // hidden properties are never sent
-    this.#names = typeof rule.options.data === 'object' ? rule.options.data.filter((name) => findProperty(name, meta, "'data'").hidden !== true) : undefined
+    this.#key = meta.getPrimaryProps().map(fieldOf)
+    if (typeof rule.options.data === 'object') {
+      // hidden properties are never sent
+      const props = rule.options.data.map((name) => findProperty(name, meta, "'data'")).filter(({ hidden }) => hidden !== true)
+      this.#sent = new Map(props.map((prop) => [prop.name, fieldOf(prop)]))
+    }
   }
 
   /** What the groups are told of a row. Failures are reported and leave out what they concern. */
   frames ({ type, before, after, fields }: Outcome): Frame[] {
-    if (!this.#rule.types.includes(type)) return []
+    if (!this.#rule.types.includes(type)) return this.#drop('kind', type, after ?? before)
 
     const entered = after === undefined ? [] : this.#groups(after, type)
     if (entered === undefined) return []
     const left = before === undefined ? [] : this.#mayMove(fields) || after === undefined ? this.#groups(before, type) : entered
+    if (entered.length === 0 && left?.length === 0) {
+      return this.#drop(before === undefined && after === undefined ? 'short_lived' : 'no_group', type, after ?? before)
+    }
 
     const frames: Frame[] = []
-    const tell = (type: ChangeType, row: Row | undefined, groups: string[]) => {
-      if (row === undefined || groups.length === 0) return
-      const object = this.#object(row, type, fields)
-      if (object !== undefined) for (const group of groups) frames.push({ group, type, object })
-    }
     if (left === undefined || left === entered) {
-      tell('update', after, entered)
+      this.#tell(frames, 'update', after, entered, fields)
+    } else if (left.length === 0) {
+      this.#tell(frames, 'create', after, entered, fields)
     } else {
-      tell('delete', before, left.filter((group) => !entered.includes(group)))
-      tell('update', after, entered.filter((group) => left.includes(group)))
-      tell('create', after, entered.filter((group) => !left.includes(group)))
+      this.#tell(frames, 'delete', before, left.filter((group) => !entered.includes(group)), fields)
+      this.#tell(frames, 'update', after, entered.filter((group) => left.includes(group)), fields)
+      this.#tell(frames, 'create', after, entered.filter((group) => !left.includes(group)), fields)
     }
     return frames
+  }
+
+  #tell (frames: Frame[], type: ChangeType, row: Row | undefined, groups: readonly string[], fields: ReadonlySet<string> | undefined): void {
+    if (row === undefined || groups.length === 0) return
+
+    const object = this.#object(row, type, fields)
+    if (object === null) frames.push(...this.#drop('unchanged', type, row))
+    else if (object !== undefined) for (const group of groups) frames.push({ entity: this.#meta.className, group, type, object })
+  }
+
+  /** What stands in the place of frames that are not sent. */
+  #drop (reason: ChangeDropReason, type: ChangeType, row: Row | undefined): Frame[] {
+    return this.#isWatched() ? [{ entity: this.#meta.className, group: '', type, object: '', drop: { reason, key: row?.key } }] : []
   }
 
   /** Whether an update of these properties can change the groups. */
@@ -87,7 +120,7 @@ export class Notifier {
   /** The groups of a row; nothing where they can't be told. */
   #groups (row: Row, type: ChangeType): string[] | undefined {
     try {
-      const given = this.#template === undefined ? this.#ask(row, type) : this.#template.group(row)
+      const given = this.#template === undefined ? this.#askForGroups(row, type) : this.#template.group(row)
       if (isGroupName(given)) return [given]
 
       const groups = new Set<unknown>(Array.isArray(given) ? given : [given ?? []].flat())
@@ -102,7 +135,7 @@ export class Notifier {
     }
   }
 
-  #ask (row: Row, type: ChangeType): unknown {
+  #askForGroups (row: Row, type: ChangeType): unknown {
     const { group } = this.#rule.options
     if (typeof group === 'function') return settled('group', group(row.view, type))
 
@@ -111,38 +144,51 @@ export class Notifier {
     return parseTemplate(String(entity.groupName), this.#meta).group(row)
   }
 
-  /** What is sent of a row, as JSON; nothing where it is not to be sent. */
-  #object (row: Row, type: ChangeType, fields: ReadonlySet<string> | undefined): string | undefined {
+  /** What is sent of a row, as JSON; `null` where it is not to be sent, nothing where that failed. */
+  #object (row: Row, type: ChangeType, fields: ReadonlySet<string> | undefined): string | null | undefined {
     try {
-      const updated = [...fields ?? []].filter((name) => this.#meta.properties[name]?.hidden !== true)
-      const data = this.#data(row, type, updated)
-      const text = encode(data)
+      const updated = fields === undefined || fields.size === 0 ? [] : [...fields].filter((name) => this.#meta.properties[name]?.hidden !== true)
+      const data = this.#sent === undefined ? this.#ask(row, type, updated) : undefined
+      const text = this.#sent === undefined ? encode(data) : textOf(row, this.#sent)
       if (type !== 'update' || fields === undefined) return text
 
       const isObject = text.startsWith('{')
-      const sent = this.#names ?? (isObject ? Object.keys(data as object) : [])
-      if (this.#rule.options.alwaysSend === false && !sent.some((name) => fields.has(name))) return undefined
-      if (!isObject || Object.hasOwn(data as object, 'updated_fields')) return text
+      const names: Names = this.#sent ?? new Set(isObject ? Object.keys(data as object) : [])
+      if (this.#rule.options.alwaysSend === false && ![...fields].some((name) => names.has(name))) return null
+      if (!isObject || names.has('updated_fields')) return text
       return `${text.slice(0, -1)}${text === '{}' ? '' : ','}"updated_fields":${JSON.stringify(updated)}}`
     } catch (error) {
       this.#report(error, row, this.#rule)
     }
   }
 
-  #data (row: Row, type: ChangeType, updatedFields: string[]): unknown {
-    if (this.#names !== undefined) {
-      const data: Record<string, unknown> = {}
-      for (const name of this.#names) data[name] = row.value(name)
-      return data
-    }
-
+  #ask (row: Row, type: ChangeType, updatedFields: string[]): unknown {
     const { data } = this.#rule.options
     if (typeof data === 'function') return settled('data', data(row.view, { type, updatedFields }))
-    if (typeof this.#meta.prototype.getPushNotificationData !== 'function') return { id: row.primaryKey }
+    if (typeof this.#meta.prototype.getPushNotificationData !== 'function') return { id: keyOf(row, this.#key) }
 
     const entity = row.view as Required<Announced>
     return settled('getPushNotificationData', entity.getPushNotificationData(updatedFields, type))
   }
+}
+
+/** JSON text of some properties of a row. */
+function textOf (row: Row, fields: ReadonlyMap<string, Field>): string {
+  const data: Record<string, unknown> = {}
+  let isFlat = true
+  for (const [name, field] of fields) {
+    const value = row.value(field)
+    data[name] = value
+    isFlat &&= typeof value === 'string' || typeof value === 'number'
+  }
+  return isFlat ? JSON.stringify(data) : encode(data)
+}
+
+/** A primary key as it is sent: a value, or an object of the key's properties. */
+function keyOf (row: Row, fields: readonly Field[]): unknown {
+  const [only] = fields
+  if (fields.length === 1 && only !== undefined) return row.value(only)
+  return Object.fromEntries(fields.map((field) => [field.name, row.value(field)]))
 }
 
 /** The template that names the groups, unless a function or an instance does. */

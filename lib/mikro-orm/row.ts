@@ -24,20 +24,42 @@ export class NotLoadedError extends Error {
   }
 }
 
+/** A property that rules read of each row, with what is known of it before. */
+export interface Field {
+  readonly prop: EntityProperty
+  readonly name: string
+  /** Whether texts and numbers are sent as the ORM compares them. */
+  readonly isPlain: boolean
+}
+
+/** Makes a property ready to be read. */
+export function fieldOf (prop: EntityProperty): Field {
+  return { prop, name: prop.name, isPlain: isPlain(prop) }
+}
+
 /** What an entity held beside what the ORM compares, by property; `undefined` where it was not loaded. */
 export type Held = ReadonlyMap<string, unknown>
 
-/** What an entity holds beside what the ORM compares and what a flush is going to change: to be asked before. */
-export function heldBy (entity: object): Held | undefined {
-  const held = new Map<string, unknown>()
-  for (const prop of (wrap(entity, true).__meta as EntityMetadata).props) {
-    const isCollection = prop.kind === ReferenceKind.MANY_TO_MANY
-    if (!isCollection && !isMade(prop)) continue
+/** The properties that the ORM does not compare and that a flush may change all the same. */
+export function heldProperties ({ props }: EntityMetadata): EntityProperty[] {
+  return props.filter((prop) => prop.kind === ReferenceKind.MANY_TO_MANY || isMade(prop))
+}
 
-    const value = (entity as Record<string, unknown>)[prop.name]
-    held.set(prop.name, !isCollection ? value : isLoaded(value) ? value.getSnapshot() : undefined)
+/**
+ * What an entity holds of such properties, if there are any: to be asked before the flush changes it.
+ *
+ * @param isLate whether the flush has changed it, but for its collections
+ */
+export function heldBy (entity: object, props: readonly EntityProperty[], isLate = false): Held | undefined {
+  if (props.length === 0) return
+
+  const held = new Map<string, unknown>()
+  for (const { name, kind } of props) {
+    const value = (entity as Record<string, unknown>)[name]
+    if (kind !== ReferenceKind.MANY_TO_MANY) held.set(name, isLate ? undefined : value)
+    else held.set(name, isLoaded(value) ? value.getSnapshot() : undefined)
   }
-  return held.size === 0 ? undefined : held
+  return held
 }
 
 /** What is known of a row at one moment. */
@@ -74,21 +96,12 @@ export class Row {
     return parts.includes(undefined) ? wrap(this.#entity, true).getSerializedPrimaryKey() : parts.flat().join('~~~')
   }
 
-  /** The primary key as it is sent: a value, or an object of the key's properties. */
-  get primaryKey (): unknown {
-    const { primaryKeys } = this.meta
-    const [name] = primaryKeys
-    if (primaryKeys.length === 1 && name !== undefined) return this.value(name)
-    return Object.fromEntries(primaryKeys.map((name) => [name, this.value(name)]))
-  }
-
   /** One property as JSON has it, a relation as its key. @throws NotLoadedError */
-  value (name: string): unknown {
-    const prop = this.meta.properties[name] as EntityProperty
-    if (!this.#knows(prop)) throw new NotLoadedError(name)
-
+  value ({ prop, name, isPlain }: Field): unknown {
     const value = this.data[name]
-    if (this.#held?.has(name) !== true && isPlain(prop, value)) return value
+    if (isPlain && (typeof value === 'string' || typeof value === 'number') && this.#held?.has(name) !== true) return value
+
+    if (!this.#knows(prop)) throw new NotLoadedError(name)
     const [json] = Object.values(serialize(this.view, { fields: [name], includeHidden: true } as object))
     return json ?? null
   }
@@ -193,9 +206,7 @@ function isMade ({ version, generated, primary }: EntityProperty): boolean {
   return version === true || (generated !== undefined && primary !== true)
 }
 
-/** Whether the value that the ORM compares is the one that is sent. */
-function isPlain (prop: EntityProperty, value: unknown): boolean {
-  if (typeof value !== 'string' && typeof value !== 'number') return false
+function isPlain (prop: EntityProperty): boolean {
   if (prop.customType !== undefined || prop.serializer !== undefined) return false
   if (prop.kind === ReferenceKind.SCALAR) return prop.runtimeType === 'string' || prop.runtimeType === 'number'
   return prop.kind === ReferenceKind.MANY_TO_ONE && prop.targetKey === undefined

@@ -1,5 +1,6 @@
 /** Listens to the ORM: what is flushed goes into the log of its transaction, and out to the groups when that commits. */
 import {
+  ChangeSetType,
   wrap,
   type ChangeSet,
   type EntityManager,
@@ -7,21 +8,24 @@ import {
   type EventSubscriber,
   type FlushEventArgs,
   type MikroORM,
+  type Transaction,
   type TransactionEventArgs
 } from '@mikro-orm/core'
+import { diagnostics } from '../diagnostics.ts'
 import { errors } from '../errors.ts'
 import { believed, Beliefs } from './beliefs.ts'
 import type { Belief, Change, ChangeLog } from './change-log.ts'
 import { changedCollections, type CollectionChange } from './collections.ts'
-import type { Notifier, Report } from './notifier.ts'
+import { isWatched, tellDrop, type DebugLog } from './drops.ts'
+import type { Frame, Report } from './notifier.ts'
 import { isAlive } from './probe.ts'
-import { compileRules } from './registry.ts'
+import { compileRules, type Watched } from './registry.ts'
 import { heldBy, NotLoadedError, type Held, type Row, type RowData } from './row.ts'
 import { checkRules, type ChangeType, type NotifyRule } from './rules.ts'
 import { Transactions } from './transactions.ts'
 
 /** Where failures are reported; a Fastify logger is one. */
-export interface Log {
+export interface Log extends DebugLog {
   error (context: object, message: string): void
   warn (context: object, message: string): void
 }
@@ -40,7 +44,8 @@ export interface Connection {
 
 /** What a connected subscriber has at hand. */
 interface Active extends Connection {
-  notifiers: Map<unknown, Notifier[]>
+  /** By class. */
+  watched: Map<unknown, Watched>
 }
 
 /**
@@ -52,8 +57,8 @@ export class ChangeSubscriber implements EventSubscriber {
   #active: Active | undefined
   readonly #transactions = new Transactions()
   readonly #beliefs = new Beliefs()
-  /** What entities held before updates that are under way. */
-  readonly #updating = new WeakMap<object, Held | undefined>()
+  /** What entities hold which the flush under way updates. */
+  readonly #updating = new WeakMap<EntityManager, Map<object, Held>>()
   /** Rows as they were before deletes that are under way. */
   readonly #deleting = new WeakMap<object, { before: Row, belief: Belief }>()
   /** M:N collections that a flush is about to change: nothing is under way yet when the ORM tells. */
@@ -78,8 +83,9 @@ export class ChangeSubscriber implements EventSubscriber {
     if (this.#active !== undefined) throw new errors.RP_ERR_ORM_ALREADY_REGISTERED(this.#active.orm.config.get('contextName'))
 
     const rules = [...this.#rules, ...connection.notify ?? []]
-    this.#active = { ...connection, notifiers: compileRules(rules, connection.orm.getMetadata(), makeReport(connection.log)) }
-    connection.orm.em.getEventManager().registerSubscriber(this)
+    const { orm, log } = connection
+    this.#active = { ...connection, watched: compileRules(rules, orm.getMetadata(), makeReport(log), () => isWatched(log)) }
+    orm.em.getEventManager().registerSubscriber(this)
   }
 
   /** Ends announcing. An ORM has no way to let go of a subscriber, so this one stays and is silent. */
@@ -108,7 +114,7 @@ export class ChangeSubscriber implements EventSubscriber {
     if (this.#active?.probe === false || this.#transactions.pending(transaction) === undefined) return
     if (await isAlive(em, transaction)) return
 
-    this.#beliefs.undo(this.#transactions.rolledBack(transaction), true)
+    this.#beliefs.undo(this.#rolledBack(transaction), true)
     this.#active?.log.warn({}, 'the database had rolled back a transaction before its commit: its changes are not announced')
   }
 
@@ -122,20 +128,32 @@ export class ChangeSubscriber implements EventSubscriber {
     // the COMMIT went well, and a subscriber before this one threw when it heard of it
     if (transaction?.isCommitted === true) this.#publish(this.#transactions.committed(transaction))
     // there is no event after it where the ROLLBACK itself fails
-    else this.#beliefs.undo(this.#transactions.rolledBack(transaction), true)
+    else this.#beliefs.undo(this.#rolledBack(transaction), true)
   }
 
   afterTransactionRollback ({ transaction }: TransactionEventArgs): void {
     // only now: where ROLLBACK TO fails, the rows of the savepoint may stay
-    if (transaction?.savepointName !== undefined) this.#beliefs.undo(this.#transactions.rolledBack(transaction), false)
+    if (transaction?.savepointName !== undefined) this.#beliefs.undo(this.#rolledBack(transaction), false)
   }
 
   onFlush ({ em, uow }: FlushEventArgs): void {
-    if (this.#active !== undefined) this.#collections.set(em, changedCollections(uow))
+    if (this.#active === undefined) return
+
+    this.#collections.set(em, changedCollections(uow, (entity) => this.#watched(entity)))
+
+    // not when each update begins: with a listener for that the ORM compares the entity once more
+    const updating = new Map<object, Held>()
+    for (const { type, entity } of uow.getChangeSets()) {
+      if (type !== ChangeSetType.UPDATE && type !== ChangeSetType.UPDATE_EARLY) continue
+      const held = heldBy(entity, this.#watched(entity)?.held ?? [])
+      if (held !== undefined) updating.set(entity, held)
+    }
+    this.#updating.set(em, updating)
   }
 
   afterFlush ({ em }: FlushEventArgs): void {
     this.#recordCollections(em)
+    this.#updating.delete(em)
   }
 
   afterCreate ({ entity, em, meta }: EventArgs<object>): void {
@@ -148,13 +166,9 @@ export class ChangeSubscriber implements EventSubscriber {
     })
   }
 
-  beforeUpdate ({ entity }: EventArgs<object>): void {
-    if (this.#isConcerned(entity)) this.#updating.set(entity, heldBy(entity))
-  }
-
   afterUpdate ({ entity, em, changeSet }: EventArgs<object>): void {
     this.#observe(entity, em, () => {
-      const update = this.#beliefs.updated(entity, em, changeSet as ChangeSet<object>, this.#updating.get(entity))
+      const update = this.#beliefs.updated(entity, em, changeSet as ChangeSet<object>, this.#heldBefore(entity, em))
       if (update === undefined) return []
 
       const { before, after, payload, belief } = update
@@ -171,9 +185,10 @@ export class ChangeSubscriber implements EventSubscriber {
   }
 
   beforeDelete ({ entity, em }: EventArgs<object>): void {
-    if (!this.#isConcerned(entity)) return
+    const watched = this.#watched(entity)
+    if (watched === undefined) return
 
-    const before = this.#beliefs.current(entity, em, heldBy(entity))
+    const before = this.#beliefs.current(entity, em, heldBy(entity, watched.held))
     this.#deleting.set(entity, { before, belief: this.#beliefs.deleting(entity) })
   }
 
@@ -183,8 +198,14 @@ export class ChangeSubscriber implements EventSubscriber {
     if (deleting !== undefined) this.#observe(entity, em, () => [{ type: 'delete', after: undefined, fields: NONE, ...deleting }])
   }
 
-  #isConcerned (entity: object): boolean {
-    return this.#active?.notifiers.has(wrap(entity, true).__meta.class) === true
+  #watched (entity: object): Watched | undefined {
+    return this.#active?.watched.get(wrap(entity, true).__meta.class)
+  }
+
+  /** What an entity held before it was updated that the ORM does not compare. */
+  #heldBefore (entity: object, em: EntityManager): Held | undefined {
+    // what a subscriber after this one adds to a flush is not seen before
+    return this.#updating.get(em)?.get(entity) ?? heldBy(entity, this.#watched(entity)?.held ?? [], true)
   }
 
   /** The changed collections of a flush: before the COMMIT where the flush makes one, else after all of its statements. */
@@ -205,32 +226,56 @@ export class ChangeSubscriber implements EventSubscriber {
 
   /** Puts changes of an entity into the log of the transaction, or out at once where there is none. Never throws. */
   #observe (entity: object, em: EntityManager, changes: () => Change[]): void {
-    const wrapped = wrap(entity, true)
-    const { class: type, className, root } = wrapped.__meta
-    const notifiers = this.#active?.notifiers.get(type)
-    if (notifiers === undefined) return
+    const watched = this.#watched(entity)
+    if (watched === undefined) return
 
+    const wrapped = wrap(entity, true)
+    const { className, root } = wrapped.__meta
     try {
-      const log = this.#transactions.logOf(em)
+      const transaction = em.getTransactionContext<Transaction>()
+      const log = this.#transactions.logOf(transaction)
       for (const change of changes()) {
         const { key } = (change.before ?? change.after) as Row
-        log.record(`${root._id}:${wrapped.__schema ?? ''}:${key}`, change, (outcome) => notifiers.flatMap((notifier) => notifier.frames(outcome)))
+        log.record(`${root._id}:${wrapped.__schema ?? ''}:${key}`, change, watched.notifiers)
       }
-      if (em.getTransactionContext() === undefined) this.#publish(log)
+      if (transaction === undefined) this.#publish(log)
     } catch (err) {
-      this.#active?.log.error({ err, entity: className, key: wrapped.getSerializedPrimaryKey() }, 'a change is not announced')
+      const key = wrapped.getSerializedPrimaryKey()
+      this.#active?.log.error({ err, entity: className, key }, 'a change is not announced')
+      tellDrop(this.#active?.log, { reason: 'failed', entity: className, key, error: err })
     }
   }
 
   #publish (log: ChangeLog | undefined): void {
-    for (const { group, type, object } of log?.frames() ?? []) {
-      const id = Math.floor(Math.random() * 2 ** 31)
-      try {
-        this.#active?.publish(group, `{"id":${id},"type":"subscription-update","data":{"group":${JSON.stringify(group)},"type":"${type}","object":${object}}}`)
-      } catch (err) {
-        this.#active?.log.error({ err, group }, 'a change could not be handed over')
+    const active = this.#active
+    if (active === undefined) return
+
+    for (const { entity, group, type, object, drop } of log?.frames() ?? []) {
+      if (drop !== undefined) {
+        tellDrop(active.log, { ...drop, entity, type })
+        continue
       }
+      const id = Math.floor(Math.random() * 2 ** 31)
+      const payload = `{"id":${id},"type":"subscription-update","data":{"group":${JSON.stringify(group)},"type":"${type}","object":${object}}}`
+      try {
+        active.publish(group, payload)
+      } catch (err) {
+        active.log.error({ err, group }, 'a change could not be handed over')
+        tellDrop(active.log, { reason: 'failed', entity, type, group, error: err })
+        continue
+      }
+      if (diagnostics.notify.hasSubscribers) diagnostics.notify.publish({ entity, type, group, size: Buffer.byteLength(payload) })
     }
+  }
+
+  /** Takes changes back, and tells of them. */
+  #rolledBack (transaction: Transaction | undefined): Belief[] {
+    const log = this.#active?.log
+    if (!isWatched(log)) return this.#transactions.rolledBack(transaction)
+
+    return this.#transactions.rolledBack(transaction, (undone: Frame[]) => {
+      for (const { entity, type, group, drop } of undone) if (drop === undefined) tellDrop(log, { reason: 'rolled_back', entity, type, group })
+    })
   }
 }
 
@@ -257,7 +302,9 @@ function makeReport (log: Log): Report {
 
   return (err, row, rule) => {
     const context = { entity: row.meta.className, key: row.key }
-    if (!(err instanceof NotLoadedError)) {
+    const isNotLoaded = err instanceof NotLoadedError
+    tellDrop(log, { reason: isNotLoaded ? 'not_loaded' : 'failed', ...context, error: err })
+    if (!isNotLoaded) {
       log.error({ err, ...context }, 'a change is not announced')
     } else if (!warned.has(rule)) {
       warned.add(rule)

@@ -1,7 +1,7 @@
 /** Group templates such as `todo-{id}`: checked against an entity when they are declared, filled in for each row. */
 import { ReferenceKind, type EntityMetadata, type EntityProperty } from '@mikro-orm/core'
 import { errors } from '../errors.ts'
-import type { Row } from './row.ts'
+import { fieldOf, type Row } from './row.ts'
 
 /** A template, ready for one entity. */
 export interface Template {
@@ -20,18 +20,22 @@ export function parseTemplate (template: string, meta: EntityMetadata): Template
     throw new errors.RP_ERR_INVALID_TEMPLATE(template, 'printable ASCII without spaces, each { closed by a }')
   }
 
-  const places = parts.map((part, i) => i % 2 === 0 ? part : propertiesOf(part, template, meta))
+  // the parts of a composite key have `:` between them
+  const places = parts.flatMap((part, i) => {
+    if (i % 2 === 0) return [part]
+    return propertiesOf(part, template, meta).flatMap((prop, j) => j === 0 ? [fieldOf(prop)] : [':', fieldOf(prop)])
+  })
   return {
-    reads: places.filter((place) => typeof place === 'object').flat(),
+    reads: places.flatMap((place) => typeof place === 'object' ? place.name : []),
     group (row) {
       let name = ''
       for (const place of places) {
         if (typeof place === 'string') {
           name += place
         } else {
-          const values = place.map((property) => row.value(property))
-          if (values.includes(null)) return undefined
-          name += values.map(encodeKey).join(':')
+          const value = row.value(place)
+          if (value === null) return undefined
+          name += encodeKey(value)
         }
       }
       return name
@@ -47,18 +51,20 @@ export function findProperty (name: string, meta: EntityMetadata, where: string)
   return prop
 }
 
-function propertiesOf (name: string, template: string, meta: EntityMetadata): string[] {
-  if (name === 'pk') return meta.primaryKeys
+function propertiesOf (name: string, template: string, meta: EntityMetadata): EntityProperty[] {
+  if (name === 'pk') return meta.getPrimaryProps()
 
-  const { kind } = findProperty(name, meta, `the group template '${template}'`)
+  const prop = findProperty(name, meta, `the group template '${template}'`)
+  const { kind } = prop
   if (kind === ReferenceKind.EMBEDDED || kind === ReferenceKind.ONE_TO_MANY || kind === ReferenceKind.MANY_TO_MANY) {
     throw new errors.RP_ERR_INVALID_TEMPLATE(template, `values and relations to one, not ${kind} '${name}'`)
   }
-  return [name]
+  return [prop]
 }
 
 /** One value of a key as a part of a name: `:` stands between the parts of a composite key only. */
 function encodeKey (value: unknown): string {
+  if (Number.isSafeInteger(value)) return String(value)
   if (value instanceof Date) return encodeURIComponent(value.toISOString())
   if (typeof value === 'object' && value !== null) return Object.values(value).map(encodeKey).join(':')
   return encodeURIComponent(String(value))

@@ -1,6 +1,7 @@
 /** The running transactions of an ORM and their logs; savepoints share the log of the outermost one. */
 import type { EntityManager, Transaction, TransactionEventArgs } from '@mikro-orm/core'
 import { ChangeLog, type Belief } from './change-log.ts'
+import type { Frame } from './notifier.ts'
 
 /** The logs of running transactions. */
 export class Transactions {
@@ -25,9 +26,8 @@ export class Transactions {
     this.#logs.set(transaction, log)
   }
 
-  /** The log of the transaction that an `EntityManager` is in; a new one outside of transactions. @throws Error where it is not known */
-  logOf (em: EntityManager): ChangeLog {
-    const transaction: Transaction | undefined = em.getTransactionContext()
+  /** The log of a transaction; a new one outside of transactions. @throws Error where it is not known */
+  logOf (transaction: Transaction | undefined): ChangeLog {
     const log = transaction === undefined ? new ChangeLog() : this.#logs.get(transaction)
     if (log === undefined) throw new Error('The transaction was not begun through the EntityManager, or before changes were announced')
     return log
@@ -47,10 +47,18 @@ export class Transactions {
     log?.release(transaction.savepointName)
   }
 
-  /** Takes back what was changed since a savepoint, or in all of an outermost transaction. */
-  rolledBack (transaction: Transaction | undefined): Belief[] {
+  /** Takes back what was changed since a savepoint, or in all of an outermost transaction. @param undone told what will not be sent */
+  rolledBack (transaction: Transaction | undefined, undone?: (frames: Frame[]) => void): Belief[] {
     const log = this.#logs.get(transaction)
     this.#logs.delete(transaction)
-    return log?.rollback(transaction?.savepointName) ?? []
+    if (log === undefined) return []
+
+    const before = undone === undefined ? [] : log.frames()
+    const beliefs = log.rollback(transaction?.savepointName)
+    if (undone !== undefined) {
+      const after = new Set(log.frames())
+      undone(before.filter((frame) => !after.has(frame)))
+    }
+    return beliefs
   }
 }

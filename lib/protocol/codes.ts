@@ -18,6 +18,10 @@ export const ErrorCode = {
   INVALID_GROUP: 'invalid_group',
   /** The connection is in as many groups as it may be. */
   TOO_MANY_GROUPS: 'too_many_groups',
+  /** More messages than the server takes in the time. Comes with `retry: true`. */
+  RATE_LIMITED: 'rate_limited',
+  /** The token that the client showed is no longer valid: get another one. Applications send it. */
+  TOKEN_EXPIRED: 'token_expired',
   /** The handler did not settle before its deadline. */
   TIMEOUT: 'timeout',
   /** The server can't do it now: it stops, or its broker is away. Comes with `retry: true`. */
@@ -37,7 +41,9 @@ export const CloseCode = {
   TOO_LARGE: 1009,
   /** The server restarts: connect again, after a random wait (IANA's registry of close codes). */
   SERVICE_RESTART: 1012,
-  /** `onConnect` refused the connection. */
+  /** The client has to authenticate anew. Applications send it. */
+  UNAUTHORIZED: 4401,
+  /** `onConnect` refused the connection, or `disconnect` ended it. */
   FORBIDDEN: 4403,
   /** The client did not read what it was sent: connect again. */
   SLOW_CONSUMER: 4408

@@ -32,7 +32,8 @@ export const ErrorSchema = Type.Object({
   error: Type.String({ description: 'For people to read.' }),
   data: Type.Optional(Type.Unknown()),
   code: Type.Optional(Type.String({ description: 'For programs to read, see ErrorCode.' })),
-  retry: Type.Optional(Type.Literal(true, { description: 'Trying again can help.' }))
+  retry: Type.Optional(Type.Literal(true, { description: 'Trying again can help.' })),
+  error_id: Type.Optional(Type.String({ description: 'Names a failure of the server, for its log.' }))
 }, { additionalProperties: true, $id: 'rohrpost.error' })
 
 /** A place in a group's log. Positions of different epochs can't be compared. */

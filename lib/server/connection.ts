@@ -1,8 +1,10 @@
 /** One client: reads its messages, runs their handlers, knows its groups. */
 import { randomUUID } from 'node:crypto'
 import type { FastifyBaseLogger, FastifyRequest } from 'fastify'
+import { TokenBucket } from 'limiter'
 import type { WebSocket } from 'ws'
 import type { Position } from '../brokers/broker.ts'
+import { diagnostics } from '../diagnostics.ts'
 import { errors } from '../errors.ts'
 import { CloseCode, ErrorCode } from '../protocol/codes.ts'
 import { decode, Malformed, type Envelope } from '../protocol/decode.ts'
@@ -10,6 +12,7 @@ import { checkClose } from './close.ts'
 import { checkError, checkSuccess, toText } from './envelope.ts'
 import { Frame } from './frame.ts'
 import { checkName, type Groups, type Start } from './groups.ts'
+import { Observation } from './observation.ts'
 import { Outbox, type OutboxLimits, type Peer, type Turn } from './outbox.ts'
 import type { Registration, Registry } from './registry.ts'
 import { Request, type RequestConnection } from './request.ts'
@@ -35,6 +38,8 @@ export interface ConnectionLimits extends OutboxLimits {
   maxPending: { messages: number, bytes: number }
   /** Milliseconds. */
   handlerTimeout: number
+  /** Messages, at once and then in each interval of milliseconds. */
+  rateLimit?: { max: number, interval: number }
 }
 
 /** By this a socket knows its connection: so all sockets share their listeners, instead of having each its own. */
@@ -56,6 +61,7 @@ export class Connection implements RequestConnection, Subscriber, Peer {
   readonly #context: ConnectionContext
   readonly #socket: WebSocket
   readonly #outbox: Outbox
+  readonly #openedAt = performance.now()
   // what an idle connection does not need is made when it is needed: there may be very many of them
   #id: string | undefined
   #groups: Set<string> | undefined
@@ -73,6 +79,8 @@ export class Connection implements RequestConnection, Subscriber, Peer {
   #waiting: Waiting[] | undefined
   /** Bytes of what came early or waits. */
   #held = 0
+  /** Holds a token for each message that the client may send now. */
+  #bucket: TokenBucket | undefined
 
   constructor (context: ConnectionContext, socket: WebSocket, request: FastifyRequest) {
     this.#context = context
@@ -120,6 +128,11 @@ export class Connection implements RequestConnection, Subscriber, Peer {
     return this.#groups
   }
 
+  /** Whether the connection is in a group, without making what an idle connection does not need. */
+  isIn (group: string): boolean {
+    return this.#groups?.has(group) === true
+  }
+
   join (group: string): Promise<void> | undefined {
     return this.joinThen(group)
   }
@@ -161,7 +174,7 @@ export class Connection implements RequestConnection, Subscriber, Peer {
 
   send (message: OutgoingMessage): void {
     const text = toText(message)
-    if (message.id !== undefined) this.#settle(message.id)
+    if (message.id !== undefined) this.#settle(message, text)
     this.transmit(text)
   }
 
@@ -228,7 +241,9 @@ export class Connection implements RequestConnection, Subscriber, Peer {
   }
 
   slow (): void {
-    this.log.info({ unsent: this.#socket.bufferedAmount }, 'closing a connection that does not read what it is sent')
+    const unsent = this.#socket.bufferedAmount
+    this.log.info({ unsent }, 'closing a connection that does not read what it is sent')
+    if (diagnostics.drop.hasSubscribers) diagnostics.drop.publish({ reason: 'slow_consumer', connection: this, unsent })
     this.end(CloseCode.SLOW_CONSUMER, 'slow consumer', this.#context.limits.slowTimeout)
   }
 
@@ -242,7 +257,11 @@ export class Connection implements RequestConnection, Subscriber, Peer {
       for (const request of this.#running) request.abandon(gone)
     }
     for (const group of this.#groups ?? []) this.#context.groups.leave(group, this.#outbox)
-    this.#context.onClose(this, code, reason.toString())
+    const told = reason.toString()
+    if (diagnostics.disconnect.hasSubscribers) {
+      diagnostics.disconnect.publish({ connection: this, code, reason: told, duration: performance.now() - this.#openedAt })
+    }
+    this.#context.onClose(this, code, told)
   }
 
   #receive (raw: Buffer, isBinary: boolean): void {
@@ -255,19 +274,43 @@ export class Connection implements RequestConnection, Subscriber, Peer {
       return this.#hold(raw.length)
     }
 
+    const isAllowed = this.#count()
     const message = decode(isBinary ? '' : raw.toString())
-    if (message instanceof Malformed) return this.transmit(toText({ id: message.id, error: message.error, code: message.code }))
+    if (message instanceof Malformed) return this.#refuse({ id: message.id, error: message.error, code: message.code }, undefined, raw.length)
 
-    const registration = this.#context.registry.get(message.type)
+    const { id, type } = message
+    if (!isAllowed) return this.#refuse({ id, type, error: 'Too many messages.', code: ErrorCode.RATE_LIMITED, retry: true }, message, raw.length)
+
+    const registration = this.#context.registry.get(type)
     if (registration === undefined) {
-      const { id, type } = message
-      return this.transmit(toText({ id, type, error: `Unknown message type '${type}'.`, code: ErrorCode.UNKNOWN_TYPE }))
+      return this.#refuse({ id, type, error: `Unknown message type '${type}'.`, code: ErrorCode.UNKNOWN_TYPE }, message, raw.length)
     }
     this.#accept(message, registration, raw.length)
   }
 
+  /** Counts a message. @returns whether the client may send it */
+  #count (): boolean {
+    const { rateLimit } = this.#context.limits
+    if (rateLimit === undefined) return true
+
+    if (this.#bucket === undefined) {
+      const { max, interval } = rateLimit
+      this.#bucket = new TokenBucket({ bucketSize: max, tokensPerInterval: max, interval })
+      this.#bucket.content = max
+    }
+    return this.#bucket.tryRemoveTokens(1)
+  }
+
+  /** Answers a message of which nobody takes care. */
+  #refuse (answer: OutgoingMessage & { code: string }, message: Envelope | undefined, bytes: number): void {
+    const text = toText(answer)
+    this.transmit(text)
+    const observation = Observation.of(this, undefined, message, bytes)
+    observation?.run(() => observation.end('error', answer.code, text))
+  }
+
   #accept (message: Envelope, registration: Registration, bytes: number): void {
-    const request = new Request(message, registration, this)
+    const request = new Request(message, registration, this, bytes)
     if (registration.role === 'ping') {
       request.run(this.#context)
     } else if (this.#drained !== undefined) {
@@ -323,9 +366,9 @@ export class Connection implements RequestConnection, Subscriber, Peer {
   }
 
   /** A message with the id of a running request is its answer. */
-  #settle (id: unknown): void {
+  #settle (message: OutgoingMessage, text: string): void {
     for (const request of this.#running ?? []) {
-      if (request.open && request.envelope.id === id) return request.settle()
+      if (request.open && request.envelope.id === message.id) return request.settle(message, text)
     }
   }
 }

@@ -1,6 +1,7 @@
 /** All clients of one server: how they come in, stay alive and leave. */
 import type { FastifyBaseLogger, FastifyRequest } from 'fastify'
 import type { WebSocket } from 'ws'
+import { diagnostics } from '../diagnostics.ts'
 import { CloseCode } from '../protocol/codes.ts'
 import { Connection, type ConnectionContext } from './connection.ts'
 import { report } from './report.ts'
@@ -55,9 +56,15 @@ export class Connections {
   accept (socket: WebSocket, request: FastifyRequest): void {
     const connection = new Connection(this.#context, socket, request)
     this.#live.add(connection)
+    if (diagnostics.connect.hasSubscribers) diagnostics.connect.publish({ connection })
     if (this.draining) connection.end(CloseCode.SERVICE_RESTART, RESTART, CLOSE_GRACE)
     else if (this.#options.onConnect === undefined) connection.open()
     else this.#admissions.set(connection, this.#admit(connection, this.#options.onConnect))
+  }
+
+  /** Closes the connections that are picked; a client that does not answer is cut off. */
+  end (picks: (connection: Connection) => boolean, code: number, reason: string): void {
+    for (const connection of [...this.#live].filter(picks)) connection.end(code, reason, CLOSE_GRACE)
   }
 
   /**

@@ -1,5 +1,6 @@
 /** Who is in which group on this process, and one subscription at the broker for each group that has members here. */
 import type { Broker, HistoryEntry, Position } from '../brokers/broker.ts'
+import { diagnostics } from '../diagnostics.ts'
 import { errors, show } from '../errors.ts'
 import { isGroupName } from '../protocol/group-name.ts'
 import { toPayload } from './envelope.ts'
@@ -111,7 +112,9 @@ export class Groups {
   /** Gives a message to the broker, from which it comes back to `deliver`. @throws RP_ERR_INVALID_GROUP, RP_ERR_NOT_ENCODABLE, RP_ERR_NOT_AN_OBJECT */
   publish (name: string, message: unknown): void | Promise<void> {
     checkName(name)
-    return this.#broker.publish(name, toPayload(message, this.#broker.keepsHistory === true))
+    const payload = toPayload(message, this.#broker.keepsHistory === true)
+    if (!diagnostics.publish.hasSubscribers) return this.#broker.publish(name, payload)
+    return observe(name, payload, () => this.#broker.publish(name, payload))
   }
 
   /** Sends what the broker heard to the members: one frame, or two where some of them follow positions, and many sockets. */
@@ -125,6 +128,9 @@ export class Groups {
       for (const member of group.members) member.send(frame)
     }
     if (position !== undefined) group.followers?.deliver(payload, position)
+
+    const members = group.members.size + (group.followers?.size ?? 0)
+    if (members > 0 && diagnostics.deliver.hasSubscribers) diagnostics.deliver.publish({ group: name, size: Buffer.byteLength(payload), members })
   }
 
   /** Tells followers that messages are missing. @param top where it goes on */
@@ -256,8 +262,12 @@ export class Groups {
 
     const { joining } = group
     if (group.subscribed && joining !== undefined) {
+      // who leaves as soon as it has entered must not end the group for those who are still to enter
+      for (const [member, joined] of joining.members) {
+        joining.members.delete(member)
+        enter(group, member, joined)
+      }
       group.joining = undefined
-      for (const [member, joined] of joining.members) enter(group, member, joined)
       joining.done.resolve()
     }
     this.#settle(group)
@@ -278,6 +288,23 @@ export class Groups {
       joining?.done.reject(error)
     }
     this.#settle(group)
+  }
+}
+
+/** Publishes, and tells those who listen how it went. */
+function observe (group: string, payload: string, publish: () => void | Promise<void>): void | Promise<void> {
+  const startedAt = performance.now()
+  const tell = (error?: unknown) => diagnostics.publish.publish({
+    group, size: Buffer.byteLength(payload), duration: performance.now() - startedAt, error
+  })
+  try {
+    const publishing = publish()
+    if (isThenable(publishing)) publishing.then(() => tell(), tell)
+    else tell()
+    return publishing
+  } catch (error) {
+    tell(error)
+    throw error
   }
 }
 

@@ -6,6 +6,7 @@ import type { Duplex } from 'node:stream'
 import type { WebSocket } from 'ws'
 import type { Follower } from './followers.ts'
 import type { Frame } from './frame.ts'
+import { FrameList } from './frame-list.ts'
 import { Replays } from './replays.ts'
 
 /** Writes after which the event loop gets its turn, in the midst of a huge group. */
@@ -13,34 +14,32 @@ const PORTION = 1000
 
 /** The outboxes of a server that have something to send in this turn. */
 export class Turn {
+  /** From which all lists of the turn go on. */
+  #start = new FrameList()
   #outboxes: Outbox[] = []
   #scheduled = false
 
-  /** Has an outbox emptied when this turn ends. */
-  add (outbox: Outbox): void {
+  /** Has an outbox emptied when this turn ends. Gives the list with which it begins. */
+  add (outbox: Outbox): FrameList {
     this.#outboxes.push(outbox)
     if (!this.#scheduled) {
       this.#scheduled = true
       process.nextTick(this.#end)
     }
+    return this.#start
   }
 
   readonly #end = (): void => {
+    this.#start = new FrameList()
     const outboxes = this.#outboxes.splice(0, PORTION)
     if (this.#outboxes.length > 0) setImmediate(this.#end)
     else this.#scheduled = false
 
-    // members of the same groups have the same list: they share the joined bytes too
-    let last: readonly Frame[] = []
-    let bytes: Buffer | undefined
     for (const outbox of outboxes) {
-      const frames = outbox.take()
       try {
-        if (bytes === undefined || !same(frames, last)) bytes = join(frames)
-        last = frames
-        if (bytes !== undefined) outbox.write(frames, bytes)
+        outbox.flush()
       } catch {
-        // a list that has lost a frame must not go on, and must not keep the others from theirs
+        // a client that has lost a frame must not go on, and must not keep the others from theirs
         outbox.cut()
       }
     }
@@ -70,7 +69,8 @@ export class Outbox implements Follower {
   readonly #turn: Turn
   readonly #limits: OutboxLimits
   readonly #peer: Peer
-  #frames: Frame[] = []
+  /** What is to be sent, while there is something. */
+  #list: FrameList | undefined
   #replays: Replays | undefined
   /** Runs while more than `highWaterMark` is unsent. */
   #slow: NodeJS.Timeout | undefined
@@ -86,14 +86,15 @@ export class Outbox implements Follower {
     // whoever closes, `ws` itself included when the client does: what was sent before goes out first
     const { close } = socket
     socket.close = (code, reason) => {
-      this.#flush()
+      this.flush()
       close.call(socket, code, reason)
     }
   }
 
   /** Sends a frame when the turn ends. */
   send (frame: Frame): void {
-    if (this.#frames.push(frame) === 1) this.#turn.add(this)
+    const list = this.#list ?? this.#turn.add(this)
+    this.#list = list.with(frame)
   }
 
   replay (next: () => Frame | undefined): void {
@@ -101,26 +102,23 @@ export class Outbox implements Follower {
     this.#replays.add(next)
   }
 
-  /** Hands over what is to be sent. */
-  take (): readonly Frame[] {
-    const frames = this.#frames
-    this.#frames = []
-    return frames
-  }
-
-  /** Writes frames, whose bytes were joined. */
-  write (frames: readonly Frame[], bytes: Buffer): void {
-    if (this.#socket.readyState !== this.#socket.OPEN) return
+  /** Writes what is to be sent. */
+  flush (): void {
+    const list = this.#list
+    this.#list = undefined
+    if (list === undefined || this.#socket.readyState !== this.#socket.OPEN) return
 
     const { highWaterMark, maxUnsent } = this.#limits
     const unsent = this.#socket.bufferedAmount
     if (unsent > maxUnsent) return this.#peer.slow()
 
+    const { bytes } = list
     const watched = unsent + bytes.length > highWaterMark ? this.#watch() : undefined
     const done = both(watched, this.#replays?.written())
     if (this.#line !== undefined) {
       this.#line.write(bytes, done)
     } else {
+      const { frames } = list
       for (const [index, { text }] of frames.entries()) this.#socket.send(text, index === frames.length - 1 ? done : undefined)
     }
   }
@@ -133,13 +131,6 @@ export class Outbox implements Follower {
   /** The socket has closed. */
   stop (): void {
     clearTimeout(this.#slow)
-  }
-
-  /** Sends now what would be sent when the turn ends. */
-  #flush (): void {
-    const frames = this.take()
-    const bytes = join(frames)
-    if (bytes !== undefined) this.write(frames, bytes)
   }
 
   /** Gives the client `slowTimeout` to read; the returned function is to be called when it has read something. */
@@ -159,12 +150,4 @@ function both (one: (() => void) | undefined, other: (() => void) | undefined): 
     one()
     other()
   }
-}
-
-function same (frames: readonly Frame[], others: readonly Frame[]): boolean {
-  return frames.length === others.length && frames.every((frame, index) => frame === others[index])
-}
-
-function join (frames: readonly Frame[]): Buffer | undefined {
-  return frames.length > 1 ? Buffer.concat(frames.map(({ bytes }) => bytes)) : frames[0]?.bytes
 }

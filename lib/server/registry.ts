@@ -3,7 +3,7 @@ import type { TSchema } from '@sinclair/typebox'
 import type { FastifyInstance } from 'fastify'
 import { errors, show } from '../errors.ts'
 import { Message } from './message.ts'
-import { report } from './report.ts'
+import { named, report } from './report.ts'
 import { compile, type Check } from './schema.ts'
 import { isThenable } from './thenable.ts'
 import type { HandlerSchemas, Middleware, RohrpostConnection, RohrpostMessage } from './types.ts'
@@ -84,7 +84,7 @@ export class Registry {
     const onLost = (error: unknown) => {
       if (error === lost || !Message.isAnswered(message)) return
       lost = error
-      report(connection.log, 'error', error, { type: message.type, id: message.id }, 'a handler failed after its request was answered')
+      report(connection.log, 'error', error, named(message), 'a handler failed after its request was answered')
     }
     const run = (index: number): unknown => {
       if (index <= called) throw new errors.RP_ERR_NEXT_CALLED_TWICE(message.type)

@@ -1,13 +1,15 @@
 /** One request under way: it is settled exactly once, whoever does it first. */
+import { randomUUID } from 'node:crypto'
 import { errors, show } from '../errors.ts'
 import { ErrorCode } from '../protocol/codes.ts'
 import type { Envelope } from '../protocol/decode.ts'
 import { encodeEnvelope } from './envelope.ts'
 import { Message, type Answerable } from './message.ts'
+import { Observation } from './observation.ts'
 import type { Registration, Registry } from './registry.ts'
-import { report } from './report.ts'
+import { named, report } from './report.ts'
 import { isThenable } from './thenable.ts'
-import type { RohrpostConnection } from './types.ts'
+import type { OutgoingMessage, RohrpostConnection } from './types.ts'
 import { INTERNAL, toWireError, type WireError } from './wire-error.ts'
 
 /** What a request needs to know of the connection that it came from. */
@@ -32,11 +34,15 @@ export class Request implements Answerable {
   #gone = false
   #aborted: Error | undefined
   #controller: AbortController | undefined
+  readonly #size: number
+  #observation: Observation | undefined
 
-  constructor (envelope: Envelope, registration: Registration, connection: RequestConnection) {
+  /** @param size bytes of the message */
+  constructor (envelope: Envelope, registration: Registration, connection: RequestConnection, size: number) {
     this.envelope = envelope
     this.#registration = registration
     this.#connection = connection
+    this.#size = size
   }
 
   get open (): boolean {
@@ -56,7 +62,17 @@ export class Request implements Answerable {
    *
    * @returns a promise, which never rejects, if the handler goes on
    */
-  run ({ registry, limits }: RunContext): Promise<void> | undefined {
+  run (context: RunContext): Promise<void> | undefined {
+    const observation = this.#observe()
+    return observation === undefined ? this.#run(context) : observation.run(() => this.#run(context))
+  }
+
+  #observe (): Observation | undefined {
+    this.#observation = Observation.of(this.#connection, this.envelope.type, this.envelope, this.#size)
+    return this.#observation
+  }
+
+  #run ({ registry, limits }: RunContext): Promise<void> | undefined {
     const { fn, instance, checkData, role } = this.#registration
     const problem = checkData?.(this.envelope.data)
     if (problem !== undefined) {
@@ -78,7 +94,7 @@ export class Request implements Answerable {
 
   reply (data: unknown, type: string, extensions?: object): void {
     if (this.#settled) {
-      if (!this.#gone) this.#connection.log.warn({ type: this.envelope.type, id: this.envelope.id }, 'a second reply to one request was not sent')
+      if (!this.#gone) this.#connection.log.warn(named(this.envelope), 'a second reply to one request was not sent')
       return
     }
 
@@ -96,20 +112,24 @@ export class Request implements Answerable {
     }
     this.#settled = true
     this.#connection.transmit(text)
+    this.#observation?.end('success', undefined, text)
   }
 
   /** Counts an answer that the application sent by itself. */
-  settle (): void {
+  settle ({ error, code }: OutgoingMessage, text: string): void {
     this.#settled = true
+    this.#observation?.end(error ? 'error' : 'success', error ? code : undefined, text)
   }
 
   /** Answers that the server can't do it now. */
   turnAway (): void {
+    this.#observe()?.run(() => {})
     this.#refuse({ error: 'The server is about to restart.', code: ErrorCode.UNAVAILABLE, retry: true })
   }
 
   /** The client has gone: nobody waits for the answer. */
   abandon (reason: Error): void {
+    if (!this.#settled) this.#observation?.end('gone', undefined, '')
     this.#settled = true
     this.#gone = true
     this.#abort(reason)
@@ -118,7 +138,7 @@ export class Request implements Answerable {
   async #wait (result: PromiseLike<unknown>, timeout: number): Promise<void> {
     const deadline = setTimeout(() => {
       const text = `The handler did not settle within ${timeout} ms.`
-      this.#connection.log.warn({ type: this.envelope.type, id: this.envelope.id, timeout }, 'a handler did not settle before its deadline')
+      this.#connection.log.warn({ ...named(this.envelope), timeout }, 'a handler did not settle before its deadline')
       this.#refuse({ error: text, code: ErrorCode.TIMEOUT })
       this.#abort(new DOMException(text, 'TimeoutError'))
     }, timeout).unref()
@@ -147,18 +167,21 @@ export class Request implements Answerable {
   }
 
   #throw (error: unknown): void {
-    const { type, id } = this.envelope
     const meant = toWireError(error)
     const isTold = meant !== undefined && (this.open || this.#gone)
-    this.#refuse(meant ?? INTERNAL)
+    // by this the client's user and the log speak of the same failure
+    const errorId = meant === undefined && this.open ? randomUUID() : undefined
+    this.#refuse(meant ?? { ...INTERNAL, error_id: errorId })
     // what the client does not read stands in the log
-    if (!isTold && !this.#isAbort(error)) report(this.#connection.log, 'error', error, { type, id }, 'a handler failed')
+    if (!isTold && !this.#isAbort(error)) report(this.#connection.log, 'error', error, { ...named(this.envelope), error_id: errorId }, 'a handler failed')
   }
 
   #refuse (reason: Readonly<WireError>): void {
     if (this.#settled) return
     this.#settled = true
     const { id, type } = this.envelope
-    this.#connection.transmit(encodeEnvelope({ id: id ?? undefined, type, ...reason }))
+    const text = encodeEnvelope({ id: id ?? undefined, type, ...reason })
+    this.#connection.transmit(text)
+    this.#observation?.end('error', reason.code, text)
   }
 }

@@ -164,6 +164,17 @@ export interface Rohrpost {
    * the broker keeps history) or the broker's error, which is logged too, so that nobody has to await it
    */
   sendToGroup (group: string, message: unknown): Promise<void>
+  /**
+   * Closes connections: those in a group, also one that they are about to join, on every process; or those of this process for which a
+   * predicate says `true`. What was sent to them before goes out first; messages that wait are not handled any more.
+   *
+   * @param code as for `connection.close`; 4403 by default
+   * @param reason up to 123 bytes of UTF-8
+   * @returns resolves when the broker has it, or when those of this process are closing; rejects with RP_ERR_INVALID_GROUP,
+   * RP_ERR_INVALID_PREDICATE, RP_ERR_INVALID_CLOSE, the broker's error, or what the predicate throws (then it closes nobody), which
+   * is logged too, so that nobody has to await it
+   */
+  disconnect (target: string | ((connection: RohrpostConnection) => boolean), code?: number, reason?: string): Promise<void>
   /** The schemas of all envelopes, and those of the handlers by type. */
   readonly schemas: typeof envelopes & { readonly handlers: Readonly<Record<string, Readonly<HandlerSchemas>>> }
   /** The live connections of this process. */

@@ -8,6 +8,8 @@ export interface WireError {
   error: string
   code?: string | undefined
   retry?: true | undefined
+  /** Names a failure of the server, for its log. */
+  error_id?: string | undefined
 }
 
 /** What the client reads of an error that is not meant for it. */

@@ -10,7 +10,7 @@ import { redisServer } from '../support/redis.ts'
 const tiny: Settings = { scale: 'tiny', repetitions: 1, warmUp: 20, settle: 5, measure: 60, pin: false }
 
 /** What each server does differently is seen in these workloads; to run them all in all would take long. */
-const comparing = ['rpc', 'fanout', 'orm', 'redis']
+const comparing = ['rpc', 'fanout', 'orm', 'redis', 'diagnostics']
 
 suite('the benchmark', { concurrency: 3 }, () => {
   for (const workload of workloads) {

@@ -236,6 +236,12 @@ suite('the close codes', () => {
       await server.app.rohrpost.drain()
       return client
     },
+    async 4401 (t) {
+      const server = await start(t, { with: (app) => app.rohrpost.handle('sign-out', (_message, connection) => connection.close(4401, 'signed out')) })
+      const client = await server.connect()
+      client.send({ id: 1, type: 'sign-out' })
+      return client
+    },
     async 4403 (t) {
       const server = await start(t, { onConnect () { throw new Error('not today') } })
       return server.connect()
@@ -259,6 +265,12 @@ suite('the close codes', () => {
       // a text frame with the letter A, not masked
       socket.once('upgrade', (response) => response.socket.write(Buffer.from([0x81, 0x01, 0x41])))
       return new Client(socket)
+    },
+    async 1008 (t) {
+      const server = await start(t)
+      const client = await server.connect()
+      for (let i = 0; i < 20_000; i++) client.socket.send('x', { fin: false })
+      return client
     },
     async 1007 (t) {
       const server = await start(t)

@@ -442,6 +442,34 @@ test('the group that was left gets the version and the generated columns that it
   assert.deepEqual(logged.map(({ property }) => property), ['quiet'])
 })
 
+test('of an update that another subscriber adds to a flush, the group that was left is not told a version that is not its own', async (t) => {
+  const Todo = defineEntity({
+    name: 'Todo',
+    properties: { id: p.integer().primary(), title: p.string(), version: p.integer().version() }
+  })
+  const Note = defineEntity({ name: 'Note', properties: { id: p.integer().primary(), text: p.string() } })
+  const orm = await openSqlite(t, [Todo, Note])
+  const { take, logged } = listen(orm, [
+    notifyOnChange(Todo, { group: '{title}', data: ['id'] }),
+    notifyOnChange(Todo, { group: '{title}', data: ['version'] })
+  ])
+  await orm.em.fork().insert(Todo, { title: 'one' })
+
+  const em = orm.em.fork()
+  const todo = await em.findOneOrFail(Todo, 1)
+  orm.em.getEventManager().registerSubscriber({
+    onFlush ({ uow }) {
+      todo.title = 'two'
+      uow.computeChangeSet(todo)
+    }
+  })
+  em.create(Note, { text: 'begins the flush' })
+  await em.flush()
+
+  assert.deepEqual(take(), ['delete one {"id":1}', 'create two {"id":1}', 'create two {"version":2}'])
+  assert.deepEqual(logged.map(({ property }) => property), ['version'])
+})
+
 test('a relation to one of several entities is what it was in the view of a row before its change', async (t) => {
   const Post = defineEntity({ name: 'Post', properties: { id: p.integer().primary(), title: p.string() } })
   const Photo = defineEntity({ name: 'Photo', properties: { id: p.integer().primary(), url: p.string() } })

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict'
 import test, { type TestContext } from 'node:test'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { defineEntity, p, RequestContext } from '@mikro-orm/core'
 import { NodeSqliteDialect, MikroORM, SqliteDriver } from '@mikro-orm/sql'
 import Fastify from 'fastify'
@@ -91,6 +93,43 @@ test('handlers run in a RequestContext that ends with them', async (t) => {
   assert.ok(contexts[0] !== undefined && contexts[1] !== undefined)
   assert.notEqual(contexts[0], contexts[1])
   assert.equal(RequestContext.getEntityManager(), undefined)
+})
+
+test('nothing keeps the EntityManager of a handler once it has answered, while its connection lives on', async (t) => {
+  const orm = await openSqlite(t, [Todo])
+  const app = makeApp(t)
+  app.register(rohrpostMikroOrm, { orm, notify: [rule] })
+  const managers: WeakRef<object>[] = []
+  app.after(() => {
+    app.rohrpost.handle('add', async (message, connection) => {
+      managers.push(new WeakRef(RequestContext.getEntityManager() as object))
+      await connection.join(`todo-${String(message.id)}`)
+      message.signal.addEventListener('abort', () => {})
+      orm.em.create(Todo, { title: 'one' })
+      await orm.em.flush()
+    })
+    app.rohrpost.handle('refuse', async () => {
+      managers.push(new WeakRef(RequestContext.getEntityManager() as object))
+      await orm.em.findOneOrFail(Todo, 99)
+    })
+  })
+  await app.ready()
+  const socket = await app.injectWS('/ws/rohrpost')
+  t.after(() => socket.terminate())
+
+  await ask(socket, { type: 'add' })
+  await ask(socket, { type: 'refuse' })
+  // the next message makes the last one's promises and timers things of the past
+  await ask(socket, { type: 'ping' })
+  setFlagsFromString('--expose-gc')
+  const collect: () => void = runInNewContext('gc')
+  for (let round = 0; round < 20 && managers.some((manager) => manager.deref() !== undefined); round++) {
+    await new Promise((resolve) => setImmediate(resolve))
+    collect()
+  }
+
+  assert.equal(managers.length, 2)
+  assert.deepEqual(managers.map((manager) => manager.deref()), [undefined, undefined])
 })
 
 test('a broker that fails or never answers keeps no flush waiting and fails none', async (t) => {

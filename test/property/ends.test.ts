@@ -66,6 +66,8 @@ async function startObserved (t: TestContext, options: RohrpostOptions = {}): Pr
     onDisconnect: () => { events.emit('disconnect') },
     ...options
   })
+  // the group of the server's own
+  entered.splice(0)
   server.app.rohrpost
     .handle('close', (_message, connection) => connection.close(4001))
     .handle('wait', async (message, connection) => {

@@ -1,11 +1,16 @@
 /** Whatever a client sends is answered by the rules, once, or closes that connection with the right code; the server lives on. */
 import assert from 'node:assert/strict'
+import type { AddressInfo } from 'node:net'
 import { test } from 'node:test'
+import { Type } from '@sinclair/typebox'
 import fc from 'fast-check'
+import Fastify from 'fastify'
+import rohrpost from '../../lib/index.ts'
 import { anyBytes, anyText } from './support/arbitraries.ts'
 import { check } from './support/check.ts'
 import { fragments, frame, Opcode } from './support/frames.ts'
 import { answerTo, assertAnswer, EMPTY, type Answer } from './support/model.ts'
+import { RawSocket } from './support/raw-socket.ts'
 import { ask, start } from './support/server.ts'
 
 const PING = '{"id":"still there?","type":"ping"}'
@@ -191,4 +196,86 @@ test('answers messages that come byte by byte, in fragments, with pings between 
   await client.dribble(Buffer.concat([first, frame('', { opcode: Opcode.PING }), ...others, frame(PING)]))
 
   assert.deepEqual(await client.take(2), ['{"id":1,"type":"echo","data":"€"}', PONG])
+})
+
+test('calls handlers and declares groups whose names mean something to JavaScript', async (t) => {
+  const server = await start(t)
+  const names = ['constructor', 'toString', 'hasOwnProperty', 'valueOf']
+  const client = await server.raw()
+  assert.equal(await client.ask('{"id":0,"type":"constructor"}'), '{"id":0,"type":"constructor","error":"Unknown message type \'constructor\'.","code":"unknown_type"}')
+
+  for (const name of [...names, '__proto__', 'prototype']) server.app.rohrpost.handle(name, { data: Type.Object({ [name]: Type.Literal(1) }) }, () => name)
+  for (const name of names) server.app.rohrpost.group(name, { authorize: () => true })
+
+  for (const name of [...names, '__proto__', 'prototype']) {
+    assert.equal(await client.ask(`{"id":1,"type":"${name}","data":{"${name}":1}}`), `{"id":1,"type":"${name}","data":"${name}"}`)
+    assertAnswer(await client.ask(`{"id":1,"type":"${name}","data":{}}`), { id: 1, type: name, error: /^Invalid data: /, code: 'invalid_data' }, name)
+    assert.ok(Object.hasOwn(server.app.rohrpost.schemas.handlers, name))
+  }
+  for (const name of names) assert.equal(await client.ask(`{"id":1,"type":"subscribe","data":{"type":"${name}","id":1}}`), `{"id":1,"type":"subscribe","data":{"group":"${name}-1"}}`)
+  assert.deepEqual(JSON.parse(await client.ask('{"id":1,"type":"subscribe","data":{"type":"__proto__","id":1}}')), {
+    id: 1, type: 'subscribe', error: 'ACCESS_DENIED', code: 'access_denied'
+  })
+})
+
+test('names that look like those of a group lead into no group', async (t) => {
+  const server = await start(t)
+  server.app.rohrpost
+    .group('todo', { authorize: () => true })
+    .group('page', { authorize: () => true, id: Type.String() })
+    .group('secret', { authorize: () => false, id: false })
+  const client = await server.raw()
+  const UUID = '0f8fad5b-d9cb-469f-a165-70867728950e'
+
+  for (const [type, id] of [
+    ['todo-5', undefined], ['todo', '5'], ['todo', '5\n'], ['todo', `${UUID}\n`], ['todo', `\n${UUID}`], ['todo', '５'], ['todo', -1], ['todo', 1.5], ['todo', [5]],
+    ['todo', { toString: 5 }], ['todo', true], ['todo', null], ['todo', undefined],
+    ['tоdo', 5], ['todo\u0000', 5], ['todo ', 5], ['TODO', 5], ['todo\n', 5], ['', 5], ['user:7', undefined],
+    ['page', 'a b'], ['page', 'a\nb'], ['page', 'ä'], ['page', '\u200b'], ['page', '\u202e5'], ['page', 'x'.repeat(196)], ['page', '\ud800'],
+    ['secret', undefined], ['secret', ''], ['rohrpost disconnect', undefined]
+  ]) {
+    const { error } = JSON.parse(await client.ask(JSON.stringify({ id: 1, type: 'subscribe', data: { type, id } }))) as Answer
+    assert.equal(typeof error, 'string', JSON.stringify([type, id]))
+  }
+
+  assert.deepEqual([...server.app.rohrpost.connections].flatMap(({ groups }) => [...groups]), [])
+})
+
+test('what clients send stands in the log as one line each, cut where it is long', async (t) => {
+  const evil = 'x\n{"level":60,"msg":"forged"}\r\n\u001b[2J\u0000\u2028'
+  const lines: string[] = []
+  const app = Fastify({ logger: { stream: { write: (line: string) => { lines.push(line) } } } })
+  t.after(() => app.close())
+  const left = Promise.withResolvers<void>()
+  await app.register(rohrpost, {
+    onDisconnect (connection, code, reason) {
+      connection.log.info({ code, reason }, 'a client left')
+      left.resolve()
+    }
+  })
+  app.rohrpost.handle(evil, (message) => {
+    message.reply()
+    message.reply()
+    throw new Error(String(message.data))
+  })
+  await app.listen({ port: 0, host: '127.0.0.1' })
+  const { port } = app.server.address() as AddressInfo
+  await app.inject({ url: '/ws/rohrpost', headers: { origin: evil } })
+  const client = await RawSocket.open(port)
+  t.after(() => client.destroy())
+
+  await client.exchange([frame(JSON.stringify({ id: evil + 'y'.repeat(900_000), type: evil, data: evil }))])
+  client.write(frame(Buffer.concat([Buffer.from([0x0f, 0xa0]), Buffer.from('a\nb\u001b[2J')]), { opcode: Opcode.CLOSE }))
+  await left.promise
+
+  for (const line of lines) {
+    // eslint-disable-next-line no-control-regex
+    assert.doesNotMatch(line, /[\u0000-\u001f](?!$)/)
+    assert.equal(typeof JSON.parse(line), 'object')
+    assert.ok(line.length < 10_000, `${line.length} characters`)
+  }
+  const messages = lines.map((line) => (JSON.parse(line) as { msg: string }).msg)
+  assert.ok(messages.includes('a handler failed') && messages.includes('a second reply to one request was not sent') && messages.includes('a client left'))
+  assert.ok(messages.some((text) => text.startsWith('refused an upgrade')))
+  assert.equal(messages.includes('forged'), false)
 })

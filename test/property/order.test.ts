@@ -3,6 +3,7 @@ import { test } from 'node:test'
 import fc from 'fast-check'
 import type { RohrpostConnection } from '../../lib/index.ts'
 import { start, type Client } from '../support/server.ts'
+import { fuzz } from './support/check.ts'
 
 /** What can happen, in any order and at any time. */
 type Step =
@@ -88,5 +89,5 @@ test('each client gets exactly what was sent to it, in the order in which it was
       for (let n = heard.filter(({ type }) => type === 'call later').length; n < calls; n++) heard.push(await client.next())
       assert.deepEqual(heard.map(({ data }) => data), expected)
     }
-  }), { numRuns: 150, seed: Number(process.env.FC_SEED ?? Date.now() % 2 ** 31) })
+  }), { numRuns: 150 * fuzz, seed: Number(process.env.FC_SEED ?? Date.now() % 2 ** 31) })
 })

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { show } from '../../lib/errors.ts'
 import fc from 'fast-check'
 import { encode } from '../../lib/protocol/encode.ts'
 
@@ -49,6 +50,27 @@ test('refuses what has no JSON form', () => {
   assert.throws(() => encode(() => {}), TypeError)
   assert.throws(() => encode(cycle), TypeError)
   assert.throws(() => encode({ toJSON () { throw new Error('not today') } }), /not today/)
+})
+
+test('refuses nesting that takes too long, at once, and takes no cycle for it', () => {
+  const nested = (levels: number): unknown => JSON.parse('['.repeat(levels) + ']'.repeat(levels))
+  const cycle: unknown[] = []
+  cycle.push(1n, cycle)
+
+  assert.equal(encode(nested(2048)), '['.repeat(2048) + ']'.repeat(2048))
+  for (const value of [nested(2049), { a: { b: nested(2048) } }]) assert.throws(() => encode(value), { name: 'RangeError', message: /2048 levels/ })
+  assert.throws(() => encode(cycle), { name: 'TypeError', message: /circular/i })
+  assert.equal(show(nested(5000)), 'a value of type object')
+  assert.match(show(nested(2048)), /^\[{79}…$/)
+})
+
+test('writes what says itself how it is written, however deep it is within', () => {
+  class Text {
+    readonly inner = JSON.parse('['.repeat(5000) + ']'.repeat(5000))
+    toJSON () { return 'text' }
+  }
+
+  assert.equal(encode({ a: 1n, text: new Text() }), '{"a":1,"text":"text"}')
 })
 
 test('refuses nesting that no stack can hold', () => {

@@ -1,6 +1,6 @@
 /** Where our answers differ from those of the original Python server, on purpose. Each row is used by at least one fixture. */
 export const differences = {
-  'error-code': 'An error carries a `code` for programs beside its text.',
+  'error-code': 'An error carries a `code` for programs beside its text, and an internal one an `error_id`.',
   'parser-text': 'The text of a decode error ends in the words of our parser, not of Python\'s.',
   'early-id': 'An error about the envelope echoes the `id` where it could be read.',
   'falsy-values': 'An `id` of 0, false or "" is echoed, and `data` is sent unless it is undefined; the original drops what is falsy.',

@@ -81,8 +81,12 @@ function readAs (text: string, wanted: unknown): unknown {
   return parse(text)
 }
 
-/** What the fixture expects. An error that only has to begin so (`$starts`) adopts the rest of the frame's own. */
+/** What the fixture expects. An error that only has to begin so (`$starts`) adopts the rest of the frame's own, an internal one its id. */
 function adopt (wanted: unknown, text: string | undefined): unknown {
+  if (text !== undefined && has(wanted, 'code') && wanted.code === 'internal') {
+    const { error_id: errorId } = parse(text) as { error_id?: unknown }
+    return { ...wanted, error_id: typeof errorId === 'string' ? errorId : 'an id' }
+  }
   if (has(wanted, '$gen')) return { $gen: JSON.stringify(JSON.parse(join(wanted.$gen as Pieces))) }
   if (text === undefined || !has(wanted, 'error') || !has(wanted.error, '$starts')) return wanted
 

@@ -175,13 +175,17 @@ test('leaves all groups whatever ends the connection', async (t) => {
   const broker = memoryBroker()
   const server = await start(t, {
     maxPayload: 1000,
+    with (app) {
+      // the group of the server's own
+      joined.splice(0)
+      app.rohrpost.handle('join', ({ data }, connection) => connection.join(String(data)))
+        .handle('close', (_message, connection) => connection.close())
+    },
     broker: {
       ...broker,
       subscribe: (group) => { joined.push(group) },
       unsubscribe: (group) => { left.push(group) }
-    },
-    with: (app) => app.rohrpost.handle('join', ({ data }, connection) => connection.join(String(data)))
-      .handle('close', (_message, connection) => connection.close())
+    }
   })
   const ends: Record<string, (client: Awaited<ReturnType<typeof server.connect>>) => void> = {
     close: (client) => client.socket.close(),

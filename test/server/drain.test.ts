@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict'
+import { connect } from 'node:net'
+import { text } from 'node:stream/consumers'
 import { test } from 'node:test'
 import websocket from '@fastify/websocket'
 import rohrpost from '../../lib/index.ts'
@@ -56,6 +58,25 @@ test('refuses new connections with 503 and says so in its health', async (t) => 
   release.resolve()
   await drained
   assert.equal(server.app.rohrpost.health().connections, 0)
+})
+
+test('refuses upgrades while the app closes, and does not wait for those who keep the line open', async (t) => {
+  const release = Promise.withResolvers<void>()
+  const server = await start(t, { drain: 60_000, with: (app) => app.rohrpost.handle('slow', () => release.promise) })
+  const client = await server.connect()
+  client.send({ id: 1, type: 'slow' })
+  await client.untilPong()
+  const closing = server.app.close()
+  await new Promise(setImmediate)
+
+  const line = connect({ port: Number(new URL(server.http).port), host: '127.0.0.1', allowHalfOpen: true })
+  t.after(() => line.destroy())
+  line.write('GET /ws/rohrpost HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n')
+  const answer = await text(line)
+  release.resolve()
+
+  assert.match(answer, /^HTTP\/1.1 503 /)
+  await closing
 })
 
 test('closes a connection at once whose upgrade was under way', async (t) => {

@@ -237,3 +237,16 @@ test('takes names of 1 to 200 printable ASCII characters without spaces', () => 
     groups.leave(name as string, member())
   }
 })
+
+test('one who leaves at the moment of joining does not take the group from those who join after it', async () => {
+  const { groups, calls, end } = slowBroker()
+  const [ada, bob] = [member(), member()]
+  const joining = [groups.join('a', ada, () => groups.leave('a', ada)), groups.join('a', bob)]
+
+  await end('subscribe a')
+  await Promise.all(joining)
+  groups.deliver('a', 'hello')
+
+  assert.deepEqual([ada.heard, bob.heard], [[], ['hello']])
+  assert.deepEqual(calls, [])
+})

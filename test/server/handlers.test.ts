@@ -165,7 +165,9 @@ test('hides a reply that fails its schema or has no JSON form', async (t) => {
   const client = await server.connect()
 
   for (const type of ['wrong', 'replied', 'cycle', 'function', 'nameless', 'numbered']) {
-    assert.deepEqual(await client.ask({ id: 1, type }), { id: 1, type, error: 'Internal error.', code: 'internal' })
+    const { error_id: errorId, ...answer } = await client.ask({ id: 1, type })
+    assert.deepEqual(answer, { id: 1, type, error: 'Internal error.', code: 'internal' })
+    assert.equal(server.logs.filter((line) => line.error_id === errorId).length, 1)
   }
   assert.deepEqual(await client.untilPong(), [])
   const [wrong, replied, cyclic, callable, nameless, numbered] = failures(server.logs)
@@ -209,7 +211,9 @@ test('shows errors that are meant for the client, and no others', async (t) => {
     assert.deepEqual(await answer('retry'), { error: 'Busy.', code: 'conflict', retry: true })
     assert.deepEqual(await answer('wordless'), { error: 'Not Found', code: 'not_found' })
     for (const hidden of ['plain', 'server', 'string', 'hostile']) {
-      assert.deepEqual(await answer(hidden), { error: 'Internal error.', code: 'internal' })
+      const { error_id: errorId, ...rest } = await answer(hidden)
+      assert.deepEqual(rest, { error: 'Internal error.', code: 'internal' })
+      assert.equal(server.logs.filter((line) => line.error_id === errorId).length, 1)
     }
   }
   assert.equal(failures(server.logs).length, 8)

@@ -158,7 +158,7 @@ export class Subscriber {
       const connection = this.#options.connection()
       // without a connection it is done when there is one
       if (!connection?.isReady) return
-      if (removed.length > 0) connection.redis.unsubscribe(...removed).catch(() => {})
+      for (let at = 0; at < removed.length; at += CHUNK) connection.redis.unsubscribe(...removed.slice(at, at + CHUNK)).catch(() => {})
       this.#announce(added, false)
     })
   }
@@ -176,8 +176,9 @@ export class Subscriber {
         // a lost connection comes back, and all are announced again
         if (isReply(error)) this.#refused(some, error as Error)
       }
+      // the next ones are announced while these are asked for
+      if (this.#stale.size > 0) this.check()
     }))
-    if (this.#stale.size > 0) this.check()
   }
 
   /** Redis sends what is published in a group from now on. */
@@ -210,9 +211,15 @@ export class Subscriber {
     } else if (complete) {
       this.#take(subscription, { epoch, first: subscription.offset + 1, payloads })
     } else {
+      // of another log nobody has heard anything yet: it was begun because Redis came back or forgot, for which no message need be missed
+      const isNew = epoch !== subscription.epoch
       subscription.epoch = epoch
-      subscription.offset = top
-      this.#receiver.lost(subscription.group, { epoch, offset: top })
+      subscription.offset = isNew ? 0 : top
+      this.#receiver.lost(subscription.group, { epoch, offset: subscription.offset })
+      if (subscription.offset < top) {
+        subscription.isBehind = true
+        this.#stale.add(subscription)
+      }
     }
     for (const run of held) this.#take(subscription, run)
   }

@@ -190,7 +190,53 @@ test('goes to the new epoch that began while it joined', async (t) => {
   asked.answer([['e', '5', '0']])
   assert.deepEqual(await joined, { epoch: 'e', offset: 5 })
   ;(await commands.next('EVALSHA')).answer([['f', '1', '0']])
-  await recorder.when('loss', () => recorder.heard.length > 0)
+  const again = await commands.next('EVALSHA')
+  again.answer([['f', '1', '1', '{}']])
+  await recorder.until('a', '{}')
 
-  assert.deepEqual(recorder.heard, [{ kind: 'lost', group: 'a', position: { epoch: 'f', offset: 1 } }])
+  assert.deepEqual(again.args.slice(-4), ['a', 'f', '0', '10000'])
+  assert.deepEqual(recorder.heard, [
+    { kind: 'lost', group: 'a', position: { epoch: 'f', offset: 0 } },
+    { kind: 'message', group: 'a', payload: '{}', position: { epoch: 'f', offset: 1 } }
+  ])
+})
+
+test('goes on at the top of a new epoch of which the beginning is gone already', async (t) => {
+  const scene = await open(t)
+  const { ears, commands, recorder } = scene
+  await join(scene)
+
+  ears.emit('message', 'rohrpost:0:a', '50 f 2 {}')
+  ;(await commands.next('EVALSHA')).answer([['f', '50', '0']])
+  ;(await commands.next('EVALSHA')).answer([['f', '51', '0']])
+  await recorder.when('both losses', () => recorder.heard.length === 2)
+  ears.emit('message', 'rohrpost:0:a', '52 f 2 {}')
+
+  assert.deepEqual(recorder.heard.map(({ position }) => position?.offset), [0, 51, 52])
+})
+
+test('leaves very many groups in several commands: one of too many channels can not even be made', async (t) => {
+  const { broker, ears } = await open(t)
+  const groups = Array.from({ length: 250 }, (_, n) => `g-${n}`)
+  for (const group of groups) broker.subscribe(group)
+  await ears.next('SUBSCRIBE')
+
+  for (const group of groups) broker.unsubscribe(group)
+  await turn()
+
+  assert.deepEqual(ears.asked.filter(({ name }) => name === 'UNSUBSCRIBE').map(({ args }) => args.length), [100, 100, 50])
+})
+
+test('asks for the first of very many groups while the next ones are announced', async (t) => {
+  const { broker, ears, commands } = await open(t)
+  const groups = Array.from({ length: 101 }, (_, n) => `g-${n}`)
+
+  const joined = Promise.all(groups.map((group) => broker.subscribe(group)))
+  ;(await ears.next('SUBSCRIBE')).answer()
+  const last = await ears.next('SUBSCRIBE')
+  ;(await commands.next('EVALSHA')).answer(groups.slice(0, 100).map(() => ['e', '7', '0']))
+  last.answer()
+  ;(await commands.next('EVALSHA')).answer([['e', '7', '0']])
+
+  assert.equal((await joined).length, 101)
 })

@@ -30,7 +30,9 @@ export function frame (payload: string | Uint8Array, options: FrameOptions = {})
     header = Buffer.concat([Buffer.from([start, maskBit | 127]), Buffer.alloc(8)])
     header.writeBigUInt64BE(length, 2)
   }
-  return masked ? Buffer.concat([header, MASK, bytes.map((byte, i) => byte ^ Number(MASK[i % 4]))]) : Buffer.concat([header, bytes])
+  if (!masked) return Buffer.concat([header, bytes])
+  for (let i = 0; i < bytes.length; i++) bytes[i] = Number(bytes[i]) ^ Number(MASK[i % 4])
+  return Buffer.concat([header, MASK, bytes])
 }
 
 /** One message cut into fragments of at most `size` bytes. */

@@ -8,9 +8,17 @@ const PATIENCE = 5000
 /** Those that no test has mocked. */
 const { setTimeout, clearTimeout } = globalThis
 
+/** How a raw client connects. */
+export interface RawOptions {
+  headers?: string[]
+  early?: Buffer
+}
+
 export class RawSocket {
   /** The code of the server's close frame; 1006 when the line ended without one. */
   readonly closed: Promise<number>
+  /** What the server's pong frames carried. */
+  readonly pongs: Buffer[] = []
   readonly #socket: Socket
   readonly #messages: string[] = []
   #bytes: Buffer
@@ -18,13 +26,18 @@ export class RawSocket {
   #ended = false
   #arrived = Promise.withResolvers<void>()
 
-  /** Connects and upgrades. */
-  static async open (port: number): Promise<RawSocket> {
+  /**
+   * Connects and upgrades.
+   *
+   * @param headers further lines of the upgrade request
+   * @param early what is written together with it, before the server can answer
+   */
+  static async open (port: number, { headers = [], early = Buffer.alloc(0) }: RawOptions = {}): Promise<RawSocket> {
     const socket = connect({ port, host: '127.0.0.1', noDelay: true })
-    socket.write([
+    socket.write(Buffer.concat([Buffer.from([
       'GET /ws/rohrpost HTTP/1.1', `Host: 127.0.0.1:${port}`, 'Upgrade: websocket', 'Connection: Upgrade',
-      'Sec-WebSocket-Version: 13', 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==', '', ''
-    ].join('\r\n'))
+      'Sec-WebSocket-Version: 13', 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==', ...headers, '', ''
+    ].join('\r\n')), early]))
 
     let head = Buffer.alloc(0)
     while (!head.includes('\r\n\r\n')) head = Buffer.concat([head, ...await once(socket, 'data') as [Buffer]])
@@ -46,6 +59,12 @@ export class RawSocket {
       this.#wake()
       closed.resolve(this.#code ?? 1006)
     })
+    this.#read(Buffer.alloc(0))
+  }
+
+  /** Whether the line has ended. */
+  get ended (): boolean {
+    return this.#ended
   }
 
   write (...chunks: Uint8Array[]): void {
@@ -98,6 +117,21 @@ export class RawSocket {
     this.#socket.end()
   }
 
+  /** Reads nothing any more. */
+  pause (): void {
+    this.#socket.pause()
+  }
+
+  /** Reads on. */
+  resume (): void {
+    this.#socket.resume()
+  }
+
+  /** Resolves when what was written has left, or the line has ended. */
+  async written (): Promise<void> {
+    if (this.#socket.writableLength > 0 && !this.#ended) await Promise.race([once(this.#socket, 'drain'), this.closed])
+  }
+
   /** Vanishes: no close frame. */
   destroy (): void {
     this.#socket.destroy()
@@ -117,6 +151,7 @@ export class RawSocket {
       // nobody reads what comes after a close frame (RFC 6455, section 5.5.1)
       if (this.#code !== undefined) break
       if (opcode === Opcode.TEXT) this.#messages.push(payload.toString())
+      if (opcode === Opcode.PONG) this.pongs.push(payload)
       if (opcode !== Opcode.CLOSE) continue
       this.#code = payload.length < 2 ? 1005 : payload.readUInt16BE(0)
       this.#socket.end(frame(payload, { opcode }))

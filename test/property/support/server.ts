@@ -6,13 +6,13 @@ import { Type } from '@sinclair/typebox'
 import Fastify, { type FastifyInstance } from 'fastify'
 import { WebSocket } from 'ws'
 import rohrpost, { type RohrpostOptions } from '../../../lib/index.ts'
-import { RawSocket } from './raw-socket.ts'
+import { RawSocket, type RawOptions } from './raw-socket.ts'
 
 export interface Server {
   app: FastifyInstance
   port: number
   /** Opens a client that writes bytes. */
-  raw (): Promise<RawSocket>
+  raw (options?: RawOptions): Promise<RawSocket>
   /** Opens a client that minds the rules. */
   connect (): Promise<WebSocket>
 }
@@ -36,8 +36,8 @@ export async function start (t: TestContext, options: RohrpostOptions = {}): Pro
   return {
     app,
     port,
-    async raw () {
-      const client = await RawSocket.open(port)
+    async raw (options) {
+      const client = await RawSocket.open(port, options)
       clients.push({ end: () => client.destroy() })
       return client
     },

@@ -1,0 +1,88 @@
+/** Ends connections from outside: those in a group on every process, those that a predicate picks on this one. */
+import type { FastifyBaseLogger } from 'fastify'
+import type { Broker } from '../brokers/broker.ts'
+import { errors, show } from '../errors.ts'
+import { CloseCode } from '../protocol/codes.ts'
+import { checkClose } from './close.ts'
+import { checkName } from './groups.ts'
+import { report } from './report.ts'
+import type { RohrpostConnection } from './types.ts'
+
+/** The group in which the processes tell each other whom to end. It has a space: no application can send to it. */
+export const DISCONNECTS = 'rohrpost disconnect'
+
+/** Milliseconds until the broker is asked again. */
+const RETRY = 1000
+
+/** A connection that may have to end. */
+interface Candidate extends RohrpostConnection {
+  isIn (group: string): boolean
+}
+
+/** Whose connections these are. */
+interface Keeper {
+  end (picks: (connection: Candidate) => boolean, code: number, reason: string): void
+}
+
+/** What travels in {@link DISCONNECTS}. */
+interface Order {
+  group: string
+  code: number
+  reason: string
+}
+
+/** See `Rohrpost.disconnect`. */
+export class Disconnector {
+  readonly #broker: Broker
+  readonly #keeper: Keeper
+  readonly #log: FastifyBaseLogger
+  #timer: NodeJS.Timeout | undefined
+  #closed = false
+
+  constructor (broker: Broker, keeper: Keeper, log: FastifyBaseLogger) {
+    this.#broker = broker
+    this.#keeper = keeper
+    this.#log = log
+  }
+
+  /** Listens to the other processes, as soon as the broker lets it. Never rejects. */
+  async open (): Promise<void> {
+    try {
+      await this.#broker.subscribe(DISCONNECTS)
+    } catch (err) {
+      report(this.#log, 'error', err, {}, 'other processes can not end connections of this one yet')
+      if (!this.#closed) this.#timer = setTimeout(() => this.open(), RETRY).unref()
+    }
+  }
+
+  close (): void {
+    this.#closed = true
+    clearTimeout(this.#timer)
+  }
+
+  async disconnect (target: unknown, code: number = CloseCode.FORBIDDEN, reason = ''): Promise<void> {
+    checkClose(code, reason)
+    if (typeof target === 'function') return this.#keeper.end((connection) => checkChoice(target(connection)), code, reason)
+
+    checkName(target)
+    const order: Order = { group: target, code, reason }
+    await this.#broker.publish(DISCONNECTS, JSON.stringify(order))
+  }
+
+  /** Does what a process asked for, perhaps this one. Never throws: another process may run another version. */
+  receive (payload: string): void {
+    try {
+      const { group, code, reason }: Order = JSON.parse(payload)
+      checkClose(code, reason)
+      this.#keeper.end((connection) => connection.isIn(group), code, reason)
+    } catch (err) {
+      report(this.#log, 'error', err, { payload: show(payload) }, 'an order to end connections can not be read')
+    }
+  }
+}
+
+/** A promise, which is true to JavaScript, must not end everybody. */
+function checkChoice (choice: unknown): boolean {
+  if (typeof choice !== 'boolean') throw new errors.RP_ERR_INVALID_PREDICATE(show(choice))
+  return choice
+}

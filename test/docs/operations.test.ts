@@ -1,0 +1,54 @@
+import assert from 'node:assert/strict'
+import { suite, test } from 'node:test'
+import { isFinal } from '../../lib/client/socket.ts'
+import { checkOptions, type CheckedOptions } from '../../lib/options.ts'
+import { CloseCode } from '../../lib/protocol/codes.ts'
+import { codeOf, readDocument, tableOf } from './support/markdown.ts'
+
+const document = readDocument('docs/operations.md')
+
+suite('the close codes', () => {
+  const rows = tableOf(document, 'Close codes')
+
+  test('of the library are all there', () => {
+    const documented = rows.map(([code]) => Number(code))
+
+    assert.deepEqual(Object.values(CloseCode).filter((code) => !documented.includes(code)), [])
+  })
+
+  for (const [code, , client = ''] of rows) {
+    test(`after ${code} the client does what the document says`, () => {
+      const [withToken, without] = [isFinal(Number(code), true), isFinal(Number(code), false)]
+
+      assert.deepEqual([withToken, without], {
+        'comes back': [false, false],
+        'comes back, unless its option `isFinal` says otherwise': [false, false],
+        'comes back if its `token` is a function, else stays away': [false, true],
+        'stays away': [true, true]
+      }[client])
+    })
+  }
+})
+
+test('the bounds of a client are those of the options', () => {
+  const { maxPayload, maxPending, highWaterMark, slowTimeout, maxUnsent, maxGroups, concurrency, handlerTimeout } = checkOptions({}) as CheckedOptions
+  const MIB = 1024 * 1024
+  const expected = [
+    ['maxPayload', `${maxPayload / MIB} MiB`],
+    ['maxPending.bytes', `${maxPending.bytes / MIB} MiB, ${(maxPending.bytes + maxPayload) / MIB} MiB`],
+    ['highWaterMark', `${highWaterMark / MIB} MiB for ${slowTimeout / 1000} s, ${maxUnsent / MIB} MiB`],
+    ['maxGroups', maxGroups.toLocaleString('en')],
+    ['concurrency', `${concurrency}, ${handlerTimeout / 1000} s`]
+  ]
+
+  assert.deepEqual(tableOf(document, 'Sizing').map(([, option, value]) => [codeOf(option), value]), expected)
+})
+
+test('the times of the proxy and of the stop are longer than those of the server', () => {
+  const { heartbeat, drain } = checkOptions({})
+
+  assert.ok(Number(/proxy_read_timeout (\d+)s;/.exec(document.text)?.[1]) * 1000 > 2 * heartbeat)
+  for (const [, seconds] of document.text.matchAll(/(?:TimeoutStopSec=|terminationGracePeriodSeconds: )(\d+)/g)) {
+    assert.ok(Number(seconds) * 1000 > drain + 2000)
+  }
+})

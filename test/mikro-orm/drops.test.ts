@@ -1,0 +1,259 @@
+import assert from 'node:assert/strict'
+import { suite, test, type TestContext } from 'node:test'
+import { defineEntity, p, type EntityManager, type InferEntity } from '@mikro-orm/sql'
+import type { ChangeDropEvent } from '../../lib/index.ts'
+import { notifyOnChange, notifyOnCreate, notifyOnUpdate } from '../../lib/mikro-orm/index.ts'
+import { ChangeSubscriber } from '../../lib/mikro-orm/subscriber.ts'
+import type { NotifyRule } from '../../lib/mikro-orm/rules.ts'
+import { record } from '../support/events.ts'
+import { openSqlite } from './support.ts'
+
+const Todo = defineEntity({
+  name: 'Todo',
+  properties: { id: p.integer().primary(), title: p.string(), note: p.string().default('').lazy() }
+})
+type Todo = InferEntity<typeof Todo>
+
+interface Line {
+  message: string
+  [field: string]: unknown
+}
+
+/** An ORM whose changes are announced; a log of its debug lines, which there are at `level` debug only. */
+async function open (t: TestContext, notify: NotifyRule[], level = 'debug', publish = (_group: string) => {}) {
+  const orm = await openSqlite(t, [Todo])
+  const lines: Line[] = []
+  const log = {
+    level,
+    debug: (context: object, message: string) => { lines.push({ ...context, message }) },
+    warn: () => {},
+    error: () => {}
+  }
+  new ChangeSubscriber().connect({ orm, notify, publish, log })
+  return { orm, em: orm.em.fork(), lines, log }
+}
+
+interface Case {
+  what: string
+  rule: NotifyRule
+  work (em: EntityManager, todo: Todo): Promise<unknown>
+  told: object
+  words: RegExp
+}
+
+const failure = new Error('on purpose')
+const rename = (em: EntityManager, todo: Todo) => {
+  todo.title = 'b'
+  return em.flush()
+}
+
+const cases: Case[] = [
+  {
+    what: 'the rule is for another kind of change',
+    rule: notifyOnCreate(Todo),
+    work: rename,
+    told: { reason: 'kind', entity: 'Todo', key: '1', type: 'update' },
+    words: /rule is for changes of another kind/
+  },
+  {
+    what: 'alwaysSend is false and nothing that is sent changed',
+    rule: notifyOnUpdate(Todo, { data: ['id'], alwaysSend: false }),
+    work: rename,
+    told: { reason: 'unchanged', entity: 'Todo', key: '1', type: 'update' },
+    words: /'alwaysSend' is false/
+  },
+  {
+    what: 'the group function gives null',
+    rule: notifyOnUpdate(Todo, { group: () => null }),
+    work: rename,
+    told: { reason: 'no_group', entity: 'Todo', key: '1', type: 'update' },
+    words: /in no group/
+  },
+  {
+    what: 'the row began and ended in one transaction',
+    rule: notifyOnChange(Todo),
+    work: (em) => em.transactional(async (em) => {
+      const todo = em.create(Todo, { id: 2, title: 'a' })
+      await em.flush()
+      await em.remove(todo).flush()
+    }),
+    told: { reason: 'short_lived', entity: 'Todo', key: undefined, type: 'delete' },
+    words: /began and ended/
+  },
+  {
+    what: 'it was rolled back',
+    rule: notifyOnUpdate(Todo, { data: ['id', 'title'] }),
+    async work (em, todo) {
+      await em.begin()
+      await rename(em, todo)
+      await em.rollback()
+    },
+    told: { reason: 'rolled_back', entity: 'Todo', type: 'update', group: 'todo-1' },
+    words: /rolled back/
+  },
+  {
+    what: 'a property is not loaded',
+    rule: notifyOnUpdate(Todo, { data: ['id', 'note'] }),
+    work: rename,
+    told: { reason: 'not_loaded', entity: 'Todo', key: '1' },
+    words: /not loaded/
+  },
+  {
+    what: 'a function throws',
+    rule: notifyOnUpdate(Todo, { data () { throw failure } }),
+    work: rename,
+    told: { reason: 'failed', entity: 'Todo', key: '1' },
+    words: /failed/
+  }
+]
+
+suite('why a change is not sent', () => {
+  for (const { what, rule, work, told, words } of cases) {
+    test(`${what}: is told on the channel`, async (t) => {
+      const events = record(t, 'drop')
+      const { em } = await open(t, [rule], 'info')
+      await em.insert(Todo, { id: 1, title: 'a' })
+
+      await work(em, await em.findOneOrFail(Todo, 1))
+
+      const [{ error: _, ...event } = { error: undefined }, ...more] = events.drop as ChangeDropEvent[]
+      assert.deepEqual(event, told)
+      assert.deepEqual(more, [])
+    })
+
+    test(`${what}: is in the log at level debug`, async (t) => {
+      const { em, lines } = await open(t, [rule])
+      await em.insert(Todo, { id: 1, title: 'a' })
+
+      await work(em, await em.findOneOrFail(Todo, 1))
+
+      assert.deepEqual(lines.map(({ message: _, err: __, ...line }) => line), [told])
+      assert.match(String(lines[0]?.message), words)
+    })
+
+    test(`${what}: is in no log at level info`, async (t) => {
+      const { em, lines } = await open(t, [rule], 'info')
+      await em.insert(Todo, { id: 1, title: 'a' })
+
+      await work(em, await em.findOneOrFail(Todo, 1))
+
+      assert.deepEqual(lines, [])
+    })
+  }
+
+  test('the level may change at any time, and trace is below debug', async (t) => {
+    const { em, lines, log } = await open(t, [notifyOnUpdate(Todo)], 'info')
+    const create = (id: number) => {
+      em.create(Todo, { id, title: 'a' })
+      return em.flush()
+    }
+
+    await create(1)
+    log.level = 'trace'
+    await create(2)
+    log.level = 'warn'
+    await create(3)
+
+    assert.deepEqual(lines.map(({ key }) => key), ['2'])
+  })
+
+  test('a change is told when its transaction ends, and by what all of it came to', async (t) => {
+    const events = record(t, 'drop', 'notify')
+    const { em } = await open(t, [notifyOnUpdate(Todo, { data: ['title'], alwaysSend: false })], 'info')
+    await em.insert(Todo, { id: 1, title: 'a' })
+    const todo = await em.findOneOrFail(Todo, 1, { populate: ['note'] })
+
+    await em.begin()
+    todo.note = 'b'
+    await em.flush()
+    assert.deepEqual(events.order, [])
+    todo.title = 'b'
+    await em.flush()
+    await em.commit()
+
+    assert.deepEqual(events.order, ['notify'])
+  })
+
+  test('what a savepoint took back is told, what stays is sent', async (t) => {
+    const events = record(t, 'drop', 'notify')
+    const { em } = await open(t, [notifyOnCreate(Todo), notifyOnUpdate(Todo)], 'info')
+
+    await em.transactional(async (em) => {
+      em.create(Todo, { id: 1, title: 'a' })
+      await em.flush()
+      await em.transactional(async (em) => {
+        em.create(Todo, { id: 2, title: 'a' })
+        await em.flush()
+        throw failure
+      }).catch(() => {})
+    })
+
+    const dropped = events.drop.filter(({ reason }) => reason === 'rolled_back')
+    assert.deepEqual(dropped, [{ reason: 'rolled_back', entity: 'Todo', type: 'create', group: 'todo-2' }])
+    assert.deepEqual(events.notify.map(({ group }) => group), ['todo-1'])
+  })
+
+  test('an error is told with what was thrown', async (t) => {
+    const events = record(t, 'drop')
+    const { em, lines } = await open(t, [notifyOnCreate(Todo, { group () { throw failure } })])
+
+    em.create(Todo, { id: 1, title: 'a' })
+    await em.flush()
+
+    assert.deepEqual(events.drop, [{ reason: 'failed', entity: 'Todo', key: '1', error: failure }])
+    assert.equal(lines[0]?.err, failure)
+  })
+
+  test('a change in a transaction that is not known is told', async (t) => {
+    const events = record(t, 'drop')
+    const { orm } = await open(t, [notifyOnCreate(Todo)], 'info')
+
+    await orm.em.fork().getConnection().transactional(async (trx) => {
+      const em = orm.em.fork()
+      em.setTransactionContext(trx)
+      em.create(Todo, { id: 1, title: 'a' })
+      await em.flush()
+    })
+
+    const [event] = events.drop as ChangeDropEvent[]
+    assert.deepEqual([event?.reason, event?.entity, event?.key], ['failed', 'Todo', '1'])
+    assert.match(String(event?.error), /not begun through the EntityManager/)
+  })
+
+  test('a change that can not be handed over is told', async (t) => {
+    const events = record(t, 'drop', 'notify')
+    const { em } = await open(t, [notifyOnCreate(Todo)], 'info', () => { throw failure })
+
+    em.create(Todo, { id: 1, title: 'a' })
+    await em.flush()
+
+    assert.deepEqual(events.drop, [{ reason: 'failed', entity: 'Todo', type: 'create', group: 'todo-1', error: failure }])
+    assert.deepEqual(events.notify, [])
+  })
+})
+
+test('what is sent is told with entity, kind, group and size', async (t) => {
+  const events = record(t, 'notify', 'drop')
+  const { em } = await open(t, [notifyOnChange(Todo, { group: ({ id }) => ['all', `todo-${id}`], data: ['title'] })])
+
+  em.create(Todo, { id: 1, title: 'é' })
+  await em.flush()
+
+  assert.deepEqual(events.notify.map(({ size: _, ...event }) => event), [
+    { entity: 'Todo', type: 'create', group: 'all' }, { entity: 'Todo', type: 'create', group: 'todo-1' }
+  ])
+  const rest = '{"id":,"type":"subscription-update","data":{"group":"all","type":"create","object":{"title":"é"}}}'
+  const digits = Number(events.notify[0]?.size) - Buffer.byteLength(rest)
+  assert.ok(digits >= 1 && digits <= 10)
+  assert.deepEqual(events.drop, [])
+})
+
+test('a log without level debug is none', async (t) => {
+  const orm = await openSqlite(t, [Todo])
+  new ChangeSubscriber().connect({ orm, notify: [notifyOnUpdate(Todo)], publish () {}, log: { warn () {}, error () {} } })
+  const em = orm.em.fork()
+
+  em.create(Todo, { id: 1, title: 'a' })
+
+  await assert.doesNotReject(em.flush())
+})

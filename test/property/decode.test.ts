@@ -1,0 +1,29 @@
+/** Reading a message, as often as a minute allows: no text is read otherwise than the rules say, and none is too much. */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import { decode, Malformed } from '../../lib/protocol/decode.ts'
+import { encode } from '../../lib/protocol/encode.ts'
+import { anyText } from './support/arbitraries.ts'
+import { checkSync } from './support/check.ts'
+import { answerTo, assertAnswer } from './support/model.ts'
+
+/** What only the decoder says; everything else comes later. */
+const MALFORMED = ['empty_message', 'invalid_json', 'invalid_envelope']
+
+test('reads each of 100,000 texts by the rules, and what it reads can be said again', () => {
+  checkSync(fc.property(anyText, (text) => {
+    const expected = answerTo(text)
+    const read = decode(text)
+
+    if (read instanceof Malformed) {
+      const { id, error, code } = read
+      assertAnswer(encode({ id, error, code }), expected, text)
+    } else {
+      assert.equal(MALFORMED.includes(String(expected.code)), false, `read what can not be read: ${text}`)
+      assert.deepEqual(read, JSON.parse(text))
+      // 1e400 and -0 are read as what JSON can't say
+      assert.equal(encode(read), JSON.stringify(JSON.parse(text)))
+    }
+  }), { numRuns: 100_000 })
+})

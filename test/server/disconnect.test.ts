@@ -1,0 +1,280 @@
+import assert from 'node:assert/strict'
+import { suite, test, type TestContext } from 'node:test'
+import { setImmediate } from 'node:timers/promises'
+import { memoryBroker, type Broker, type Receiver, type RohrpostConnection } from '../../lib/index.ts'
+import { start, type TestServer } from '../support/server.ts'
+
+/** Brokers of several processes that share their groups; each hears a message in a turn of its own. */
+function sharedBrokers (): { make (): Broker, publish (group: string, payload: string): void } {
+  const receivers = new Map<Receiver, Set<string>>()
+  const publish = (group: string, payload: string) => {
+    for (const [receiver, groups] of receivers) if (groups.has(group)) receiver.deliver(group, payload)
+  }
+  return {
+    publish,
+    make () {
+      const groups = new Set<string>()
+      return {
+        open (receiver) { receivers.set(receiver, groups) },
+        publish: async (group, payload) => { await setImmediate(); publish(group, payload) },
+        subscribe: async (group) => { await setImmediate(); groups.add(group) },
+        unsubscribe: async (group) => { groups.delete(group) },
+        history: () => undefined,
+        health: () => ({ ok: true }),
+        close () {}
+      }
+    }
+  }
+}
+
+async function startTwo (t: TestContext) {
+  const shared = sharedBrokers()
+  const make = () => start(t, {
+    broker: shared.make(),
+    async onConnect (connection) {
+      const { user } = connection.request.query as { user?: string }
+      if (user !== undefined) await connection.join(`user:${user}`)
+    }
+  })
+  return { shared, one: await make(), other: await make() }
+}
+
+const connect = async (server: TestServer, user?: number) => {
+  const client = await server.connect(user === undefined ? undefined : `/ws/rohrpost?user=${user}`)
+  await client.untilPong()
+  return client
+}
+
+suite('by group', () => {
+  test('ends the connections in it on every process, and no other', async (t) => {
+    const { one, other } = await startTwo(t)
+    const members = [await connect(one, 7), await connect(other, 7), await connect(other, 7)]
+    const others = [await connect(one, 8), await connect(other), await connect(one)]
+
+    await one.app.rohrpost.disconnect('user:7', 4401, 'signed out')
+
+    for (const { closed } of members) assert.deepEqual(await closed, { code: 4401, reason: 'signed out' })
+    for (const client of others) assert.equal((await client.call('ping')).type, 'pong')
+  })
+
+  test('closes with 4403 if nothing else is said', async (t) => {
+    const { one, other } = await startTwo(t)
+    const client = await connect(other, 7)
+
+    await one.app.rohrpost.disconnect('user:7')
+
+    assert.deepEqual(await client.closed, { code: 4403, reason: '' })
+  })
+
+  test('ends a connection that is about to join the group', async (t) => {
+    const joining = Promise.withResolvers<void>()
+    const asked = Promise.withResolvers<void>()
+    const broker = memoryBroker()
+    const server = await start(t, {
+      broker: {
+        ...broker,
+        async subscribe (group) {
+          if (group === 'user:7') {
+            asked.resolve()
+            await joining.promise
+          }
+          return broker.subscribe(group)
+        }
+      },
+      onConnect: (connection) => connection.join('user:7')
+    })
+    t.after(() => joining.resolve())
+    const client = await server.connect()
+    await asked.promise
+
+    await server.app.rohrpost.disconnect('user:7')
+
+    assert.equal((await client.closed).code, 4403)
+  })
+
+  test('lets out what was sent before, and handles nothing any more that waits', async (t) => {
+    const started: unknown[] = []
+    const begun = Promise.withResolvers<void>()
+    const server = await start(t, {
+      concurrency: 1,
+      onConnect: (connection) => connection.join('user:7'),
+      with: (app) => app.rohrpost.handle('work', ({ id }) => {
+        started.push(id)
+        begun.resolve()
+        return new Promise(() => {})
+      })
+    })
+    const client = await server.connect()
+    client.send({ id: 1, type: 'work' })
+    client.send({ id: 2, type: 'work' })
+    await begun.promise
+    await client.read()
+
+    server.app.rohrpost.sendToGroup('user:7', { type: 'bye' })
+    server.app.rohrpost.disconnect('user:7')
+    server.app.rohrpost.sendToGroup('user:7', { type: 'too late' })
+
+    assert.deepEqual(await client.next(), { type: 'bye' })
+    await assert.rejects(client.next(), /closed with 4403/)
+    assert.deepEqual(started, [1])
+  })
+
+  test('cuts off a client that does not answer the close', { timeout: 10_000 }, async (t) => {
+    const gone = Promise.withResolvers<number>()
+    const server = await start(t, { onConnect: (connection) => connection.join('user:7'), onDisconnect: (_connection, code) => gone.resolve(code) })
+    const client = await server.connect()
+    await client.read()
+    client.socket.pause()
+    t.mock.timers.enable({ apis: ['setTimeout'] })
+
+    await server.app.rohrpost.disconnect('user:7')
+    t.mock.timers.tick(1000)
+
+    assert.equal(await gone.promise, 1006)
+  })
+
+  test('is nothing that clients or the application can reach by a name', async (t) => {
+    const server = await start(t, {
+      with: (app) => app.rohrpost
+        .handle('join', ({ data }, connection) => connection.join(String(data)))
+        .handle('send', ({ data }) => app.rohrpost.sendToGroup(String(data), '{"group":"all","code":4401,"reason":""}'))
+    })
+    const client = await server.connect()
+
+    for (const type of ['join', 'send']) assert.equal((await client.call(type, 'rohrpost disconnect')).code, 'invalid_group')
+  })
+
+  test('what can not be read is logged, and ends nobody', async (t) => {
+    const { shared, one } = await startTwo(t)
+    const client = await connect(one, 7)
+
+    for (const payload of ['', 'null', '{"group":"user:7"}', '{"group":"user:7","code":1,"reason":""}', '{"group":"user:7","code":4401}']) {
+      shared.publish('rohrpost disconnect', payload)
+    }
+    shared.publish('rohrpost disconnect', '{"code":4401,"reason":""}')
+
+    assert.equal((await client.call('ping')).type, 'pong')
+    assert.equal(one.logs.filter(({ msg }) => msg === 'an order to end connections can not be read').length, 5)
+  })
+
+  test('rejects what is no group, no code or no reason, and closes nobody', async (t) => {
+    const { one } = await startTwo(t)
+    const client = await connect(one, 7)
+    const { disconnect } = one.app.rohrpost
+
+    await assert.rejects(disconnect('a b'), { code: 'RP_ERR_INVALID_GROUP' })
+    // @ts-expect-error neither a group nor a predicate
+    await assert.rejects(disconnect(7), { code: 'RP_ERR_INVALID_GROUP' })
+    await assert.rejects(disconnect('user:7', 1006), { code: 'RP_ERR_INVALID_CLOSE' })
+    await assert.rejects(disconnect('user:7', 4401, 'x'.repeat(124)), { code: 'RP_ERR_INVALID_CLOSE' })
+
+    assert.equal((await client.call('ping')).type, 'pong')
+  })
+
+  test('rejects with the error of the broker, and logs it for those who do not wait', async (t) => {
+    const broken = new Error('no route to broker')
+    const server = await start(t, { broker: { ...memoryBroker(), publish: () => Promise.reject(broken) } })
+
+    server.app.rohrpost.disconnect('user:7')
+
+    await assert.rejects(server.app.rohrpost.disconnect('user:7'), broken)
+    assert.equal(server.logs.filter(({ msg, err }) => msg === 'connections were not ended' && err?.message === broken.message).length, 2)
+  })
+
+  test('reaches a process whose broker was away when it started', async (t) => {
+    t.mock.timers.enable({ apis: ['setTimeout'] })
+    const broker = memoryBroker()
+    const again = Promise.withResolvers<void>()
+    let calls = 0
+    const server = await start(t, {
+      broker: {
+        ...broker,
+        async subscribe (group) {
+          if (group === 'rohrpost disconnect' && ++calls < 3) throw new Error('away')
+          if (calls === 3) again.resolve()
+          return broker.subscribe(group)
+        }
+      },
+      onConnect: (connection) => connection.join('user:7')
+    })
+    t.mock.timers.tick(1000)
+    await setImmediate()
+    t.mock.timers.tick(1000)
+    await again.promise
+    t.mock.timers.reset()
+    const client = await server.connect()
+    await client.untilPong()
+
+    await server.app.rohrpost.disconnect('user:7')
+
+    assert.equal((await client.closed).code, 4403)
+    assert.equal(server.logs.filter(({ msg }) => msg === 'other processes can not end connections of this one yet').length, 2)
+  })
+
+  test('a process that stops while it waits asks its broker no more', async (t) => {
+    t.mock.timers.enable({ apis: ['setTimeout'] })
+    let calls = 0
+    const { app } = await start(t, { broker: { ...memoryBroker(), subscribe () { throw new Error(`away ${++calls}`) } } })
+    await setImmediate()
+
+    const closed = app.close()
+    t.mock.timers.tick(10_000)
+    await closed
+
+    assert.equal(calls, 1)
+  })
+
+  test('a process that stops while it asks its broker asks no more', async (t) => {
+    t.mock.timers.enable({ apis: ['setTimeout'] })
+    let calls = 0
+    const refused = Promise.withResolvers<never>()
+    const broker: Broker = {
+      ...memoryBroker(),
+      subscribe () {
+        if (++calls === 2) return refused.promise
+        throw new Error('away')
+      }
+    }
+    const { app } = await start(t, { broker })
+    await setImmediate()
+    t.mock.timers.tick(1000)
+
+    const closed = app.close()
+    t.mock.timers.tick(10_000)
+    await closed
+    refused.reject(new Error('closed'))
+    await setImmediate()
+    t.mock.timers.tick(10_000)
+
+    assert.equal(calls, 2)
+  })
+})
+
+suite('by predicate', () => {
+  const userOf = ({ request }: RohrpostConnection) => (request.query as { user?: string }).user
+
+  test('ends the connections of this process for which it says true', async (t) => {
+    const { one, other } = await startTwo(t)
+    const [picked, left, elsewhere] = [await connect(one, 7), await connect(one, 8), await connect(other, 7)]
+
+    await one.app.rohrpost.disconnect((connection) => userOf(connection) === '7', 4000, 'you')
+
+    assert.deepEqual(await picked.closed, { code: 4000, reason: 'you' })
+    for (const client of [left, elsewhere]) assert.equal((await client.call('ping')).type, 'pong')
+  })
+
+  test('that throws, or says neither true nor false, ends nobody', async (t) => {
+    const { one } = await startTwo(t)
+    const clients = [await connect(one, 7), await connect(one, 8)]
+    const broken = new Error('no user')
+
+    await assert.rejects(one.app.rohrpost.disconnect((connection) => {
+      if (userOf(connection) === '8') throw broken
+      return true
+    }), broken)
+    // @ts-expect-error a promise is true to JavaScript
+    await assert.rejects(one.app.rohrpost.disconnect(async () => false), { code: 'RP_ERR_INVALID_PREDICATE' })
+
+    for (const client of clients) assert.equal((await client.call('ping')).type, 'pong')
+  })
+})
