@@ -206,6 +206,18 @@ suite('a client that comes back', () => {
     }
   })
 
+  test('and missed nothing costs the broker no question', async (t) => {
+    const server = await serve(t, {}, () => ({ history () { throw new Error('nobody asked') } }))
+    const keeper = await server.connect()
+    const begin = await subscribe(keeper, true)
+    server.publish(1)
+    const client = await server.connect()
+
+    assert.equal((await subscribe(client, at(begin, 1))).recovered, true)
+    server.publish(2)
+    assert.deepEqual(await client.untilPong(), [{ n: 2, position: at(begin, 2) }])
+  })
+
   test('is asked for its permission again', async (t) => {
     const server = await serve(t)
     const client = await server.connect()
@@ -323,9 +335,9 @@ suite('while history is read', () => {
   test('a client that is ahead of this process stays so, whatever it asks for', async (t) => {
     const { client, asked, begin, entry, receiver } = await slow(t, { handlerTimeout: 50 })
     const ahead = async (last: number) => {
-      client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, last - 1) })
-      ;(await asked.next()).resolve([entry(last)])
-      assert.deepEqual((await client.untilPong()).map(({ recovered, n }) => recovered ?? n), [true, last])
+      client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, last - 2) })
+      ;(await asked.next()).resolve([entry(last - 1), entry(last)])
+      assert.deepEqual((await client.untilPong()).map(({ recovered, n }) => recovered ?? n), [true, last - 1, last])
     }
     await ahead(3)
     assert.deepEqual((await subscribe(client, true)).position, at(begin, 3))
@@ -360,20 +372,20 @@ suite('while history is read', () => {
 
       assert.deepEqual(await client.untilPong(), [{ id: 1, type: 'subscribe', data: { group: 'todo-5' }, position: at(begin, 2), recovered: false }])
     }
-    client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 2) })
+    client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 1) })
     const gate = await asked.next()
     publish(3)
-    gate.resolve([])
-    assert.deepEqual((await client.untilPong()).map(({ recovered, n }) => recovered ?? n), [true, 3])
+    gate.resolve([entry(2)])
+    assert.deepEqual((await client.untilPong()).map(({ recovered, n }) => recovered ?? n), [true, 2, 3])
   })
 
   test('a loss is an honest no, and what comes after it is heard', async (t) => {
-    const { client, asked, begin, receiver } = await slow(t)
-    client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 2) })
+    const { client, asked, begin, entry, receiver } = await slow(t)
+    client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 1) })
     const gate = await asked.next()
     receiver.deliver('todo-5', '{}', at(begin, 3))
     receiver.lost('todo-5', at(begin, 9))
-    gate.resolve([])
+    gate.resolve([entry(2)])
 
     assert.deepEqual(await client.next(), { id: 1, type: 'subscribe', data: { group: 'todo-5' }, position: at(begin, 9), recovered: false })
     receiver.deliver('todo-5', '{"n":10}', at(begin, 10))
@@ -381,11 +393,11 @@ suite('while history is read', () => {
   })
 
   test('a loss of nobody knows how much is one too; the next message says where it is', async (t) => {
-    const { client, asked, begin, receiver } = await slow(t)
-    client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 2) })
+    const { client, asked, begin, entry, receiver } = await slow(t)
+    client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 1) })
     const gate = await asked.next()
     receiver.lost('todo-5')
-    gate.resolve([])
+    gate.resolve([entry(2)])
 
     assert.deepEqual(await client.next(), { id: 1, type: 'subscribe', data: { group: 'todo-5' }, recovered: false })
     assert.deepEqual(await subscribe(client, true), { id: 1, type: 'subscribe', data: { group: 'todo-5' }, recovered: false })
@@ -395,11 +407,11 @@ suite('while history is read', () => {
   })
 
   test('so much that it can not be held is an honest no', async (t) => {
-    const { client, asked, begin, publish } = await slow(t, { recoveryLimit: { messages: 3, bytes: 1000 } })
-    client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 2) })
+    const { client, asked, begin, entry, publish } = await slow(t, { recoveryLimit: { messages: 3, bytes: 1000 } })
+    client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 1) })
     const gate = await asked.next()
     publish(3, 4, 5, 6, 7)
-    gate.resolve([])
+    gate.resolve([entry(2)])
 
     assert.deepEqual(await client.untilPong(), [{ id: 1, type: 'subscribe', data: { group: 'todo-5' }, position: at(begin, 7), recovered: false }])
     publish(8)
@@ -492,10 +504,12 @@ suite('while history is read', () => {
     const server = await serve(t, {}, () => ({ history () { throw new Error('away') } }))
     const client = await server.connect()
     const begin = await subscribe(client, true)
+    server.publish(1)
+    await client.next()
 
     assert.equal((await subscribe(client, at(begin, 0))).code, 'unavailable')
-    server.publish(1)
-    assert.deepEqual(await client.untilPong(), [{ n: 1, position: at(begin, 1) }])
+    server.publish(2)
+    assert.deepEqual(await client.untilPong(), [{ n: 2, position: at(begin, 2) }])
   })
 })
 
