@@ -241,7 +241,7 @@ suite('the upgrade request', () => {
     let answer = ''
     slow.on('data', (bytes) => { answer += String(bytes) })
 
-    await once(slow, 'close')
+    await new Promise((resolve) => slow.on('close', resolve))
 
     // what the server says may be lost, as it reads no further
     assert.match(answer, /^(?:HTTP\/1\.1 408 .*)?$/s)

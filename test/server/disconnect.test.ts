@@ -217,9 +217,8 @@ suite('by group', () => {
     const { app } = await start(t, { broker: { ...memoryBroker(), subscribe () { throw new Error(`away ${++calls}`) } } })
     await setImmediate()
 
-    const closed = app.close()
+    await app.close()
     t.mock.timers.tick(10_000)
-    await closed
 
     assert.equal(calls, 1)
   })
