@@ -1,10 +1,10 @@
 /** Who is in which group on this process, and one subscription at the broker for each group that has members here. */
-import type { Broker, HistoryEntry, Position } from '../brokers/broker.ts'
+import type { Broker, Position } from '../brokers/broker.ts'
 import { diagnostics } from '../diagnostics.ts'
 import { errors, show } from '../errors.ts'
 import { isGroupName } from '../protocol/group-name.ts'
 import { toPayload } from './envelope.ts'
-import { covers, Followers, follows, type Follower, type RecoveryLimit } from './followers.ts'
+import { covers, Followers, follows, type Follower, type Found, type RecoveryLimit } from './followers.ts'
 import { Frame } from './frame.ts'
 import { isThenable } from './thenable.ts'
 
@@ -174,10 +174,10 @@ export class Groups {
     const followers = group.followers ??= new Followers(group.name, this.#options.recoveryLimit)
     const held = followers.hold(follower)
 
-    const finish = (entries?: readonly HistoryEntry[]) => {
+    const finish = (found: Found) => {
       // it left meanwhile
       if (!followers.isHeld(follower, held)) return
-      const missed = after && entries && followers.missed(after, entries, held, group.top)
+      const missed = after && found && followers.missed(after, found, held, group.top)
       const isTold = started(missed === undefined ? noRecovery(group.top, after) : { position: after, recovered: true })
       // it was taken out because nobody waits for the answer
       if (!followers.isHeld(follower, held)) return
@@ -185,11 +185,11 @@ export class Groups {
       else followers.resume(follower, held, group.top)
     }
     if (after === undefined || !this.#isNear(after, group.top)) {
-      finish()
+      finish(undefined)
       return
     }
 
-    const reading = this.#read(group.name, after)
+    const reading = followers.read(after, group.top, () => this.#broker.history(group.name, after, this.#options.recoveryLimit.messages))
     if (!isThenable(reading)) {
       finish(reading)
       return
@@ -206,14 +206,6 @@ export class Groups {
   /** Whether it is worth asking the broker for what came after a position. */
   #isNear (after: Position, top: Position | undefined): boolean {
     return top?.epoch === after.epoch && top.offset - after.offset <= this.#options.recoveryLimit.messages
-  }
-
-  #read (name: string, after: Position): ReturnType<Broker['history']> {
-    try {
-      return this.#broker.history(name, after, this.#options.recoveryLimit.messages)
-    } catch (error) {
-      return Promise.reject(error)
-    }
   }
 
   /** Takes note of the place of a message. @returns `false` for one that was delivered before */
