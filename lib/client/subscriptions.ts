@@ -137,7 +137,8 @@ export class Subscriptions {
     const asked = [...waiters].filter((waiter) => !waiter.asked)
     for (const waiter of asked) waiter.asked = true
     // who is a member, or is about to be one, would hear twice what came after a position
-    const recover = subscription.joined || subscription.asking > 0 ? true : subscription.position ?? true
+    const isMember = [subscription, ...this.#twins(subscription)].some(({ joined, asking }) => joined || asking > 0)
+    const recover = isMember ? true : subscription.position ?? true
 
     subscription.asking++
     try {
@@ -167,11 +168,13 @@ export class Subscriptions {
       waiter.resolve(reply)
     }
     if (group !== undefined && !joined && !isRecovered) this.#resync(subscription, reply.group)
-    for (const [watcher, known] of watchers) {
-      if (known === 'joined') continue
-      watchers.set(watcher, 'joined')
-      if (known === 'new') watcher.joined()
-      else watcher.recovered()
+    tell(watchers)
+    if (!isRecovered) return
+    // what was missed comes once, for all that were equally far
+    for (const twin of this.#twins(subscription)) {
+      if (twin.joined || keyOf(Object(twin.position)) !== keyOf(Object(position))) continue
+      twin.joined = true
+      tell(twin.watchers)
     }
   }
 
@@ -249,6 +252,11 @@ export class Subscriptions {
     return [...this.#all.values()].filter((subscription) => subscription.joined && subscription.group === group)
   }
 
+  /** What asked for the same group in another way. */
+  #twins ({ key, group }: Subscription): Subscription[] {
+    return group === undefined ? [] : [...this.#all.values()].filter((other) => other.key !== key && other.group === group)
+  }
+
   #find (ref: GroupRef): Subscription {
     const key = keyOf(ref)
     let subscription = this.#all.get(key)
@@ -268,5 +276,15 @@ export class Subscriptions {
       if (!waiter.asked) waiter.reject(reason)
     }
     for (const watcher of watchers.keys()) watcher.ended(error)
+  }
+}
+
+/** The client is a member, for the first time or again. */
+function tell (watchers: Subscription['watchers']): void {
+  for (const [watcher, known] of watchers) {
+    if (known === 'joined') continue
+    watchers.set(watcher, 'joined')
+    if (known === 'new') watcher.joined()
+    else watcher.recovered()
   }
 }

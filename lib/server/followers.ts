@@ -1,8 +1,9 @@
 /** The members of one group that asked for positions: those who are up to date, and those who still get what they missed. */
-import type { HistoryEntry, Position } from '../brokers/broker.ts'
+import type { Broker, HistoryEntry, Position } from '../brokers/broker.ts'
 import { Frame } from './frame.ts'
 import type { Member } from './groups.ts'
 import { makeResync, Positioned } from './positioned.ts'
+import { isThenable } from './thenable.ts'
 
 /** Somebody who hears a group with positions. */
 export interface Follower extends Member {
@@ -14,6 +15,17 @@ export interface Follower extends Member {
 export interface RecoveryLimit {
   messages: number
   bytes: number
+}
+
+/** What a broker has after a position, `undefined` if it can't be had. Those who share a reading share the messages and their frames. */
+export type Found = readonly Positioned[] | undefined
+
+/** History that is being read. */
+interface Reading {
+  after: Position
+  /** The last message that was delivered when it began. */
+  top: Position | undefined
+  found: Promise<Found>
 }
 
 /** What is kept back from a follower while its history is read. */
@@ -49,6 +61,7 @@ export class Followers {
   readonly #live = new Set<Follower>()
   readonly #held = new Map<Follower, Held>()
   readonly #late = new Map<Follower, Late>()
+  #reading: Reading | undefined
 
   constructor (group: string, limit: RecoveryLimit, members: Set<Member>) {
     this.#group = group
@@ -97,14 +110,38 @@ export class Followers {
   }
 
   /**
+   * Reads what is after a position. Who comes while another one's answer is under way shares it, if nothing was delivered since that began: else the
+   * many clients of a process that restarts would all read the same. What it gives may begin before the position.
+   *
+   * @param top the last message that was delivered here
+   */
+  read (after: Position, top: Position | undefined, history: () => ReturnType<Broker['history']>): Found | Promise<Found> {
+    const reading = this.#reading
+    if (reading !== undefined && reading.top === top && covers(after, reading.after)) return reading.found
+
+    const place = (entries: HistoryEntry[] | undefined) => entries?.map(({ payload, position }) => new Positioned(this.#group, payload, position))
+    try {
+      const entries = history()
+      if (!isThenable(entries)) return place(entries)
+      const own = this.#reading = { after, top, found: Promise.resolve(entries).then(place) }
+      const end = () => {
+        if (this.#reading === own) this.#reading = undefined
+      }
+      own.found.then(end, end)
+      return own.found
+    } catch (error) {
+      return Promise.reject(error)
+    }
+  }
+
+  /**
    * What a follower missed after a position, and what was held meanwhile: all of it in order, or `undefined` if any message is missing or
    * it is too much.
    *
-   * @param entries what the broker has after the position
+   * @param found what the broker has after the position, or after one before it
    * @param top the last message that was delivered here
    */
-  missed (after: Position, entries: readonly HistoryEntry[], held: Held, top: Position | undefined): Positioned[] | undefined {
-    const found = entries.map(({ payload, position }) => new Positioned(this.#group, payload, position))
+  missed (after: Position, found: NonNullable<Found>, held: Held, top: Position | undefined): Positioned[] | undefined {
     const missed: Positioned[] = []
     let last = after
     let bytes = 0

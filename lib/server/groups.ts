@@ -1,10 +1,10 @@
 /** Who is in which group on this process, and one subscription at the broker for each group that has members here. */
-import type { Broker, HistoryEntry, Position } from '../brokers/broker.ts'
+import type { Broker, Position } from '../brokers/broker.ts'
 import { diagnostics } from '../diagnostics.ts'
 import { errors, show } from '../errors.ts'
 import { isGroupName } from '../protocol/group-name.ts'
 import { toPayload } from './envelope.ts'
-import { covers, Followers, follows, type Follower, type RecoveryLimit } from './followers.ts'
+import { covers, Followers, follows, type Follower, type Found, type RecoveryLimit } from './followers.ts'
 import { Frame } from './frame.ts'
 import { isThenable } from './thenable.ts'
 
@@ -173,10 +173,10 @@ export class Groups {
     const followers = group.followers ??= new Followers(group.name, this.#options.recoveryLimit, group.members)
     const held = followers.hold(follower, group.top)
 
-    const finish = (entries?: readonly HistoryEntry[]) => {
+    const finish = (found: Found) => {
       // it left meanwhile
       if (!followers.isHeld(follower, held)) return
-      const missed = after && entries && followers.missed(after, entries, held, group.top)
+      const missed = after && found && followers.missed(after, found, held, group.top)
       const position = missed === undefined ? held.ahead ?? group.top : after
       const isTold = started(after === undefined && position !== undefined ? { position } : { position, recovered: missed !== undefined })
       // it was taken out because nobody waits for the answer
@@ -185,12 +185,13 @@ export class Groups {
       else followers.resume(follower, held, group.top)
     }
     if (after === undefined || !this.#isNear(after, group.top)) {
-      finish()
+      finish(undefined)
       return
     }
 
     // who missed nothing need not ask: after a restart that is nearly everybody
-    const reading = after.offset === group.top?.offset ? [] : this.#read(group.name, after)
+    const isUpToDate = after.offset === group.top?.offset
+    const reading = isUpToDate ? [] : followers.read(after, group.top, () => this.#broker.history(group.name, after, this.#options.recoveryLimit.messages))
     if (!isThenable(reading)) {
       finish(reading)
       return
@@ -207,14 +208,6 @@ export class Groups {
   /** Whether it is worth asking the broker for what came after a position. */
   #isNear (after: Position, top: Position | undefined): boolean {
     return top?.epoch === after.epoch && top.offset - after.offset <= this.#options.recoveryLimit.messages
-  }
-
-  #read (name: string, after: Position): ReturnType<Broker['history']> {
-    try {
-      return this.#broker.history(name, after, this.#options.recoveryLimit.messages)
-    } catch (error) {
-      return Promise.reject(error)
-    }
   }
 
   /** Takes note of the place of a message. @returns `false` for one that was delivered before */

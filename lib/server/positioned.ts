@@ -8,6 +8,7 @@ export class Positioned {
   readonly #group: string
   readonly #payload: string
   #frame: Frame | undefined
+  #bytes: number | undefined
 
   constructor (group: string, payload: string, position: Position) {
     this.#group = group
@@ -23,7 +24,8 @@ export class Positioned {
 
   /** The size of the payload. */
   get bytes (): number {
-    return Buffer.byteLength(this.#payload)
+    this.#bytes ??= Buffer.byteLength(this.#payload)
+    return this.#bytes
   }
 }
 

@@ -359,3 +359,42 @@ for (const [kind, size] of [['misses nothing', 10_000], ['misses nothing that it
     else assert.ok(resyncs > 0)
   })
 }
+
+test('a group that is followed in two ways recovers once, for both', async (t) => {
+  const { client, fake, events, recovers, again } = await open(t)
+  const loads: string[] = []
+  const both = ['short', 'long'].map((view) => client.live({ ...todo, view }, {
+    load () {
+      loads.push(view)
+      return []
+    }
+  }))
+  fake.last.receive({ id: 1, ...joined(57) })
+  fake.last.receive({ id: 2, ...joined(57) })
+  await settled()
+  let changes = 0
+  client.on('todo-5', () => changes++)
+  await again()
+
+  assert.deepEqual(recovers(), [at(57), true])
+  fake.last.receive({ id: 3, ...joined(57, { recovered: true }) })
+  fake.last.receive(update(58))
+  fake.last.receive({ id: 4, ...joined(58) })
+  fake.last.receive(update(59))
+  await settled()
+
+  assert.deepEqual([events, changes], [[], 2])
+  assert.deepEqual(both.map(({ status, getSnapshot }) => [status, getSnapshot().length]), [['current', 1], ['current', 1]])
+  assert.deepEqual(loads, ['short', 'long'])
+
+  // one of them is put off, the other one goes on elsewhere: they are not equally far any more
+  await again()
+  fake.last.receive({ id: 5, ...unavailable })
+  await settled()
+  fake.last.receive({ id: 6, ...joined(61) })
+  await settled()
+  await again()
+  fake.last.receive({ id: 7, ...joined(59, { recovered: true }) })
+  await settled()
+  assert.deepEqual(both.map(({ status }) => status), ['current', 'stale'])
+})

@@ -418,6 +418,33 @@ suite('while history is read', () => {
     assert.deepEqual(await client.untilPong(), [{ n: 8, position: at(begin, 8) }])
   })
 
+  test('who comes meanwhile shares it, unless it begins too late or a message came between', async (t) => {
+    const { client, connect, asked, begin, entry, publish } = await slow(t)
+    const others = [await connect(), await connect(), await connect()]
+    const ask = async (client: Client, offset: number) => {
+      client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, offset) })
+      assert.deepEqual(await client.untilPong(), [])
+    }
+
+    const [same, older, later] = others as [Client, Client, Client]
+    await ask(client, 1)
+    await ask(same, 1)
+    const first = await asked.next()
+    await ask(older, 0)
+    const second = await asked.next()
+    publish(3)
+    await ask(later, 1)
+    const third = await asked.next()
+    first.resolve([entry(2)])
+    second.resolve([1, 2].map(entry))
+    third.resolve([2, 3].map(entry))
+
+    for (const [who, missed] of [[client, [2, 3]], [same, [2, 3]], [older, [1, 2, 3]], [later, [2, 3]]] as const) {
+      assert.equal((await who.next()).recovered, true)
+      assert.deepEqual((await who.untilPong()).map(({ n }) => n), missed)
+    }
+  })
+
   test('a failure of the broker is worth another try; who was no member is none', async (t) => {
     const { client, asked, begin, publish, logs } = await slow(t)
     client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 1) })

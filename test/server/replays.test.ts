@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { suite, test, type TestContext } from 'node:test'
 import { memoryBroker, type Position, type RohrpostOptions } from '../../lib/index.ts'
 import { Frame } from '../../lib/server/frame.ts'
-import { Followers, type Follower } from '../../lib/server/followers.ts'
+import { Followers, type Follower, type Found } from '../../lib/server/followers.ts'
 import type { Member } from '../../lib/server/groups.ts'
 import { Replays } from '../../lib/server/replays.ts'
 import { start, type Client } from '../support/server.ts'
@@ -80,7 +80,8 @@ suite('a follower that is late', () => {
     const followers = new Followers('a', limit, members)
     const position = (offset: number): Position => ({ epoch: 'e', offset })
     const held = followers.hold(follower, undefined)
-    const missed = followers.missed(position(0), [1, 2].map((n) => ({ payload: `{"n":${n}}`, position: position(n) })), held, position(2))
+    const found = followers.read(position(0), position(2), () => [1, 2].map((n) => ({ payload: `{"n":${n}}`, position: position(n) })))
+    const missed = followers.missed(position(0), found as NonNullable<Found>, held, position(2))
     followers.release(follower, missed ?? assert.fail(), position(0))
     return {
       heard,

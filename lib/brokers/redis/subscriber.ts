@@ -107,6 +107,7 @@ export class Subscriber {
     const isReturn = this.#wasReady
     this.#wasReady = true
     this.#stale.clear()
+    // what was added in this turn still has to be given its time at the end of it
     this.#removed.clear()
     const all = [...this.#subscriptions.values()]
     for (const subscription of all) subscription.isBehind = true

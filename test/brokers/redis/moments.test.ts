@@ -241,3 +241,13 @@ test('asks for the first of very many groups while the next ones are announced',
 
   assert.equal((await joined).length, 101)
 })
+
+test('gives up a subscription in time, also one that was asked for in the turn in which Redis came back', async (t) => {
+  const { broker, ears } = await open(t, { queue: { timeout: 20 } })
+  ears.emit('ready')
+  const greeting = await ears.next('INFO')
+  greeting.answer('master_replid:abc\r\n')
+
+  // the answer is read after this turn's code, and before the turn ends
+  await assert.rejects(async () => broker.subscribe('a'), { code: 'RP_ERR_BROKER_UNAVAILABLE', message: /within 20 ms/ })
+})
