@@ -80,11 +80,11 @@ export class Remote<C extends Commands<C>> {
 
   /** Starts a process and waits until it can be called. */
   static async start<C extends Commands<C>> (name: string, argv: readonly string[], { cpu, nodeArgs = [] }: RemoteOptions = {}): Promise<Remote<C>> {
-    const { NODE_V8_COVERAGE, ...env } = process.env // recording coverage is work too
     const command = [...(cpu !== undefined && canPin(cpu) ? ['taskset', '-c', String(cpu)] : []), process.execPath, ...nodeArgs, ...argv]
     const child = spawn(command[0] ?? '', command.slice(1), {
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
-      env: { ...env, NODE_ENV: 'production' }
+      // recording coverage is work too; left out, Node.js would hand it on
+      env: { ...process.env, NODE_V8_COVERAGE: undefined, NODE_ENV: 'production' }
     })
     const remote = new Remote<C>(name, child)
     await remote.#calls.get(READY)?.promise
