@@ -83,8 +83,8 @@ export class Remote<C extends Commands<C>> {
     const command = [...(cpu !== undefined && canPin(cpu) ? ['taskset', '-c', String(cpu)] : []), process.execPath, ...nodeArgs, ...argv]
     const child = spawn(command[0] ?? '', command.slice(1), {
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
-      // recording coverage is work too, and that of changed sources is wrong; Node.js hands it on unless it is empty
-      env: { ...process.env, NODE_ENV: 'production', NODE_V8_COVERAGE: '' }
+      // recording coverage is work too; left out, Node.js would hand it on
+      env: { ...process.env, NODE_V8_COVERAGE: undefined, NODE_ENV: 'production' }
     })
     const remote = new Remote<C>(name, child)
     await remote.#calls.get(READY)?.promise
