@@ -167,8 +167,10 @@ export class ChangeSubscriber implements EventSubscriber {
   }
 
   afterUpdate ({ entity, em, changeSet }: EventArgs<object>): void {
-    this.#observe(entity, em, () => {
-      const update = this.#beliefs.updated(entity, em, changeSet as ChangeSet<object>, this.#heldBefore(entity, em))
+    this.#observe(entity, em, ({ held: props }) => {
+      // what a subscriber after this one adds to a flush is not seen before
+      const held = this.#updating.get(em)?.get(entity) ?? heldBy(entity, props, true)
+      const update = this.#beliefs.updated(entity, em, changeSet as ChangeSet<object>, held)
       if (update === undefined) return []
 
       const { before, after, payload, belief } = update
@@ -202,12 +204,6 @@ export class ChangeSubscriber implements EventSubscriber {
     return this.#active?.watched.get(wrap(entity, true).__meta.class)
   }
 
-  /** What an entity held before it was updated that the ORM does not compare. */
-  #heldBefore (entity: object, em: EntityManager): Held | undefined {
-    // what a subscriber after this one adds to a flush is not seen before
-    return this.#updating.get(em)?.get(entity) ?? heldBy(entity, this.#watched(entity)?.held ?? [], true)
-  }
-
   /** The changed collections of a flush: before the COMMIT where the flush makes one, else after all of its statements. */
   #recordCollections (em: EntityManager): void {
     const changes = this.#collections.get(em)
@@ -225,7 +221,7 @@ export class ChangeSubscriber implements EventSubscriber {
   }
 
   /** Puts changes of an entity into the log of the transaction, or out at once where there is none. Never throws. */
-  #observe (entity: object, em: EntityManager, changes: () => Change[]): void {
+  #observe (entity: object, em: EntityManager, changes: (watched: Watched) => Change[]): void {
     const watched = this.#watched(entity)
     if (watched === undefined) return
 
@@ -234,7 +230,7 @@ export class ChangeSubscriber implements EventSubscriber {
     try {
       const transaction = em.getTransactionContext<Transaction>()
       const log = this.#transactions.logOf(transaction)
-      for (const change of changes()) {
+      for (const change of changes(watched)) {
         const { key } = (change.before ?? change.after) as Row
         log.record(`${root._id}:${wrapped.__schema ?? ''}:${key}`, change, watched.notifiers)
       }

@@ -401,3 +401,21 @@ test('an entity names its group with a static property, a getter, a field or a c
     'create getter/l/1', 'delete getter/k/1', 'update column/1', 'update demanding-1', 'update field/1', 'update static/1'
   ])
 })
+
+test('a property that is not stored is sent as the entity has it', async (t) => {
+  const Todo = defineEntity({
+    name: 'Todo',
+    properties: { id: p.integer().primary(), title: p.string(), mood: p.string().persist(false).nullable() }
+  })
+  const orm = await openSqlite(t, [Todo])
+  const { take } = listen(orm, [notifyOnChange(Todo, { data: ['title', 'mood'] })])
+  await orm.em.fork().insert(Todo, { title: 'one' })
+
+  const em = orm.em.fork()
+  const todo = await em.findOneOrFail(Todo, 1)
+  todo.title = 'two'
+  todo.mood = 'merry'
+  await em.flush()
+
+  assert.deepEqual(take(), ['update todo-1 {"title":"two","mood":"merry","updated_fields":["title"]}'])
+})

@@ -442,6 +442,22 @@ test('the group that was left gets the version and the generated columns that it
   assert.deepEqual(logged.map(({ property }) => property), ['quiet'])
 })
 
+test('of entities without a rule nothing is sent, whatever is changed of them', async (t) => {
+  const Tag = defineEntity({ name: 'Tag', properties: { id: p.integer().primary(), name: p.string() } })
+  const Note = defineEntity({ name: 'Note', properties: { id: p.integer().primary(), text: p.string(), tags: () => p.manyToMany(Tag) } })
+  const orm = await openSqlite(t, [Tag, Note])
+  const { take } = listen(orm, [notifyOnChange(Tag)])
+
+  const em = orm.em.fork()
+  const note = em.create(Note, { text: 'one' })
+  await em.flush()
+  note.text = 'two'
+  note.tags.add(em.create(Tag, { name: 'red' }))
+  await em.flush()
+
+  assert.deepEqual(take(), ['create tag-1 {"id":1}'])
+})
+
 test('of an update that another subscriber adds to a flush, the group that was left is not told a version that is not its own', async (t) => {
   const Todo = defineEntity({
     name: 'Todo',
