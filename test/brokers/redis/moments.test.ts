@@ -105,6 +105,20 @@ test('does not send again what was given up while the connection was away', asyn
   assert.deepEqual(asked.args.slice(-4), ['a', '1', '1', '2'])
 })
 
+test('does not send again what is under way', async (t) => {
+  const { broker, commands } = await open(t)
+
+  const published = broker.publish('a', '1')
+  const asked = await commands.next('EVALSHA')
+  commands.emit('ready')
+  ;(await commands.next('INFO')).answer('master_replid:abc')
+  await turn()
+  assert.deepEqual(commands.asked.map(({ name }) => name), [])
+  asked.answer(1)
+
+  await published
+})
+
 test('says that it is not well when Redis takes its time', async (t) => {
   const { broker, commands } = await open(t, {})
 
