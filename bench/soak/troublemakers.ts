@@ -68,7 +68,8 @@ async function sendRubbish (port: number): Promise<void> {
 function callNames (port: number): void {
   const socket = connectTo({ port, host: '127.0.0.1' })
   socket.on('error', () => {})
-  socket.end(randomBytes(200))
+  // an answer that is not read would keep the socket open for ever
+  socket.resume().end(randomBytes(200))
 }
 
 async function beDeaf (port: number): Promise<void> {
