@@ -1,6 +1,6 @@
 /**
  * Follows the to-do list of the demo from the command line, through restarts of the server, until Ctrl-C:
- * `npm start` in one terminal, `node watch.ts ws://localhost:3000/ws/rohrpost` in another.
+ * `npm start` in one terminal, `npm run start:watch -- ws://localhost:3000/ws/rohrpost` in another.
  */
 import { RohrpostClient } from 'fastify-rohrpost/client'
 import type { api } from '../../demo/contract.ts'

@@ -211,6 +211,9 @@ class RedisBroker implements Broker {
 }
 
 function checkOptions (options: RedisBrokerOptions): Checked {
+  if (typeof options !== 'object' || options === null || 'duplicate' in options) {
+    throw new errors.RP_ERR_INVALID_OPTION('client', 'redisBroker({ client }) with a client of ioredis', `a ${typeof options} instead of { client }`)
+  }
   for (const name of Object.keys(options)) {
     if (!OPTIONS.includes(name)) throw new errors.RP_ERR_UNKNOWN_OPTION(name, OPTIONS.join(', '))
   }

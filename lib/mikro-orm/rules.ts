@@ -1,5 +1,5 @@
 /** What users declare: which changes of which entities are announced, to whom, and with what. */
-import type { EntityName } from '@mikro-orm/core'
+import { EntitySchema, type EntityName } from '@mikro-orm/core'
 import { errors, show } from '../errors.ts'
 
 /** What happened to a row within a transaction. */
@@ -70,6 +70,9 @@ export function notifyOnChange<Entity extends object> (entity: EntityName<Entity
 }
 
 function makeRule<Entity extends object> (entity: EntityName<Entity>, types: ChangeType[], options: NotifyOptions<Entity>): NotifyRule {
+  if (typeof entity !== 'function' && !EntitySchema.is(entity)) {
+    throw new errors.RP_ERR_INVALID_OPTION('entity', 'an entity class, or what defineEntity gives', show(entity))
+  }
   return { entity: entity as EntityName, types, options: checkOptions(options) }
 }
 

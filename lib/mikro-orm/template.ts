@@ -20,6 +20,8 @@ export function parseTemplate (template: string, meta: EntityMetadata): Template
     throw new errors.RP_ERR_INVALID_TEMPLATE(template, 'printable ASCII without spaces, each { closed by a }')
   }
 
+  if (template.includes('${')) throw new errors.RP_ERR_INVALID_TEMPLATE(template, '{name} without a $ before it')
+
   // the parts of a composite key have `:` between them
   const places = parts.flatMap((part, i) => {
     if (i % 2 === 0) return [part]

@@ -68,7 +68,10 @@ export class Subscriptions {
   #subscribe (message: SubscribeMessage, connection: Subscriber): Promise<void> {
     const { type, id } = message.data
     const declared = this.#types.get(type)
-    if (declared === undefined) throw new errors.RP_ERR_ACCESS_DENIED()
+    if (declared === undefined) {
+      connection.log.debug({ type }, 'a subscription is denied: no group of this type is declared')
+      throw new errors.RP_ERR_ACCESS_DENIED()
+    }
 
     const problem = declared.checkId(id, '/id') ?? checkScalar(id)
     if (problem !== undefined) throw new errors.RP_ERR_INVALID_DATA(problem)
@@ -78,7 +81,10 @@ export class Subscriptions {
 
     return this.#inOrder(connection, group, async () => {
       const allowed = await this.#registry.call(declared.authorize, declared.instance, message as RohrpostMessage<never, never>, connection)
-      if (allowed !== true) throw new errors.RP_ERR_ACCESS_DENIED()
+      if (allowed !== true) {
+        if (allowed !== false) connection.log.warn({ group }, `a subscription is denied: 'authorize' gave a value of type ${typeof allowed}, and only true lets in`)
+        throw new errors.RP_ERR_ACCESS_DENIED()
+      }
 
       // a client that was told of a time-out does not expect to be a member
       message.signal.throwIfAborted()

@@ -50,6 +50,8 @@ for (const [options, code, mentions] of [
   [{ group: 'todo-{}' }, 'RP_ERR_UNKNOWN_PROPERTY', ['todo-{}']],
   [{ group: 'todo-{toString}' }, 'RP_ERR_UNKNOWN_PROPERTY', ['toString']],
   [{ group: 'todo-{id' }, 'RP_ERR_INVALID_TEMPLATE', ['todo-{id']],
+  // eslint-disable-next-line no-template-curly-in-string
+  [{ group: 'todo-${id}' }, 'RP_ERR_INVALID_TEMPLATE', ['without a $']],
   [{ group: 'todo-id}' }, 'RP_ERR_INVALID_TEMPLATE', ['todo-id}']],
   [{ group: 'to do-{id}' }, 'RP_ERR_INVALID_TEMPLATE', ['to do-{id}']],
   [{ group: '' }, 'RP_ERR_INVALID_TEMPLATE', ["''"]],

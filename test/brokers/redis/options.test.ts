@@ -20,6 +20,7 @@ test('refuses options that are none, and names them', () => {
 
   refuse({ client: idle, histroy: history }, /'histroy', the options are: client, prefix, history, queue/, 'RP_ERR_UNKNOWN_OPTION')
   refuse({}, /'client': expected a client of ioredis, got undefined/)
+  for (const options of [undefined, null, 'redis://:secret@localhost', idle]) refuse(options as object, /redisBroker\(\{ client \}\) with a client of ioredis, got a \w+ instead/)
   refuse({ client: 'redis://localhost' }, /got "redis:\/\/localhost"/)
   refuse({ client: { duplicate () {} } }, /a client of ioredis/)
   refuse({ client: { duplicate () {}, options: {} } }, /a client of ioredis/)
