@@ -134,3 +134,9 @@ test('rules of the subscriber and rules of the connection both count', async (t)
 
   assert.deepEqual(take(), ['create first {"id":1}', 'create second {"id":1}'])
 })
+
+test('refuses what is no entity, and names it', () => {
+  for (const entity of ['Todo', undefined, { name: 'Todo' }]) {
+    assert.throws(() => notifyOnChange(entity as never), { code: 'RP_ERR_INVALID_OPTION', message: /'entity': expected an entity class, or what defineEntity gives/ })
+  }
+})
