@@ -3,10 +3,10 @@ import neostandard from 'neostandard'
 /** The rooms of lib/ and what each may import from its neighbours; everything else that leaves the room is refused. */
 const rooms = {
   protocol: [],
-  brokers: ['protocol/', 'errors.ts'],
+  brokers: ['protocol/', 'checks.ts', 'errors.ts'],
   server: ['protocol/', 'brokers/broker.ts', 'diagnostics.ts', 'errors.ts'],
   testing: ['brokers/broker.ts'],
-  'mikro-orm': ['protocol/', 'diagnostics.ts', 'errors.ts']
+  'mikro-orm': ['protocol/', 'checks.ts', 'diagnostics.ts', 'errors.ts']
 }
 
 const boundary = (pattern, message) => ({
@@ -53,7 +53,7 @@ export default [
     rules: boundary('^(?!\\./|\\.\\./protocol/(?:codes|contract)\\.ts$)', 'lib/client may import protocol/codes.ts and protocol/contract.ts only.')
   },
   {
-    files: ['lib/errors.ts', 'lib/options.ts'],
-    rules: boundary('^\\./(?!errors\\.ts|protocol/|server/|brokers/)', 'errors and options know nobody who knows them.')
+    files: ['lib/errors.ts', 'lib/checks.ts', 'lib/options.ts'],
+    rules: boundary('^\\./(?!errors\\.ts|checks\\.ts|protocol/|server/|brokers/)', 'errors, checks and options know nobody who knows them.')
   }
 ]

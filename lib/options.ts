@@ -3,6 +3,7 @@ import type { WebsocketPluginOptions } from '@fastify/websocket'
 import type { onRequestHookHandler, preHandlerHookHandler, preValidationHookHandler } from 'fastify'
 import type { Broker } from './brokers/broker.ts'
 import { memoryBroker } from './brokers/memory.ts'
+import { checkNames, isCount, isDelay, isObject, MAX_DELAY } from './checks.ts'
 import { errors, show } from './errors.ts'
 import type { ConnectionLimits } from './server/connection.ts'
 import type { AllowedOrigins } from './server/origin.ts'
@@ -64,8 +65,6 @@ export interface RohrpostOptions extends ConnectionHooks, Partial<ConnectionLimi
 export type CheckedOptions = RohrpostOptions & Required<Omit<RohrpostOptions, 'onRequest' | 'preValidation' | 'preHandler' | 'onConnect' | 'onDisconnect' | 'allowedOrigins' | 'rateLimit'>>
 
 const MIB = 1024 * 1024
-/** The longest delay that a timer of Node.js takes. */
-const MAX_DELAY = 2 ** 31 - 1
 
 interface Rule {
   default?: unknown
@@ -74,8 +73,6 @@ interface Rule {
 }
 
 const isFunction = (value: unknown) => typeof value === 'function'
-const isCount = (value: unknown) => Number.isSafeInteger(value) && Number(value) > 0
-const isObject = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null && !Array.isArray(value)
 
 const hook: Rule = { expected: 'a function', check: isFunction }
 const hooks: Rule = { expected: 'a hook or a list of hooks', check: (value) => (Array.isArray(value) ? value : [value]).every(isFunction) }
@@ -88,7 +85,7 @@ const amount = (messages: number): Rule => ({
 const duration = (value: number): Rule => ({
   default: value,
   expected: `a whole number of milliseconds from 1 to ${MAX_DELAY}`,
-  check: (given) => isCount(given) && Number(given) <= MAX_DELAY
+  check: isDelay
 })
 
 const rules: { [Name in keyof Required<RohrpostOptions>]: Rule } = {
@@ -123,9 +120,7 @@ const rules: { [Name in keyof Required<RohrpostOptions>]: Rule } = {
 
 /** Checks the options and fills in the defaults. @throws RP_ERR_INVALID_OPTION, RP_ERR_UNKNOWN_OPTION */
 export function checkOptions (given: object): CheckedOptions {
-  for (const name of Object.keys(given)) {
-    if (!Object.hasOwn(rules, name)) throw new errors.RP_ERR_UNKNOWN_OPTION(name, Object.keys(rules).join(', '))
-  }
+  checkNames(given, Object.keys(rules))
 
   const options: Record<string, unknown> = {}
   for (const [name, rule] of Object.entries(rules)) {

@@ -1,4 +1,5 @@
 /** Groups within one process, synchronous from `publish` to the sockets. */
+import { checkNames } from '../checks.ts'
 import { errors } from '../errors.ts'
 import type { Broker, Receiver } from './broker.ts'
 import { GroupLog } from './group-log.ts'
@@ -19,8 +20,7 @@ const REMEMBERED = 10
  * @throws RP_ERR_INVALID_OPTION, RP_ERR_UNKNOWN_OPTION
  */
 export function memoryBroker (options: MemoryBrokerOptions = {}): Broker {
-  const [name] = Object.keys(options).filter((name) => name !== 'history')
-  if (name !== undefined) throw new errors.RP_ERR_UNKNOWN_OPTION(name, 'history')
+  checkNames(options, ['history'])
   const history = checkHistory(options.history)
   return history === undefined ? withoutHistory() : withHistory(history)
 }

@@ -1,5 +1,6 @@
 /** Groups across processes, through one Redis. */
 import { randomBytes } from 'node:crypto'
+import { checkNames, isDelay } from '../checks.ts'
 import { errors, show } from '../errors.ts'
 import type { Broker, BrokerHealth, HistoryEntry, Position, Receiver } from './broker.ts'
 import { checkHistory, type HistoryOptions } from './history.ts'
@@ -214,9 +215,7 @@ function checkOptions (options: RedisBrokerOptions): Checked {
   if (typeof options !== 'object' || options === null || 'duplicate' in options) {
     throw new errors.RP_ERR_INVALID_OPTION('client', 'redisBroker({ client }) with a client of ioredis', `a ${typeof options} instead of { client }`)
   }
-  for (const name of Object.keys(options)) {
-    if (!OPTIONS.includes(name)) throw new errors.RP_ERR_UNKNOWN_OPTION(name, OPTIONS.join(', '))
-  }
+  checkNames(options, OPTIONS)
   const { client, prefix = 'rohrpost:', history, queue } = options
   if (client?.isCluster === true) throw new errors.RP_ERR_INVALID_OPTION('client', 'a client of one Redis', 'one of a Redis Cluster, which is not supported')
   if (typeof client?.duplicate !== 'function' || typeof client.options !== 'object' || client.isCluster !== false) {
@@ -232,7 +231,7 @@ function checkOptions (options: RedisBrokerOptions): Checked {
 
 function checkQueue (queue: unknown = {}): Partial<QueueLimits> {
   const isLimits = typeof queue === 'object' && queue !== null &&
-    Object.entries(queue).every(([name, value]) => Object.hasOwn(QUEUE, name) && Number.isSafeInteger(value) && value > 0 && value < 2 ** 31)
+    Object.entries(queue).every(([name, value]) => Object.hasOwn(QUEUE, name) && isDelay(value))
   if (!isLimits) throw new errors.RP_ERR_INVALID_OPTION('queue', 'an object { messages, bytes, timeout } of whole numbers from 1', show(queue))
   return queue
 }

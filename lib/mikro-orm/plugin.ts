@@ -2,6 +2,7 @@
 import { RequestContext, type MikroORM } from '@mikro-orm/core'
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
+import { checkNames } from '../checks.ts'
 import { errors, show } from '../errors.ts'
 import { ObjectText } from '../protocol/object-text.ts'
 import { makeNotify } from './notify.ts'
@@ -73,10 +74,9 @@ function runInContext (orm: MikroORM, next: () => unknown): unknown {
 }
 
 function checkOptions (options: RohrpostMikroOrmOptions): Required<RohrpostMikroOrmOptions> {
-  const { orm, notify = [], subscriber = new ChangeSubscriber(), probe = true, ...unknown } = options
+  checkNames(options, ['orm', 'notify', 'subscriber', 'probe'])
+  const { orm, notify = [], subscriber = new ChangeSubscriber(), probe = true } = options
 
-  const [name] = Object.keys(unknown)
-  if (name !== undefined) throw new errors.RP_ERR_UNKNOWN_OPTION(name, 'orm, notify, subscriber, probe')
   if (typeof orm?.em?.getEventManager !== 'function') throw new errors.RP_ERR_INVALID_OPTION('orm', 'a MikroORM instance', show(orm))
   if (!(subscriber instanceof ChangeSubscriber)) throw new errors.RP_ERR_INVALID_OPTION('subscriber', 'a ChangeSubscriber', show(subscriber))
   if (typeof probe !== 'boolean') throw new errors.RP_ERR_INVALID_OPTION('probe', 'true or false', show(probe))

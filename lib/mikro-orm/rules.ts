@@ -1,5 +1,6 @@
 /** What users declare: which changes of which entities are announced, to whom, and with what. */
 import { EntitySchema, type EntityName } from '@mikro-orm/core'
+import { checkNames } from '../checks.ts'
 import { errors, show } from '../errors.ts'
 
 /** What happened to a row within a transaction. */
@@ -85,13 +86,10 @@ export function checkRules (notify: readonly NotifyRule[]): readonly NotifyRule[
   return notify
 }
 
-const NAMES = ['group', 'data', 'alwaysSend']
-
 function checkOptions (options: object): RuleOptions {
-  const { group, data, alwaysSend, ...unknown } = options as Record<string, unknown>
+  checkNames(options, ['group', 'data', 'alwaysSend'])
+  const { group, data, alwaysSend } = options as Record<string, unknown>
 
-  const [name] = Object.keys(unknown)
-  if (name !== undefined) throw new errors.RP_ERR_UNKNOWN_OPTION(name, NAMES.join(', '))
   if (!['undefined', 'string', 'function'].includes(typeof group)) {
     throw new errors.RP_ERR_INVALID_OPTION('group', 'a template or a function', show(group))
   }
