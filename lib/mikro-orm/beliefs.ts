@@ -7,7 +7,7 @@ import { Row, type Held, type RowData } from './row.ts'
 interface Update {
   before: Row
   after: Row
-  payload: RowData
+  fields: ReadonlySet<string>
   belief: Belief
 }
 
@@ -57,10 +57,12 @@ export class Beliefs {
     // the ORM goes on from what it believed before
     if (before !== original) this.#truths.set(now, { at: { ...now }, instead: after })
 
-    return before && after && {
-      before: this.#row(entity, before, em, held),
+    if (before === undefined || after === undefined) return undefined
+    const row = this.#row(entity, before, em, held)
+    return {
+      before: row,
       after: this.#row(entity, after, em),
-      payload,
+      fields: changedProperties(payload, row),
       belief: { entity, now, before: original }
     }
   }
@@ -116,4 +118,19 @@ export function believed (entity: object): RowData | undefined {
 /** What the ORM loaded into an entity: it writes into what it held before. */
 function loadedSince (at: RowData, data: RowData): RowData {
   return Object.fromEntries(Object.entries(data).filter(([name, value]) => value !== at[name]))
+}
+
+/** The properties that an update changed; a part of an embeddable stands for the whole. */
+function changedProperties (payload: RowData, { data, meta }: Row): Set<string> {
+  const names = new Set<string>()
+  for (const name of Object.keys(payload)) {
+    // drivers add what the database returned
+    if (payload[name] === data[name]) continue
+
+    let prop = meta.properties[name]
+    if (prop?.embedded !== undefined && prop.hidden === true) continue
+    while (prop?.embedded !== undefined) prop = meta.properties[prop.embedded[0]]
+    if (prop !== undefined) names.add(prop.name)
+  }
+  return names
 }

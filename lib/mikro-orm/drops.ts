@@ -1,9 +1,14 @@
 /** Why a change is not sent, told to those who want to know: the log at level debug, and the channel `rohrpost:drop`. */
 import { diagnostics, type ChangeDropEvent, type ChangeDropReason } from '../diagnostics.ts'
+import type { Frame, Report } from './notifier.ts'
+import { NotLoadedError } from './row.ts'
+import type { NotifyRule } from './rules.ts'
 
 /** Where it is logged; a Fastify logger is one. */
-export interface DebugLog {
+export interface Log {
   readonly level?: string
+  error (context: object, message: string): void
+  warn (context: object, message: string): void
   debug? (context: object, message: string): void
 }
 
@@ -18,18 +23,46 @@ const IN_WORDS: Readonly<Record<ChangeDropReason, string>> = {
 }
 
 /** Whether anybody wants to know. */
-export function isWatched (log: DebugLog | undefined): boolean {
+export function isWatched (log: Log | undefined): boolean {
   return diagnostics.drop.hasSubscribers || isDebugging(log)
 }
 
 /** Tells why a change is not sent. */
-export function tellDrop (log: DebugLog | undefined, event: ChangeDropEvent): void {
+export function tellDrop (log: Log | undefined, event: ChangeDropEvent): void {
   if (diagnostics.drop.hasSubscribers) diagnostics.drop.publish(event)
   if (!isDebugging(log)) return
   const { error, ...context } = event
   log?.debug?.(error === undefined ? context : { ...context, err: error }, `a change is not sent: ${IN_WORDS[event.reason]}`)
 }
 
-function isDebugging (log: DebugLog | undefined): boolean {
+/** Tells of an error that keeps a change from being sent. */
+export function tellFailure (log: Log | undefined, err: unknown, change: Omit<ChangeDropEvent, 'reason' | 'error'>, message = 'a change is not announced'): void {
+  log?.error({ err, ...change }, message)
+  tellDrop(log, { reason: 'failed', ...change, error: err })
+}
+
+/** Tells what of a transaction is not sent because it was rolled back. */
+export function tellRolledBack (log: Log | undefined, undone: readonly Frame[]): void {
+  for (const { entity, type, group, drop } of undone) {
+    if (drop === undefined) tellDrop(log, { reason: 'rolled_back', entity, type, group })
+  }
+}
+
+/** Reports failures with entity and key; what is not loaded once for each rule. */
+export function makeReport (log: Log): Report {
+  const warned = new WeakSet<NotifyRule>()
+
+  return (err, row, rule) => {
+    const change = { entity: row.meta.className, key: row.key }
+    if (!(err instanceof NotLoadedError)) return tellFailure(log, err, change)
+
+    tellDrop(log, { reason: 'not_loaded', ...change, error: err })
+    if (warned.has(rule)) return
+    warned.add(rule)
+    log.warn({ property: err.property, ...change }, `a change is not announced: load '${err.property}' before the flush`)
+  }
+}
+
+function isDebugging (log: Log | undefined): boolean {
   return log?.level === 'debug' || log?.level === 'trace'
 }

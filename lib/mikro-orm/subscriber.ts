@@ -11,35 +11,25 @@ import {
   type Transaction,
   type TransactionEventArgs
 } from '@mikro-orm/core'
-import { diagnostics } from '../diagnostics.ts'
 import { errors } from '../errors.ts'
 import { believed, Beliefs } from './beliefs.ts'
 import type { Belief, Change, ChangeLog } from './change-log.ts'
 import { changedCollections, type CollectionChange } from './collections.ts'
-import { isWatched, tellDrop, type DebugLog } from './drops.ts'
-import type { Frame, Report } from './notifier.ts'
+import { isWatched, makeReport, tellFailure, tellRolledBack } from './drops.ts'
+import { handOver, type Outlet } from './hand-over.ts'
 import { isAlive } from './probe.ts'
 import { compileRules, type Watched } from './registry.ts'
-import { heldBy, NotLoadedError, type Held, type Row, type RowData } from './row.ts'
+import { heldBy, type Held, type Row } from './row.ts'
 import { checkRules, type ChangeType, type NotifyRule } from './rules.ts'
 import { Transactions } from './transactions.ts'
 
-/** Where failures are reported; a Fastify logger is one. */
-export interface Log extends DebugLog {
-  error (context: object, message: string): void
-  warn (context: object, message: string): void
-}
-
 /** What a subscriber works for while it is connected. */
-export interface Connection {
+export interface Connection extends Outlet {
   orm: MikroORM
   /** Rules beside the subscriber's own. */
   notify?: readonly NotifyRule[]
   /** Whether to ask the database before a COMMIT if it still has the transaction; `true` by default. */
   probe?: boolean
-  /** Hands a message to a group. Called once the change is committed; must not wait, and reports its own failures. */
-  publish: (group: string, payload: string) => void
-  log: Log
 }
 
 /** What a connected subscriber has at hand. */
@@ -173,8 +163,8 @@ export class ChangeSubscriber implements EventSubscriber {
       const update = this.#beliefs.updated(entity, em, changeSet as ChangeSet<object>, held)
       if (update === undefined) return []
 
-      const { before, after, payload, belief } = update
-      if (before.key === after.key) return [{ type: 'update', before, after, fields: changedProperties(payload, before), belief }]
+      const { before, after, fields, belief } = update
+      if (before.key === after.key) return [{ type: 'update', before, after, fields, belief }]
       return [
         { type: 'delete', before, after: undefined, fields: NONE },
         { type: 'create', before: undefined, after, fields: NONE, belief }
@@ -236,75 +226,19 @@ export class ChangeSubscriber implements EventSubscriber {
       }
       if (transaction === undefined) this.#publish(log)
     } catch (err) {
-      const key = wrapped.getSerializedPrimaryKey()
-      this.#active?.log.error({ err, entity: className, key }, 'a change is not announced')
-      tellDrop(this.#active?.log, { reason: 'failed', entity: className, key, error: err })
+      tellFailure(this.#active?.log, err, { entity: className, key: wrapped.getSerializedPrimaryKey() })
     }
   }
 
   #publish (log: ChangeLog | undefined): void {
-    const active = this.#active
-    if (active === undefined) return
-
-    for (const { entity, group, type, object, drop } of log?.frames() ?? []) {
-      if (drop !== undefined) {
-        tellDrop(active.log, { ...drop, entity, type })
-        continue
-      }
-      const id = Math.floor(Math.random() * 2 ** 31)
-      const payload = `{"id":${id},"type":"subscription-update","data":{"group":${JSON.stringify(group)},"type":"${type}","object":${object}}}`
-      try {
-        active.publish(group, payload)
-      } catch (err) {
-        active.log.error({ err, group }, 'a change could not be handed over')
-        tellDrop(active.log, { reason: 'failed', entity, type, group, error: err })
-        continue
-      }
-      if (diagnostics.notify.hasSubscribers) diagnostics.notify.publish({ entity, type, group, size: Buffer.byteLength(payload) })
-    }
+    if (log !== undefined && this.#active !== undefined) handOver(log.frames(), this.#active)
   }
 
   /** Takes changes back, and tells of them. */
   #rolledBack (transaction: Transaction | undefined): Belief[] {
     const log = this.#active?.log
-    if (!isWatched(log)) return this.#transactions.rolledBack(transaction)
-
-    return this.#transactions.rolledBack(transaction, (undone: Frame[]) => {
-      for (const { entity, type, group, drop } of undone) if (drop === undefined) tellDrop(log, { reason: 'rolled_back', entity, type, group })
-    })
+    return this.#transactions.rolledBack(transaction, isWatched(log) ? (undone) => tellRolledBack(log, undone) : undefined)
   }
 }
 
 const NONE: ReadonlySet<string> = new Set()
-
-/** The properties that an update changed; a part of an embeddable stands for the whole. */
-function changedProperties (payload: RowData, { data, meta }: Row): Set<string> {
-  const names = new Set<string>()
-  for (const name of Object.keys(payload)) {
-    // drivers add what the database returned
-    if (payload[name] === data[name]) continue
-
-    let prop = meta.properties[name]
-    if (prop?.embedded !== undefined && prop.hidden === true) continue
-    while (prop?.embedded !== undefined) prop = meta.properties[prop.embedded[0]]
-    if (prop !== undefined) names.add(prop.name)
-  }
-  return names
-}
-
-/** Reports failures with entity and key; what is not loaded once for each rule. */
-function makeReport (log: Log): Report {
-  const warned = new WeakSet<NotifyRule>()
-
-  return (err, row, rule) => {
-    const context = { entity: row.meta.className, key: row.key }
-    const isNotLoaded = err instanceof NotLoadedError
-    tellDrop(log, { reason: isNotLoaded ? 'not_loaded' : 'failed', ...context, error: err })
-    if (!isNotLoaded) {
-      log.error({ err, ...context }, 'a change is not announced')
-    } else if (!warned.has(rule)) {
-      warned.add(rule)
-      log.warn({ property: err.property, ...context }, `a change is not announced: load '${err.property}' before the flush`)
-    }
-  }
-}
