@@ -39,8 +39,8 @@ export default [
   },
   {
     // groups know the broker contract and members as { send }, never a connection
-    files: ['lib/server/groups.ts'],
-    rules: boundary('^(?:\\./(?!(?:envelope|followers|frame|thenable)\\.ts)|\\.\\./(?!brokers/broker\\.ts|diagnostics\\.ts|errors\\.ts|protocol/))', 'groups know the broker contract and members as { send }.')
+    files: ['lib/server/group.ts', 'lib/server/groups.ts'],
+    rules: boundary('^(?:\\./(?!(?:envelope|followers|frame|group|thenable)\\.ts)|\\.\\./(?!brokers/broker\\.ts|diagnostics\\.ts|errors\\.ts|protocol/))', 'groups know the broker contract and members as { send }.')
   },
   {
     // registry, requests and groups serve connections and never know them; only their keeper does

@@ -33,7 +33,8 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
   const registry = new Registry()
   registry.add(app, 'ping', undefined, (message: RohrpostMessage) => message.reply(message.data, { type: 'pong' }), 'ping')
   const subscriptions = new Subscriptions(registry, app)
-  const groups = new Groups(broker, {
+  const groups = new Groups({
+    broker,
     recoveryLimit: options.recoveryLimit,
     onError: (err, group) => report(app.log, 'error', err, { group }, 'the broker failed to change a subscription or to read history'),
     onLost (group) {

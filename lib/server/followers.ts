@@ -1,7 +1,7 @@
 /** The members of one group that asked for positions: those who are up to date, and those who still get what they missed. */
 import type { Broker, HistoryEntry, Position } from '../brokers/broker.ts'
 import { Frame } from './frame.ts'
-import type { Member } from './groups.ts'
+import type { Member } from './group.ts'
 import { makeResync, Positioned } from './positioned.ts'
 import { isThenable } from './thenable.ts'
 

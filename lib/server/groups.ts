@@ -1,33 +1,17 @@
-/** Who is in which group on this process, and one subscription at the broker for each group that has members here. */
+/** All groups of a server, and one subscription at the broker for each group that has members on this process. */
 import type { Broker, Position } from '../brokers/broker.ts'
 import { diagnostics } from '../diagnostics.ts'
 import { errors, show } from '../errors.ts'
 import { isGroupName } from '../protocol/group-name.ts'
 import { toPayload } from './envelope.ts'
-import { covers, Followers, follows, type Follower, type Found, type RecoveryLimit } from './followers.ts'
-import { Frame } from './frame.ts'
+import type { Follower } from './followers.ts'
+import { Group, type GroupContext, type Member, type Start } from './group.ts'
 import { isThenable } from './thenable.ts'
 
-/** Somebody who hears a group. */
-export interface Member {
-  send (frame: Frame): void
-}
-
-/** Where a follower begins. */
-export interface Start {
-  /** The messages that it hears are those after this one; `undefined` where the broker keeps no history. */
-  position?: Position | undefined
-  /** Whether it hears all that it missed; `undefined` if it asked for nothing that was before. */
-  recovered?: boolean
-}
-
-/** What groups tell, and how much they replay. */
-export interface GroupsOptions {
-  recoveryLimit: RecoveryLimit
+/** What groups need and tell. */
+export interface GroupsContext extends GroupContext {
   /** The broker failed to change a subscription, or to give history. */
   onError (error: Error, group: string): void
-  /** Messages of a group are missing. */
-  onLost (group: string): void
 }
 
 /** Those who wait for the broker's subscription to a group. */
@@ -36,15 +20,9 @@ interface Joining {
   done: PromiseWithResolvers<void>
 }
 
-/** One group with members on this process. */
-interface Group {
-  readonly name: string
-  /** Those who hear the group. */
-  readonly members: Set<Member>
-  /** Those who hear it with positions. */
-  followers: Followers | undefined
-  /** The last message that was delivered, where the broker keeps history. */
-  top: Position | undefined
+/** A group and its subscription at the broker. */
+interface Subscription {
+  readonly group: Group
   joining: Joining | undefined
   subscribed: boolean
   /** Whether a call to the broker is under way; there is never a second one. */
@@ -53,13 +31,11 @@ interface Group {
 
 /** The groups of one server. */
 export class Groups {
-  readonly #groups = new Map<string, Group>()
-  readonly #broker: Broker
-  readonly #options: GroupsOptions
+  readonly #subscriptions = new Map<string, Subscription>()
+  readonly #context: GroupsContext
 
-  constructor (broker: Broker, options: GroupsOptions) {
-    this.#broker = broker
-    this.#options = options
+  constructor (context: GroupsContext) {
+    this.#context = context
   }
 
   /**
@@ -81,206 +57,138 @@ export class Groups {
    */
   follow (name: string, follower: Follower, after: Position | undefined, started: (start: Start) => boolean): Promise<void> | undefined {
     const isNew = !this.has(name, follower)
+    const failed = (error: Error) => {
+      this.#context.onError(error, name)
+      if (isNew) this.leave(name, follower)
+    }
     let reading: Promise<void> | undefined
     const joining = this.#join(name, follower, (group) => {
-      reading = this.#start(group, follower, after, isNew, started)
+      reading = group.follow(follower, after, { started, failed })
     })
     return joining === undefined ? reading : joining.then(() => reading)
   }
 
   /** Ends a membership, also one that still waits for the broker; a name without group is fine. */
   leave (name: string, member: Member): void {
-    const group = this.#groups.get(name)
-    if (group === undefined) return
+    const subscription = this.#subscriptions.get(name)
+    if (subscription === undefined) return
 
-    group.members.delete(member)
-    group.followers?.delete(member)
-    const { joining } = group
+    subscription.group.delete(member)
+    const { joining } = subscription
     if (joining?.members.delete(member) && joining.members.size === 0) {
-      group.joining = undefined
+      subscription.joining = undefined
       joining.done.resolve()
     }
-    this.#settle(group)
+    this.#settle(subscription)
   }
 
   /** Whether somebody is a member, or waits to be one. */
   has (name: string, member: Member): boolean {
-    const group = this.#groups.get(name)
-    return group !== undefined && (isMember(group, member) || group.joining?.members.has(member) === true)
+    const subscription = this.#subscriptions.get(name)
+    return subscription !== undefined && (subscription.group.has(member) || subscription.joining?.members.has(member) === true)
   }
 
   /** Gives a message to the broker, from which it comes back to `deliver`. @throws RP_ERR_INVALID_GROUP, RP_ERR_NOT_ENCODABLE, RP_ERR_NOT_AN_OBJECT */
   publish (name: string, message: unknown): void | Promise<void> {
     checkName(name)
-    const payload = toPayload(message, this.#broker.keepsHistory === true)
-    if (!diagnostics.publish.hasSubscribers) return this.#broker.publish(name, payload)
-    return observe(name, payload, () => this.#broker.publish(name, payload))
+    const { broker } = this.#context
+    const payload = toPayload(message, broker.keepsHistory === true)
+    if (!diagnostics.publish.hasSubscribers) return broker.publish(name, payload)
+    return observe(name, payload, () => broker.publish(name, payload))
   }
 
-  /** Sends what the broker heard to the members: one frame, or two where some of them follow positions, and many sockets. */
+  /** Sends what the broker heard to the members. */
   deliver (name: string, payload: string, position?: Position): void {
-    const group = this.#groups.get(name)
-    if (group === undefined) return
-    if (position !== undefined && !this.#advance(group, position)) return
-
-    if (group.members.size > 0) {
-      const frame = new Frame(payload)
-      for (const member of group.members) member.send(frame)
-    }
-    if (position !== undefined) group.followers?.deliver(payload, position)
-
-    const members = group.members.size + (group.followers?.size ?? 0)
-    if (members > 0 && diagnostics.deliver.hasSubscribers) diagnostics.deliver.publish({ group: name, size: Buffer.byteLength(payload), members })
+    this.#subscriptions.get(name)?.group.deliver(payload, position)
   }
 
-  /** Tells followers that messages are missing. @param top where it goes on */
+  /** Tells those who follow a group that messages are missing. @param top where it goes on */
   lost (name: string, top: Position | undefined): void {
-    this.#options.onLost(name)
-    const group = this.#groups.get(name)
-    if (group === undefined) return
-
-    group.top = top
-    group.followers?.lost(top)
+    const group = this.#subscriptions.get(name)?.group
+    if (group === undefined) this.#context.onLost(name)
+    else group.lost(top)
   }
 
   #join (name: string, member: Member, joined: ((group: Group) => void) | undefined): Promise<void> | undefined {
-    let group = this.#groups.get(name)
-    if (group === undefined) {
+    let subscription = this.#subscriptions.get(name)
+    if (subscription === undefined) {
       checkName(name)
-      group = { name, members: new Set(), followers: undefined, top: undefined, joining: undefined, subscribed: false, busy: false }
-      this.#groups.set(name, group)
+      subscription = { group: new Group(name, this.#context), joining: undefined, subscribed: false, busy: false }
+      this.#subscriptions.set(name, subscription)
     }
 
-    if (group.subscribed && !group.busy) {
-      enter(group, member, joined)
+    if (subscription.subscribed && !subscription.busy) {
+      subscription.group.enter(member, joined)
       return
     }
 
-    const joining = group.joining ??= { members: new Map(), done: Promise.withResolvers() }
+    const joining = subscription.joining ??= { members: new Map(), done: Promise.withResolvers() }
     if (joined !== undefined || !joining.members.has(member)) joining.members.set(member, joined)
-    this.#settle(group)
-    if (group.joining !== joining && isMember(group, member)) return
+    this.#settle(subscription)
+    if (subscription.joining !== joining && subscription.group.has(member)) return
     return joining.done.promise
   }
 
-  /** Makes a member a follower. @returns a promise if history takes its time, or can't be read */
-  #start (group: Group, follower: Follower, after: Position | undefined, isNew: boolean, started: (start: Start) => boolean): Promise<void> | undefined {
-    if (this.#broker.keepsHistory !== true) {
-      started({ recovered: false })
-      return
-    }
-
-    const followers = group.followers ??= new Followers(group.name, this.#options.recoveryLimit, group.members)
-    const held = followers.hold(follower, group.top)
-
-    const finish = (found: Found) => {
-      // it left meanwhile
-      if (!followers.isHeld(follower, held)) return
-      const missed = after && found && followers.missed(after, found, held, group.top)
-      const position = missed === undefined ? held.ahead ?? group.top : after
-      const isTold = started(after === undefined && position !== undefined ? { position } : { position, recovered: missed !== undefined })
-      // it was taken out because nobody waits for the answer
-      if (!followers.isHeld(follower, held)) return
-      if (isTold) followers.release(follower, missed ?? [], position)
-      else followers.resume(follower, held, group.top)
-    }
-    if (after === undefined || !this.#isNear(after, group.top)) {
-      finish(undefined)
-      return
-    }
-
-    // who missed nothing need not ask: after a restart that is nearly everybody
-    const isUpToDate = after.offset === group.top?.offset
-    const reading = isUpToDate ? [] : followers.read(after, group.top, () => this.#broker.history(group.name, after, this.#options.recoveryLimit.messages))
-    if (!isThenable(reading)) {
-      finish(reading)
-      return
-    }
-    return Promise.resolve(reading).then(finish, (cause: unknown) => {
-      const error = new errors.RP_ERR_UNAVAILABLE(group.name, { cause })
-      this.#options.onError(error, group.name)
-      if (isNew) this.leave(group.name, follower)
-      if (followers.isHeld(follower, held)) followers.resume(follower, held, group.top)
-      throw error
-    })
-  }
-
-  /** Whether it is worth asking the broker for what came after a position. */
-  #isNear (after: Position, top: Position | undefined): boolean {
-    return top?.epoch === after.epoch && top.offset - after.offset <= this.#options.recoveryLimit.messages
-  }
-
-  /** Takes note of the place of a message. @returns `false` for one that was delivered before */
-  #advance (group: Group, position: Position): boolean {
-    const { name, top } = group
-    if (top !== undefined) {
-      if (covers(top, position)) return false
-      // a broker says so before; one that does not must not make followers believe that they have all
-      if (!follows(top, position)) this.lost(name, { epoch: position.epoch, offset: position.offset - 1 })
-    }
-    group.top = position
-    return true
-  }
-
   /** Brings the broker's subscription in line with who is there, one call at a time. */
-  #settle (group: Group): void {
-    if (group.busy) return
+  #settle (subscription: Subscription): void {
+    if (subscription.busy) return
 
-    const wanted = group.members.size > 0 || (group.followers?.size ?? 0) > 0 || group.joining !== undefined
-    if (wanted === group.subscribed) {
-      if (!wanted) this.#groups.delete(group.name)
+    const { group } = subscription
+    const { broker } = this.#context
+    const wanted = group.size > 0 || subscription.joining !== undefined
+    if (wanted === subscription.subscribed) {
+      if (!wanted) this.#subscriptions.delete(group.name)
       return
     }
 
-    group.busy = true
+    subscription.busy = true
     let call: ReturnType<Broker['subscribe']>
     try {
-      if (wanted) group.top = undefined
-      call = wanted ? this.#broker.subscribe(group.name) : this.#broker.unsubscribe(group.name)
+      if (wanted) group.reset()
+      call = wanted ? broker.subscribe(group.name) : broker.unsubscribe(group.name)
     } catch (error) {
-      return this.#failed(group, error)
+      return this.#failed(subscription, error)
     }
     if (isThenable(call)) {
-      Promise.resolve(call).then((top) => this.#succeeded(group, top), (error: unknown) => this.#failed(group, error))
+      Promise.resolve(call).then((top) => this.#succeeded(subscription, top), (error: unknown) => this.#failed(subscription, error))
     } else {
-      this.#succeeded(group, call)
+      this.#succeeded(subscription, call)
     }
   }
 
-  #succeeded (group: Group, top: Position | void): void {
-    group.busy = false
-    group.subscribed = !group.subscribed
-    // what was delivered meanwhile may be ahead of it
-    if (top && !(group.top && covers(group.top, top))) group.top = top
+  #succeeded (subscription: Subscription, top: Position | void): void {
+    const { group, joining } = subscription
+    subscription.busy = false
+    subscription.subscribed = !subscription.subscribed
+    if (top) group.begin(top)
 
-    const { joining } = group
-    if (group.subscribed && joining !== undefined) {
+    if (subscription.subscribed && joining !== undefined) {
       // who leaves as soon as it has entered must not end the group for those who are still to enter
       for (const [member, joined] of joining.members) {
         joining.members.delete(member)
-        enter(group, member, joined)
+        group.enter(member, joined)
       }
-      group.joining = undefined
+      subscription.joining = undefined
       joining.done.resolve()
     }
-    this.#settle(group)
+    this.#settle(subscription)
   }
 
-  #failed (group: Group, cause: unknown): void {
-    const error = new errors.RP_ERR_UNAVAILABLE(group.name, { cause })
-    this.#options.onError(error, group.name)
+  #failed (subscription: Subscription, cause: unknown): void {
+    const { group: { name }, joining } = subscription
+    const error = new errors.RP_ERR_UNAVAILABLE(name, { cause })
+    this.#context.onError(error, name)
 
-    group.busy = false
-    if (group.subscribed) {
+    subscription.busy = false
+    if (subscription.subscribed) {
       // what still arrives for a group without members is ignored, so a failed unsubscribe ends as a good one does
-      group.subscribed = false
+      subscription.subscribed = false
     } else {
-      const { joining } = group
-      group.joining = undefined
+      subscription.joining = undefined
       joining?.done.promise.catch(() => {})
       joining?.done.reject(error)
     }
-    this.#settle(group)
+    this.#settle(subscription)
   }
 }
 
@@ -304,16 +212,4 @@ function observe (group: string, payload: string, publish: () => void | Promise<
 /** @throws RP_ERR_INVALID_GROUP */
 export function checkName (name: unknown): asserts name is string {
   if (!isGroupName(name)) throw new errors.RP_ERR_INVALID_GROUP(show(name))
-}
-
-/** Makes somebody a member: a follower stays one unless it subscribes anew, which `joined` is for. */
-function enter (group: Group, member: Member, joined: ((group: Group) => void) | undefined): void {
-  if (joined === undefined && group.followers?.has(member)) return
-  if (group.followers === undefined) group.members.add(member)
-  else group.followers.end(member, group.top)
-  joined?.(group)
-}
-
-function isMember ({ members, followers }: Group, member: Member): boolean {
-  return members.has(member) || followers?.has(member) === true
 }

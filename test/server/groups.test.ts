@@ -12,7 +12,7 @@ function member () {
 
 /** Groups that replay little, and report nothing but what the test expects. */
 function make (broker: Broker, onError: (error: Error, group: string) => unknown = () => assert.fail()): Groups {
-  return new Groups(broker, { recoveryLimit: { messages: 10, bytes: 1000 }, onError, onLost: () => assert.fail() })
+  return new Groups({ broker, recoveryLimit: { messages: 10, bytes: 1000 }, onError, onLost: () => assert.fail() })
 }
 
 /** A broker whose calls end when the test says so. */

@@ -3,7 +3,7 @@ import { suite, test, type TestContext } from 'node:test'
 import { memoryBroker, type Position, type RohrpostOptions } from '../../lib/index.ts'
 import { Frame } from '../../lib/server/frame.ts'
 import { Followers, type Follower, type Found } from '../../lib/server/followers.ts'
-import type { Member } from '../../lib/server/groups.ts'
+import type { Member } from '../../lib/server/group.ts'
 import { Replays } from '../../lib/server/replays.ts'
 import { start, type Client } from '../support/server.ts'
 
