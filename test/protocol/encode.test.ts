@@ -2,12 +2,23 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { show } from '../../lib/errors.ts'
 import fc from 'fast-check'
-import { encode } from '../../lib/protocol/encode.ts'
+import { encode, quote } from '../../lib/protocol/encode.ts'
 
 test('writes what JSON.stringify writes for every JSON value', () => {
   fc.assert(fc.property(fc.jsonValue(), (value) => {
     assert.equal(encode(value), JSON.stringify(value))
   }))
+})
+
+test('quotes a string as JSON.stringify does, whatever is in it', () => {
+  const codeUnit = fc.integer({ min: 0, max: 0xffff }).map((code) => String.fromCharCode(code))
+  fc.assert(fc.property(fc.oneof(fc.string({ unit: 'binary' }), fc.string({ unit: codeUnit })), (text) => {
+    assert.equal(quote(text), JSON.stringify(text))
+  }))
+  for (let code = 0; code <= 0xffff; code++) {
+    const text = `a${String.fromCharCode(code)}`
+    assert.equal(quote(text), JSON.stringify(text))
+  }
 })
 
 const samples: [string, unknown, string][] = [
