@@ -1,15 +1,8 @@
 /** What the ORM believes of rows, and what is true where a rollback proved it wrong. */
-import { wrap, type ChangeSet, type EntityManager } from '@mikro-orm/core'
-import type { Belief } from './change-log.ts'
+import { wrap, type EntityManager } from '@mikro-orm/core'
+import type { Belief, Change, HeldBelief } from './change-log.ts'
+import type { Written } from './flush.ts'
 import { Row, type Held, type RowData } from './row.ts'
-
-/** An update of a row. */
-interface Update {
-  before: Row
-  after: Row
-  fields: ReadonlySet<string>
-  belief: Belief
-}
 
 /** A correction of what the ORM holds. */
 interface Truth {
@@ -27,13 +20,30 @@ export class Beliefs {
   readonly #forgotten = new WeakMap<object, RowData>()
   /** Entities that began here: what they lack is `null`, where those from the database may be loaded in parts. */
   readonly #created = new WeakSet<object>()
-  /** What was changed in the tables of an entity so far, by what the ORM held of it before. */
-  readonly #payloads = new WeakMap<RowData, RowData>()
 
-  /** The row of an entity that was inserted. */
-  created (entity: object, em: EntityManager): Row {
-    this.#created.add(entity)
-    return new Row(entity, believed(entity) as RowData, em, true)
+  /** What became of a row that was inserted or updated; nothing where there was no row to update. */
+  written ({ changeSet, payload, original, held }: Written, em: EntityManager): Change[] {
+    const { entity, meta } = changeSet
+    const belief = { entity, before: changeSet.originalEntity as RowData | undefined }
+    if (original === undefined) {
+      const isComplete = meta.comparableProps.every(({ name }) => name in payload)
+      if (!isComplete) this.#created.add(entity)
+      return [{ type: 'create', before: undefined, after: new Row(meta, entity, payload, em, true), fields: NONE, belief }]
+    }
+
+    const before = this.#truth(original)
+    const after = before && { ...before, ...payload }
+    if (before !== original) this.#correct(entity, after)
+    if (before === undefined || after === undefined) return []
+
+    const isCreated = this.#created.has(entity)
+    const left = new Row(meta, entity, before, em, isCreated, held)
+    const entered = new Row(meta, entity, after, em, isCreated)
+    if (left.key === entered.key) return [{ type: 'update', before: left, after: entered, fields: changedProperties(payload, left), belief }]
+    return [
+      { type: 'delete', before: left, after: undefined, fields: NONE },
+      { type: 'create', before: undefined, after: entered, fields: NONE, belief }
+    ]
   }
 
   /** The row of an entity as the ORM has it. A row that was taken back counts too: what is done to it finds whatever has the key now. */
@@ -47,29 +57,9 @@ export class Beliefs {
     return this.#row(entity, em.getComparator().prepareEntity(entity), em)
   }
 
-  /** The row of an entity before and after it was updated; nothing where there was no row to update. */
-  updated (entity: object, em: EntityManager, changeSet: ChangeSet<object>, held: Held | undefined): Update | undefined {
-    const original = changeSet.originalEntity as RowData
-    const payload = this.#payload(changeSet, original)
-    const before = this.#truth(original)
-    const after = before && { ...before, ...payload }
-    const now = believed(entity) as RowData
-    // the ORM goes on from what it believed before
-    if (before !== original) this.#truths.set(now, { at: { ...now }, instead: after })
-
-    if (before === undefined || after === undefined) return undefined
-    const row = this.#row(entity, before, em, held)
-    return {
-      before: row,
-      after: this.#row(entity, after, em),
-      fields: changedProperties(payload, row),
-      belief: { entity, now, before: original }
-    }
-  }
-
   /** What is believed once an entity is deleted: to be asked before. */
   deleting (entity: object): Belief {
-    return { entity, now: undefined, before: this.#remembered(entity) }
+    return { entity, before: this.#remembered(entity) }
   }
 
   /**
@@ -77,15 +67,23 @@ export class Beliefs {
    *
    * @param isOver whether the transaction is over: what came before a savepoint may be taken back later
    */
-  undo (beliefs: readonly Belief[], isOver: boolean): void {
+  undo (beliefs: readonly HeldBelief[], isOver: boolean): void {
     for (const { entity, now, before } of beliefs) {
+      // the ORM did not get so far
+      if (now === before) continue
       if (now !== undefined) this.#truths.set(now, { at: { ...now }, instead: isOver && before !== undefined ? this.#truth(before) : before })
       else if (before !== undefined) this.#forgotten.set(entity, before)
     }
   }
 
+  /** The ORM goes on from what it believed before. */
+  #correct (entity: object, instead: RowData | undefined): void {
+    const now = believed(entity)
+    if (now !== undefined) this.#truths.set(now, { at: { ...now }, instead })
+  }
+
   #row (entity: object, data: RowData, em: EntityManager, held?: Held): Row {
-    return new Row(entity, data, em, this.#created.has(entity), held)
+    return new Row(wrap(entity, true).__meta, entity, data, em, this.#created.has(entity), held)
   }
 
   #remembered (entity: object): RowData {
@@ -98,15 +96,6 @@ export class Beliefs {
 
     const instead = truth.instead && this.#truth(truth.instead)
     return instead && { ...instead, ...loadedSince(truth.at, data) }
-  }
-
-  /** With a table for each class there is an event for each table: what the earlier ones changed is part of the update. */
-  #payload (changeSet: ChangeSet<object>, original: RowData): RowData {
-    if (changeSet.meta.inheritanceType !== 'tpt') return changeSet.payload
-
-    const payload = { ...this.#payloads.get(original), ...changeSet.payload }
-    this.#payloads.set(original, payload)
-    return payload
   }
 }
 
@@ -121,16 +110,18 @@ function loadedSince (at: RowData, data: RowData): RowData {
 }
 
 /** The properties that an update changed; a part of an embeddable stands for the whole. */
-function changedProperties (payload: RowData, { data, meta }: Row): Set<string> {
-  const names = new Set<string>()
-  for (const name of Object.keys(payload)) {
+function changedProperties (payload: RowData, { data, meta }: Row): string[] {
+  const names: string[] = []
+  for (const name in payload) {
     // drivers add what the database returned
     if (payload[name] === data[name]) continue
 
     let prop = meta.properties[name]
     if (prop?.embedded !== undefined && prop.hidden === true) continue
     while (prop?.embedded !== undefined) prop = meta.properties[prop.embedded[0]]
-    if (prop !== undefined) names.add(prop.name)
+    if (prop !== undefined && !names.includes(prop.name)) names.push(prop.name)
   }
   return names
 }
+
+const NONE: readonly string[] = []

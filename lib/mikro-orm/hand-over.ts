@@ -1,5 +1,6 @@
 /** The way of committed changes to the groups. */
 import { diagnostics } from '../diagnostics.ts'
+import { quote } from '../protocol/encode.ts'
 import { tellDrop, tellFailure, type Log } from './drops.ts'
 import type { Frame } from './notifier.ts'
 
@@ -18,7 +19,7 @@ export function handOver (frames: readonly Frame[], { publish, log }: Outlet): v
       continue
     }
     const id = Math.floor(Math.random() * 2 ** 31)
-    const payload = `{"id":${id},"type":"subscription-update","data":{"group":${JSON.stringify(group)},"type":"${type}","object":${object}}}`
+    const payload = `{"id":${id},"type":"subscription-update","data":{"group":${quote(group)},"type":"${type}","object":${object}}}`
     try {
       publish(group, payload)
     } catch (err) {

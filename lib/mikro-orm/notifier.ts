@@ -2,7 +2,7 @@
 import type { EntityMetadata } from '@mikro-orm/core'
 import type { ChangeDropReason } from '../diagnostics.ts'
 import { errors, show } from '../errors.ts'
-import { encode } from '../protocol/encode.ts'
+import { encode, quote } from '../protocol/encode.ts'
 import { isGroupName } from '../protocol/group-name.ts'
 import { fieldOf, type Field, type Row } from './row.ts'
 import type { ChangeType, NotifyRule } from './rules.ts'
@@ -20,6 +20,12 @@ export interface Frame {
   drop?: { reason: ChangeDropReason, key: string | undefined }
 }
 
+/** A property that is sent. */
+interface SentField extends Field {
+  /** The text before its value. */
+  readonly start: string
+}
+
 /** What happened to a row in a transaction so far. */
 export interface Outcome {
   readonly type: ChangeType
@@ -28,7 +34,7 @@ export interface Outcome {
   /** The row after its last change; nothing for a `delete`. */
   readonly after: Row | undefined
   /** The changed properties; nothing where the ORM does not tell. */
-  readonly fields: ReadonlySet<string> | undefined
+  readonly fields: readonly string[] | undefined
 }
 
 /** Names of properties, whatever else is kept with them. */
@@ -53,7 +59,7 @@ export class Notifier {
   /** A template, unless a function decides. */
   readonly #template: Template | undefined
   /** The properties that are sent, unless a function decides. */
-  readonly #sent: ReadonlyMap<string, Field> | undefined
+  readonly #sent: ReadonlyMap<string, SentField> | undefined
   /** The primary key. */
   readonly #key: readonly Field[]
 
@@ -70,8 +76,8 @@ export class Notifier {
     this.#key = meta.getPrimaryProps().map(fieldOf)
     if (typeof rule.options.data === 'object') {
       // hidden properties are never sent
-      const props = rule.options.data.map((name) => findProperty(name, meta, "'data'")).filter(({ hidden }) => hidden !== true)
-      this.#sent = new Map(props.map((prop) => [prop.name, fieldOf(prop)]))
+      const props = [...new Set(rule.options.data)].map((name) => findProperty(name, meta, "'data'")).filter(({ hidden }) => hidden !== true)
+      this.#sent = new Map(props.map((prop, i) => [prop.name, { ...fieldOf(prop), start: `${i === 0 ? '' : ','}${quote(prop.name)}:` }]))
     }
   }
 
@@ -79,32 +85,28 @@ export class Notifier {
   frames ({ type, before, after, fields }: Outcome): Frame[] {
     if (!this.#rule.types.includes(type)) return this.#drop('kind', type, after ?? before)
 
-    const entered = after === undefined ? [] : this.#groups(after, type)
+    const entered = after === undefined ? NOBODY : this.#groups(after, type)
     if (entered === undefined) return []
-    const left = before === undefined ? [] : this.#mayMove(fields) || after === undefined ? this.#groups(before, type) : entered
+    const left = before === undefined ? NOBODY : this.#mayMove(fields) || after === undefined ? this.#groups(before, type) : entered
     if (entered.length === 0 && left?.length === 0) {
       return this.#drop(before === undefined && after === undefined ? 'short_lived' : 'no_group', type, after ?? before)
     }
 
-    const frames: Frame[] = []
-    if (left === undefined || left === entered) {
-      this.#tell(frames, 'update', after, entered, fields)
-    } else if (left.length === 0) {
-      this.#tell(frames, 'create', after, entered, fields)
-    } else {
-      this.#tell(frames, 'delete', before, left.filter((group) => !entered.includes(group)), fields)
-      this.#tell(frames, 'update', after, entered.filter((group) => left.includes(group)), fields)
-      this.#tell(frames, 'create', after, entered.filter((group) => !left.includes(group)), fields)
-    }
-    return frames
+    if (left === undefined || left === entered) return this.#tell('update', after, entered, fields)
+    if (left.length === 0) return this.#tell('create', after, entered, fields)
+    return [
+      ...this.#tell('delete', before, left.filter((group) => !entered.includes(group)), fields),
+      ...this.#tell('update', after, entered.filter((group) => left.includes(group)), fields),
+      ...this.#tell('create', after, entered.filter((group) => !left.includes(group)), fields)
+    ]
   }
 
-  #tell (frames: Frame[], type: ChangeType, row: Row | undefined, groups: readonly string[], fields: ReadonlySet<string> | undefined): void {
-    if (row === undefined || groups.length === 0) return
+  #tell (type: ChangeType, row: Row | undefined, groups: readonly string[], fields: readonly string[] | undefined): Frame[] {
+    if (row === undefined || groups.length === 0) return []
 
     const object = this.#object(row, type, fields)
-    if (object === null) frames.push(...this.#drop('unchanged', type, row))
-    else if (object !== undefined) for (const group of groups) frames.push({ entity: this.#meta.className, group, type, object })
+    if (object === null) return this.#drop('unchanged', type, row)
+    return object === undefined ? [] : groups.map((group) => ({ entity: this.#meta.className, group, type, object }))
   }
 
   /** What stands in the place of frames that are not sent. */
@@ -113,12 +115,12 @@ export class Notifier {
   }
 
   /** Whether an update of these properties can change the groups. */
-  #mayMove (fields: ReadonlySet<string> | undefined): boolean {
-    return this.#template === undefined || fields === undefined || this.#template.reads.some((name) => fields.has(name))
+  #mayMove (fields: readonly string[] | undefined): boolean {
+    return this.#template === undefined || fields === undefined || this.#template.reads.some((name) => fields.includes(name))
   }
 
   /** The groups of a row; nothing where they can't be told. */
-  #groups (row: Row, type: ChangeType): string[] | undefined {
+  #groups (row: Row, type: ChangeType): readonly string[] | undefined {
     try {
       const given = this.#template === undefined ? this.#askForGroups(row, type) : this.#template.group(row)
       if (isGroupName(given)) return [given]
@@ -145,21 +147,42 @@ export class Notifier {
   }
 
   /** What is sent of a row, as JSON; `null` where it is not to be sent, nothing where that failed. */
-  #object (row: Row, type: ChangeType, fields: ReadonlySet<string> | undefined): string | null | undefined {
+  #object (row: Row, type: ChangeType, fields: readonly string[] | undefined): string | null | undefined {
     try {
-      const updated = fields === undefined || fields.size === 0 ? [] : [...fields].filter((name) => this.#meta.properties[name]?.hidden !== true)
-      const data = this.#sent === undefined ? this.#ask(row, type, updated) : undefined
-      const text = this.#sent === undefined ? encode(data) : textOf(row, this.#sent)
-      if (type !== 'update' || fields === undefined) return text
+      const isUpdate = type === 'update' && fields !== undefined
+      if (this.#sent !== undefined) {
+        if (isUpdate && this.#isUnchanged(fields, this.#sent)) return null
+        return textOf(row, this.#sent, isUpdate && !this.#sent.has('updated_fields') ? this.#updated(fields) : '')
+      }
 
-      const isObject = text.startsWith('{')
-      const names: Names = this.#sent ?? new Set(isObject ? Object.keys(data as object) : [])
-      if (this.#rule.options.alwaysSend === false && ![...fields].some((name) => names.has(name))) return null
-      if (!isObject || names.has('updated_fields')) return text
-      return `${text.slice(0, -1)}${text === '{}' ? '' : ','}"updated_fields":${JSON.stringify(updated)}}`
+      const data = this.#ask(row, type, fields?.filter((name) => this.#isVisible(name)) ?? [])
+      const text = encode(data)
+      if (!isUpdate) return text
+
+      const names = new Set(text.startsWith('{') ? Object.keys(data as object) : [])
+      if (this.#isUnchanged(fields, names)) return null
+      if (!text.startsWith('{') || names.has('updated_fields')) return text
+      return `${text.slice(0, -1)}${text === '{}' ? '' : ','}${this.#updated(fields)}}`
     } catch (error) {
       this.#report(error, row, this.#rule)
     }
+  }
+
+  #isUnchanged (fields: readonly string[], sent: Names): boolean {
+    return this.#rule.options.alwaysSend === false && !fields.some((name) => sent.has(name))
+  }
+
+  #isVisible (name: string): boolean {
+    return this.#meta.properties[name]?.hidden !== true
+  }
+
+  /** What an update says of the properties that it changed. */
+  #updated (fields: readonly string[]): string {
+    let list = ''
+    for (const name of fields) {
+      if (this.#isVisible(name)) list += list === '' ? quote(name) : ',' + quote(name)
+    }
+    return `"updated_fields":[${list}]`
   }
 
   #ask (row: Row, type: ChangeType, updatedFields: string[]): unknown {
@@ -172,16 +195,17 @@ export class Notifier {
   }
 }
 
-/** JSON text of some properties of a row. */
-function textOf (row: Row, fields: ReadonlyMap<string, Field>): string {
-  const data: Record<string, unknown> = {}
-  let isFlat = true
-  for (const [name, field] of fields) {
+/** JSON text of some properties of a row. @param more what is sent beside them */
+function textOf (row: Row, fields: ReadonlyMap<string, SentField>, more: string): string {
+  let text = '{'
+  for (const field of fields.values()) {
     const value = row.value(field)
-    data[name] = value
-    isFlat &&= typeof value === 'string' || typeof value === 'number'
+    text += field.start
+    if (typeof value === 'string') text += quote(value)
+    else text += Number.isFinite(value) ? value : encode(value)
   }
-  return isFlat ? JSON.stringify(data) : encode(data)
+  if (more !== '') text += fields.size === 0 ? more : ',' + more
+  return text + '}'
 }
 
 /** A primary key as it is sent: a value, or an object of the key's properties. */
@@ -222,3 +246,5 @@ function settled (name: string, value: unknown): unknown {
   Promise.resolve(value).catch(() => {})
   throw new TypeError(`'${name}' gave a promise: it must be synchronous, as it runs within the flush`)
 }
+
+const NOBODY: readonly string[] = []

@@ -49,7 +49,7 @@ export function makeNotify (orm: MikroORM, subscriber: ChangeSubscriber, next: N
 
     const entity = subject instanceof meta.class ? subject : await load(em, type, subject as Primary<object>, change)
     if (entity === null) return
-    subscriber.announce(entity as object, em, change, change === 'update' ? updatedFields && new Set(updatedFields) : new Set())
+    subscriber.announce(entity as object, em, change, change === 'update' ? updatedFields && [...new Set(updatedFields)] : [])
   }
 }
 

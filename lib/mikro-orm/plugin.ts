@@ -44,12 +44,13 @@ export const rohrpostMikroOrm = fp(async function rohrpostMikroOrm (app: Fastify
     throw new errors.RP_ERR_ORM_ALREADY_REGISTERED(orm.config.get('contextName'))
   }
 
+  const { rohrpost } = app
   subscriber.connect({
     orm,
     notify,
     probe,
     // it reports its own failures
-    publish: (group, payload) => { app.rohrpost.sendToGroup(group, new ObjectText(payload)) },
+    publish: (group, payload) => { rohrpost.sendToGroup(group, new ObjectText(payload)) },
     log: app.log
   })
   app.addHook('onClose', () => subscriber.disconnect())

@@ -76,8 +76,8 @@ export class Row {
    * @param complete whether what `data` lacks is `null` rather than unknown
    * @param held what it had that is not in `data`, where the entity has it no more
    */
-  constructor (entity: object, data: RowData, em: EntityManager, complete: boolean, held?: Held) {
-    this.meta = wrap(entity, true).__meta as EntityMetadata
+  constructor (meta: EntityMetadata, entity: object, data: RowData, em: EntityManager, complete: boolean, held?: Held) {
+    this.meta = meta
     this.data = data
     this.#entity = entity
     this.#em = em
@@ -94,6 +94,11 @@ export class Row {
 
     const parts = primaryKeys.map((name) => this.data[name])
     return parts.includes(undefined) ? wrap(this.#entity, true).getSerializedPrimaryKey() : parts.flat().join('~~~')
+  }
+
+  /** What tells the row from all others. */
+  get id (): string {
+    return `${this.meta.root._id}:${wrap(this.#entity, true).__schema ?? ''}:${this.key}`
   }
 
   /** One property as JSON has it, a relation as its key. @throws NotLoadedError */

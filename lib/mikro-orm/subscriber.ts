@@ -1,8 +1,6 @@
 /** Listens to the ORM: what is flushed goes into the log of its transaction, and out to the groups when that commits. */
 import {
-  ChangeSetType,
   wrap,
-  type ChangeSet,
   type EntityManager,
   type EventArgs,
   type EventSubscriber,
@@ -12,10 +10,11 @@ import {
   type TransactionEventArgs
 } from '@mikro-orm/core'
 import { errors } from '../errors.ts'
-import { believed, Beliefs } from './beliefs.ts'
-import type { Belief, Change, ChangeLog } from './change-log.ts'
+import { Beliefs } from './beliefs.ts'
+import type { Belief, Change, ChangeLog, HeldBelief, Sink } from './change-log.ts'
 import { changedCollections, type CollectionChange } from './collections.ts'
 import { isWatched, makeReport, tellFailure, tellRolledBack } from './drops.ts'
+import { Flushes } from './flush.ts'
 import { handOver, type Outlet } from './hand-over.ts'
 import { isAlive } from './probe.ts'
 import { compileRules, type Watched } from './registry.ts'
@@ -47,8 +46,11 @@ export class ChangeSubscriber implements EventSubscriber {
   #active: Active | undefined
   readonly #transactions = new Transactions()
   readonly #beliefs = new Beliefs()
-  /** What entities hold which the flush under way updates. */
-  readonly #updating = new WeakMap<EntityManager, Map<object, Held>>()
+  readonly #flushes = new Flushes({
+    watched: (entity) => this.#watched(entity),
+    write: (written, em, sink) => this.#observe(written.changeSet.entity, em, () => this.#beliefs.written(written, em), sink)
+  })
+
   /** Rows as they were before deletes that are under way. */
   readonly #deleting = new WeakMap<object, { before: Row, belief: Belief }>()
   /** M:N collections that a flush is about to change: nothing is under way yet when the ORM tells. */
@@ -84,7 +86,7 @@ export class ChangeSubscriber implements EventSubscriber {
   }
 
   /** Announces an entity as it is now, whatever the ORM knows of it. Outside of a transaction it is sent at once. */
-  announce (entity: object, em: EntityManager, type: ChangeType, fields: ReadonlySet<string> | undefined): void {
+  announce (entity: object, em: EntityManager, type: ChangeType, fields: readonly string[] | undefined): void {
     this.#observe(entity, em, () => {
       const row = this.#beliefs.inMemory(entity, em)
       return [{ type, before: type === 'create' ? undefined : row, after: type === 'delete' ? undefined : row, fields }]
@@ -96,12 +98,15 @@ export class ChangeSubscriber implements EventSubscriber {
   }
 
   afterTransactionStart (args: TransactionEventArgs): void {
-    if (this.#active !== undefined) this.#transactions.started(args)
+    if (this.#active === undefined) return
+
+    this.#transactions.started(args)
+    this.#flushes.join(args.em, this.#transactions.running(args.transaction))
   }
 
   async beforeTransactionCommit ({ em, transaction }: TransactionEventArgs): Promise<void> {
     this.#recordCollections(em)
-    if (this.#active?.probe === false || this.#transactions.pending(transaction) === undefined) return
+    if (this.#transactions.pending(transaction) === undefined || this.#active?.probe === false) return
     if (await isAlive(em, transaction)) return
 
     this.#beliefs.undo(this.#rolledBack(transaction), true)
@@ -130,46 +135,12 @@ export class ChangeSubscriber implements EventSubscriber {
     if (this.#active === undefined) return
 
     this.#collections.set(em, changedCollections(uow, (entity) => this.#watched(entity)))
-
-    // not when each update begins: with a listener for that the ORM compares the entity once more
-    const updating = new Map<object, Held>()
-    for (const { type, entity } of uow.getChangeSets()) {
-      if (type !== ChangeSetType.UPDATE && type !== ChangeSetType.UPDATE_EARLY) continue
-      const held = heldBy(entity, this.#watched(entity)?.held ?? [])
-      if (held !== undefined) updating.set(entity, held)
-    }
-    this.#updating.set(em, updating)
+    this.#flushes.begin(em, uow, this.#transactions.running(em.getTransactionContext()))
   }
 
   afterFlush ({ em }: FlushEventArgs): void {
+    this.#flushes.complete(em)
     this.#recordCollections(em)
-    this.#updating.delete(em)
-  }
-
-  afterCreate ({ entity, em, meta }: EventArgs<object>): void {
-    // with a table for each class there is an event for each, and the first is too early where nothing can be taken back
-    if (em.getTransactionContext() === undefined && meta !== wrap(entity, true).__meta) return
-
-    this.#observe(entity, em, () => {
-      const after = this.#beliefs.created(entity, em)
-      return [{ type: 'create', before: undefined, after, fields: NONE, belief: { entity, now: believed(entity), before: undefined } }]
-    })
-  }
-
-  afterUpdate ({ entity, em, changeSet }: EventArgs<object>): void {
-    this.#observe(entity, em, ({ held: props }) => {
-      // what a subscriber after this one adds to a flush is not seen before
-      const held = this.#updating.get(em)?.get(entity) ?? heldBy(entity, props, true)
-      const update = this.#beliefs.updated(entity, em, changeSet as ChangeSet<object>, held)
-      if (update === undefined) return []
-
-      const { before, after, fields, belief } = update
-      if (before.key === after.key) return [{ type: 'update', before, after, fields, belief }]
-      return [
-        { type: 'delete', before, after: undefined, fields: NONE },
-        { type: 'create', before: undefined, after, fields: NONE, belief }
-      ]
-    })
   }
 
   afterUpsert ({ entity, em }: EventArgs<object>): void {
@@ -199,46 +170,54 @@ export class ChangeSubscriber implements EventSubscriber {
     const changes = this.#collections.get(em)
     this.#collections.delete(em)
     for (const [entity, { fields, held }] of changes ?? []) {
-      if (wrap(entity, true).__managed) this.#observe(entity, em, () => this.#touch(entity, em, fields, held))
+      if (wrap(entity, true).__managed) this.#observe(entity, em, () => this.#touch(entity, em, [...fields], held))
     }
   }
 
   /** An update that leaves the columns of the row as they are, or of which no more is known. */
-  #touch (entity: object, em: EntityManager, fields: ReadonlySet<string> | undefined, held?: Held): Change[] {
+  #touch (entity: object, em: EntityManager, fields: readonly string[] | undefined, held?: Held): Change[] {
     const after = this.#beliefs.current(entity, em)
     const before = held === undefined ? after : this.#beliefs.current(entity, em, held)
     return [{ type: 'update', before, after, fields }]
   }
 
-  /** Puts changes of an entity into the log of the transaction, or out at once where there is none. Never throws. */
-  #observe (entity: object, em: EntityManager, changes: (watched: Watched) => Change[]): void {
+  /** Gives changes of an entity to whom asked for them, else to the log of the transaction; sends them at once where there is none. Never throws. */
+  #observe (entity: object, em: EntityManager, changes: () => Change[], sink?: Sink): void {
     const watched = this.#watched(entity)
     if (watched === undefined) return
 
-    const wrapped = wrap(entity, true)
-    const { className, root } = wrapped.__meta
     try {
+      if (sink !== undefined) {
+        for (const change of changes()) sink.add(change, watched.notifiers)
+        return
+      }
       const transaction = em.getTransactionContext<Transaction>()
       const log = this.#transactions.logOf(transaction)
-      for (const change of changes(watched)) {
-        const { key } = (change.before ?? change.after) as Row
-        log.record(`${root._id}:${wrapped.__schema ?? ''}:${key}`, change, watched.notifiers)
-      }
+      for (const change of changes()) log.record(change, watched.notifiers)
       if (transaction === undefined) this.#publish(log)
     } catch (err) {
-      tellFailure(this.#active?.log, err, { entity: className, key: wrapped.getSerializedPrimaryKey() })
+      const wrapped = wrap(entity, true)
+      tellFailure(this.#active?.log, err, { entity: wrapped.__meta.className, key: wrapped.getSerializedPrimaryKey() })
     }
   }
 
   #publish (log: ChangeLog | undefined): void {
-    if (log !== undefined && this.#active !== undefined) handOver(log.frames(), this.#active)
+    const active = this.#active
+    if (log === undefined || active === undefined) return
+
+    const isForwarded = log.forward({
+      add (change, announcers) {
+        for (const announcer of announcers) handOver(announcer.frames(change), active)
+      }
+    })
+    if (!isForwarded) handOver(log.frames(), active)
   }
 
   /** Takes changes back, and tells of them. */
-  #rolledBack (transaction: Transaction | undefined): Belief[] {
+  #rolledBack (transaction: Transaction | undefined): HeldBelief[] {
     const log = this.#active?.log
     return this.#transactions.rolledBack(transaction, isWatched(log) ? (undone) => tellRolledBack(log, undone) : undefined)
   }
 }
 
-const NONE: ReadonlySet<string> = new Set()
+const NONE: readonly string[] = []

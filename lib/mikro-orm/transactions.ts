@@ -1,6 +1,6 @@
 /** The running transactions of an ORM and their logs; savepoints share the log of the outermost one. */
 import type { EntityManager, Transaction, TransactionEventArgs } from '@mikro-orm/core'
-import { ChangeLog, type Belief } from './change-log.ts'
+import { ChangeLog, type HeldBelief } from './change-log.ts'
 import type { Frame } from './notifier.ts'
 
 /** The logs of running transactions. */
@@ -26,6 +26,11 @@ export class Transactions {
     this.#logs.set(transaction, log)
   }
 
+  /** The log of a transaction that is known. */
+  running (transaction: Transaction | undefined): ChangeLog | undefined {
+    return this.#logs.get(transaction)
+  }
+
   /** The log of a transaction; a new one outside of transactions. @throws Error where it is not known */
   logOf (transaction: Transaction | undefined): ChangeLog {
     const log = transaction === undefined ? new ChangeLog() : this.#logs.get(transaction)
@@ -48,7 +53,7 @@ export class Transactions {
   }
 
   /** Takes back what was changed since a savepoint, or in all of an outermost transaction. @param undone told what will not be sent */
-  rolledBack (transaction: Transaction | undefined, undone?: (frames: Frame[]) => void): Belief[] {
+  rolledBack (transaction: Transaction | undefined, undone?: (frames: Frame[]) => void): HeldBelief[] {
     const log = this.#logs.get(transaction)
     this.#logs.delete(transaction)
     if (log === undefined) return []

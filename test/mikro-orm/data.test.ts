@@ -197,6 +197,26 @@ test('alwaysSend: false goes by the keys of what a data function gives', async (
   assert.deepEqual(take(), ['update todo-1 {"id":1,"title":"two","updated_fields":["title"]}'])
 })
 
+test('a property that is named twice is sent once', async (t) => {
+  const { em, todo, take } = await open(t, { data: ['title', 'id', 'title'] })
+  take()
+
+  todo.title = 'two'
+  await em.flush()
+
+  assert.deepEqual(take(), ['update todo-1 {"title":"two","id":1,"updated_fields":["title","changed"]}'])
+})
+
+test('an update of which nothing is sent but the names of what changed', async (t) => {
+  const { em, todo, take } = await open(t, { data: [] })
+  take()
+
+  todo.title = 'two'
+  await em.flush()
+
+  assert.deepEqual(take(), ['update todo-1 {"updated_fields":["title","changed"]}'])
+})
+
 test('a move is sent even with alwaysSend: false', async (t) => {
   const { em, todo, take } = await open(t, { group: ({ done }) => done ? 'done' : 'open', data: ['id'], alwaysSend: false })
   take()

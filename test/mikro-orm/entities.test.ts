@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import test from 'node:test'
+import { suite, test, type TestContext } from 'node:test'
 import { Cascade, defineEntity, p, wrap } from '@mikro-orm/core'
 import { notifyOnChange, notifyOnDelete, notifyOnUpdate } from '../../lib/mikro-orm/index.ts'
 import { listen, openSqlite } from './support.ts'
@@ -454,36 +454,159 @@ test('of entities without a rule nothing is sent, whatever is changed of them', 
   note.text = 'two'
   note.tags.add(em.create(Tag, { name: 'red' }))
   await em.flush()
+  await em.upsert(Note, { id: 2, text: 'three' })
 
   assert.deepEqual(take(), ['create tag-1 {"id":1}'])
 })
 
-test('of an update that another subscriber adds to a flush, the group that was left is not told a version that is not its own', async (t) => {
+suite('rows that the ORM writes in two steps', () => {
+  const Person = defineEntity({
+    name: 'Person',
+    properties: {
+      id: p.integer().primary(),
+      name: p.string(),
+      seat: p.integer().nullable().unique(),
+      phone: p.string().nullable().unique(),
+      boss: () => p.manyToOne(Person).nullable(),
+      friends: () => p.manyToMany(Person)
+    }
+  })
+  const Badge = defineEntity({ name: 'Badge', properties: { id: p.integer().primary(), of: () => p.manyToOne(Person) } })
+
+  async function open (t: TestContext, options = {}) {
+    const orm = await openSqlite(t, [Person, Badge], options)
+    const heard = listen(orm, [notifyOnChange(Person, { group: 'boss-{boss}', data: ['id', 'seat'] })])
+    await orm.em.fork().insert(Person, { id: 9, name: 'eve' })
+    const em = orm.em.fork()
+    const boss = em.getReference(Person, 9)
+    const ann = em.create(Person, { id: 1, name: 'ann', seat: 1, boss })
+    const bob = em.create(Person, { id: 2, name: 'bob', seat: 2, boss })
+    const moveUp = () => { [ann.seat, bob.seat] = [null, 1] }
+    return { orm, em, boss, ann, bob, moveUp, ...heard }
+  }
+  const created = ['create boss-9 {"id":1,"seat":1}', 'create boss-9 {"id":2,"seat":2}']
+  const moved = ['update boss-9 {"id":1,"seat":null,"updated_fields":["seat"]}', 'update boss-9 {"id":2,"seat":1,"updated_fields":["seat"]}']
+
+  for (const implicitTransactions of [true, false]) {
+    const when = implicitTransactions ? '' : ' without transactions'
+
+    test(`new ones that refer to each other are in the groups in which they are in the end${when}`, async (t) => {
+      const { em, ann, bob, take } = await open(t, { implicitTransactions })
+
+      ann.boss = bob
+      bob.boss = ann
+      await em.flush()
+
+      assert.deepEqual(take().sort(), ['create boss-1 {"id":2,"seat":2}', 'create boss-2 {"id":1,"seat":1}'])
+    })
+
+    test(`one that takes a unique value of another: both are announced once each${when}`, async (t) => {
+      const { em, moveUp, take } = await open(t, { implicitTransactions })
+      await em.flush()
+      take()
+
+      moveUp()
+      await em.flush()
+
+      assert.deepEqual(take().sort(), moved)
+    })
+  }
+
+  test('are not announced again by a flush that waited for theirs', async (t) => {
+    const { em, moveUp, bob, take } = await open(t)
+    await em.flush()
+    take()
+
+    moveUp()
+    em.getEventManager().registerSubscriber({ afterFlush () { bob.name = 'robert' } })
+    await Promise.all([em.flush(), em.flush()])
+
+    assert.deepEqual(take().sort(), [moved[0], 'update boss-9 {"id":2,"seat":1,"updated_fields":["name"]}', moved[1]])
+  })
+
+  test('they are announced once although the flush fails after them and the transaction goes on', async (t) => {
+    const { em, orm, boss, moveUp, take } = await open(t)
+    await em.flush()
+    await orm.em.fork().insert(Badge, { id: 1, of: 9 })
+    take()
+
+    await em.begin()
+    moveUp()
+    em.remove(boss)
+    await assert.rejects(em.flush(), /FOREIGN KEY/)
+    em.clear()
+    await em.transactional(async (em) => { em.create(Person, { id: 3, name: 'dan', boss: em.getReference(Person, 9) }) })
+    await em.commit()
+
+    assert.deepEqual(take().sort(), ['create boss-9 {"id":3,"seat":null}', ...moved])
+  })
+
+  test('new ones in collections of each other are announced once each', async (t) => {
+    const { em, ann, bob, take } = await open(t)
+
+    ann.friends.add(bob)
+    bob.friends.add(ann)
+    await em.flush()
+
+    assert.deepEqual(take().sort(), created)
+  })
+})
+
+suite('an update that another subscriber adds to a flush', () => {
   const Todo = defineEntity({
     name: 'Todo',
     properties: { id: p.integer().primary(), title: p.string(), version: p.integer().version() }
   })
   const Note = defineEntity({ name: 'Note', properties: { id: p.integer().primary(), text: p.string() } })
-  const orm = await openSqlite(t, [Todo, Note])
-  const { take, logged } = listen(orm, [
-    notifyOnChange(Todo, { group: '{title}', data: ['id'] }),
-    notifyOnChange(Todo, { group: '{title}', data: ['version'] })
-  ])
-  await orm.em.fork().insert(Todo, { title: 'one' })
 
-  const em = orm.em.fork()
-  const todo = await em.findOneOrFail(Todo, 1)
-  orm.em.getEventManager().registerSubscriber({
-    onFlush ({ uow }) {
-      todo.title = 'two'
-      uow.computeChangeSet(todo)
-    }
+  async function open (t: TestContext) {
+    const orm = await openSqlite(t, [Todo, Note])
+    const heard = listen(orm, [
+      notifyOnChange(Todo, { group: '{title}', data: ['id'] }),
+      notifyOnChange(Todo, { group: '{title}', data: ['version'] })
+    ])
+    await orm.em.fork().insert(Todo, { title: 'one' })
+    const em = orm.em.fork()
+    const todo = await em.findOneOrFail(Todo, 1)
+    orm.em.getEventManager().registerSubscriber({
+      onFlush ({ uow }) {
+        todo.title = 'two'
+        uow.computeChangeSet(todo)
+      }
+    })
+    em.create(Note, { text: 'begins the flush' })
+    return { em, todo, ...heard }
+  }
+
+  test('is announced as any other', async (t) => {
+    const { em, take } = await open(t)
+
+    await em.flush()
+
+    assert.deepEqual(take(), ['delete one {"id":1}', 'create two {"id":1}', 'delete one {"version":1}', 'create two {"version":2}'])
   })
-  em.create(Note, { text: 'begins the flush' })
-  await em.flush()
 
-  assert.deepEqual(take(), ['delete one {"id":1}', 'create two {"id":1}', 'create two {"version":2}'])
-  assert.deepEqual(logged.map(({ property }) => property), ['version'])
+  test('to what the app changed already is announced with what the row was before both', async (t) => {
+    const { em, todo, take } = await open(t)
+
+    await em.begin()
+    todo.title = 'changed by the app'
+    await em.flush()
+    await em.commit()
+
+    assert.deepEqual(take(), ['delete one {"id":1}', 'create two {"id":1}', 'delete one {"version":1}', 'create two {"version":2}'])
+  })
+
+  test('in a transaction of the app does not tell the group that was left a version that is not its own', async (t) => {
+    const { em, take, logged } = await open(t)
+
+    await em.begin()
+    await em.flush()
+    await em.commit()
+
+    assert.deepEqual(take(), ['delete one {"id":1}', 'create two {"id":1}', 'create two {"version":2}'])
+    assert.deepEqual(logged.map(({ property }) => property), ['version'])
+  })
 })
 
 test('a relation to one of several entities is what it was in the view of a row before its change', async (t) => {

@@ -191,6 +191,46 @@ test('mariadb: a transaction that a deadlock rolled back is not announced though
   assert.deepEqual(logged.map(({ level }) => level), ['warn'])
 })
 
+test('mariadb: a row is announced with the version that the database gave it, whatever else is flushed meanwhile', async (t) => {
+  const Page = defineEntity({ name: 'Page', properties: { id: p.integer().primary(), title: p.string(), version: p.integer().version() } })
+  const orm = await openServer(t, 'mariadb', [Todo, Page])
+  if (orm === undefined) return
+  const { take } = listen(orm, [notifyOnChange(Page, { group: 'pages', data: ['id', 'version'] })])
+
+  await orm.em.fork().transactional(async (em) => {
+    const [pages, todos] = [em.fork({ keepTransactionContext: true }), em.fork({ keepTransactionContext: true })]
+    for (let id = 1; id <= 3; id++) pages.create(Page, { id, title: 'new' })
+    const state = { isOver: false }
+    const flushed = pages.flush().finally(() => { state.isOver = true })
+    while (!state.isOver) {
+      add(todos, 'meanwhile')
+      await todos.flush()
+    }
+    await flushed
+  })
+
+  assert.deepEqual(take(), [1, 2, 3].map((id) => `create pages {"id":${id},"version":1}`))
+})
+
+test('postgresql: a flush whose transaction was aborted by an error that another subscriber swallowed is not announced', async (t) => {
+  const orm = await openServer(t, 'postgresql', [Todo], {
+    subscribers: [{
+      async afterCreate ({ em }) {
+        await em.getConnection().execute('select * from nowhere', [], 'all', em.getTransactionContext()).catch(() => {})
+      }
+    }]
+  })
+  if (orm === undefined) return
+  const { take } = listen(orm, [rule])
+
+  const em = orm.em.fork()
+  add(em, 'one')
+  await em.flush()
+
+  assert.deepEqual(await titles(orm), [])
+  assert.deepEqual(take(), [])
+})
+
 test('the probe is asked for transactions that announce something, and only where it is wanted', async (t) => {
   const orm = await openServer(t, 'postgresql', [Todo])
   if (orm === undefined) return

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import test, { type TestContext } from 'node:test'
+import { suite, test, type TestContext } from 'node:test'
 import { defineEntity, p, TransactionPropagation, type EntityManager } from '@mikro-orm/core'
 import { ChangeSubscriber, notifyOnChange } from '../../lib/mikro-orm/index.ts'
 import { listen, openSqlite } from './support.ts'
@@ -40,6 +40,24 @@ test('an implicit flush is announced once it is committed, in the order of its r
     'create list-a {"id":2,"title":"two"}',
     'update list-a {"id":1,"title":"three","updated_fields":["title"]}',
     'delete list-a {"id":1,"title":"three"}'
+  ])
+})
+
+test('the rows of one flush are announced in the order of its statements', async (t) => {
+  const { em, take } = await open(t)
+  const [one, two] = [em.create(Todo, { title: 'one', list: 'a', code: 'x' }), add(em, 'two')]
+  await em.flush()
+  take()
+
+  two.title = 'updated after that'
+  one.code = null
+  em.create(Todo, { title: 'three', list: 'a', code: 'x' })
+  await em.flush()
+
+  assert.deepEqual(take(), [
+    'update list-a {"id":1,"title":"one","updated_fields":["code"]}',
+    'create list-a {"id":3,"title":"three"}',
+    'update list-a {"id":2,"title":"updated after that","updated_fields":["title"]}'
   ])
 })
 
@@ -204,6 +222,36 @@ test('transactions at the same time are announced each by itself', async (t) => 
   ])
 })
 
+test('another flush in the midst of one leaves what its rows were before', async (t) => {
+  const orm = await openSqlite(t, [Todo])
+  const { take } = listen(orm, [rule])
+  await orm.em.fork().insertMany(Todo, [{ title: 'one', list: 'a' }, { title: 'two', list: 'a' }])
+  orm.em.getEventManager().registerSubscriber({
+    async afterUpdate ({ em, entity }) {
+      const audit = em.fork({ keepTransactionContext: true })
+      audit.create(Todo, { title: `${entity.title} was changed`, list: 'audit' })
+      await audit.flush()
+    }
+  })
+  const em = orm.em.fork()
+  const todos = await em.find(Todo, {})
+
+  await em.begin()
+  for (const todo of todos) todo.list = 'b'
+  await em.flush()
+  await em.rollback()
+  assert.deepEqual(take(), [])
+  for (const todo of todos) todo.list = 'c'
+  await em.flush()
+
+  assert.deepEqual(take().filter((line) => !line.includes('audit')).sort(), [
+    'create list-c {"id":1,"title":"one"}',
+    'create list-c {"id":2,"title":"two"}',
+    'delete list-a {"id":1,"title":"one"}',
+    'delete list-a {"id":2,"title":"two"}'
+  ])
+})
+
 test('a transaction joins or leaves the one around it as its propagation says', async (t) => {
   const { em, take } = await open(t)
 
@@ -228,6 +276,135 @@ test('without transactions a change is announced when it is made', async (t) => 
   await assert.rejects(em.flush(), /UNIQUE/)
 
   assert.deepEqual(take(), ['create list-a {"id":2,"title":"stays"}'])
+})
+
+test('without transactions what a flush wrote before it failed is announced: it stays', async (t) => {
+  const orm = await openSqlite(t, [Todo], { implicitTransactions: false })
+  const { take } = listen(orm, [rule])
+  await orm.em.fork().insertMany(Todo, [{ title: 'first', code: 'taken' }, { title: 'second' }])
+  const em = orm.em.fork()
+  const second = await em.findOneOrFail(Todo, 2)
+
+  add(em, 'stays')
+  second.code = 'taken'
+  await assert.rejects(em.flush(), /UNIQUE/)
+
+  assert.deepEqual(take(), ['create list-a {"id":3,"title":"stays"}'])
+})
+
+test('without transactions what a flush wrote before it failed in the same kind of statement is announced before the next flush', async (t) => {
+  const orm = await openSqlite(t, [Todo], { implicitTransactions: false, batchSize: 1 })
+  const { take } = listen(orm, [rule])
+  await orm.em.fork().insert(Todo, { title: 'first', code: 'taken' })
+  const em = orm.em.fork()
+
+  add(em, 'stays')
+  em.create(Todo, { title: 'fails', list: 'a', code: 'taken' })
+  await assert.rejects(em.flush(), /UNIQUE/)
+  em.clear()
+  add(em, 'next')
+  await em.flush()
+
+  assert.deepEqual(take(), ['create list-a {"id":2,"title":"stays"}', 'create list-a {"id":3,"title":"next"}'])
+})
+
+suite('a flush that fails half-way in a transaction that goes on', () => {
+  /** Statements of one row each: the first one succeeds, the second one does not. */
+  async function openFailing (t: TestContext) {
+    const orm = await openSqlite(t, [Todo], { batchSize: 1 })
+    const heard = listen(orm, [rule])
+    await orm.em.fork().insertMany(Todo, [{ title: 'one', list: 'a' }, { title: 'two', list: 'a' }, { title: 'three', code: 'taken' }])
+    const em = orm.em.fork()
+    const [one, two] = await em.find(Todo, {}, { orderBy: { id: 'asc' } })
+    assert(one !== undefined && two !== undefined)
+    return { orm, em, one, two, ...heard }
+  }
+
+  test('is announced as far as it came', async (t) => {
+    const { orm, em, one, two, take } = await openFailing(t)
+
+    await em.begin()
+    add(em, 'created')
+    one.list = 'b'
+    two.code = 'taken'
+    await assert.rejects(em.flush(), /UNIQUE/)
+    em.clear()
+    await em.commit()
+
+    const rows = await orm.em.fork().find(Todo, { id: [1, 2, 4] }, { orderBy: { id: 'asc' } })
+    assert.deepEqual(rows.map(({ title, list, code }) => [title, list, code]), [['one', 'b', null], ['two', 'a', null], ['created', 'a', null]])
+    assert.deepEqual(take(), [
+      'create list-a {"id":4,"title":"created"}',
+      'delete list-a {"id":1,"title":"one"}',
+      'create list-b {"id":1,"title":"one"}'
+    ])
+  })
+
+  test('is announced as far as it came before the next one', async (t) => {
+    const { em, two, take } = await openFailing(t)
+
+    await em.begin()
+    add(em, 'created')
+    em.create(Todo, { title: 'fails', list: 'a', code: 'taken' })
+    await assert.rejects(em.flush(), /UNIQUE/)
+    em.clear()
+    em.merge(two)
+    two.title = 'next'
+    await em.commit()
+
+    assert.deepEqual(take(), ['create list-a {"id":4,"title":"created"}', 'update list-a {"id":2,"title":"next","updated_fields":["title"]}'])
+  })
+
+  test('is not announced where a savepoint takes it back', async (t) => {
+    const { em, one, two, take } = await openFailing(t)
+
+    await em.begin()
+    add(em, 'kept')
+    await em.flush()
+    await em.transactional(async (em) => {
+      add(em, 'undone')
+      one.list = 'b'
+      two.code = 'taken'
+      await em.flush()
+    }).catch(() => {})
+    em.clear()
+    await em.commit()
+
+    assert.deepEqual(take(), ['create list-a {"id":4,"title":"kept"}'])
+  })
+
+  test('is announced although a savepoint after it is rolled back', async (t) => {
+    const { em, two, take } = await openFailing(t)
+
+    await em.begin()
+    add(em, 'kept')
+    two.code = 'taken'
+    await assert.rejects(em.flush(), /UNIQUE/)
+    em.clear()
+    await em.transactional(async (em) => {
+      add(em, 'undone')
+      await em.flush()
+      throw new Error('inner')
+    }).catch(() => {})
+    await em.commit()
+
+    assert.deepEqual(take(), ['create list-a {"id":4,"title":"kept"}'])
+  })
+
+  test('leaves what a row was before it where all is rolled back', async (t) => {
+    const { em, one, two, take } = await openFailing(t)
+
+    await em.begin()
+    one.list = 'b'
+    two.code = 'taken'
+    await assert.rejects(em.flush(), /UNIQUE/)
+    await em.rollback()
+    assert.deepEqual(take(), [])
+    two.code = null
+    await em.flush()
+
+    assert.deepEqual(take(), ['delete list-a {"id":1,"title":"one"}', 'create list-b {"id":1,"title":"one"}'])
+  })
 })
 
 test('with transactions disabled a change is announced when it is made', async (t) => {
