@@ -1,11 +1,11 @@
 /** The process that flushes, into one database with notifications and into one without. Started by the benchmark. */
-import type { MikroORM } from '@mikro-orm/sql'
+import type { EntityManager, InferEntity, MikroORM } from '@mikro-orm/sql'
 import Fastify from 'fastify'
 import { memoryBroker, rohrpost } from '../lib/index.ts'
 import { announce, book, Book, openOrm } from './lib/orm.ts'
 import { serve } from './lib/remote.ts'
 
-type Kind = 'insert' | 'update'
+type Kind = 'insert' | 'update' | 'transaction'
 type Side = 'with' | 'without'
 
 let heard = 0
@@ -24,16 +24,26 @@ async function cost (work: () => Promise<void>): Promise<number> {
   return user + system
 }
 
-/** Inserts rows, then updates each of them; only the two flushes count. */
+/** Inserts rows, updates each of them, and inserts them again in a transaction of the app; only the flushes and the COMMITs count. */
 async function flush (orm: MikroORM, rows: number): Promise<Record<Kind, number>> {
   const em = orm.em.fork()
-  const books = Array.from({ length: rows }, (_, index) => em.create(Book, book(index + 1, index + 1)))
+  const books = create(em, rows)
   const insert = await cost(() => em.flush())
 
   for (const row of books) row.stock++
   const update = await cost(() => em.flush())
   await orm.em.fork().nativeDelete(Book, {})
-  return { insert, update }
+
+  em.clear()
+  await em.begin()
+  create(em, rows)
+  const transaction = await cost(() => em.commit())
+  await orm.em.fork().nativeDelete(Book, {})
+  return { insert, update, transaction }
+}
+
+function create (em: EntityManager, rows: number): Array<InferEntity<typeof Book>> {
+  return Array.from({ length: rows }, (_, index) => em.create(Book, book(index + 1, index + 1)))
 }
 
 /** The heap that rows hold which are flushed and not committed, in bytes for each. */
@@ -41,7 +51,7 @@ async function pending (orm: MikroORM, rows: number): Promise<number> {
   const em = orm.em.fork()
   await em.begin()
   const before = usedHeap()
-  for (let id = 1; id <= rows; id++) em.create(Book, book(id, id))
+  create(em, rows)
   await em.flush()
   const after = usedHeap()
   await em.rollback()
@@ -58,13 +68,14 @@ function usedHeap (): number {
 const host = {
   /** Flushes on both sides in turns. Gives microseconds for each row, and how many notifications there were. */
   async flush ({ rows, flushes }: { rows: number, flushes: number }) {
-    const cpu: Record<Side, Record<Kind, number>> = { with: { insert: 0, update: 0 }, without: { insert: 0, update: 0 } }
+    const cpu: Record<Side, Record<Kind, number>> = { with: { insert: 0, update: 0, transaction: 0 }, without: { insert: 0, update: 0, transaction: 0 } }
     heard = 0
     for (let count = 0; count < flushes; count++) {
       for (const side of count % 2 === 0 ? ['with', 'without'] as const : ['without', 'with'] as const) {
-        const { insert, update } = await flush(orms[side], rows)
+        const { insert, update, transaction } = await flush(orms[side], rows)
         cpu[side].insert += insert / rows / flushes
         cpu[side].update += update / rows / flushes
+        cpu[side].transaction += transaction / rows / flushes
       }
     }
     return { ...cpu, heard }
