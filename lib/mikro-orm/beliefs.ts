@@ -28,7 +28,7 @@ export class Beliefs {
     if (original === undefined) {
       const isComplete = meta.comparableProps.every(({ name }) => name in payload)
       if (!isComplete) this.#created.add(entity)
-      return [{ type: 'create', before: undefined, after: new Row(meta, entity, payload, em, true), fields: NONE, belief }]
+      return [{ type: 'create', before: undefined, after: new Row(meta, entity, payload, em, true), fields: [], belief }]
     }
 
     const before = this.#truth(original)
@@ -41,8 +41,8 @@ export class Beliefs {
     const entered = new Row(meta, entity, after, em, isCreated)
     if (left.key === entered.key) return [{ type: 'update', before: left, after: entered, fields: changedProperties(payload, left), belief }]
     return [
-      { type: 'delete', before: left, after: undefined, fields: NONE },
-      { type: 'create', before: undefined, after: entered, fields: NONE, belief }
+      { type: 'delete', before: left, after: undefined, fields: [] },
+      { type: 'create', before: undefined, after: entered, fields: [], belief }
     ]
   }
 
@@ -123,5 +123,3 @@ function changedProperties (payload: RowData, { data, meta }: Row): string[] {
   }
   return names
 }
-
-const NONE: readonly string[] = []

@@ -85,9 +85,9 @@ export class Notifier {
   frames ({ type, before, after, fields }: Outcome): Frame[] {
     if (!this.#rule.types.includes(type)) return this.#drop('kind', type, after ?? before)
 
-    const entered = after === undefined ? NOBODY : this.#groups(after, type)
+    const entered = after === undefined ? [] : this.#groups(after, type)
     if (entered === undefined) return []
-    const left = before === undefined ? NOBODY : this.#mayMove(fields) || after === undefined ? this.#groups(before, type) : entered
+    const left = before === undefined ? [] : this.#mayMove(fields) || after === undefined ? this.#groups(before, type) : entered
     if (entered.length === 0 && left?.length === 0) {
       return this.#drop(before === undefined && after === undefined ? 'short_lived' : 'no_group', type, after ?? before)
     }
@@ -246,5 +246,3 @@ function settled (name: string, value: unknown): unknown {
   Promise.resolve(value).catch(() => {})
   throw new TypeError(`'${name}' gave a promise: it must be synchronous, as it runs within the flush`)
 }
-
-const NOBODY: readonly string[] = []

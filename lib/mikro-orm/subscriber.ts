@@ -158,7 +158,7 @@ export class ChangeSubscriber implements EventSubscriber {
   afterDelete ({ entity, em }: EventArgs<object>): void {
     const deleting = this.#deleting.get(entity)
     this.#deleting.delete(entity)
-    if (deleting !== undefined) this.#observe(entity, em, () => [{ type: 'delete', after: undefined, fields: NONE, ...deleting }])
+    if (deleting !== undefined) this.#observe(entity, em, () => [{ type: 'delete', after: undefined, fields: [], ...deleting }])
   }
 
   #watched (entity: object): Watched | undefined {
@@ -219,5 +219,3 @@ export class ChangeSubscriber implements EventSubscriber {
     return this.#transactions.rolledBack(transaction, isWatched(log) ? (undone) => tellRolledBack(log, undone) : undefined)
   }
 }
-
-const NONE: readonly string[] = []

@@ -33,7 +33,7 @@ export class Transactions {
 
   /** The log of a transaction; a new one outside of transactions. @throws Error where it is not known */
   logOf (transaction: Transaction | undefined): ChangeLog {
-    const log = transaction === undefined ? new ChangeLog() : this.#logs.get(transaction)
+    const log = transaction === undefined ? new ChangeLog() : this.running(transaction)
     if (log === undefined) throw new Error('The transaction was not begun through the EntityManager, or before changes were announced')
     return log
   }

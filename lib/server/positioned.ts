@@ -1,5 +1,6 @@
 /** What those see of a group's messages who asked for positions. See PROTOCOL.md, "Recovery". */
 import type { Position } from '../brokers/broker.ts'
+import { quote } from '../protocol/encode.ts'
 import { Frame } from './frame.ts'
 
 /** A message with its place in the group's log. */
@@ -39,5 +40,5 @@ export function makeResync (group: string, top: Position | undefined): Frame {
 function withPosition (payload: string, group: string, { epoch, offset }: Position): string {
   const head = payload.slice(0, payload.lastIndexOf('}')).trimEnd()
   const comma = head.endsWith('{') ? '' : ','
-  return `${head}${comma}"position":{"group":${JSON.stringify(group)},"epoch":${JSON.stringify(epoch)},"offset":${offset}}}`
+  return `${head}${comma}"position":{"group":${quote(group)},"epoch":${quote(epoch)},"offset":${offset}}}`
 }
