@@ -65,8 +65,11 @@ export interface Broker {
    * The messages after a position, oldest first, without gaps and up to the group's top, or the first `limit` of them. `undefined` where they
    * can't be had: one of them is gone, or the position is of another epoch or beyond the top. May be called for any group, subscribed or
    * not, also while a `subscribe` is under way. A rejection means "not now".
+   *
+   * `bytes` bounds the payloads that the broker reads and returns: it SHOULD stop before the message that exceeds it. The caller sees by the
+   * last position that messages are left out.
    */
-  history (group: string, after: Position, limit: number): HistoryEntry[] | undefined | Promise<HistoryEntry[] | undefined>
+  history (group: string, after: Position, limit: number, bytes?: number): HistoryEntry[] | undefined | Promise<HistoryEntry[] | undefined>
   /** Whether the broker does its work now. */
   health (): BrokerHealth
   /** Lets waiting publishes out, then rejects them. */
