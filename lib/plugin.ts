@@ -6,6 +6,7 @@ import fp from 'fastify-plugin'
 import { diagnostics } from './diagnostics.ts'
 import { errors } from './errors.ts'
 import { checkOptions, type RohrpostOptions } from './options.ts'
+import { NOTIFIED_GROUPS, type NotifiedGroups } from './protocol/group-name.ts'
 import { envelopes } from './protocol/schemas.ts'
 import { Connections } from './server/connections.ts'
 import { Disconnector, DISCONNECTS } from './server/disconnector.ts'
@@ -55,6 +56,10 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
     app.server.on('upgrade', endSocket)
     await connections.drain()
     app.server.off('upgrade', endSocket)
+  })
+  app.addHook('onReady', async () => {
+    // an app with a handler of its own for `subscribe` declares no types
+    if (registry.get('subscribe')?.role === 'built-in') subscriptions.use.warnUndeclared((type) => subscriptions.has(type), app.log)
   })
   app.addHook('onClose', () => {
     disconnector.close()
@@ -133,7 +138,7 @@ interface Parts {
  * them inherit from one object, to which other plugins add what is theirs.
  */
 function decorate (app: FastifyInstance, parts: Parts): void {
-  const common = {}
+  const common = { [NOTIFIED_GROUPS]: (groups: NotifiedGroups) => parts.subscriptions.use.notifies(groups) }
   const faces = new WeakMap<FastifyInstance, Rohrpost>()
   app.decorate('rohrpost', {
     getter (this: FastifyInstance) {

@@ -4,6 +4,7 @@ import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import { checkNames } from '../checks.ts'
 import { errors, show } from '../errors.ts'
+import { NOTIFIED_GROUPS } from '../protocol/group-name.ts'
 import { ObjectText } from '../protocol/object-text.ts'
 import { makeNotify } from './notify.ts'
 import { checkRules, type NotifyRule } from './rules.ts'
@@ -51,7 +52,8 @@ export const rohrpostMikroOrm = fp(async function rohrpostMikroOrm (app: Fastify
     probe,
     // it reports its own failures
     publish: (group, payload) => { rohrpost.sendToGroup(group, new ObjectText(payload)) },
-    log: app.log
+    log: app.log,
+    notified: Reflect.get(rohrpost, NOTIFIED_GROUPS)
   })
   app.addHook('onClose', () => subscriber.disconnect())
 

@@ -10,6 +10,7 @@ import {
   type TransactionEventArgs
 } from '@mikro-orm/core'
 import { errors } from '../errors.ts'
+import type { NotifiedGroups } from '../protocol/group-name.ts'
 import { Beliefs } from './beliefs.ts'
 import type { Belief, Change, ChangeLog, HeldBelief, Sink } from './change-log.ts'
 import { changedCollections, type CollectionChange } from './collections.ts'
@@ -29,6 +30,8 @@ export interface Connection extends Outlet {
   notify?: readonly NotifyRule[]
   /** Whether to ask the database before a COMMIT if it still has the transaction; `true` by default. */
   probe?: boolean
+  /** Takes the groups that templates name. */
+  notified?: (groups: NotifiedGroups) => void
 }
 
 /** What a connected subscriber has at hand. */
@@ -75,8 +78,12 @@ export class ChangeSubscriber implements EventSubscriber {
     if (this.#active !== undefined) throw new errors.RP_ERR_ORM_ALREADY_REGISTERED(this.#active.orm.config.get('contextName'))
 
     const rules = [...this.#rules, ...connection.notify ?? []]
-    const { orm, log } = connection
-    this.#active = { ...connection, watched: compileRules(rules, orm.getMetadata(), makeReport(log), () => isWatched(log)) }
+    const { orm, log, notified } = connection
+    const watched = compileRules(rules, orm.getMetadata(), makeReport(log), () => isWatched(log))
+    for (const { groups } of [...watched.values()].flatMap(({ notifiers }) => notifiers)) {
+      if (groups !== undefined) notified?.(groups)
+    }
+    this.#active = { ...connection, watched }
     orm.em.getEventManager().registerSubscriber(this)
   }
 

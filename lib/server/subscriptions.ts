@@ -4,6 +4,8 @@ import type { FastifyInstance } from 'fastify'
 import type { Position } from '../brokers/broker.ts'
 import { errors, show } from '../errors.ts'
 import type { Start } from './group.ts'
+import { canonicalId, checkDefaultId, checkKey, checkNoId, groupName, hasUuidFormat, type GroupKey } from './group-id.ts'
+import { GroupUse } from './group-use.ts'
 import { checkName } from './groups.ts'
 import type { Registry } from './registry.ts'
 import { compile, type Check } from './schema.ts'
@@ -24,6 +26,10 @@ interface GroupType {
   authorize: Handler<never>
   instance: FastifyInstance
   checkId: Check
+  /** Whether the id has no schema of its own. */
+  isDefault: boolean
+  /** Whether the schema of the id says that it is a UUID. */
+  isUuid: boolean
 }
 
 interface SubscribeMessage extends RohrpostMessage<{ type: string, id?: unknown }> {
@@ -31,13 +37,14 @@ interface SubscribeMessage extends RohrpostMessage<{ type: string, id?: unknown 
 }
 
 const GROUP_TYPE = /^[A-Za-z][\w.]*$/
-const UUID = /^[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}$/i
 
 /** `data` of `subscribe` and `unsubscribe`. What `id` may be is the group type's business. */
 const SubscribeSchema = Type.Object({ type: Type.String(), id: Type.Optional(Type.Unknown()) })
 
 /** The group types of one server, and the handlers that let clients in and out. */
 export class Subscriptions {
+  /** Which types are in use. */
+  readonly use = new GroupUse()
   readonly #types = new Map<string, GroupType>()
   readonly #registry: Registry
   /** The last `subscribe` or `unsubscribe` under way for each connection and group. */
@@ -62,22 +69,32 @@ export class Subscriptions {
     this.#types.set(type, {
       authorize: authorize as Handler<never>,
       instance,
-      checkId: id === undefined ? checkDefaultId : id === false ? checkNoId : compile(id, 'id', type)
+      checkId: id === undefined ? checkDefaultId : id === false ? checkNoId : compile(id, 'id', type),
+      isDefault: id === undefined,
+      isUuid: id === undefined || (id !== false && hasUuidFormat(id))
     })
+  }
+
+  /** Whether a group type is declared. */
+  has (type: string): boolean {
+    return this.#types.has(type)
   }
 
   #subscribe (message: SubscribeMessage, connection: Subscriber): Promise<void> {
     const { type, id } = message.data
     const declared = this.#types.get(type)
     if (declared === undefined) {
-      connection.log.debug({ type }, 'a subscription is denied: no group of this type is declared')
+      this.use.refused(type, connection.log)
       throw new errors.RP_ERR_ACCESS_DENIED()
     }
 
-    const problem = declared.checkId(id, '/id') ?? checkScalar(id)
+    const problem = declared.checkId(id, '/id') ?? checkKey(id)
     if (problem !== undefined) throw new errors.RP_ERR_INVALID_DATA(problem)
-    const group = groupName(type, id)
+    const key = this.#canonical(declared, type, id)
+    const group = groupName(type, key)
     checkName(group)
+    // `authorize` must decide on the id that names the group: two texts of one UUID may be two rows of a database that minds the case
+    if (key !== undefined) message.data.id = key
     const recover = readRecover(message.recover)
 
     return this.#inOrder(connection, group, async () => {
@@ -114,13 +131,18 @@ export class Subscriptions {
     const { type, id } = message.data
     const declared = this.#types.get(type)
     // only what a client could subscribe to: memberships that the application made under other names are not the client's to end
-    if (declared === undefined || (declared.checkId(id) ?? checkScalar(id)) !== undefined) return
+    if (declared === undefined || (declared.checkId(id) ?? checkKey(id)) !== undefined) return
 
-    const group = groupName(type, id)
+    const group = groupName(type, this.#canonical(declared, type, id))
     return this.#inOrder(connection, group, async () => {
       connection.leave(group)
       message.reply()
     })
+  }
+
+  /** An id that was checked, in the one form that names its group. */
+  #canonical ({ isDefault, isUuid }: GroupType, type: string, id: unknown): GroupKey {
+    return canonicalId(id as GroupKey, isDefault, (part) => this.use.isUuid(type, part) ?? isUuid)
   }
 
   /** Runs a task after those that came before it for the same connection and group. */
@@ -155,22 +177,4 @@ function unlessAborted (promise: Promise<void>, signal: AbortSignal): Promise<vo
   const abort = () => reject(signal.reason)
   signal.addEventListener('abort', abort)
   return Promise.race([promise, aborted]).finally(() => signal.removeEventListener('abort', abort))
-}
-
-function checkDefaultId (id: unknown): string | undefined {
-  if (typeof id === 'string' ? UUID.test(id) : Number.isSafeInteger(id) && Number(id) >= 0) return undefined
-  return "Expected a safe integer from 0, or a UUID at '/id'"
-}
-
-function checkNoId (id: unknown): string | undefined {
-  return id === undefined ? undefined : "Expected no id at '/id'"
-}
-
-function checkScalar (id: unknown): string | undefined {
-  return id === undefined || typeof id === 'string' || typeof id === 'number' ? undefined : "Expected a string or a number at '/id'"
-}
-
-/** `todo-5`, or `todo` for the single group of a type. A type has no dash, so no two types share a name. */
-function groupName (type: string, id: unknown): string {
-  return id === undefined ? type : `${type}-${String(id)}`
 }

@@ -108,9 +108,10 @@ export interface GroupOptions<Id extends TSchema | false = TSchema> {
     connection: RohrpostConnection
   ): boolean | Promise<boolean>
   /**
-   * Schema of the group's id, which must allow strings or numbers only; `false` for a single group that is named by the type alone.
+   * Schema of the group's id: strings, numbers, or arrays of at least two of them for composite keys. `false` declares a single group that
+   * is named by the type alone. `authorize` gets a UUID in small letters, if the schema is the default or has the format `uuid`.
    *
-   * @defaultValue a safe integer from 0, or a UUID
+   * @defaultValue an integer from 0 of up to 64 bits, as a text if it is not a safe one, or a UUID
    */
   id?: Id
 }

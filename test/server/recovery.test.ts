@@ -96,15 +96,17 @@ suite('a client that asks for positions', () => {
     assert.deepEqual(await follower.untilPong(), [])
   })
 
-  test('in a group whose name has quotes reads JSON nevertheless', async (t) => {
+  test('reads JSON also for an id with quotes, in the name that the reply gives', async (t) => {
     const server = await start(t, {
       broker: memoryBroker({ history: { size: 10, ttl: 60_000 } }),
       with: (app) => app.rohrpost.group('page', { id: { ...app.rohrpost.schemas.request.properties.type }, authorize: () => true })
     })
     const client = await server.connect()
-    const { position } = await client.ask({ id: 1, type: 'subscribe', data: { type: 'page', id: '"\\' }, recover: true })
+    const { data, position } = await client.ask({ id: 1, type: 'subscribe', data: { type: 'page', id: '"\\' }, recover: true })
 
-    server.app.rohrpost.sendToGroup('page-"\\', {})
+    server.app.rohrpost.sendToGroup('page-%22%5C', {})
+
+    assert.deepEqual(data, { group: 'page-%22%5C' })
 
     assert.deepEqual(await client.next(), { position: { ...position as Position, offset: 1 } })
   })
