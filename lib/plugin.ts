@@ -15,7 +15,7 @@ import { implement } from './server/implement.ts'
 import { isOriginAllowed } from './server/origin.ts'
 import { Turn } from './server/outbox.ts'
 import { Registry } from './server/registry.ts'
-import { report } from './server/report.ts'
+import { note, report } from './server/report.ts'
 import { Subscriptions } from './server/subscriptions.ts'
 import { isThenable } from './server/thenable.ts'
 import type { RohrpostMessage, Rohrpost } from './server/types.ts'
@@ -79,7 +79,7 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
   const refuse = async (request: FastifyRequest, reply: FastifyReply) => {
     if (connections.draining) return reply.code(503).send({ error: 'Service Unavailable', message: 'The server is about to restart.' })
     if (await isOriginAllowed(options.allowedOrigins, request)) return
-    request.log.warn({ origin: request.headers.origin, host: request.host }, "refused an upgrade: the page's origin is not in 'allowedOrigins'")
+    note(request.log, 'warn', { origin: request.headers.origin, host: request.host }, "refused an upgrade: the page's origin is not in 'allowedOrigins'")
     return reply.code(403).send({ error: 'Forbidden', message: 'This origin may not connect.' })
   }
   for (const url of bothForms(app, options.path)) {

@@ -14,6 +14,7 @@ import { checkName, type Groups } from './groups.ts'
 import { Inbox, type InboxLimits } from './inbox.ts'
 import { Outbox, type OutboxLimits, type Peer, type Turn } from './outbox.ts'
 import type { Registry } from './registry.ts'
+import { report } from './report.ts'
 import type { RequestConnection } from './request.ts'
 import type { Subscriber } from './subscriptions.ts'
 import type { OutgoingMessage, RohrpostConnection } from './types.ts'
@@ -86,7 +87,7 @@ export class Connection implements RequestConnection, Subscriber, Peer {
   }
 
   static #onError (this: WebSocket, err: Error): void {
-    (this as Carrier)[kConnection].log.info({ err }, 'a connection failed')
+    report((this as Carrier)[kConnection].log, 'info', err, {}, 'a connection failed')
   }
 
   get id (): string {

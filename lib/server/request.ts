@@ -7,7 +7,7 @@ import { encodeEnvelope } from './envelope.ts'
 import { Message, type Answerable } from './message.ts'
 import { Observation } from './observation.ts'
 import type { Registration, Registry } from './registry.ts'
-import { named, report } from './report.ts'
+import { named, note, report } from './report.ts'
 import { isThenable } from './thenable.ts'
 import type { OutgoingMessage, RohrpostConnection } from './types.ts'
 import { INTERNAL, toWireError, type WireError } from './wire-error.ts'
@@ -94,7 +94,7 @@ export class Request implements Answerable {
 
   reply (data: unknown, type: string, extensions?: object): void {
     if (this.#settled) {
-      if (!this.#gone) this.#connection.log.warn(named(this.envelope), 'a second reply to one request was not sent')
+      if (!this.#gone) note(this.#connection.log, 'warn', named(this.envelope), 'a second reply to one request was not sent')
       return
     }
 
@@ -138,7 +138,7 @@ export class Request implements Answerable {
   async #wait (result: PromiseLike<unknown>, timeout: number): Promise<void> {
     const deadline = setTimeout(() => {
       const text = `The handler did not settle within ${timeout} ms.`
-      this.#connection.log.warn({ ...named(this.envelope), timeout }, 'a handler did not settle before its deadline')
+      note(this.#connection.log, 'warn', { ...named(this.envelope), timeout }, 'a handler did not settle before its deadline')
       this.#refuse({ error: text, code: ErrorCode.TIMEOUT })
       this.#abort(new DOMException(text, 'TimeoutError'))
     }, timeout).unref()
