@@ -1,7 +1,7 @@
 /** The composition root: builds a server from the options and hangs it into Fastify. */
 import type { Duplex } from 'node:stream'
 import websocket from '@fastify/websocket'
-import type { FastifyInstance, FastifyReply, FastifyRequest, FastifySchema } from 'fastify'
+import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import { diagnostics } from './diagnostics.ts'
 import { errors } from './errors.ts'
@@ -12,14 +12,13 @@ import { Connections } from './server/connections.ts'
 import { Disconnector, DISCONNECTS } from './server/disconnector.ts'
 import { Groups } from './server/groups.ts'
 import { implement } from './server/implement.ts'
-import { isOriginAllowed } from './server/origin.ts'
 import { Turn } from './server/outbox.ts'
 import { Registry } from './server/registry.ts'
-import { note, report } from './server/report.ts'
+import { report } from './server/report.ts'
+import { addRoute } from './server/route.ts'
 import { Subscriptions } from './server/subscriptions.ts'
 import { isThenable } from './server/thenable.ts'
 import type { RohrpostMessage, Rohrpost } from './server/types.ts'
-import { upgradeErrors } from './server/upgrade-error.ts'
 
 /**
  * The Fastify plugin: adds the WebSocket route and decorates `app.rohrpost`.
@@ -27,8 +26,8 @@ import { upgradeErrors } from './server/upgrade-error.ts'
  * @throws RP_ERR_ALREADY_REGISTERED, RP_ERR_INVALID_OPTION, RP_ERR_UNKNOWN_OPTION; what `broker.open` rejects with
  */
 export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given: RohrpostOptions) {
-  if (app.hasDecorator('rohrpost')) throw new errors.RP_ERR_ALREADY_REGISTERED(String(given.path ?? '/ws/rohrpost'))
   const options = checkOptions(given)
+  if (app.hasDecorator('rohrpost')) throw new errors.RP_ERR_ALREADY_REGISTERED(options.path)
   const { broker } = options
 
   const registry = new Registry()
@@ -76,51 +75,12 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
 
   decorate(app, { registry, subscriptions, groups, connections, disconnector, health: () => broker.health() })
 
-  const refuse = async (request: FastifyRequest, reply: FastifyReply) => {
-    if (connections.draining) return reply.code(503).send({ error: 'Service Unavailable', message: 'The server is about to restart.' })
-    if (await isOriginAllowed(options.allowedOrigins, request)) return
-    note(request.log, 'warn', { origin: request.headers.origin, host: request.host }, "refused an upgrade: the page's origin is not in 'allowedOrigins'")
-    return reply.code(403).send({ error: 'Forbidden', message: 'This origin may not connect.' })
-  }
-  for (const url of bothForms(app, options.path)) {
-    app.route({
-      method: 'GET',
-      url,
-      exposeHeadRoute: false,
-      ...upgradeErrors,
-      schema: { ...upgradeErrors.schema, hide: true } as FastifySchema,
-      onRequest: [refuse, ...[options.onRequest ?? []].flat()],
-      ...(options.preValidation && { preValidation: options.preValidation }),
-      preHandler: [...[options.preHandler ?? []].flat(), release],
-      handler: (_request, reply) => reply
-        .code(426)
-        .headers({ upgrade: 'websocket', connection: 'Upgrade' })
-        .send({ error: 'Upgrade Required', message: 'This is a WebSocket endpoint.' }),
-      wsHandler: (socket, request) => {
-        // its own stop closes all that it knows at once and without a code; ours lets running handlers answer
-        app.websocketServer.clients.delete(socket)
-        connections.accept(socket, request)
-      }
-    })
-  }
+  addRoute(app, options, connections)
 }, { fastify: '5.x', name: 'fastify-rohrpost' })
 
 /** Ends the socket of an upgrade that was answered. */
 function endSocket (_request: unknown, socket: Duplex): void {
   socket.end(() => socket.destroy())
-}
-
-/** An upgraded connection needs no HTTP response any more, and the socket would keep it for as long as it lives. */
-function release (request: FastifyRequest, { raw }: FastifyReply, done: () => void): void {
-  if (request.ws && raw.socket !== null) raw.detachSocket(raw.socket)
-  done()
-}
-
-/** A path without and with a trailing slash, unless the app takes the two for one. */
-function bothForms ({ initialConfig }: FastifyInstance, given: string): string[] {
-  const path = given.replace(/\/+$/, '')
-  if (path === '') return ['/']
-  return initialConfig.ignoreTrailingSlash === true || initialConfig.routerOptions?.ignoreTrailingSlash === true ? [path] : [path, `${path}/`]
 }
 
 /** What `app.rohrpost` speaks for. */
