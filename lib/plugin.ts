@@ -1,5 +1,4 @@
 /** The composition root: builds a server from the options and hangs it into Fastify. */
-import type { Duplex } from 'node:stream'
 import websocket from '@fastify/websocket'
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
@@ -16,9 +15,11 @@ import { Turn } from './server/outbox.ts'
 import { Registry } from './server/registry.ts'
 import { report } from './server/report.ts'
 import { addRoute } from './server/route.ts'
+import { stopWith } from './server/stop.ts'
 import { Subscriptions } from './server/subscriptions.ts'
 import { isThenable } from './server/thenable.ts'
 import type { RohrpostMessage, Rohrpost } from './server/types.ts'
+import { Upgrades } from './server/upgrades.ts'
 
 /**
  * The Fastify plugin: adds the WebSocket route and decorates `app.rohrpost`.
@@ -50,12 +51,7 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
   const connections = new Connections({ registry, groups, turn: new Turn(), limits: options }, options, app.log)
   const disconnector = new Disconnector(broker, connections, app.log)
 
-  app.addHook('preClose', async () => {
-    // Fastify itself now answers upgrades, and nobody ends their sockets: the stop would wait for them
-    app.server.on('upgrade', endSocket)
-    await connections.drain()
-    app.server.off('upgrade', endSocket)
-  })
+  stopWith(app, { drain: () => connections.drain(), patience: options.drain })
   app.addHook('onReady', async () => {
     // an app with a handler of its own for `subscribe` declares no types
     if (registry.get('subscribe')?.role === 'built-in') subscriptions.use.warnUndeclared((type) => subscriptions.has(type), app.log)
@@ -75,13 +71,9 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
 
   decorate(app, { registry, subscriptions, groups, connections, disconnector, health: () => broker.health() })
 
+  Upgrades.of(app.server).take(app.websocketServer)
   addRoute(app, options, connections)
 }, { fastify: '5.x', name: 'fastify-rohrpost' })
-
-/** Ends the socket of an upgrade that was answered. */
-function endSocket (_request: unknown, socket: Duplex): void {
-  socket.end(() => socket.destroy())
-}
 
 /** What `app.rohrpost` speaks for. */
 interface Parts {

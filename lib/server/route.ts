@@ -24,6 +24,8 @@ export interface Entrance {
 /** Adds the route, in all forms of its path. @throws RP_ERR_INVALID_OPTION for a path that Fastify's router refuses */
 export function addRoute (app: FastifyInstance, options: RouteOptions, entrance: Entrance): void {
   const { logLevel, logSerializers } = options
+  if (!speaksHttp1(app)) app.log.warn("no WebSocket client can connect: the server speaks HTTP/2 alone, and WebSockets need HTTP/1.1 (option 'https: { allowHTTP1: true }')")
+
   const refuse = async (request: FastifyRequest, reply: FastifyReply) => {
     if (entrance.draining) return reply.code(503).send({ error: 'Service Unavailable', message: 'The server is about to restart.' })
     if (await isOriginAllowed(options.allowedOrigins, request)) return
@@ -60,6 +62,11 @@ export function addRoute (app: FastifyInstance, options: RouteOptions, entrance:
       throw new errors.RP_ERR_INVALID_OPTION('path', `a path that Fastify takes for a route (${message})`, show(options.path))
     }
   }
+}
+
+/** Whether clients can ask for an upgrade. WebSockets over HTTP/2 (RFC 8441) are not supported. */
+function speaksHttp1 ({ initialConfig: { http2, https } }: FastifyInstance): boolean {
+  return http2 !== true || (typeof https === 'object' && https.allowHTTP1 === true)
 }
 
 /** An upgraded connection needs no HTTP response any more, and the socket would keep it for as long as it lives. */
