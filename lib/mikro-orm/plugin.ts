@@ -41,7 +41,7 @@ export const rohrpostMikroOrm = fp(async function rohrpostMikroOrm (app: Fastify
   const { orm, notify, subscriber, probe } = checkOptions(options)
 
   const subscribers = [...orm.em.getEventManager().getSubscribers()]
-  if (subscribers.some((other) => other instanceof ChangeSubscriber && other.isConnected)) {
+  if (subscribers.some((other) => isChangeSubscriber(other) && other.isConnected)) {
     throw new errors.RP_ERR_ORM_ALREADY_REGISTERED(orm.config.get('contextName'))
   }
 
@@ -81,7 +81,12 @@ function checkOptions (options: RohrpostMikroOrmOptions): Required<RohrpostMikro
   const { orm, notify = [], subscriber = new ChangeSubscriber(), probe = true } = options
 
   if (typeof orm?.em?.getEventManager !== 'function') throw new errors.RP_ERR_INVALID_OPTION('orm', 'a MikroORM instance', show(orm))
-  if (!(subscriber instanceof ChangeSubscriber)) throw new errors.RP_ERR_INVALID_OPTION('subscriber', 'a ChangeSubscriber', show(subscriber))
+  if (!isChangeSubscriber(subscriber)) throw new errors.RP_ERR_INVALID_OPTION('subscriber', 'a ChangeSubscriber', show(subscriber))
   if (typeof probe !== 'boolean') throw new errors.RP_ERR_INVALID_OPTION('probe', 'true or false', show(probe))
   return { orm, notify: checkRules(notify), subscriber, probe }
+}
+
+/** By its shape: the subscriber may be of another copy of the package. */
+function isChangeSubscriber (value: object): value is ChangeSubscriber {
+  return ['connect', 'disconnect', 'announce'].every((method) => typeof Object(value)[method] === 'function')
 }

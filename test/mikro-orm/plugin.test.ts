@@ -223,7 +223,8 @@ test('refuses options that it does not know or that are of the wrong kind', asyn
     [{ orm: {} }, 'RP_ERR_INVALID_OPTION', /'orm'/],
     [{ orm, notify: rule }, 'RP_ERR_INVALID_OPTION', /'notify'/],
     [{ orm, probe: 'select 1' }, 'RP_ERR_INVALID_OPTION', /'probe'/],
-    [{ orm, subscriber: {} }, 'RP_ERR_INVALID_OPTION', /'subscriber'/]
+    [{ orm, subscriber: {} }, 'RP_ERR_INVALID_OPTION', /'subscriber'/],
+    [{ orm, subscriber: null }, 'RP_ERR_INVALID_OPTION', /'subscriber'/]
   ] as const) {
     await assert.rejects(async () => { await makeApp(t).register(rohrpostMikroOrm, options as unknown as RohrpostMikroOrmOptions) }, { code, message })
   }
