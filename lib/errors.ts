@@ -11,6 +11,7 @@ export const errors = {
   RP_ERR_INVALID_HANDLER: createError('RP_ERR_INVALID_HANDLER', 'Invalid handler: expected %s, got %s'),
   RP_ERR_DUPLICATE_HANDLER: createError('RP_ERR_DUPLICATE_HANDLER', "A handler for message type '%s' is already registered"),
   RP_ERR_INVALID_SCHEMA: createError('RP_ERR_INVALID_SCHEMA', "Invalid schema '%s' of '%s': %s"),
+  RP_ERR_TYPEBOX_MISSING: createError('RP_ERR_TYPEBOX_MISSING', "%s needs the package '@sinclair/typebox' (npm install @sinclair/typebox@0.34): %s"),
   RP_ERR_INVALID_REPLY: createError('RP_ERR_INVALID_REPLY', "The reply of '%s' fails its schema: %s"),
   RP_ERR_INVALID_DATA: createError('RP_ERR_INVALID_DATA', 'Invalid data: %s.', 400),
   RP_ERR_NEXT_CALLED_TWICE: createError('RP_ERR_NEXT_CALLED_TWICE', "next() was called twice for a message of type '%s'"),

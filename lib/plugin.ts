@@ -6,7 +6,6 @@ import { diagnostics } from './diagnostics.ts'
 import { errors } from './errors.ts'
 import { checkOptions, type RohrpostOptions } from './options.ts'
 import { NOTIFIED_GROUPS, type NotifiedGroups } from './protocol/group-name.ts'
-import { envelopes } from './protocol/schemas.ts'
 import { Connections } from './server/connections.ts'
 import { Disconnector, DISCONNECTS } from './server/disconnector.ts'
 import { Groups } from './server/groups.ts'
@@ -15,6 +14,7 @@ import { Turn } from './server/outbox.ts'
 import { Registry } from './server/registry.ts'
 import { report } from './server/report.ts'
 import { addRoute } from './server/route.ts'
+import { SchemaCompiler } from './server/schema.ts'
 import { stopWith } from './server/stop.ts'
 import { Subscriptions } from './server/subscriptions.ts'
 import { isThenable } from './server/thenable.ts'
@@ -31,7 +31,8 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
   if (app.hasDecorator('rohrpost')) throw new errors.RP_ERR_ALREADY_REGISTERED(options.path)
   const { broker } = options
 
-  const registry = new Registry()
+  const schemas = await SchemaCompiler.load()
+  const registry = new Registry(schemas)
   registry.add(app, 'ping', undefined, (message: RohrpostMessage) => message.reply(message.data, { type: 'pong' }), 'ping')
   const subscriptions = new Subscriptions(registry, app)
   const groups = new Groups({
@@ -69,7 +70,7 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
     })
   }
 
-  decorate(app, { registry, subscriptions, groups, connections, disconnector, health: () => broker.health() })
+  decorate(app, { schemas, registry, subscriptions, groups, connections, disconnector, health: () => broker.health() })
 
   Upgrades.of(app.server).take(app.websocketServer)
   addRoute(app, options, connections)
@@ -77,6 +78,7 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
 
 /** What `app.rohrpost` speaks for. */
 interface Parts {
+  schemas: SchemaCompiler
   registry: Registry
   subscriptions: Subscriptions
   groups: Groups
@@ -101,7 +103,7 @@ function decorate (app: FastifyInstance, parts: Parts): void {
   })
 }
 
-function makeFace (instance: FastifyInstance, { registry, subscriptions, groups, connections, disconnector, health }: Parts, common: object): Rohrpost {
+function makeFace (instance: FastifyInstance, { schemas, registry, subscriptions, groups, connections, disconnector, health }: Parts, common: object): Rohrpost {
   const sent = Promise.resolve()
 
   const own: Omit<Rohrpost, 'notify'> = {
@@ -141,7 +143,7 @@ function makeFace (instance: FastifyInstance, { registry, subscriptions, groups,
       return done
     },
     get schemas () {
-      return { ...envelopes, handlers: registry.schemas() }
+      return { ...schemas.protocol.envelopes, handlers: registry.schemas() }
     },
     get connections () {
       return connections.live

@@ -4,7 +4,7 @@ import type { FastifyInstance } from 'fastify'
 import { errors, show } from '../errors.ts'
 import { Message } from './message.ts'
 import { named, report } from './report.ts'
-import { compile, type Check } from './schema.ts'
+import type { Check, SchemaCompiler } from './schema.ts'
 import { isThenable } from './thenable.ts'
 import type { HandlerSchemas, Middleware, RohrpostConnection, RohrpostMessage } from './types.ts'
 
@@ -33,16 +33,27 @@ export interface Registration {
 export class Registry {
   readonly #handlers = new Map<string, Registration>()
   readonly #middlewares: { fn: Middleware, instance: FastifyInstance }[] = []
+  readonly #compiler: SchemaCompiler
+
+  constructor (compiler: SchemaCompiler) {
+    this.#compiler = compiler
+  }
+
+  /** Compiles a schema, see `SchemaCompiler`. */
+  compile (...args: Parameters<SchemaCompiler['compile']>): Check {
+    return this.#compiler.compile(...args)
+  }
 
   /** The handler of a message type. */
   get (type: string): Registration | undefined {
     return this.#handlers.get(type)
   }
 
-  /** The schemas of all handlers by type, without prototype: a type may be called `constructor`. */
+  /** The schemas of all handlers by type, without prototype: a type may be called `constructor`. @throws RP_ERR_TYPEBOX_MISSING */
   schemas (): Record<string, HandlerSchemas> {
+    const { SubscribeDataSchema } = this.#compiler.protocol
     const schemas: Record<string, HandlerSchemas> = Object.create(null)
-    for (const [type, { schemas: own }] of this.#handlers) schemas[type] = own
+    for (const [type, { schemas: own, role }] of this.#handlers) schemas[type] = role === 'built-in' ? { data: SubscribeDataSchema } : own
     return schemas
   }
 
@@ -62,8 +73,8 @@ export class Registry {
       fn: fn as AnyHandler,
       instance,
       schemas: { ...(data && { data }), ...(reply && { reply }) },
-      checkData: data && compile(data, 'data', owner),
-      checkReply: reply && compile(reply, 'reply', owner),
+      checkData: data && this.compile(data, 'data', owner),
+      checkReply: reply && this.compile(reply, 'reply', owner),
       role
     }
     for (const name of types) this.#handlers.set(name, registration)

@@ -1,5 +1,5 @@
 /** The built-in `subscribe` and `unsubscribe`: which groups clients may join by themselves. */
-import { Type, type TSchema } from '@sinclair/typebox'
+import type { TSchema } from '@sinclair/typebox'
 import type { FastifyInstance } from 'fastify'
 import type { Position } from '../brokers/broker.ts'
 import { errors, show } from '../errors.ts'
@@ -8,7 +8,7 @@ import { canonicalId, checkDefaultId, checkKey, checkNoId, groupName, hasUuidFor
 import { GroupUse } from './group-use.ts'
 import { checkName } from './groups.ts'
 import type { Registry } from './registry.ts'
-import { compile, type Check } from './schema.ts'
+import type { Check } from './schema.ts'
 import type { GroupOptions, Handler, RohrpostConnection, RohrpostMessage } from './types.ts'
 
 /** A connection as the built-in handlers need it. */
@@ -38,9 +38,6 @@ interface SubscribeMessage extends RohrpostMessage<{ type: string, id?: unknown 
 
 const GROUP_TYPE = /^[A-Za-z][\w.]*$/
 
-/** `data` of `subscribe` and `unsubscribe`. What `id` may be is the group type's business. */
-const SubscribeSchema = Type.Object({ type: Type.String(), id: Type.Optional(Type.Unknown()) })
-
 /** The group types of one server, and the handlers that let clients in and out. */
 export class Subscriptions {
   /** Which types are in use. */
@@ -52,9 +49,8 @@ export class Subscriptions {
 
   constructor (registry: Registry, instance: FastifyInstance) {
     this.#registry = registry
-    const schemas = { data: SubscribeSchema }
-    registry.add(instance, 'subscribe', schemas, (message: SubscribeMessage, connection: Subscriber) => this.#subscribe(message, connection), 'built-in')
-    registry.add(instance, 'unsubscribe', schemas, (message: SubscribeMessage, connection: Subscriber) => this.#unsubscribe(message, connection), 'built-in')
+    registry.add(instance, 'subscribe', undefined, (message: SubscribeMessage, connection: Subscriber) => this.#subscribe(message, connection), 'built-in')
+    registry.add(instance, 'unsubscribe', undefined, (message: SubscribeMessage, connection: Subscriber) => this.#unsubscribe(message, connection), 'built-in')
   }
 
   /** Declares a group type. @throws as `Rohrpost.group` */
@@ -69,7 +65,7 @@ export class Subscriptions {
     this.#types.set(type, {
       authorize: authorize as Handler<never>,
       instance,
-      checkId: id === undefined ? checkDefaultId : id === false ? checkNoId : compile(id, 'id', type),
+      checkId: id === undefined ? checkDefaultId : id === false ? checkNoId : this.#registry.compile(id, 'id', type),
       isDefault: id === undefined,
       isUuid: id === undefined || (id !== false && hasUuidFormat(id))
     })
@@ -81,6 +77,7 @@ export class Subscriptions {
   }
 
   #subscribe (message: SubscribeMessage, connection: Subscriber): Promise<void> {
+    checkData(message.data)
     const { type, id } = message.data
     const declared = this.#types.get(type)
     if (declared === undefined) {
@@ -128,6 +125,7 @@ export class Subscriptions {
   }
 
   #unsubscribe (message: SubscribeMessage, connection: Subscriber): Promise<void> | undefined {
+    checkData(message.data)
     const { type, id } = message.data
     const declared = this.#types.get(type)
     // only what a client could subscribe to: memberships that the application made under other names are not the client's to end
@@ -159,6 +157,13 @@ export class Subscriptions {
     tails.set(group, tail)
     return done
   }
+}
+
+/** Checks `data` of `subscribe` and `unsubscribe`, with the texts of TypeBox, which need not be installed. @throws RP_ERR_INVALID_DATA */
+function checkData (data: unknown): void {
+  if (typeof data !== 'object' || data === null || Array.isArray(data)) throw new errors.RP_ERR_INVALID_DATA('Expected object')
+  if (!('type' in data)) throw new errors.RP_ERR_INVALID_DATA("Expected required property at '/type'")
+  if (typeof data.type !== 'string') throw new errors.RP_ERR_INVALID_DATA("Expected string at '/type'")
 }
 
 /** What a client asks for with `recover`: positions, and what came after one of them. @throws RP_ERR_INVALID_DATA */
