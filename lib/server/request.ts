@@ -8,6 +8,7 @@ import { Message, type Answerable } from './message.ts'
 import { Observation } from './observation.ts'
 import type { Registration, Registry } from './registry.ts'
 import { named, note, report } from './report.ts'
+import { checkResult } from './result.ts'
 import { isThenable } from './thenable.ts'
 import type { OutgoingMessage, RohrpostConnection } from './types.ts'
 import { INTERNAL, toWireError, type WireError } from './wire-error.ts'
@@ -101,11 +102,11 @@ export class Request implements Answerable {
     if (typeof type !== 'string' || type === '') {
       return this.#throw(new errors.RP_ERR_INVALID_MESSAGE('type', 'a non-empty string', show(type)))
     }
-    const problem = this.#registration.checkReply?.(data)
-    if (problem !== undefined) return this.#throw(new errors.RP_ERR_INVALID_REPLY(this.envelope.type, problem))
-
     let text: string
     try {
+      checkResult(data)
+      const problem = this.#registration.checkReply?.(data)
+      if (problem !== undefined) throw new errors.RP_ERR_INVALID_REPLY(this.envelope.type, problem)
       text = encodeEnvelope({ id: this.envelope.id ?? undefined, type, data, ...extensions })
     } catch (error) {
       return this.#throw(error)
