@@ -77,7 +77,8 @@ function runInContext (orm: MikroORM, next: () => unknown): unknown {
 }
 
 function checkOptions (options: RohrpostMikroOrmOptions): Required<RohrpostMikroOrmOptions> {
-  checkNames(options, ['orm', 'notify', 'subscriber', 'probe'])
+  // what every plugin may be given is without effect: the plugin has no routes
+  checkNames(options, ['orm', 'notify', 'subscriber', 'probe', 'prefix', 'logLevel', 'logSerializers', 'name'])
   const { orm, notify = [], subscriber = new ChangeSubscriber(), probe = true } = options
 
   if (typeof orm?.em?.getEventManager !== 'function') throw new errors.RP_ERR_INVALID_OPTION('orm', 'a MikroORM instance', show(orm))

@@ -230,6 +230,12 @@ test('refuses options that it does not know or that are of the wrong kind', asyn
   }
 })
 
+test('takes the options that Fastify gives to every plugin', async (t) => {
+  const orm = await openSqlite(t, [Todo])
+
+  await makeApp(t).register(rohrpostMikroOrm, { orm, prefix: '/api', logLevel: 'warn', logSerializers: {} })
+})
+
 test('an ORM without a subscriber of ours can be connected after one that failed to', async (t) => {
   const orm = await MikroORM.init({ driver: SqliteDriver, dbName: ':memory:', driverOptions: new NodeSqliteDialect(':memory:'), entities: [Todo] })
   t.after(() => orm.close())
