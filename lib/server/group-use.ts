@@ -1,11 +1,10 @@
 /** Group types that are in use and not declared: what notification rules send to, and what clients ask for. Each is warned of once. */
 import type { FastifyBaseLogger } from 'fastify'
+import { cut } from '../cut.ts'
 import type { NotifiedGroups } from '../protocol/group-name.ts'
 
 /** Undeclared types of clients that are warned of: clients choose them, and can choose new ones all the time. */
 const MAX_TYPES = 100
-/** How much of such a type stands in the log. */
-const MAX_LENGTH = 80
 
 /** Knows which group types notification rules send to, and warns of those that nobody declared. */
 export class GroupUse {
@@ -35,7 +34,7 @@ export class GroupUse {
 
   /** Warns that a client asked for a type that is not declared. */
   refused (given: string, log: FastifyBaseLogger): void {
-    const type = given.length > MAX_LENGTH ? `${given.slice(0, MAX_LENGTH - 1)}…` : given
+    const type = cut(given)
     if (this.#refused.size === MAX_TYPES || this.#refused.has(type)) return
     this.#refused.add(type)
     log.warn({ type }, 'a subscription is denied: this group type is not declared with app.rohrpost.group')

@@ -137,10 +137,10 @@ test('warns once of each type that clients ask for and nobody declared, and of n
   const client = await server.connect()
   const warned = () => server.logs.filter(({ level, msg }) => level === 40 && msg.includes('is not declared')).map(({ type }) => type)
 
-  for (const type of ['todo', 'todo', 'x'.repeat(81), 'x'.repeat(90)]) {
+  for (const type of ['todo', 'todo', 'x'.repeat(201), 'x'.repeat(300)]) {
     assert.equal((await client.call('subscribe', { type, id: 1 })).code, 'access_denied')
   }
-  assert.deepEqual(warned(), ['todo', `${'x'.repeat(79)}…`])
+  assert.deepEqual(warned(), ['todo', `${'x'.repeat(200)}…`])
 
   for (let i = 0; i < 120; i++) await client.call('subscribe', { type: `type${i}`, id: 1 })
   assert.equal(warned().length, 100)
