@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { suite, test, type TestContext } from 'node:test'
 import { memoryBroker, type Position, type RohrpostOptions } from '../../lib/index.ts'
 import { Frame } from '../../lib/server/frame.ts'
-import { Followers, type Follower, type Found } from '../../lib/server/followers.ts'
+import { Followers, type Follower, type JoinRequest } from '../../lib/server/followers.ts'
 import type { Member } from '../../lib/server/group.ts'
 import { Replays } from '../../lib/server/replays.ts'
 import { start, type Client } from '../support/server.ts'
@@ -79,10 +79,11 @@ suite('a follower that is late', () => {
     const members = new Set<Member>()
     const followers = new Followers('a', limit, members)
     const position = (offset: number): Position => ({ epoch: 'e', offset })
-    const held = followers.hold(follower, undefined)
-    const found = followers.read(position(0), position(2), () => [1, 2].map((n) => ({ payload: `{"n":${n}}`, position: position(n) })))
-    const missed = followers.missed(position(0), found as NonNullable<Found>, held, position(2))
-    followers.release(follower, missed ?? assert.fail(), position(0))
+    const request: JoinRequest = { member: follower, recover: { after: position(0) }, joined () {}, failed: () => assert.fail() }
+    followers.hold(request, undefined)
+    const found = followers.read(position(0), position(2), () => [1, 2].map((n) => ({ payload: `{"n":${n}}`, position: position(n) })), () => assert.fail())
+    assert.ok(Array.isArray(found))
+    followers.finish(request, found, position(2))
     return {
       heard,
       follower,
