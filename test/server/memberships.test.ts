@@ -183,6 +183,27 @@ suite('a subscribe that waits', () => {
   }
 
   for (const stage of STAGES) {
+    test(`at '${stage}' counts as one of maxGroups from when it is allowed, until its deadline`, async (t) => {
+      const { client, connection, answers, expire, release, subscribe } = await pend(t, stage, { maxGroups: stage === 'replay' ? 3 : 2 }, (connection) => connection.join('another'))
+
+      subscribe('third', 3)
+      await until(() => connection.groups.has('todo-3') || answers('third').length === 1)
+      const isCounted = stage === 'broker' || stage === 'history'
+      assert.equal(connection.groups.has('todo-3'), !isCounted)
+      expire()
+      if (isCounted) {
+        assert.equal(answers('third')[0]?.code, 'too_many_groups')
+        subscribe('fourth', 4)
+        await until(() => connection.groups.has('todo-4'))
+      }
+      release()
+      await until(() => answers().length === 1)
+      await client.read()
+
+      assert.equal(answers()[0]?.code, 'timeout')
+      assert.ok(!connection.groups.has(GROUP))
+    })
+
     test(`at '${stage}' is no obstacle to a join after a leave`, async (t) => {
       const { app, client, connection, frames, answers, release } = await pend(t, stage)
 
@@ -298,5 +319,70 @@ suite('a membership that the application made', () => {
     await connection?.join('another')
     assert.deepEqual([...connection?.groups ?? []], [GROUP])
     assert.equal((await client.closed).code, 4403)
+  })
+})
+
+suite('a broker that fails for one group', () => {
+  for (const how of ['rejects', 'throws', 'hangs'] as const) {
+    test(`and ${how} does not touch the others of a connection`, async (t) => {
+      const memory = memoryBroker()
+      const server = await start(t, {
+        broker: {
+          ...memory,
+          subscribe (group) {
+            if (group !== GROUP) return memory.subscribe(group)
+            if (how === 'throws') throw new Error('away')
+            return how === 'hangs' ? new Promise(() => {}) : Promise.reject(new Error('away'))
+          }
+        },
+        with: (app) => app.rohrpost.group('todo', { authorize: () => true })
+      })
+      const client = await server.connect()
+      const frames: Frame[] = []
+      client.socket.on('message', (data) => frames.push(JSON.parse(String(data))))
+      for (const id of [1, 2, 3]) client.send({ id, type: 'subscribe', data: { type: 'todo', id } })
+      await until(() => frames.length === (how === 'hangs' ? 2 : 3))
+
+      for (const { id, code } of frames) assert.equal(code, id === 2 ? 'unavailable' : undefined)
+      const [connection] = server.app.rohrpost.connections
+      assert.deepEqual([...connection?.groups ?? []], how === 'hangs' ? ['todo-1', GROUP, 'todo-3'] : ['todo-1', 'todo-3'])
+      assert.deepEqual(server.logs.filter(({ level }) => level === 50).map(({ group }) => group), how === 'hangs' ? [] : [GROUP])
+      for (const id of [1, 2, 3]) server.app.rohrpost.sendToGroup(`todo-${id}`, { heard: id })
+      await client.read()
+      assert.deepEqual(frames.flatMap(({ heard }) => heard ?? []), [1, 3])
+    })
+  }
+
+  test('and answers an unsubscribe late lets the group be joined again afterwards', async (t) => {
+    const memory = memoryBroker()
+    const calls: string[] = []
+    const late = Promise.withResolvers<void>()
+    const server = await start(t, {
+      broker: {
+        ...memory,
+        subscribe (group) {
+          if (group === GROUP) calls.push('subscribe')
+          return memory.subscribe(group)
+        },
+        async unsubscribe (group) {
+          calls.push('unsubscribe')
+          await late.promise
+          return memory.unsubscribe(group)
+        }
+      },
+      with: (app) => app.rohrpost.group('todo', { authorize: () => true })
+    })
+    const client = await server.connect()
+    const data = { type: 'todo', id: 2 }
+    await client.call('subscribe', data)
+    await client.call('unsubscribe', data)
+    client.send({ id: 'again', type: 'subscribe', data })
+    assert.deepEqual(await client.untilPong(), [])
+    late.resolve()
+
+    assert.equal((await client.next()).id, 'again')
+    server.app.rohrpost.sendToGroup(GROUP, { n: 1 })
+    assert.deepEqual(await client.next(), { n: 1 })
+    assert.deepEqual(calls, ['subscribe', 'unsubscribe', 'subscribe'])
   })
 })

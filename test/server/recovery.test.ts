@@ -282,9 +282,11 @@ suite('while history is read', () => {
   /** A server whose broker answers when the test says so. */
   async function slow (t: TestContext, options: RohrpostOptions = {}) {
     const asked = new Queue<PromiseWithResolvers<HistoryEntry[] | undefined | 'all'>>()
+    const limits: unknown[] = []
     const server = await serve(t, options, (memory) => ({
-      async history (group, after, limit) {
+      async history (group, after, limit, bytes) {
         const gate = Promise.withResolvers<HistoryEntry[] | undefined | 'all'>()
+        limits.push([limit, bytes])
         asked.add(gate)
         const entries = await gate.promise
         return entries === 'all' ? memory.history(group, after, limit) : entries
@@ -295,7 +297,7 @@ suite('while history is read', () => {
     server.publish(1, 2)
     const client = await server.connect()
     const entry = (n: number) => ({ payload: JSON.stringify({ n }), position: at(begin, n) })
-    return { ...server, asked, begin, client, entry }
+    return { ...server, asked, limits, begin, client, entry }
   }
 
   test('what is delivered is held back, and comes once, wherever it was read', async (t) => {
@@ -450,6 +452,90 @@ suite('while history is read', () => {
       assert.equal((await who.next()).recovered, true)
       assert.deepEqual((await who.untilPong()).map(({ n }) => n), missed)
     }
+  })
+
+  test('it is bounded by recoveryLimit, and what ends before the top is not everything', async (t) => {
+    const { client, connect, asked, limits, begin, entry } = await slow(t, { recoveryLimit: { messages: 7, bytes: 1234 } })
+    const later = await connect()
+    client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 0) })
+    const first = await asked.next()
+    later.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 1) })
+    await later.untilPong()
+    first.resolve([entry(1)])
+
+    assert.deepEqual(await client.untilPong(), [{ id: 1, type: 'subscribe', data: { group: 'todo-5' }, position: at(begin, 2), recovered: false }])
+    // a client that shares the reading missed less, so it may get all of that
+    const second = await asked.next()
+    second.resolve([entry(2)])
+    assert.deepEqual((await later.untilPong()).map(({ recovered, n }) => recovered ?? n), [true, 2])
+    assert.deepEqual(limits, [[7, 1234], [7, 1234]])
+  })
+
+  test('a reading that hangs is given up with the client that waits for it', async (t) => {
+    const { client, connect, asked, begin, app, publish } = await slow(t)
+    const next = await connect()
+    client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 1) })
+    const hangs = await asked.next()
+    const { size } = app.rohrpost.connections
+    client.socket.terminate()
+    while (app.rohrpost.connections.size === size) await new Promise(setImmediate)
+
+    next.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 1) })
+    ;(await asked.next()).resolve('all')
+    assert.deepEqual((await next.untilPong()).map(({ recovered, n }) => recovered ?? n), [true, 2])
+    publish(3)
+    hangs.resolve('all')
+    assert.deepEqual((await next.untilPong()).map(({ n }) => n), [3])
+  })
+
+  test('a failure is told once to the log, and to each client that waits', async (t) => {
+    const { client, connect, asked, begin, logs } = await slow(t)
+    const clients = [client, await connect(), await connect()]
+    for (const client of clients) {
+      client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 1) })
+      assert.deepEqual(await client.untilPong(), [])
+    }
+    ;(await asked.next()).reject(new Error('away'))
+
+    for (const client of clients) assert.deepEqual((await client.untilPong()).map(({ code }) => code), ['unavailable'])
+    assert.deepEqual(logs.filter(({ level }) => level === 50).map(({ group }) => group), ['todo-5'])
+  })
+
+  test('a member without positions that asks for them in vain stays one, and hears each message once', async (t) => {
+    const { client, asked, begin, entry, receiver } = await slow(t)
+    // ahead of what is delivered here, and then without positions
+    client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 1) })
+    ;(await asked.next()).resolve([entry(2), entry(3), entry(4)])
+    assert.equal((await client.untilPong()).length, 4)
+    await subscribe(client)
+
+    for (const [last, heard] of [[3, []], [5, [5]]] as const) {
+      client.send({ id: 2, type: 'subscribe', data: todo, recover: at(begin, 1) })
+      const gate = await asked.next()
+      for (let n = last === 3 ? 3 : 4; n <= last; n++) receiver.deliver('todo-5', JSON.stringify({ n }), at(begin, n))
+      gate.reject(new Error('away'))
+      const frames = await client.untilPong()
+      assert.deepEqual(frames.filter(({ id }) => id === undefined), heard.map((n) => ({ n })))
+      assert.deepEqual(frames.map(({ code }) => code).filter((code) => code !== undefined), ['unavailable'])
+    }
+    receiver.deliver('todo-5', '{"n":6}', at(begin, 6))
+    assert.deepEqual(await client.untilPong(), [{ n: 6 }])
+  })
+
+  test('a client that was ahead, and gets no history, goes on at the top', async (t) => {
+    const { client, asked, begin, entry, receiver } = await slow(t)
+    client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 1) })
+    ;(await asked.next()).resolve([entry(2), entry(3)])
+    assert.equal((await client.untilPong()).length, 3)
+
+    client.send({ id: 2, type: 'subscribe', data: todo, recover: at(begin, 1) })
+    const gate = await asked.next()
+    for (const n of [3, 4, 5]) receiver.deliver('todo-5', JSON.stringify({ n }), at(begin, n))
+    gate.resolve(undefined)
+
+    assert.deepEqual(await client.untilPong(), [{ id: 2, type: 'subscribe', data: { group: 'todo-5' }, position: at(begin, 5), recovered: false }])
+    receiver.deliver('todo-5', '{"n":6}', at(begin, 6))
+    assert.deepEqual((await client.untilPong()).map(({ n }) => n), [6])
   })
 
   test('a failure of the broker is worth another try; who was no member is none', async (t) => {

@@ -62,6 +62,19 @@ suite('replays', () => {
     replays.written()?.()
     assert.deepEqual(sent.slice(6), ['d1', 'd2'])
   })
+
+  test('that are dropped before their turn are not sent', () => {
+    const { sent, replays } = open()
+    const dropped = source('b', 1, 10)
+    replays.add(source('a', 3, 40 * KIB))
+    replays.add(dropped)
+    replays.add(source('c', 1, 10))
+    replays.drop(dropped)
+    replays.drop(source('d', 1, 10))
+    replays.written()?.()
+
+    assert.deepEqual(sent, ['a1', 'a2', 'a3', 'c1'])
+  })
 })
 
 suite('a follower that is late', () => {
