@@ -156,7 +156,7 @@ export class Subscriptions {
     const before = this.#enqueue(connection, group, ended)
     const run = () => {
       connection.unsubscribe(group)
-      message.reply()
+      if (!message.signal.aborted) message.reply()
       end()
     }
     return before === undefined ? run() : before.then(run)

@@ -471,6 +471,20 @@ suite('while history is read', () => {
     assert.deepEqual(limits, [[7, 1234], [7, 1234]])
   })
 
+  test('a client that missed less shares the reading of one that missed more, and gets only its part', async (t) => {
+    const { client, connect, asked, limits, begin, entry } = await slow(t)
+    const later = await connect()
+    client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 0) })
+    const reading = await asked.next()
+    later.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 1) })
+    await later.untilPong()
+    reading.resolve([entry(1), entry(2)])
+
+    assert.deepEqual((await client.untilPong()).map(({ recovered, n }) => recovered ?? n), [true, 1, 2])
+    assert.deepEqual((await later.untilPong()).map(({ recovered, n }) => recovered ?? n), [true, 2])
+    assert.equal(limits.length, 1)
+  })
+
   test('a reading that hangs is given up with the client that waits for it', async (t) => {
     const { client, connect, asked, begin, app, publish } = await slow(t)
     const next = await connect()
