@@ -174,15 +174,16 @@ export class Connection implements RequestConnection, Subscriber, Peer {
 
   /** Counts a group no more, unless the connection is in it or about to join it after all. */
   #forget (group: string): void {
-    if (!this.#context.groups.has(group, this.#outbox)) this.#groups?.delete(group)
+    if (!this.#hasLeft && !this.#context.groups.has(group, this.#outbox)) this.#groups?.delete(group)
   }
 
   /** Ends all memberships and pending subscribes, for good. `groups` still has those that the connection was in. */
   #leaveAll (): void {
     if (this.#hasLeft) return
     this.#hasLeft = true
-    for (const pending of this.#pending ?? []) pending.cancel()
+    // the memberships first: a subscribe that is cancelled sends a member what was held back
     for (const group of this.#groups ?? []) this.#context.groups.leave(group, this.#outbox)
+    for (const pending of this.#pending ?? []) pending.cancel()
   }
 
   send (message: OutgoingMessage): void {

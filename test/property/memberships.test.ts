@@ -200,10 +200,7 @@ class Watcher {
 
   /** Every request that is not answered is told of its deadline. An unsubscribe does its work nevertheless. */
   expire (pass: () => void): void {
-    for (const asked of this.#asked.values()) {
-      asked.ended = 'expired'
-      if (asked.type === 'unsubscribe') this.#forget(asked.group)
-    }
+    for (const asked of this.#asked.values()) asked.ended = 'expired'
     pass()
   }
 
@@ -254,7 +251,11 @@ class Watcher {
     assert.ok(outcome in outcomes, outcome)
     outcomes[outcome as keyof typeof outcomes]++
     if (this.isClosed) return
-    if (asked.ended === 'expired') return assert.equal(outcome, 'timeout')
+    if (asked.ended === 'expired') {
+      assert.equal(outcome, 'timeout')
+      if (asked.type === 'unsubscribe') this.#forget(asked.group)
+      return
+    }
     if (asked.ended === 'left') {
       outcomes.left++
       return assert.ok(outcome === 'access_denied' || outcome === 'internal', `${outcome} after leave`)

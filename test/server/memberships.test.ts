@@ -285,6 +285,21 @@ suite('a membership that the application made', () => {
     }
   }
 
+  for (const end of ['connection.leave', 'connection.close', 'disconnect of the group', 'disconnect by a predicate']) {
+    test(`is told nothing that was held back for it once ${end} was called`, async (t) => {
+      const pending = await pend(t, 'history', {}, (connection) => connection.join(GROUP))
+      const { app, client, frames, release } = pending
+      app.rohrpost.sendToGroup(GROUP, { n: 2 })
+
+      const { closes, end: run } = ENDS[end] ?? assert.fail()
+      await run(pending)
+      release()
+      await (closes === undefined ? client.read() : client.closed)
+
+      assert.deepEqual(frames.filter((frame) => 'n' in frame), [])
+    })
+  }
+
   test('at the same time as a subscribe fails with the broker alone, and can be made again', async (t) => {
     const { app, client, connection, answers, fail, frames } = await pend(t, 'broker')
     const joining = Promise.resolve(connection.join(GROUP))
