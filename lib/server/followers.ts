@@ -1,9 +1,9 @@
 /** The members of one group that asked for positions: those that are up to date, and those that still catch up. */
-import type { Broker, HistoryEntry, Position } from '../brokers/broker.ts'
-import { Frame } from './frame.ts'
+import type { Position } from '../brokers/broker.ts'
+import type { Frame } from './frame.ts'
 import type { Member } from './group.ts'
 import { makeResync, Positioned } from './positioned.ts'
-import { isThenable } from './thenable.ts'
+import { covers, follows, PATIENCE, SharedHistory, type Found, type RecoveryLimit } from './shared-history.ts'
 
 /** A member that can hear a group with positions. */
 export interface Follower extends Member {
@@ -35,23 +35,6 @@ export interface JoinRequest {
   failed (error: Error): void
 }
 
-/** The most that is replayed to one client; beyond it, loading again is cheaper for everybody. */
-export interface RecoveryLimit {
-  messages: number
-  bytes: number
-}
-
-/** The messages of a broker after a position; `undefined` if they can't be had. Followers that share a reading share the messages and their frames. */
-export type Found = readonly Positioned[] | undefined
-
-/** History that is being read. */
-interface Reading {
-  after: Position
-  /** The last message that was delivered when the reading began. */
-  top: Position | undefined
-  found: Promise<Found>
-}
-
 /** Keeps the messages for a follower whose history is read. */
 interface Held {
   readonly request: JoinRequest
@@ -76,23 +59,23 @@ interface Late {
   isPlain: boolean
 }
 
-/** The queue limit of a late follower, as a multiple of `RecoveryLimit`. */
-const PATIENCE = 2
-
 /** The followers of one group. `top` is always the last message that was delivered here. */
 export class Followers {
   readonly #group: string
   readonly #limit: RecoveryLimit
+  readonly #history: SharedHistory
   /** The members that hear the group without positions. */
   readonly #members: Set<Member>
   readonly #live = new Set<Follower>()
   readonly #held = new Map<Follower, Held>()
   readonly #late = new Map<Follower, Late>()
-  #reading: Reading | undefined
+  /** How many late followers are sending what they missed. */
+  #sending = 0
 
   constructor (group: string, limit: RecoveryLimit, members: Set<Member>) {
     this.#group = group
     this.#limit = limit
+    this.#history = new SharedHistory(group, limit)
     this.#members = members
   }
 
@@ -110,7 +93,10 @@ export class Followers {
     const follower = member as Follower
     this.#live.delete(follower)
     this.#held.delete(follower)
-    this.#late.get(follower)?.queue.splice(0)
+    const late = this.#late.get(follower)
+    if (late === undefined) return
+    late.queue = []
+    this.#stop(late)
     this.#late.delete(follower)
   }
 
@@ -145,34 +131,9 @@ export class Followers {
     return this.#held.get(request.member)?.request === request
   }
 
-  /**
-   * Reads the messages after a position. A follower shares the reading of another one if nothing was delivered since that began: the many
-   * clients of a process that restarts would all read the same. The result may begin before the position.
-   *
-   * @param toError makes the error with which the reading rejects; called once, also for a reading that is shared
-   */
-  read (after: Position, top: Position | undefined, history: () => ReturnType<Broker['history']>, toError: (cause: unknown) => Error): Found | Promise<Found> {
-    const reading = this.#reading
-    if (reading !== undefined && reading.top === top && covers(after, reading.after)) {
-      if (reading.after.offset === after.offset) return reading.found
-      // the limits, or a gap, may have cut off what is after the later position
-      return reading.found.then((found) => reaches(found, top) ? found : this.read(after, top, history, toError))
-    }
-
-    const place = (entries: HistoryEntry[] | undefined) => entries?.map(({ payload, position }) => new Positioned(this.#group, payload, position))
-    try {
-      const entries = history()
-      if (!isThenable(entries)) return place(entries)
-      const found = Promise.resolve(entries).then(place).catch((cause: unknown) => { throw toError(cause) })
-      const own = this.#reading = { after, top, found }
-      const end = () => {
-        if (this.#reading === own) this.#reading = undefined
-      }
-      found.then(end, end)
-      return found
-    } catch (cause) {
-      return Promise.reject(toError(cause))
-    }
+  /** Reads the messages after a position. See {@link SharedHistory.read}. */
+  read (...how: Parameters<SharedHistory['read']>): Found | Promise<Found> {
+    return this.#history.read(...how)
   }
 
   /** Ends a request with success: the follower hears everything after its position if history has it, else what is delivered from now on. */
@@ -187,7 +148,9 @@ export class Followers {
     const position = missed !== undefined ? after : isAhead(held.ahead, top) ? held.ahead : top
     request.joined(after === undefined && position !== undefined ? { position } : { position, recovered: missed !== undefined })
     // the member may leave while it is told
-    if (this.#held.get(member) === held) this.#release(member, missed ?? [], position)
+    if (this.#held.get(member) !== held) return
+    this.#release(member, missed ?? [], position)
+    if (missed !== undefined && this.#sending > 0) this.#history.share(missed)
   }
 
   /** Ends a request without success: a member goes on as before, anything else is no member. */
@@ -196,8 +159,8 @@ export class Followers {
     const held = this.#held.get(member)
     if (held?.request !== request) return
 
-    // a reading that is given up may never end: nobody is to wait for it any more
-    this.#reading = undefined
+    // the reading may never end: nobody else is to wait for it
+    this.#history.giveUp()
     const { ahead, due, isPlain } = held
     const messages = due === undefined ? [] : held.messages.slice(due).filter(({ position }) => ahead === undefined || !covers(ahead, position))
     if (due !== undefined && !isPlain) return this.#release(member, messages, ahead)
@@ -212,6 +175,7 @@ export class Followers {
     if (this.size === 0) return
 
     const message = new Positioned(this.#group, payload, position)
+    this.#history.extend(message)
     for (const follower of this.#live) follower.send(message.frame)
     for (const [follower, late] of this.#late) {
       if (late.last !== undefined && covers(late.last, position)) continue
@@ -225,6 +189,7 @@ export class Followers {
   lost (top: Position | undefined): void {
     if (this.size === 0) return
 
+    this.#history.clear()
     const resync = { frame: makeResync(this.#group, top), bytes: 0 }
     for (const follower of this.#live) follower.send(resync.frame)
     for (const [follower, late] of this.#late) {
@@ -266,9 +231,10 @@ export class Followers {
     this.#late.set(follower, late)
     if (!late.sending) return
 
+    this.#sending++
     follower.replay(() => {
       const next = late.queue.shift()
-      if (next === undefined) late.sending = false
+      if (next === undefined) this.#stop(late)
       else late.bytes -= next.bytes
       return next?.frame
     })
@@ -284,7 +250,7 @@ export class Followers {
   #hurry (member: Member, top: Position | undefined): Position | undefined {
     const late = this.#late.get(member as Follower)
     if (late === undefined) return undefined
-    flush(member, late)
+    this.#flush(member, late)
     return isAhead(late.last, top) ? late.last : undefined
   }
 
@@ -308,32 +274,23 @@ export class Followers {
     late.queue.push(message)
     late.bytes += message.bytes
     late.last = message.position
-    if (late.queue.length > PATIENCE * this.#limit.messages || late.bytes > PATIENCE * this.#limit.bytes) flush(follower, late)
+    if (late.queue.length > PATIENCE * this.#limit.messages || late.bytes > PATIENCE * this.#limit.bytes) this.#flush(follower, late)
   }
-}
 
-/** Whether a client that has one message has the other one too. */
-export function covers (last: Position, position: Position): boolean {
-  return position.epoch === last.epoch && position.offset <= last.offset
-}
+  #flush (follower: Member, late: Late): void {
+    for (const { frame } of late.queue.splice(0)) follower.send(frame)
+    this.#stop(late)
+  }
 
-/** Whether nothing is between two messages. */
-export function follows (last: Position, position: Position): boolean {
-  return position.epoch === last.epoch && position.offset === last.offset + 1
+  /** A late follower has sent what it missed. The last one needs no shared copy any more. */
+  #stop (late: Late): void {
+    if (!late.sending) return
+    late.sending = false
+    if (--this.#sending === 0) this.#history.clear()
+  }
 }
 
 /** Whether a position is after the last message that was delivered. */
 function isAhead (position: Position | undefined, top: Position | undefined): boolean {
   return position !== undefined && top !== undefined && covers(position, top) && !covers(top, position)
-}
-
-/** Whether messages go up to the last one that was delivered. */
-function reaches (found: Found, top: Position | undefined): boolean {
-  const last = found?.at(-1)?.position
-  return last !== undefined && top !== undefined && covers(last, top)
-}
-
-function flush (follower: Member, late: Late): void {
-  for (const { frame } of late.queue.splice(0)) follower.send(frame)
-  late.sending = false
 }

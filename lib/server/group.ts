@@ -2,8 +2,9 @@
 import type { Broker, Position } from '../brokers/broker.ts'
 import { diagnostics } from '../diagnostics.ts'
 import { errors } from '../errors.ts'
-import { covers, Followers, follows, type JoinRequest, type RecoveryLimit } from './followers.ts'
+import { Followers, type JoinRequest } from './followers.ts'
 import { Frame } from './frame.ts'
+import { covers, follows, type RecoveryLimit } from './shared-history.ts'
 import { isThenable } from './thenable.ts'
 
 /** A connection as a group knows it. */
