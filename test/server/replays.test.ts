@@ -178,6 +178,18 @@ suite('a follower that is late', () => {
     assert.deepEqual(leaves.heard, [])
     assert.deepEqual([goesOn.followers.size, goesOn.members.size, leaves.followers.size, leaves.members.size], [0, 1, 0, 0])
   })
+
+  test('that leaves while it is told of its membership hears nothing', () => {
+    const followers = new Followers('a', { messages: 3, bytes: 1000 }, new Set())
+    const follower: Follower = { send: () => assert.fail(), replay: () => assert.fail() }
+    const position = { epoch: 'e', offset: 1 }
+    const request: JoinRequest = { member: follower, recover: { after: position }, joined: () => followers.delete(follower), failed: () => assert.fail() }
+    followers.hold(request, position)
+    followers.finish(request, [], position)
+    followers.deliver('{}', { epoch: 'e', offset: 2 })
+
+    assert.equal(followers.size, 0)
+  })
 })
 
 suite('clients that come back one after another', () => {
