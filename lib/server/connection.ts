@@ -2,17 +2,17 @@
 import { randomUUID } from 'node:crypto'
 import type { FastifyBaseLogger, FastifyRequest } from 'fastify'
 import type { WebSocket } from 'ws'
-import type { Position } from '../brokers/broker.ts'
 import { diagnostics } from '../diagnostics.ts'
 import { errors } from '../errors.ts'
 import { CloseCode } from '../protocol/codes.ts'
 import { checkClose } from './close.ts'
 import { checkError, checkSuccess, toText } from './envelope.ts'
 import { Frame } from './frame.ts'
-import type { Start } from './group.ts'
+import type { Recover, Start } from './followers.ts'
 import { checkName, type Groups } from './groups.ts'
 import { Inbox, type InboxLimits } from './inbox.ts'
 import { Outbox, type OutboxLimits, type Peer, type Turn } from './outbox.ts'
+import { PendingSubscribe } from './pending-subscribe.ts'
 import type { Registry } from './registry.ts'
 import { report } from './report.ts'
 import type { RequestConnection } from './request.ts'
@@ -52,8 +52,11 @@ export class Connection implements RequestConnection, Subscriber, Peer {
   // what an idle connection does not need is made when it is needed: there may be very many of them
   #id: string | undefined
   #groups: Set<string> | undefined
+  /** The subscribes that are not answered yet. */
+  #pending: Set<PendingSubscribe> | undefined
 
-  #closed = false
+  /** Whether the close has begun: the connection has left its groups, and joins no others. */
+  #hasLeft = false
   /** Heartbeats since the client's last sign of life. */
   #silence = 0
 
@@ -104,48 +107,84 @@ export class Connection implements RequestConnection, Subscriber, Peer {
     return this.#groups
   }
 
-  /** Whether the connection is in a group, without making what an idle connection does not need. */
+  /** Whether the connection is in a group, or about to join it: also if its `subscribe` is not answered yet. */
   isIn (group: string): boolean {
-    return this.#groups?.has(group) === true
+    if (this.#groups?.has(group)) return true
+    for (const pending of this.#pending ?? []) if (pending.group === group) return true
+    return false
   }
 
   join (group: string): Promise<void> | undefined {
-    return this.joinThen(group)
-  }
-
-  joinThen (group: string, joined?: () => void): Promise<void> | undefined {
-    return this.#enter(group, (groups) => groups.join(group, this.#outbox, joined))
-  }
-
-  follow (group: string, after: Position | undefined, started: (start: Start) => boolean): Promise<void> | undefined {
-    return this.#enter(group, (groups) => groups.follow(group, this.#outbox, after, started))
-  }
-
-  replayed (): Promise<void> {
-    return new Promise((resolve) => this.#outbox.replay(() => {
-      resolve()
-      return undefined
-    }))
-  }
-
-  #enter (group: string, enter: (groups: Groups) => Promise<void> | undefined): Promise<void> | undefined {
     checkName(group)
-    if (this.#closed) return
+    if (this.#hasLeft) return
 
-    const { limits, groups } = this.#context
-    const own = this.#groups ??= new Set()
-    if (!own.has(group) && own.size >= limits.maxGroups) throw new errors.RP_ERR_TOO_MANY_GROUPS(group, own.size)
-    own.add(group)
-    const joining = enter(groups)
-    joining?.catch(() => {
-      // unless somebody tried again in the meantime
-      if (!groups.has(group, this.#outbox)) own.delete(group)
-    })
+    this.#reserve(group)
+    const { groups } = this.#context
+    const joining = groups.join(group, this.#outbox)
+    joining?.catch(() => this.#forget(group))
     return joining
   }
 
   leave (group: string): void {
+    this.unsubscribe(group)
+    for (const pending of this.#pending ?? []) if (pending.group === group) pending.cancel()
+  }
+
+  unsubscribe (group: string): void {
     if (this.#groups?.delete(group)) this.#context.groups.leave(group, this.#outbox)
+  }
+
+  beginSubscribe (group: string): PendingSubscribe {
+    const pending = new PendingSubscribe(group, this.#outbox, (pending, isCancelled) => {
+      this.#pending?.delete(pending)
+      if (this.#pending?.size === 0) this.#pending = undefined
+      if (!isCancelled) return
+      this.#context.groups.cancel(group, pending)
+      this.#forget(group)
+    })
+    this.#pending ??= new Set()
+    this.#pending.add(pending)
+    return pending
+  }
+
+  subscribe (pending: PendingSubscribe, recover: Recover | undefined, reply: (start: Start | undefined) => void): Promise<void> {
+    return pending.enter(() => {
+      const { group } = pending
+      this.#reserve(group)
+      pending.recover = recover
+      this.#context.groups.subscribe(group, pending)
+    }, reply)
+  }
+
+  async replayed (pending: PendingSubscribe): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    const turn = () => {
+      resolve()
+      return undefined
+    }
+    this.#outbox.replay(turn)
+    await pending.wait(promise).finally(() => this.#outbox.dropReplay(turn))
+  }
+
+  /** Counts a group. @throws RP_ERR_TOO_MANY_GROUPS */
+  #reserve (group: string): void {
+    const own = this.#groups ??= new Set()
+    if (!own.has(group) && own.size >= this.#context.limits.maxGroups) throw new errors.RP_ERR_TOO_MANY_GROUPS(group, own.size)
+    own.add(group)
+  }
+
+  /** Counts a group no more, unless the connection is in it or about to join it after all. */
+  #forget (group: string): void {
+    if (!this.#hasLeft && !this.#context.groups.has(group, this.#outbox)) this.#groups?.delete(group)
+  }
+
+  /** Ends all memberships and pending subscribes, for good. `groups` still has those that the connection was in. */
+  #leaveAll (): void {
+    if (this.#hasLeft) return
+    this.#hasLeft = true
+    // the memberships first: a subscribe that is cancelled sends a member what was held back
+    for (const group of this.#groups ?? []) this.#context.groups.leave(group, this.#outbox)
+    for (const pending of this.#pending ?? []) pending.cancel()
   }
 
   send (message: OutgoingMessage): void {
@@ -167,6 +206,7 @@ export class Connection implements RequestConnection, Subscriber, Peer {
 
   close (code: number = CloseCode.NORMAL, reason = ''): void {
     checkClose(code, reason)
+    this.#leaveAll()
     this.#inbox.clear()
     this.#socket.close(code, reason)
     // the client's answer to the close must be read
@@ -183,11 +223,12 @@ export class Connection implements RequestConnection, Subscriber, Peer {
   }
 
   /**
-   * Starts no more handlers: what waits, and what still comes, is turned away.
+   * Starts no more handlers: what waits, and what still comes, is turned away, and so are pending subscribes.
    *
    * @returns resolves when no handler runs any more
    */
   drain (): Promise<void> {
+    for (const pending of this.#pending ?? []) pending.cancel(new errors.RP_ERR_UNAVAILABLE(pending.group))
     return this.#inbox.drain()
   }
 
@@ -215,10 +256,9 @@ export class Connection implements RequestConnection, Subscriber, Peer {
 
   /** The socket has closed: leaves all groups, tells running handlers. */
   #close (code: number, reason: Buffer): void {
-    this.#closed = true
     this.#outbox.stop()
     this.#inbox.abandon()
-    for (const group of this.#groups ?? []) this.#context.groups.leave(group, this.#outbox)
+    this.#leaveAll()
     const told = reason.toString()
     if (diagnostics.disconnect.hasSubscribers) {
       diagnostics.disconnect.publish({ connection: this, code, reason: told, duration: performance.now() - this.#openedAt })

@@ -102,6 +102,11 @@ export class Outbox implements Follower {
     this.#replays.add(next)
   }
 
+  /** Drops a replay that has not begun. */
+  dropReplay (next: () => Frame | undefined): void {
+    this.#replays?.drop(next)
+  }
+
   /** Writes what is to be sent. */
   flush (): void {
     const list = this.#list

@@ -3,22 +3,30 @@ import type { TSchema } from '@sinclair/typebox'
 import type { FastifyInstance } from 'fastify'
 import type { Position } from '../brokers/broker.ts'
 import { errors, show } from '../errors.ts'
-import type { Start } from './group.ts'
+import type { Recover, Start } from './followers.ts'
 import { canonicalId, checkDefaultId, checkKey, checkNoId, groupName, hasUuidFormat, type GroupKey } from './group-id.ts'
 import { GroupUse } from './group-use.ts'
 import { checkName } from './groups.ts'
+import type { PendingSubscribe } from './pending-subscribe.ts'
 import type { Registry } from './registry.ts'
 import type { Check } from './schema.ts'
 import type { GroupOptions, Handler, RohrpostConnection, RohrpostMessage } from './types.ts'
 
 /** A connection as the built-in handlers need it. */
 export interface Subscriber extends RohrpostConnection {
-  /** Does what `join` does; `joined` is called at the moment when the connection is a member, before anything of the group is heard. */
-  joinThen (group: string, joined: () => void): void | Promise<void>
-  /** The same with positions; `started` returns whether the client was told. */
-  follow (group: string, after: Position | undefined, started: (start: Start) => boolean): void | Promise<void>
-  /** Resolves when all that was to be replayed to the client is on its way. */
-  replayed (): Promise<void>
+  /** Makes a `subscribe` known to the connection: from now on whatever ends a membership of the group ends the subscribe. */
+  beginSubscribe (group: string): PendingSubscribe
+  /**
+   * Makes the connection a member.
+   *
+   * @param reply called at the moment of membership, before the first message of the group
+   * @throws RP_ERR_TOO_MANY_GROUPS, RP_ERR_UNAVAILABLE, the reason of the cancellation
+   */
+  subscribe (pending: PendingSubscribe, recover: Recover | undefined, reply: (start: Start | undefined) => void): Promise<void>
+  /** Resolves when everything that was to be replayed to the client is on its way. @throws the reason of the cancellation */
+  replayed (pending: PendingSubscribe): Promise<void>
+  /** Ends a membership, but no pending subscribe. */
+  unsubscribe (group: string): void
 }
 
 /** A declared group type. */
@@ -36,6 +44,15 @@ interface SubscribeMessage extends RohrpostMessage<{ type: string, id?: unknown 
   reply (data?: unknown, options?: { type?: string, extensions?: object }): void
 }
 
+/** A checked `subscribe`. */
+interface Subscribe {
+  pending: PendingSubscribe
+  /** The end of the `subscribe` or `unsubscribe` before it, of the same connection and group. */
+  before: Promise<void> | undefined
+  recover: Recover | undefined
+  declared: GroupType
+}
+
 const GROUP_TYPE = /^[A-Za-z][\w.]*$/
 
 /** The group types of one server, and the handlers that let clients in and out. */
@@ -44,7 +61,7 @@ export class Subscriptions {
   readonly use = new GroupUse()
   readonly #types = new Map<string, GroupType>()
   readonly #registry: Registry
-  /** The last `subscribe` or `unsubscribe` under way for each connection and group. */
+  /** The end of the last `subscribe` or `unsubscribe` under way, for each connection and group. */
   readonly #tails = new WeakMap<Subscriber, Map<string, Promise<void>>>()
 
   constructor (registry: Registry, instance: FastifyInstance) {
@@ -94,37 +111,38 @@ export class Subscriptions {
     if (key !== undefined) message.data.id = key
     const recover = readRecover(message.recover)
 
-    return this.#inOrder(connection, group, async () => {
+    const pending = connection.beginSubscribe(group)
+    const before = this.#enqueue(connection, group, pending.ended)
+    return this.#join({ pending, before, recover, declared }, message, connection)
+  }
+
+  async #join ({ pending, before, recover, declared }: Subscribe, message: SubscribeMessage, connection: Subscriber): Promise<void> {
+    const { group } = pending
+    const { signal } = message
+    const abort = () => pending.cancel(signal.reason)
+    signal.addEventListener('abort', abort)
+    try {
+      if (before !== undefined) await pending.wait(before)
       const allowed = await this.#registry.call(declared.authorize, declared.instance, message as RohrpostMessage<never, never>, connection)
+      // the membership may have ended while the application thought about it
+      pending.check()
       if (allowed !== true) {
         if (allowed !== false) connection.log.warn({ group }, `a subscription is denied: 'authorize' gave a value of type ${typeof allowed}, and only true lets in`)
         throw new errors.RP_ERR_ACCESS_DENIED()
       }
 
-      // a client that was told of a time-out does not expect to be a member
-      message.signal.throwIfAborted()
       // one client's replays do not pile up in memory: the next one is read when those before are on their way
-      if (recover?.after !== undefined) await unlessAborted(connection.replayed(), message.signal)
-
-      const isNew = !connection.groups.has(group)
-      let joined = false
-      const answer = (extensions?: object) => {
-        joined = true
-        if (!message.signal.aborted) message.reply({ group }, { ...(extensions && { extensions }) })
-        else if (isNew) connection.leave(group)
-        return !message.signal.aborted
-      }
-      if (recover === undefined) {
-        await connection.joinThen(group, answer)
-      } else {
-        await connection.follow(group, recover.after, ({ position, recovered }) => answer({ position: position && { group, ...position }, recovered }))
-      }
-      // the application took it out again while it waited for the broker
-      if (!joined) throw new errors.RP_ERR_ACCESS_DENIED()
-    })
+      if (recover?.after !== undefined) await connection.replayed(pending)
+      await connection.subscribe(pending, recover, (start) => message.reply({ group }, start && {
+        extensions: { position: start.position && { group, ...start.position }, recovered: start.recovered }
+      }))
+    } finally {
+      pending.cancel()
+      signal.removeEventListener('abort', abort)
+    }
   }
 
-  #unsubscribe (message: SubscribeMessage, connection: Subscriber): Promise<void> | undefined {
+  #unsubscribe (message: SubscribeMessage, connection: Subscriber): Promise<void> | void {
     checkData(message.data)
     const { type, id } = message.data
     const declared = this.#types.get(type)
@@ -132,10 +150,14 @@ export class Subscriptions {
     if (declared === undefined || (declared.checkId(id) ?? checkKey(id)) !== undefined) return
 
     const group = groupName(type, this.#canonical(declared, type, id))
-    return this.#inOrder(connection, group, async () => {
-      connection.leave(group)
-      message.reply()
-    })
+    const { promise: ended, resolve: end } = Promise.withResolvers<void>()
+    const before = this.#enqueue(connection, group, ended)
+    const run = () => {
+      connection.unsubscribe(group)
+      if (!message.signal.aborted) message.reply()
+      end()
+    }
+    return before === undefined ? run() : before.then(run)
   }
 
   /** An id that was checked, in the one form that names its group. */
@@ -143,19 +165,19 @@ export class Subscriptions {
     return canonicalId(id as GroupKey, isDefault, (part) => this.use.isUuid(type, part) ?? isUuid)
   }
 
-  /** Runs a task after those that came before it for the same connection and group. */
-  #inOrder (connection: Subscriber, group: string, task: () => Promise<void>): Promise<void> {
+  /** Enters a task into the order of those of one connection and group. @returns the end of the task before it */
+  #enqueue (connection: Subscriber, group: string, ended: Promise<void>): Promise<void> | undefined {
     let tails = this.#tails.get(connection)
     if (tails === undefined) this.#tails.set(connection, tails = new Map())
 
     const before = tails.get(group)
-    const done = before === undefined ? task() : before.then(task)
-    const tail = done.catch(() => {}).then(() => {
+    // a task that was cancelled ends at once, but still not before those that came before it
+    const tail = Promise.all([before, ended]).then(() => {
       if (tails.get(group) === tail) tails.delete(group)
       if (tails.size === 0) this.#tails.delete(connection)
     })
     tails.set(group, tail)
-    return done
+    return before
   }
 }
 
@@ -167,19 +189,11 @@ function checkData (data: unknown): void {
 }
 
 /** What a client asks for with `recover`: positions, and what came after one of them. @throws RP_ERR_INVALID_DATA */
-function readRecover (recover: unknown): { after: Position | undefined } | undefined {
+function readRecover (recover: unknown): Recover | undefined {
   if (recover === undefined) return undefined
   if (recover === true) return { after: undefined }
 
   const { epoch, offset } = Object(recover) as Partial<Record<keyof Position, unknown>>
   if (typeof epoch === 'string' && Number.isSafeInteger(offset) && Number(offset) >= 0) return { after: { epoch, offset: Number(offset) } }
   throw new errors.RP_ERR_INVALID_DATA(`Expected true, or an object { epoch, offset } as 'recover', got ${show(recover)}`)
-}
-
-/** Waits for a promise, or for the signal, with whose reason it rejects. */
-function unlessAborted (promise: Promise<void>, signal: AbortSignal): Promise<void> {
-  const { promise: aborted, reject } = Promise.withResolvers<void>()
-  const abort = () => reject(signal.reason)
-  signal.addEventListener('abort', abort)
-  return Promise.race([promise, aborted]).finally(() => signal.removeEventListener('abort', abort))
 }
