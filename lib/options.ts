@@ -39,17 +39,17 @@ export interface RohrpostOptions extends RegisterOptions, ConnectionHooks, Parti
   maxPayload?: number
   /** Groups that one connection may be in. @defaultValue 1000 */
   maxGroups?: number
-  /** Handlers that run at once for one connection; with 1, one message strictly after another. @defaultValue 16 */
+  /** Handlers that run at once for one connection, in order of arrival. Handlers with the option `parallel` run beside them. @defaultValue 1 */
   concurrency?: number
-  /** How much may wait for a slot, or for `onConnect`, before the connection is not read any more. @defaultValue 256 messages, 1 MiB */
+  /** How much may wait for other handlers, or for `onConnect`, before the connection is not read any more. @defaultValue 256 messages, 1 MiB */
   maxPending?: { messages: number, bytes: number }
   /** Time that a handler has to answer. @defaultValue 30 000 ms */
   handlerTimeout?: number
   /** Time between two signs of life; a connection that is silent for two is cut off. @defaultValue 30 000 ms */
   heartbeat?: number
-  /** Bytes that may be unsent for `slowTimeout`; past it the connection is closed with 4408. @defaultValue 1 MiB */
+  /** Bytes that may be unsent to a client that makes no progress for `slowTimeout`; past it the connection is closed with 4408. @defaultValue 1 MiB */
   highWaterMark?: number
-  /** Time that a connection has to read below `highWaterMark`. @defaultValue 5000 ms */
+  /** Time in which a client must take a sixteenth of `highWaterMark` while it has more than that unsent. @defaultValue 5000 ms */
   slowTimeout?: number
   /** Bytes that may be unsent when more is to be sent; past it the connection is closed with 4408 at once. @defaultValue 16 MiB */
   maxUnsent?: number
@@ -117,7 +117,7 @@ const rules: { [Name in keyof Required<RohrpostOptions> | 'name']: Rule } = {
   },
   maxPayload: count(MIB),
   maxGroups: count(1000),
-  concurrency: count(16),
+  concurrency: count(1),
   maxPending: amount(256),
   handlerTimeout: duration(30_000),
   heartbeat: duration(30_000),

@@ -49,7 +49,7 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
     lost: (group, top) => groups.lost(group, top),
     error: (err, { stage }) => report(app.log, 'error', err, { stage }, 'the broker failed')
   })
-  const connections = new Connections({ registry, groups, turn: new Turn(), limits: options }, options, app.log)
+  const connections = new Connections({ registry, groups, turn: new Turn(options), limits: options }, options, app.log)
   const disconnector = new Disconnector(broker, connections, app.log)
 
   stopWith(app, { drain: () => connections.drain(), patience: options.drain })
@@ -66,7 +66,7 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
   if (!app.hasDecorator('websocketServer')) {
     await app.register(websocket, {
       ...options.websocket,
-      options: { maxPayload: options.maxPayload, ...options.websocket.options }
+      options: { maxPayload: options.maxPayload, ...maxPieces(options.maxPayload), ...options.websocket.options }
     })
   }
 
@@ -75,6 +75,12 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
   Upgrades.of(app.server).take(app.websocketServer)
   addRoute(app, options, connections)
 }, { fastify: '5.x', name: 'fastify-rohrpost' })
+
+/** The most pieces of one message that `ws` keeps: what it needs for each stays below what they may weigh. */
+function maxPieces (maxPayload: number): { maxBufferedChunks: number, maxFragments: number } {
+  const pieces = Math.max(1024, Math.ceil(maxPayload / 256))
+  return { maxBufferedChunks: pieces, maxFragments: pieces }
+}
 
 /** What `app.rohrpost` speaks for. */
 interface Parts {

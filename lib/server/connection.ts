@@ -13,6 +13,7 @@ import { checkName, type Groups } from './groups.ts'
 import { Inbox, type InboxLimits } from './inbox.ts'
 import { Outbox, type OutboxLimits, type Peer, type Turn } from './outbox.ts'
 import { PendingSubscribe } from './pending-subscribe.ts'
+import { mergePieces } from './receiver.ts'
 import type { Registry } from './registry.ts'
 import { report } from './report.ts'
 import type { RequestConnection } from './request.ts'
@@ -33,6 +34,17 @@ export interface ConnectionContext {
 export interface ConnectionLimits extends InboxLimits, OutboxLimits {
   maxGroups: number
 }
+
+/** The close of a connection that was expelled. */
+interface Expulsion {
+  readonly code: number
+  readonly reason: string
+  readonly grace: number
+  readonly deadline: NodeJS.Timeout
+}
+
+/** The client sent something by itself, so that it needs no ping. A pong does not count: lines are kept open by pings. */
+const HEARD = -1
 
 /** By this a socket knows its connection: so all sockets share their listeners, instead of having each its own. */
 const kConnection = Symbol('connection')
@@ -55,9 +67,11 @@ export class Connection implements RequestConnection, Subscriber, Peer {
   /** The subscribes that are not answered yet. */
   #pending: Set<PendingSubscribe> | undefined
 
-  /** Whether the close has begun: the connection has left its groups, and joins no others. */
+  /** Whether the close has begun, or the connection was expelled: it has left its groups, and joins no others. */
   #hasLeft = false
-  /** Heartbeats since the client's last sign of life. */
+  /** The close that is due when running handlers have answered. */
+  #expulsion: Expulsion | undefined
+  /** Heartbeats since the client's last sign of life; {@link HEARD} after a message. */
   #silence = 0
 
   constructor (context: ConnectionContext, socket: WebSocket, request: FastifyRequest) {
@@ -67,10 +81,11 @@ export class Connection implements RequestConnection, Subscriber, Peer {
     this.#inbox = new Inbox(context, socket, this)
     this.#outbox = new Outbox(socket, request.raw.socket, context.turn, context.limits, this)
 
+    mergePieces(socket)
     const carrier = Object.assign(socket, { [kConnection]: this })
     carrier.on('message', Connection.#onMessage)
-    carrier.on('pong', Connection.#onSignOfLife)
-    carrier.on('ping', Connection.#onSignOfLife)
+    carrier.on('pong', Connection.#onPong)
+    carrier.on('ping', Connection.#onPing)
     carrier.on('close', Connection.#onClose)
     // what a client does wrong closes its own connection, with the code of RFC 6455 that `ws` chose: nothing to terminate
     carrier.removeAllListeners('error')
@@ -81,7 +96,11 @@ export class Connection implements RequestConnection, Subscriber, Peer {
     (this as Carrier)[kConnection].#receive(raw, isBinary)
   }
 
-  static #onSignOfLife (this: WebSocket): void {
+  static #onPing (this: WebSocket): void {
+    (this as Carrier)[kConnection].#silence = HEARD
+  }
+
+  static #onPong (this: WebSocket): void {
     (this as Carrier)[kConnection].#silence = 0
   }
 
@@ -207,14 +226,13 @@ export class Connection implements RequestConnection, Subscriber, Peer {
   close (code: number = CloseCode.NORMAL, reason = ''): void {
     checkClose(code, reason)
     this.#leaveAll()
-    this.#inbox.clear()
     this.#socket.close(code, reason)
-    // the client's answer to the close must be read
-    this.#socket.resume()
+    this.#inbox.end()
   }
 
   transmit (text: string): void {
     this.#outbox.send(new Frame(text))
+    if (this.#expulsion !== undefined) this.#checkExpulsion(this.#expulsion)
   }
 
   /** `onConnect` let the client in: works off what came meanwhile. */
@@ -232,17 +250,41 @@ export class Connection implements RequestConnection, Subscriber, Peer {
     return this.#inbox.drain()
   }
 
-  /** Closes, and cuts the line if the client does not answer the close within a grace period, in milliseconds. */
+  /**
+   * Closes, and cuts the line if the client does not answer the close within a grace period, in milliseconds. A connection that was expelled closes
+   * with the code of that.
+   */
   end (code: number, reason: string, grace: number): void {
-    this.close(code, reason)
+    const due = this.#expulsion
+    this.#expulsion = undefined
+    clearTimeout(due?.deadline)
+    this.close(due?.code ?? code, due?.reason ?? reason)
     setTimeout(() => this.#socket.terminate(), grace).unref()
   }
 
-  /** Asks for a sign of life. A client that gave none after two such calls is cut off. */
+  /**
+   * Takes the connection out of its groups and handles none of its messages any more, at once. It closes as `end` does as soon as the handlers that run
+   * have answered, at the latest after the grace period. `groups` stays as it is, for `onDisconnect`.
+   */
+  expel (code: number, reason: string, grace: number): void {
+    if (this.#expulsion !== undefined) return
+    this.#leaveAll()
+    this.#inbox.end()
+    if (!this.#inbox.isAwaited) return this.end(code, reason, grace)
+
+    const deadline = setTimeout(() => this.end(code, reason, grace), grace).unref()
+    this.#expulsion = { code, reason, grace, deadline }
+  }
+
+  /** Asks for a sign of life, unless the client gave one by itself. A client that gave none in two intervals is cut off. */
   beat (): void {
-    // an answer would not be read, but only who writes learns that the other end has gone
+    // an answer would not be read, but only a write tells that the other end has gone
     if (this.#socket.isPaused) return this.#socket.ping()
     if (this.#silence === 2) return this.#socket.terminate()
+    if (this.#silence === HEARD) {
+      this.#silence = 1
+      return
+    }
     this.#silence++
     this.#socket.ping()
   }
@@ -256,6 +298,7 @@ export class Connection implements RequestConnection, Subscriber, Peer {
 
   /** The socket has closed: leaves all groups, tells running handlers. */
   #close (code: number, reason: Buffer): void {
+    clearTimeout(this.#expulsion?.deadline)
     this.#outbox.stop()
     this.#inbox.abandon()
     this.#leaveAll()
@@ -266,8 +309,16 @@ export class Connection implements RequestConnection, Subscriber, Peer {
     this.#context.onClose(this, code, told)
   }
 
+  /** Closes an expelled connection when no handler owes an answer any more. What the handler still sends in this turn goes out. */
+  #checkExpulsion (expulsion: Expulsion): void {
+    if (this.#inbox.isAwaited) return
+    setImmediate(() => {
+      if (this.#expulsion === expulsion) this.end(expulsion.code, expulsion.reason, expulsion.grace)
+    })
+  }
+
   #receive (raw: Buffer, isBinary: boolean): void {
-    this.#silence = 0
+    this.#silence = HEARD
     this.#inbox.receive(raw, isBinary)
   }
 }

@@ -1,12 +1,11 @@
 /** What the server can do: handlers by message type, and what runs around them. */
-import type { TSchema } from '@sinclair/typebox'
 import type { FastifyInstance } from 'fastify'
 import { errors, show } from '../errors.ts'
 import { Message } from './message.ts'
 import { named, report } from './report.ts'
 import type { Check, SchemaCompiler } from './schema.ts'
 import { isThenable } from './thenable.ts'
-import type { HandlerSchemas, Middleware, RohrpostConnection, RohrpostMessage } from './types.ts'
+import type { HandlerOptions, HandlerSchemas, Middleware, RohrpostConnection, RohrpostMessage } from './types.ts'
 
 /** A handler as it is called: without generics, whatever it was registered with. */
 export type AnyHandler = (this: FastifyInstance, message: AnyMessage, connection: RohrpostConnection) => unknown
@@ -27,6 +26,8 @@ export interface Registration {
   readonly checkData: Check | undefined
   readonly checkReply: Check | undefined
   readonly role: Role
+  /** Whether requests run beside the ordered requests of their connection. */
+  readonly parallel: boolean
 }
 
 /** The handlers and middlewares of one server. */
@@ -58,10 +59,10 @@ export class Registry {
   }
 
   /** Registers a handler under all types or, if anything is wrong, under none. @throws as `Rohrpost.handle` */
-  add (instance: FastifyInstance, type: unknown, schemas: unknown, fn: unknown, role: Role = 'application'): void {
+  add (instance: FastifyInstance, type: unknown, options: unknown, fn: unknown, role: Role = 'application'): void {
     const types = checkTypes(type)
     if (typeof fn !== 'function') throw new errors.RP_ERR_INVALID_HANDLER(`a function for type '${types.join("', '")}'`, show(fn))
-    const { data, reply } = checkSchemas(schemas, types)
+    const { data, reply, parallel = false } = checkOptions(options, types)
 
     for (const name of types) {
       const taken = this.#handlers.get(name)
@@ -75,7 +76,8 @@ export class Registry {
       schemas: { ...(data && { data }), ...(reply && { reply }) },
       checkData: data && this.compile(data, 'data', owner),
       checkReply: reply && this.compile(reply, 'reply', owner),
-      role
+      role,
+      parallel
     }
     for (const name of types) this.#handlers.set(name, registration)
   }
@@ -124,15 +126,20 @@ function checkTypes (type: unknown): string[] {
   return types as string[]
 }
 
-function checkSchemas (schemas: unknown, types: string[]): { data?: TSchema, reply?: TSchema } {
-  if (schemas === undefined) return {}
-  if (typeof schemas !== 'object' || schemas === null) {
-    throw new errors.RP_ERR_INVALID_HANDLER(`an object { data, reply } for type '${types.join("', '")}'`, show(schemas))
+function checkOptions (options: unknown, types: string[]): HandlerOptions {
+  if (options === undefined) return {}
+  const owner = types.join("', '")
+  if (typeof options !== 'object' || options === null) {
+    throw new errors.RP_ERR_INVALID_HANDLER(`an object { data, reply, parallel } for type '${owner}'`, show(options))
   }
-  for (const key of Object.keys(schemas)) {
-    if (key !== 'data' && key !== 'reply') {
-      throw new errors.RP_ERR_INVALID_SCHEMA(key, types.join("', '"), "the schemas of a handler are 'data' and 'reply'")
+  for (const key of Object.keys(options)) {
+    if (key !== 'data' && key !== 'reply' && key !== 'parallel') {
+      throw new errors.RP_ERR_INVALID_SCHEMA(key, owner, "the options of a handler are 'data', 'reply' and 'parallel'")
     }
   }
-  return schemas
+  const { parallel } = options as { parallel?: unknown }
+  if (parallel !== undefined && typeof parallel !== 'boolean') {
+    throw new errors.RP_ERR_INVALID_HANDLER(`true or false as 'parallel' for type '${owner}'`, show(parallel))
+  }
+  return options
 }

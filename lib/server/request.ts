@@ -26,6 +26,12 @@ export interface RunContext {
   readonly limits: { handlerTimeout: number }
 }
 
+/** Where a request runs. */
+export interface RequestHost {
+  /** Called when the deadline has passed before the handler settled. */
+  overdue (request: Request): void
+}
+
 /** A request from its start to its settlement, and on to the end of its handler. */
 export class Request implements Answerable {
   readonly envelope: Envelope
@@ -33,6 +39,7 @@ export class Request implements Answerable {
   readonly #connection: RequestConnection
   #settled = false
   #gone = false
+  #overdue = false
   #aborted: Error | undefined
   #controller: AbortController | undefined
   readonly #size: number
@@ -50,6 +57,16 @@ export class Request implements Answerable {
     return !this.#settled
   }
 
+  /** Whether it runs beside the ordered requests of its connection. */
+  get isParallel (): boolean {
+    return this.#registration.parallel
+  }
+
+  /** Whether its deadline has passed before its handler settled. */
+  get isOverdue (): boolean {
+    return this.#overdue
+  }
+
   get signal (): AbortSignal {
     if (this.#controller === undefined) {
       this.#controller = new AbortController()
@@ -63,9 +80,9 @@ export class Request implements Answerable {
    *
    * @returns a promise, which never rejects, if the handler goes on
    */
-  run (context: RunContext): Promise<void> | undefined {
+  run (context: RunContext, host: RequestHost): Promise<void> | undefined {
     const observation = this.#observe()
-    return observation === undefined ? this.#run(context) : observation.run(() => this.#run(context))
+    return observation === undefined ? this.#run(context, host) : observation.run(() => this.#run(context, host))
   }
 
   #observe (): Observation | undefined {
@@ -73,7 +90,7 @@ export class Request implements Answerable {
     return this.#observation
   }
 
-  #run ({ registry, limits }: RunContext): Promise<void> | undefined {
+  #run ({ registry, limits }: RunContext, host: RequestHost): Promise<void> | undefined {
     const { fn, instance, checkData, role } = this.#registration
     const problem = checkData?.(this.envelope.data)
     if (problem !== undefined) {
@@ -86,7 +103,7 @@ export class Request implements Answerable {
       const result = role === 'application'
         ? registry.call(fn, instance, message, this.#connection)
         : fn.call(instance, message, this.#connection)
-      if (isThenable(result)) return this.#wait(result, limits.handlerTimeout)
+      if (isThenable(result)) return this.#wait(result, limits.handlerTimeout, host)
       this.#return(result)
     } catch (error) {
       this.#throw(error)
@@ -136,12 +153,14 @@ export class Request implements Answerable {
     this.#abort(reason)
   }
 
-  async #wait (result: PromiseLike<unknown>, timeout: number): Promise<void> {
+  async #wait (result: PromiseLike<unknown>, timeout: number, host: RequestHost): Promise<void> {
     const deadline = setTimeout(() => {
       const text = `The handler did not settle within ${timeout} ms.`
       note(this.#connection.log, 'warn', { ...named(this.envelope), timeout }, 'a handler did not settle before its deadline')
       this.#refuse({ error: text, code: ErrorCode.TIMEOUT })
       this.#abort(new DOMException(text, 'TimeoutError'))
+      this.#overdue = true
+      host.overdue(this)
     }, timeout).unref()
 
     try {

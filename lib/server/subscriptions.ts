@@ -66,8 +66,9 @@ export class Subscriptions {
 
   constructor (registry: Registry, instance: FastifyInstance) {
     this.#registry = registry
-    registry.add(instance, 'subscribe', undefined, (message: SubscribeMessage, connection: Subscriber) => this.#subscribe(message, connection), 'built-in')
-    registry.add(instance, 'unsubscribe', undefined, (message: SubscribeMessage, connection: Subscriber) => this.#unsubscribe(message, connection), 'built-in')
+    const options = { parallel: true }
+    registry.add(instance, 'subscribe', options, (message: SubscribeMessage, connection: Subscriber) => this.#subscribe(message, connection), 'built-in')
+    registry.add(instance, 'unsubscribe', options, (message: SubscribeMessage, connection: Subscriber) => this.#unsubscribe(message, connection), 'built-in')
   }
 
   /** Declares a group type. @throws as `Rohrpost.group` */

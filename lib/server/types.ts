@@ -90,6 +90,16 @@ export interface HandlerSchemas<Data extends TSchema = TSchema, Reply extends TS
   reply?: Reply
 }
 
+/** Options of one handler. */
+export interface HandlerOptions<Data extends TSchema = TSchema, Reply extends TSchema = TSchema> extends HandlerSchemas<Data, Reply> {
+  /**
+   * Whether requests run beside the others of their connection, up to 16 at once. The others run one after another, see the option `concurrency`.
+   *
+   * @defaultValue `false`
+   */
+  parallel?: boolean
+}
+
 /** What the client sends as `data` of `subscribe` and `unsubscribe`. */
 export interface SubscribeData<Id> {
   type: string
@@ -137,11 +147,16 @@ export interface Rohrpost {
    */
   handle<Data extends TSchema, Reply extends TSchema> (
     type: string | readonly string[],
-    schemas: { data: Data, reply: Reply },
+    options: { data: Data, reply: Reply, parallel?: boolean },
     handler: Handler<Static<Data>, Static<Reply>>
   ): this
-  handle<Data extends TSchema> (type: string | readonly string[], schemas: { data: Data }, handler: Handler<Static<Data>>): this
-  handle<Reply extends TSchema> (type: string | readonly string[], schemas: { reply: Reply }, handler: Handler<unknown, Static<Reply>>): this
+  handle<Data extends TSchema> (type: string | readonly string[], options: { data: Data, parallel?: boolean }, handler: Handler<Static<Data>>): this
+  handle<Reply extends TSchema> (
+    type: string | readonly string[],
+    options: { reply: Reply, parallel?: boolean },
+    handler: Handler<unknown, Static<Reply>>
+  ): this
+  handle (type: string | readonly string[], options: { parallel?: boolean }, handler: Handler): this
   handle (type: string | readonly string[], handler: Handler): this
   /**
    * Lets clients subscribe to the groups `type-id`, if `authorize` says `true`.

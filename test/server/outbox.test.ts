@@ -9,7 +9,7 @@ import { start, type Client } from '../support/server.ts'
 const LIMITS = { highWaterMark: 1000, slowTimeout: 1000, maxUnsent: 1000 }
 
 /** Outboxes of sockets that keep what is written to them. */
-function lines (count: number, turn = new Turn()) {
+function lines (count: number, turn = new Turn(LIMITS)) {
   return Array.from({ length: count }, () => {
     const socket = {
       extensions: '',
