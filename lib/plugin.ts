@@ -21,6 +21,10 @@ import { isThenable } from './server/thenable.ts'
 import type { RohrpostMessage, Rohrpost } from './server/types.ts'
 import { Upgrades } from './server/upgrades.ts'
 
+/** Fragments of one message: as many as `ws` takes by default, and more where messages may be larger than so many of this size, in bytes. */
+const MAX_FRAGMENTS = 16_384
+const FRAGMENT = 64
+
 /**
  * The Fastify plugin: adds the WebSocket route and decorates `app.rohrpost`.
  *
@@ -66,7 +70,7 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
   if (!app.hasDecorator('websocketServer')) {
     await app.register(websocket, {
       ...options.websocket,
-      options: { maxPayload: options.maxPayload, ...maxPieces(options.maxPayload), ...options.websocket.options }
+      options: { maxPayload: options.maxPayload, maxFragments: Math.max(MAX_FRAGMENTS, Math.ceil(options.maxPayload / FRAGMENT)), ...options.websocket.options }
     })
   }
 
@@ -75,12 +79,6 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
   Upgrades.of(app.server).take(app.websocketServer)
   addRoute(app, options, connections)
 }, { fastify: '5.x', name: 'fastify-rohrpost' })
-
-/** The most pieces of one message that `ws` keeps: what it needs for each stays below what they may weigh. */
-function maxPieces (maxPayload: number): { maxBufferedChunks: number, maxFragments: number } {
-  const pieces = Math.max(1024, Math.ceil(maxPayload / 256))
-  return { maxBufferedChunks: pieces, maxFragments: pieces }
-}
 
 /** What `app.rohrpost` speaks for. */
 interface Parts {
