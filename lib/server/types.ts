@@ -60,7 +60,7 @@ export interface RohrpostConnection {
   /** Sends an error; it needs `error`. @throws as `send` does */
   sendError (message: { id?: MessageId | undefined, type?: string | undefined, error: string, data?: unknown, code?: string | undefined }): void
   /**
-   * Closes the connection; what was sent before goes out first.
+   * Closes the connection; what was sent before goes out first, and nothing after. A handler replies before it closes its own connection.
    *
    * @param code 1000 to 1014 but 1004 to 1006, or 3000 to 4999; 1000 by default
    * @param reason up to 123 bytes of UTF-8
@@ -182,7 +182,8 @@ export interface Rohrpost {
   sendToGroup (group: string, message: unknown): Promise<void>
   /**
    * Closes connections: those in a group, also one that they are about to join, on every process; or those of this process for which a
-   * predicate says `true`. What was sent to them before goes out first; messages that wait are not handled any more.
+   * predicate says `true`. They leave their groups at once. What was sent to them before goes out first, handlers that run have a second to answer,
+   * and messages that wait are not handled any more.
    *
    * @param code as for `connection.close`; 4403 by default
    * @param reason up to 123 bytes of UTF-8
@@ -206,7 +207,10 @@ export interface Rohrpost {
 
 /** What an application does when clients come and go. */
 export interface ConnectionHooks {
-  /** Lets a client in, or throws to close its connection with 4403. Messages that arrive meanwhile are kept. */
+  /**
+   * Lets a client in, or throws to close its connection: with 4403, or with 1013 or 1011 if the error is temporary or a bug. Messages that arrive
+   * meanwhile are kept.
+   */
   onConnect?: ((connection: RohrpostConnection) => void | Promise<void>) | undefined
   /** Called once for every connection that `onConnect` let in, after it left all groups. */
   onDisconnect?: ((connection: RohrpostConnection, code: number, reason: string) => void | Promise<void>) | undefined
