@@ -49,6 +49,12 @@ describe('handle', () => {
       expect(data).type.toBe<string>()
       return { anything: true }
     })
+    app.rohrpost.handle('p', { parallel: true }, ({ data }) => {
+      expect(data).type.toBe<unknown>()
+    })
+    app.rohrpost.handle('q', { data: Type.String(), parallel: true }, ({ data }) => {
+      expect(data).type.toBe<string>()
+    })
     app.rohrpost.handle('b', { reply: Type.Number() }, ({ data }) => {
       expect(data).type.toBe<unknown>()
       return 5

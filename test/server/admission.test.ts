@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { ConnectionException, DeadlockException } from '@mikro-orm/core'
-import Redis from 'ioredis'
+import { Redis } from 'ioredis'
 import { errors } from '../../lib/errors.ts'
 import { closeFor } from '../../lib/server/admission.ts'
 import { memoryBroker } from '../../lib/index.ts'
@@ -86,7 +86,7 @@ test('a client comes back when onConnect failed for now', async (t) => {
   }))
   await isClosed
   isAway = false
-  await client.call('ping')
+  await client.ready()
 
   assert.ok(codes.includes(1013))
   assert.ok(server.logs.some(({ msg, level, code }) => msg === 'onConnect failed, the client is to come back' && level === 50 && code === 1013))

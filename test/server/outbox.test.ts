@@ -3,6 +3,7 @@ import { Duplex } from 'node:stream'
 import { test } from 'node:test'
 import type { WebSocket } from 'ws'
 import { Frame } from '../../lib/server/frame.ts'
+import { FrameList } from '../../lib/server/frame-list.ts'
 import { Outbox, Turn } from '../../lib/server/outbox.ts'
 import { start, type Client } from '../support/server.ts'
 
@@ -22,6 +23,9 @@ function lines (count: number, turn = new Turn(LIMITS)) {
     const line = {
       socket,
       written: [] as Buffer[],
+      corks: 0,
+      cork () { line.corks++ },
+      uncork () { line.corks-- },
       fails: false,
       write (bytes: Buffer) {
         if (line.fails) throw new Error('broken')
@@ -66,6 +70,35 @@ test('writes once for a socket and turn, and the same bytes to those who hear th
 
   assert.deepEqual([ada, bob, eve].map(({ written }) => texts(written)), [['|1|2'], ['|1|2'], ['|1|3']])
   assert.equal(ada.written[0], bob.written[0])
+})
+
+test('writes a large frame as it is, for each socket, whatever else it is sent in the turn', async () => {
+  const [ada, bob] = lines(2) as [Line, Line]
+  const [small, large] = [new Frame('1'), new Frame('x'.repeat(20_000))]
+  for (const { outbox } of [ada, bob]) {
+    outbox.send(new Frame('2'))
+    outbox.send(new Frame('3'))
+    outbox.send(large)
+    outbox.send(small)
+  }
+
+  await endOfTurn()
+
+  for (const { written, corks } of [ada, bob]) {
+    assert.equal(corks, 0)
+    assert.deepEqual(written.map(({ length }) => length), [6, 20_004, 3])
+    assert.equal(written[1], large.bytes)
+  }
+})
+
+test('joins small frames around large ones, in order', () => {
+  const frames = ['1', 'x'.repeat(20_000), 'y'.repeat(20_000), '2', '3', 'z'.repeat(20_000)].map((text) => new Frame(text))
+
+  const { bytes } = frames.reduce((list, frame) => list.with(frame), new FrameList())
+
+  assert.ok(Array.isArray(bytes))
+  assert.deepEqual(bytes.map(({ length }) => length), [3, 20_004, 20_004, 6, 20_004])
+  assert.deepEqual(Buffer.concat(bytes), Buffer.concat(frames.map(({ bytes }) => bytes)))
 })
 
 test('writes all replies and group messages of a turn at once, in order', async (t) => {

@@ -49,7 +49,7 @@ suite('the limits of what waits', () => {
         t.after(() => gate.resolve())
         const server = await start(t, {
           maxPending: { messages: 50, bytes: 1_000_000 },
-          drain: 10,
+          drain: 60_000,
           websocket: { options: { perMessageDeflate: { threshold: 0 } } },
           ...(when === 'onConnect runs' && { onConnect: () => gate.promise }),
           with: (app) => app.rohrpost.handle('work', () => gate.promise)
@@ -69,6 +69,8 @@ suite('the limits of what waits', () => {
         assert.equal(events.reply.filter(({ code }) => code === 'unavailable').length, 50)
 
         for (const [id] of flood.entries()) if (id > 0) assert.deepEqual([(await client.next()).code, id], ['unavailable', id])
+        gate.resolve()
+        assert.equal((await client.next()).id, 0)
         await drained
       })
     }
