@@ -38,7 +38,7 @@ export class Heartbeat {
   }
 
   #beat (): void {
-    for (const connection of this.#portions[this.#next] ?? []) connection.beat()
+    this.#portions[this.#next]?.forEach((connection) => connection.beat())
     this.#next = (this.#next + 1) % this.#portions.length
   }
 }

@@ -166,6 +166,7 @@ suite('by group', () => {
         .handle('slow', async (_message, connection) => {
           started.resolve()
           await release.promise
+          connection.send({ type: 'nearly' })
           await connection.join('later')
           app.rohrpost.sendToGroup('later', { type: 'secret' })
           return 'done'
@@ -186,6 +187,7 @@ suite('by group', () => {
     await client.read()
     release.resolve()
 
+    assert.deepEqual(await client.next(), { type: 'nearly' })
     assert.deepEqual(await client.next(), { id: 1, type: 'slow', data: 'done' })
     assert.equal((await client.closed).code, 4000)
     assert.deepEqual(await left.promise, ['user:7', 'news'])
@@ -209,6 +211,26 @@ suite('by group', () => {
     t.mock.timers.tick(1)
 
     assert.equal((await client.closed).code, 4000)
+    t.mock.timers.reset()
+  })
+
+  test('a client that goes before the answer is gone at once', async (t) => {
+    const [started, left] = [Promise.withResolvers<void>(), Promise.withResolvers<number>()]
+    const server = await start(t, {
+      drain: 10,
+      onConnect: (connection) => connection.join('user:7'),
+      onDisconnect: (_connection, code) => left.resolve(code),
+      with: (app) => app.rohrpost.handle('hang', () => { started.resolve(); return new Promise(() => {}) })
+    })
+    const client = await server.connect()
+    client.send({ id: 1, type: 'hang' })
+    await started.promise
+    t.mock.timers.enable({ apis: ['setTimeout'] })
+
+    await server.app.rohrpost.disconnect('user:7', 4000)
+    client.socket.terminate()
+
+    assert.equal(await left.promise, 1006)
     t.mock.timers.reset()
   })
 

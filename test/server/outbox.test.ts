@@ -10,7 +10,7 @@ import { start, type Client } from '../support/server.ts'
 const LIMITS = { highWaterMark: 1000, slowTimeout: 1000, maxUnsent: 1000 }
 
 /** Outboxes of sockets that keep what is written to them. */
-function lines (count: number, turn = new Turn(LIMITS)) {
+function lines (count: number, turn = new Turn(LIMITS), slow: () => void = assert.fail) {
   return Array.from({ length: count }, () => {
     const socket = {
       extensions: '',
@@ -32,7 +32,7 @@ function lines (count: number, turn = new Turn(LIMITS)) {
         line.written.push(bytes)
       }
     }
-    const outbox = new Outbox(socket as unknown as WebSocket, line as unknown as Duplex, turn, LIMITS, { slow: assert.fail })
+    const outbox = new Outbox(socket as unknown as WebSocket, line as unknown as Duplex, turn, LIMITS, { slow })
     return Object.assign(line, { outbox })
   })
 }
@@ -147,6 +147,19 @@ test('lets the event loop go on in the midst of a huge group, and keeps the orde
   while (all.some(({ written }) => !texts(written).join('').endsWith('|2'))) await new Promise(setImmediate)
 
   for (const { written } of all) assert.equal(texts(written).join(''), '|1|2')
+})
+
+test('says once that a client is slow', async () => {
+  let times = 0
+  const [{ outbox, socket, written }] = lines(1, undefined, () => { times++ }) as [Line]
+  socket.bufferedAmount = LIMITS.maxUnsent + 1
+  for (let n = 0; n < 2; n++) {
+    outbox.send(new Frame('1'))
+    await endOfTurn()
+  }
+
+  assert.equal(times, 1)
+  assert.deepEqual(written, [])
 })
 
 test('cuts a line that fails, and serves the others', async () => {

@@ -92,6 +92,26 @@ test('merges the pieces of a message that comes byte by byte', async () => {
   assert.ok(most < 60, `${most} pieces`)
 })
 
+test('does not copy large pieces for the sake of a small one', () => {
+  const { receiver, messages, socket } = open()
+  mergePieces(socket)
+  const text = 'x'.repeat(100_000)
+  const bytes = frame(text)
+  let at = 0
+  const feed = (size: number) => {
+    receiver.write(bytes.subarray(at, at + size))
+    at += size
+  }
+
+  for (let n = 0; n < 31; n++) feed(2000)
+  feed(1)
+  feed(1)
+  assert.equal(receiver._buffers.length, 33)
+  feed(bytes.length)
+
+  assert.deepEqual(messages, [text])
+})
+
 test('a message is whole, and in few pieces, however it is cut', async () => {
   const sizes = fc.array(fc.oneof(fc.nat({ max: 3 }), fc.nat({ max: 3000 })), { minLength: 1, maxLength: 300 })
 
