@@ -82,11 +82,15 @@ interface Handle {
   readonly bytesWritten: number
   /** Those of them that the kernel has not taken, which changes in the midst of a write. */
   readonly writeQueueSize: number
+  /** The handle below that of TLS. */
+  readonly _parent?: Partial<Handle>
 }
 
 /** A number of bytes that grows as the kernel takes them. Without a handle, as for a stream that a test injected, it falls with what is written too. */
 function takenBy (line: Duplex | undefined): number {
-  const handle = (line as { _handle?: Partial<Handle> | null } | undefined)?._handle
+  const own = (line as { _handle?: Partial<Handle> | null } | undefined)?._handle
+  // TLS encrypts all of a write at once: the progress is that of the socket below
+  const handle = own?._parent ?? own
   if (handle?.bytesWritten !== undefined && handle.writeQueueSize !== undefined) return handle.bytesWritten - handle.writeQueueSize
   return -Number(line?.writableLength)
 }

@@ -145,15 +145,17 @@ suite('progress', () => {
   const LIMITS = { highWaterMark: 16_000, slowTimeout: 1000 }
 
   /** A watched connection, of which the test says what its line took. */
-  function watched (t: TestContext, hasHandle = true) {
+  function watched (t: TestContext, stream: 'TCP' | 'TLS' | 'injected' = 'TCP') {
     t.mock.timers.enable({ apis: ['setInterval'] })
     const watch = new SlowWatch(LIMITS)
     const state = { slow: 0, unsent: 1_000_000, written: 2_000_000, queue: 1_000_000 }
+    const handle = { get bytesWritten () { return state.written }, get writeQueueSize () { return state.queue } }
     const outbox: Watchable = {
       socket: { get bufferedAmount () { return state.unsent } } as unknown as WebSocket,
       line: {
         get writableLength () { return state.queue },
-        ...(hasHandle && { _handle: { get bytesWritten () { return state.written }, get writeQueueSize () { return state.queue } } })
+        ...(stream === 'TCP' && { _handle: handle }),
+        ...(stream === 'TLS' && { _handle: { bytesWritten: 1, writeQueueSize: 1, _parent: handle } })
       } as unknown as Duplex,
       slow: () => { state.slow++ }
     }
@@ -163,9 +165,9 @@ suite('progress', () => {
     return { state, watch, outbox, pass: (ms: number) => t.mock.timers.tick(ms) }
   }
 
-  for (const hasHandle of [true, false]) {
-    test(`in the midst of one large write${hasHandle ? '' : ', without a handle'}: a client that takes a sixteenth of highWaterMark in time is not slow`, (t) => {
-      const { state, pass } = watched(t, hasHandle)
+  for (const stream of ['TCP', 'TLS', 'injected'] as const) {
+    test(`in the midst of one large write, ${stream}: a client that takes a sixteenth of highWaterMark in time is not slow`, (t) => {
+      const { state, pass } = watched(t, stream)
 
       for (let second = 0; second < 60; second++) {
         state.queue -= 1000
