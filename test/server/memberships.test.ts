@@ -143,8 +143,8 @@ interface End {
 
 const ENDS: Record<string, End> = {
   'connection.leave': { answer: 'access_denied', end: ({ connection }) => connection.leave(GROUP) },
-  'disconnect of the group': { answer: 'none', closes: 4403, end: ({ app }) => app.rohrpost.disconnect(GROUP) },
-  'disconnect by a predicate': { answer: 'none', closes: 4401, end: ({ app }) => app.rohrpost.disconnect(() => true, 4401) },
+  'disconnect of the group': { answer: 'access_denied', closes: 4403, end: ({ app }) => app.rohrpost.disconnect(GROUP) },
+  'disconnect by a predicate': { answer: 'access_denied', closes: 4401, end: ({ app }) => app.rohrpost.disconnect(() => true, 4401) },
   'connection.close': { answer: 'none', closes: 1000, end: ({ connection }) => connection.close() },
   'the end of the line': { answer: 'none', closes: 1006, end: ({ client }) => client.socket.terminate() },
   'the drain': { answer: 'unavailable', closes: 1012, end: ({ app }) => { app.rohrpost.drain() } },
