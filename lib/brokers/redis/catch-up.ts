@@ -121,7 +121,7 @@ export class CatchUp {
       for (const subscription of waiting) this.add(subscription)
       if (!isReply(error)) {
         // the next connection asks again
-        connection.abandon(error)
+        connection.abandon()
         return false
       }
       events.refused(waiting, error)

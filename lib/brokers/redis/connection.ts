@@ -34,6 +34,8 @@ const OPTIONS = {
   showFriendlyErrorStack: false
 }
 
+const LOST = 'The connection to Redis was lost'
+
 /** The bounds of the delay before a connection is given up once more, and the time without trouble after which it is given up at once, in milliseconds. */
 const RETRY = { min: 100, max: 5000, forgotten: 60_000 }
 
@@ -82,17 +84,17 @@ export class Connection {
   }
 
   /** Makes the connection anew if a command failed on it without an answer, unless it is known to be lost already. */
-  abandon (cause: Error): void {
+  abandon (): void {
     if (!this.isReady) return
-    this.#events.error(cause)
-    this.reconnect(cause)
+    this.#events.error(new Error(LOST))
+    this.reconnect()
   }
 
   /**
    * Begins anew because of an answer, with a server that may be another: at once the first time, then after growing delays, until `settle` is
    * called or nothing has happened for a while.
    */
-  reconnect (cause: Error): void {
+  reconnect (cause?: Error): void {
     if (this.#isGivenUp) return
     this.#isGivenUp = true
     this.isReady = false
@@ -130,7 +132,7 @@ export class Connection {
     if (!this.isReady) return
     this.isReady = false
     // there may have been no error: the server said goodbye
-    this.#events.error(new Error('The connection to Redis was lost'))
+    this.#events.error(new Error(LOST))
   }
 
   async #greet (): Promise<void> {

@@ -193,7 +193,7 @@ export class Publisher {
       const error = cause as Error
       flight.isUnderWay = false
       // without an answer it is sent again when the connection is back
-      if (!isReply(error)) return connection.abandon(error)
+      if (!isReply(error)) return connection.abandon()
       trouble.fail(error)
       if (isPassing(error)) {
         // another server, or this one a little later, takes it

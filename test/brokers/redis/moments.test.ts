@@ -23,7 +23,7 @@ type Scene = Awaited<ReturnType<typeof open>>
 
 /** Answers a question about one group. */
 const kept = async ({ commands }: Scene, epoch: string, top: number, ...payloads: string[]) => {
-  (await commands.next('EVALSHA')).answer([[epoch, String(top), '1', ...payloads]])
+  (await commands.next('EVALSHA')).answer([[epoch, String(top), 'complete', ...payloads]])
 }
 
 async function join (scene: Scene): Promise<void> {
@@ -71,10 +71,10 @@ test('goes on when Redis answers after the message was given up', async (t) => {
   const later = turn().then(() => broker.publish('a', '2'))
   await assert.rejects(async () => first, { code: 'RP_ERR_NOT_PUBLISHED' })
   await assert.rejects(async () => later, { code: 'RP_ERR_NOT_PUBLISHED' })
-  asked.answer(1)
+  asked.answer(['0'])
   const third = broker.publish('a', '3')
   const next = await commands.next('EVALSHA')
-  next.answer(1)
+  next.answer(['0'])
   await third
 
   assert.deepEqual(next.args.slice(-4), ['a', '1', '1', '3'], 'what was given up before it was sent is not sent')
@@ -99,7 +99,7 @@ test('does not send again what was given up while the connection was away', asyn
   await comeBack()
   const second = broker.publish('a', '2')
   const asked = await commands.next('EVALSHA')
-  asked.answer(1)
+  asked.answer(['0'])
   await second
 
   assert.deepEqual(asked.args.slice(-4), ['a', '1', '1', '2'])
@@ -114,7 +114,7 @@ test('does not send again what is under way', async (t) => {
   ;(await commands.next('INFO')).answer('master_replid:abc')
   await turn()
   assert.deepEqual(commands.asked.map(({ name }) => name), [])
-  asked.answer(1)
+  asked.answer(['0'])
 
   await published
 })
@@ -128,7 +128,7 @@ test('says that it is not well when Redis takes its time', async (t) => {
   t.mock.method(performance, 'now', () => now + 1500)
 
   assert.match(String(broker.health().detail), /^Redis has not answered for 1\d\d\d ms$/)
-  asked.answer(1)
+  asked.answer(['0'])
   await published
   assert.equal(broker.health().ok, true)
 })
@@ -156,7 +156,7 @@ test('forgets a group that is left while Redis is asked about it', async (t) => 
   ears.emit('message', 'rohrpost:0:a', '3 e 2 {}')
   const asked = await commands.next('EVALSHA')
   broker.unsubscribe('a')
-  asked.answer([['e', '3', '1', '{}', '{}', '{}']])
+  asked.answer([['e', '3', 'complete', '{}', '{}', '{}']])
   await turn()
 
   assert.deepEqual(recorder.heard, [])
@@ -172,9 +172,9 @@ test('asks again for what it could not hold while it asked', async (t) => {
   say(2)
   const first = await scene.commands.next('EVALSHA')
   for (let n = 3; n <= 2005; n++) say(n)
-  first.answer([['e', '2', '1', payload(1), payload(2)]])
+  first.answer([['e', '2', 'complete', payload(1), payload(2)]])
   const second = await scene.commands.next('EVALSHA')
-  second.answer([['e', '2005', '1', ...Array.from({ length: 2003 }, (_, n) => payload(n + 3))]])
+  second.answer([['e', '2005', 'complete', ...Array.from({ length: 2003 }, (_, n) => payload(n + 3))]])
   await recorder.until('a', payload(2005))
 
   assert.deepEqual(recorder.payloads('a'), Array.from({ length: 2005 }, (_, n) => payload(n + 1)))
@@ -188,7 +188,7 @@ test('counts what came while it joined as being before', async (t) => {
   ;(await ears.next('SUBSCRIBE')).answer()
   const asked = await commands.next('EVALSHA')
   ears.emit('message', 'rohrpost:0:a', '5 e 2,2 {}{}')
-  asked.answer([['e', '5', '0']])
+  asked.answer([['e', '5', 'gone']])
 
   assert.deepEqual(await joined, { epoch: 'e', offset: 6 })
   assert.deepEqual(recorder.heard, [])
@@ -202,11 +202,11 @@ test('goes to the new epoch that began while it joined', async (t) => {
   ;(await ears.next('SUBSCRIBE')).answer()
   const asked = await commands.next('EVALSHA')
   ears.emit('message', 'rohrpost:0:a', '1 f 2 {}')
-  asked.answer([['e', '5', '0']])
+  asked.answer([['e', '5', 'gone']])
   assert.deepEqual(await joined, { epoch: 'e', offset: 5 })
-  ;(await commands.next('EVALSHA')).answer([['f', '1', '0']])
+  ;(await commands.next('EVALSHA')).answer([['f', '1', 'gone']])
   const again = await commands.next('EVALSHA')
-  again.answer([['f', '1', '1', '{}']])
+  again.answer([['f', '1', 'complete', '{}']])
   await recorder.until('a', '{}')
 
   assert.deepEqual(again.args.slice(-4), ['a', 'f', '0', '10000'])
@@ -222,8 +222,8 @@ test('goes on at the top of a new epoch of which the beginning is gone already',
   await join(scene)
 
   ears.emit('message', 'rohrpost:0:a', '50 f 2 {}')
-  ;(await commands.next('EVALSHA')).answer([['f', '50', '0']])
-  ;(await commands.next('EVALSHA')).answer([['f', '51', '0']])
+  ;(await commands.next('EVALSHA')).answer([['f', '50', 'gone']])
+  ;(await commands.next('EVALSHA')).answer([['f', '51', 'gone']])
   await recorder.when('both losses', () => recorder.heard.length === 2)
   ears.emit('message', 'rohrpost:0:a', '52 f 2 {}')
 
@@ -249,9 +249,9 @@ test('asks for the first of very many groups while the next ones are announced',
   const joined = Promise.all(groups.map((group) => broker.subscribe(group)))
   ;(await ears.next('SUBSCRIBE')).answer()
   const last = await ears.next('SUBSCRIBE')
-  ;(await commands.next('EVALSHA')).answer(groups.slice(0, 100).map(() => ['e', '7', '0']))
+  ;(await commands.next('EVALSHA')).answer(groups.slice(0, 100).map(() => ['e', '7', 'gone']))
   last.answer()
-  ;(await commands.next('EVALSHA')).answer([['e', '7', '0']])
+  ;(await commands.next('EVALSHA')).answer([['e', '7', 'gone']])
 
   assert.equal((await joined).length, 101)
 })
