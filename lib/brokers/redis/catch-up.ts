@@ -7,7 +7,25 @@ import { isPassing, isReply } from './client.ts'
 import type { Connection } from './connection.ts'
 import type { Run } from './envelope.ts'
 import type { Kept, Reader } from './reader.ts'
-import type { Subscription } from './subscription.ts'
+
+/** One group that this process hears. */
+export interface Subscription {
+  readonly group: string
+  readonly channel: string
+  /** The position of the last message that was delivered. */
+  epoch: string
+  offset: number
+  /** Whether messages are held until Redis has been asked what was missed. */
+  isBehind: boolean
+  /** Whether Redis is being asked, and the answer still counts. */
+  isAsked: boolean
+  /** What came since it was asked. */
+  held: Run[]
+  /** Whether more came than is held. */
+  isCut: boolean
+  /** The caller that waits until the group is heard. */
+  opening: PromiseWithResolvers<Position | undefined> | undefined
+}
 
 /** What catching up tells. */
 export interface CatchUpEvents {
@@ -45,6 +63,8 @@ export class CatchUp {
   readonly #stale = new Set<Subscription>()
   #heldLength = 0
   #isChecking = false
+  /** Whether `check` was called since the last portion began to be asked for. */
+  #isWanted = false
 
   constructor (options: CatchUpOptions) {
     this.#options = options
@@ -73,9 +93,14 @@ export class CatchUp {
 
   /** Asks Redis about all subscriptions that may be behind, until none is. */
   async check (): Promise<void> {
+    this.#isWanted = true
     if (this.#isChecking) return
     this.#isChecking = true
-    while (this.#joining.size + this.#stale.size > 0 && await this.#readPortion());
+    // a connection that comes back while a call on the one before fails is not to be missed
+    while (this.#isWanted) {
+      this.#isWanted = false
+      while (this.#joining.size + this.#stale.size > 0 && await this.#readPortion());
+    }
     this.#isChecking = false
   }
 
@@ -119,11 +144,8 @@ export class CatchUp {
       const error = cause as Error
       const waiting = asked.filter(({ isAsked }) => isAsked)
       for (const subscription of waiting) this.add(subscription)
-      if (!isReply(error)) {
-        // the next connection asks again
-        connection.abandon()
-        return false
-      }
+      // the next connection asks again
+      if (!isReply(error)) return false
       events.refused(waiting, error)
       if (isPassing(error)) connection.reconnect(error)
       return false

@@ -1,6 +1,6 @@
 /** One connection to Redis: fails at once while there is none, so that what waits and what is repeated is decided in one place. */
 import { Backoff } from '../../util/backoff.ts'
-import type { RedisClient, RedisConnection } from './client.ts'
+import { isReply, type RedisClient, type RedisConnection } from './client.ts'
 import type { Script } from './scripts.ts'
 
 /** What a connection tells. */
@@ -75,19 +75,17 @@ export class Connection {
 
   /** Runs a script. @throws as ioredis does, at once if there is no connection */
   async run (script: Script, key: string, args: string[]): Promise<unknown> {
+    const session = this.#session
     try {
-      return await this.redis.call('EVALSHA', script.sha, '1', key, ...args)
+      return await this.#evaluate(script, key, args)
     } catch (error) {
-      if (!(error instanceof Error && error.message.startsWith('NOSCRIPT'))) throw error
-      return await this.redis.call('EVAL', script.lua, '1', key, ...args)
+      // without an answer the connection is of no use, though it may seem to be there
+      if (!isReply(error) && session === this.#session && this.isReady) {
+        this.#events.error(new Error(LOST))
+        this.reconnect()
+      }
+      throw error
     }
-  }
-
-  /** Makes the connection anew if a command failed on it without an answer, unless it is known to be lost already. */
-  abandon (): void {
-    if (!this.isReady) return
-    this.#events.error(new Error(LOST))
-    this.reconnect()
   }
 
   /**
@@ -118,6 +116,15 @@ export class Connection {
     this.#session++
     this.isReady = false
     this.redis.disconnect()
+  }
+
+  async #evaluate (script: Script, key: string, args: string[]): Promise<unknown> {
+    try {
+      return await this.redis.call('EVALSHA', script.sha, '1', key, ...args)
+    } catch (error) {
+      if (!(error instanceof Error && error.message.startsWith('NOSCRIPT'))) throw error
+      return await this.redis.call('EVAL', script.lua, '1', key, ...args)
+    }
   }
 
   /** Forgets what was under way on the connection before. @returns the number of the connection */

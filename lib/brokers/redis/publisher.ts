@@ -121,16 +121,19 @@ export class Publisher {
   /** Sends what waits, on a connection that is new: first what was under way when the last one was lost. */
   resume (): void {
     const flight = this.#flight
-    if (this.#options.trouble.error !== undefined) this.#probeLater()
-    if (flight === undefined) return this.#send()
-
-    // a server that does not know what its predecessor published would publish it twice; with history it begins a new epoch then, and all are told
-    if (!this.#options.keeps && flight.server !== this.#connection.server) return this.#land(flight, 'Redis restarted or failed over before it confirmed it')
-    if (flight.isUnderWay) return
-    flight.batches = flight.batches.filter(({ settled }) => !settled)
-    // while Redis refuses calls, one without messages finds out when that is over
-    if (flight.batches.length === 0 && this.#options.trouble.error === undefined) this.#land(flight)
-    else this.#call(flight)
+    const { keeps, trouble } = this.#options
+    if (flight === undefined) {
+      this.#send()
+    } else if (!keeps && flight.server !== this.#connection.server) {
+      // a server that does not know what its predecessor published would publish it twice; with history it begins a new epoch then, and all are told
+      this.#land(flight, 'Redis restarted or failed over before it confirmed it')
+    } else if (!flight.isUnderWay) {
+      flight.batches = flight.batches.filter(({ settled }) => !settled)
+      // while Redis refuses calls, one without messages finds out when that is over
+      if (flight.batches.length === 0 && trouble.error === undefined) this.#land(flight)
+      else this.#call(flight)
+    }
+    if (this.#flight === undefined && trouble.error !== undefined) this.#probeLater()
   }
 
   /** Takes no more, and resolves when all that waits has been sent or has waited too long. */
@@ -186,14 +189,14 @@ export class Publisher {
         ...scriptArguments(), String(flight.number), String(queue.timeout + MEMORY), channel, ...toArguments(flight.batches)
       ])
       connection.settle()
-      this.#backoff.reset()
+      this.#calm()
       trouble.end()
       this.#land(flight, undefined, this.#failuresOf(answer as string[]))
     } catch (cause) {
       const error = cause as Error
       flight.isUnderWay = false
       // without an answer it is sent again when the connection is back
-      if (!isReply(error)) return connection.abandon()
+      if (!isReply(error)) return
       trouble.fail(error)
       if (isPassing(error)) {
         // another server, or this one a little later, takes it
@@ -218,10 +221,16 @@ export class Publisher {
     if (this.#isClosed || this.#probing !== undefined) return
     this.#probing = setTimeout(() => {
       this.#probing = undefined
-      if (this.#options.trouble.error === undefined) return
       if (this.#flight === undefined && this.#connection.isReady) this.#start([])
       else this.#probeLater()
     }, this.#backoff.next()).unref()
+  }
+
+  /** Ends the attempts when Redis takes calls. */
+  #calm (): void {
+    clearTimeout(this.#probing)
+    this.#probing = undefined
+    this.#backoff.reset()
   }
 
   /** The end of a call: without a reason a good one, but for the groups that failed. */

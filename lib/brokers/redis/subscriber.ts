@@ -3,12 +3,11 @@ import { errors } from '../../errors.ts'
 import { Backoff } from '../../util/backoff.ts'
 import type { Trouble } from '../../util/trouble.ts'
 import type { Position, Receiver } from '../broker.ts'
-import { CatchUp } from './catch-up.ts'
+import { CatchUp, type Subscription } from './catch-up.ts'
 import { isPassing, isReply } from './client.ts'
 import type { Connection } from './connection.ts'
 import { open } from './envelope.ts'
 import type { Reader } from './reader.ts'
-import type { Subscription } from './subscription.ts'
 
 /** What hearing needs. */
 export interface SubscriberOptions {
@@ -64,7 +63,10 @@ export class Subscriber {
         opened: (subscription, top) => this.#opened(subscription, top),
         failed: (subscription, error) => this.#refuse(subscription, error, false),
         succeeded: (subscription) => this.#accept(subscription),
-        accepted: () => reading.end(),
+        accepted: () => {
+          reading.end()
+          this.#calm()
+        },
         refused: (subscriptions, error) => this.#unreadable(subscriptions, error)
       }
     })
@@ -216,7 +218,18 @@ export class Subscriber {
 
   /** A group is heard and read again, or was left. */
   #accept (subscription: Subscription): void {
-    if (this.#refused.delete(subscription) && this.#refused.size === 0) this.#options.groups.end()
+    if (!this.#refused.delete(subscription) || this.#refused.size > 0) return
+    this.#options.groups.end()
+    this.#calm()
+  }
+
+  /** Ends the retries when there is no trouble any more. */
+  #calm (): void {
+    const { groups, reading } = this.#options
+    if (groups.error !== undefined || reading.error !== undefined) return
+    clearTimeout(this.#retrying)
+    this.#retrying = undefined
+    this.#backoff.reset()
   }
 
   /** Redis refuses to read anything. */
@@ -231,8 +244,6 @@ export class Subscriber {
   #retryLater (): void {
     this.#retrying ??= setTimeout(() => {
       this.#retrying = undefined
-      const { groups, reading } = this.#options
-      if (groups.error === undefined && reading.error === undefined) return this.#backoff.reset()
       for (const [subscription, isChannel] of this.#refused) {
         if (isChannel) this.#announceSome([subscription], false)
         else this.#catchUp.add(subscription)
