@@ -33,8 +33,8 @@ export interface ReaderOptions {
 /** The sizes of a portion in bytes. It grows while Redis answers fast, and shrinks on a slow line. */
 const PORTION = { min: 8 * 1024, start: 32 * 1024, max: 1024 * 1024 }
 /** The times in milliseconds in which a portion is answered fast, and slowly. */
-const FAST = 60
-const SLOW = 250
+const FAST = 250
+const SLOW = 1000
 /** Messages of one portion. */
 const MESSAGES = 2000
 

@@ -199,13 +199,16 @@ local function collect (answer, log, after, top, limit)
     if step <= 0 or (given > 0 and bytes <= 0) then return 'more' end
     local entries = redis.call('XRANGE', log, integer(at), '+', 'COUNT', step)
     if not entries[1] then return 'gone' end
-    for _, entry in ipairs(entries) do
-      local offset, written = string.match(entry[1], '(%d+)-(%d+)')
-      if tonumber(offset) ~= at or (at == after + 1 and tonumber(written) <= oldest) then return 'gone' end
-      local payload = entry[2][2]
+    local first, written = string.match(entries[1][1], '^(%d+)-(%d+)$')
+    local last = string.match(entries[#entries][1], '^%d+')
+    local isWhole = tonumber(first) == at and tonumber(last) == at + #entries - 1
+    if not isWhole or (at == after + 1 and tonumber(written) <= oldest) then return 'gone' end
+    for n = 1, #entries do
+      local payload = entries[n][2][2]
+      local size = #payload
       -- the first message is given in any case, so that whoever reads in portions gets on
-      if #payload > cap or (given > 0 and #payload > bytes) then return 'more' end
-      bytes, cap, given, at = bytes - #payload, cap - #payload, given + 1, at + 1
+      if size > cap or (given > 0 and size > bytes) then return 'more' end
+      bytes, cap, given, at = bytes - size, cap - size, given + 1, at + 1
       answer[#answer + 1] = payload
     end
     step = math.min(step * 2, 16)

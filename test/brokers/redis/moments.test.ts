@@ -403,7 +403,7 @@ test('asks for less at a time while answers are slow, and for more while they ar
   const portions: number[] = []
 
   const read = broker.history('a', { epoch: 'e', offset: 0 }, 100)
-  for (const duration of [10, 100, 10, 300, 300, 300, 300, 300, 10]) {
+  for (const duration of [10, 500, 10, 1100, 1100, 1100, 1100, 1100, 10]) {
     const asked = await commands.next('EVALSHA')
     portions.push(Number(asked.args[8]))
     now += duration
