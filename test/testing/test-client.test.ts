@@ -62,7 +62,7 @@ test('gives a call its own reply, and keeps what comes before it', async (t) => 
   const { http, app } = await start(t, { onConnect: (connection) => { connection.join('all') } })
   let finish = () => {}
   app.rohrpost
-    .handle('slow', () => new Promise<void>((resolve) => { finish = resolve }))
+    .handle('slow', { parallel: true }, () => new Promise<void>((resolve) => { finish = resolve }))
     .handle('fast', (_message, connection) => {
       connection.send({ type: 'news' })
       // the id of an update is random: here it is that of the call
