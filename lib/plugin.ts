@@ -6,6 +6,7 @@ import { diagnostics } from './diagnostics.ts'
 import { errors } from './errors.ts'
 import { checkOptions, type RohrpostOptions } from './options.ts'
 import { NOTIFIED_GROUPS, type NotifiedGroups } from './protocol/group-name.ts'
+import { BACKGROUND_WORK, type BackgroundWork } from './server/background-work.ts'
 import { Connections } from './server/connections.ts'
 import { Disconnector, DISCONNECTS } from './server/disconnector.ts'
 import { Groups } from './server/groups.ts'
@@ -98,7 +99,8 @@ interface Parts {
  * them inherit from one object, to which other plugins add what is theirs.
  */
 function decorate (app: FastifyInstance, parts: Parts): void {
-  const common = { [NOTIFIED_GROUPS]: (groups: NotifiedGroups) => parts.subscriptions.use.notifies(groups) }
+  const work: BackgroundWork = { [BACKGROUND_WORK]: [() => parts.connections.leaving] }
+  const common = { ...work, [NOTIFIED_GROUPS]: (groups: NotifiedGroups) => parts.subscriptions.use.notifies(groups) }
   const faces = new WeakMap<FastifyInstance, Rohrpost>()
   app.decorate('rohrpost', {
     getter (this: FastifyInstance) {

@@ -251,7 +251,7 @@ export class RohrpostClient<C extends Contract = Contract> {
     if (type === 'pong') this.#emit('pong')
     // messages without id answer nothing, they are the application's
     if (!this.#requests.answer(message) && !isBeat && (error || id !== undefined)) {
-      this.#emit('error', `no saved request with id: ${String(id)}`, error ? toError(message) : undefined)
+      this.#emit('error', id === undefined ? String(error) : `no saved request with id: ${String(id)}`, error ? toError(message) : undefined)
     }
   }
 

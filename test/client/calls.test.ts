@@ -136,7 +136,7 @@ suite('a message', () => {
     fake.last.receive({ error: 'Received empty message.', code: 'empty_message' })
 
     const [text, cause] = errors[0] ?? []
-    assert.equal(text, 'no saved request with id: undefined')
+    assert.equal(text, 'Received empty message.')
     assert.ok(cause instanceof RohrpostError)
     assert.deepEqual([cause.message, cause.code], ['Received empty message.', 'empty_message'])
   })

@@ -141,6 +141,24 @@ test('refuses data that fails the schema, naming path and expectation, and conve
   assert.deepEqual(await client.ask({ id: null, type: 'add' }), { type: 'add', error: 'Invalid data: Expected object.', code: 'invalid_data' })
 })
 
+test('names the values that a union of literals allows', async (t) => {
+  const State = Type.Union([Type.Literal('open'), Type.Union([Type.Literal(5), Type.Literal(true)]), Type.Null()])
+  const Many = Type.Union(Array.from({ length: 30 }, (_, n) => Type.Literal(n)))
+  const Mixed = Type.Union([Type.Literal('a'), Type.Number()])
+  const server = await start(t, {
+    with: (app) => app.rohrpost
+      .handle('set', { data: Type.Object({ state: State }) }, () => {})
+      .handle('many', { data: Many }, () => {})
+      .handle('mixed', { data: Mixed }, () => {})
+  })
+  const client = await server.connect()
+
+  assert.equal((await client.call('set', { state: 'closed' })).error, "Invalid data: Expected one of 'open', 5, true, null at '/state'.")
+  assert.equal((await client.call('set', {})).error, "Invalid data: Expected required property at '/state'.")
+  assert.equal((await client.call('many', 30)).error, `Invalid data: Expected one of ${Array.from({ length: 20 }, (_, n) => n).join(', ')}, … (30 values).`)
+  assert.equal((await client.call('mixed', true)).error, 'Invalid data: Expected union value.')
+})
+
 test('answers data that is nested deeper than a recursive schema can follow', async (t) => {
   const tree = Type.Recursive((node) => Type.Array(node))
   const server = await start(t, { with: (app) => app.rohrpost.handle('tree', { data: tree }, () => 1) })
