@@ -198,6 +198,23 @@ test('hides a reply that fails its schema or has no JSON form', async (t) => {
   assert.match(cyclic ?? '', /has no JSON form \(Converting circular structure/)
 })
 
+test('says how long to wait where an error has retry and a whole number of milliseconds', async (t) => {
+  const server = await start(t, {
+    with: (app) => app.rohrpost.handle('busy', ({ data }) => {
+      const [retry, retryAfter] = data as unknown[]
+      throw Object.assign(new Error('Busy.'), { statusCode: 409, retry, retryAfter: retryAfter === 'none' ? Infinity : retryAfter })
+    })
+  })
+  const client = await server.connect()
+  const busy = { id: 1, type: 'busy', error: 'Busy.', code: 'conflict' }
+
+  assert.deepEqual(await client.ask({ id: 1, type: 'busy', data: [true, 500] }), { ...busy, retry: true, retry_after: 500 })
+  for (const wrong of [0, -1, 0.5, '500', null, 'none']) {
+    assert.deepEqual(await client.ask({ id: 1, type: 'busy', data: [true, wrong] }), { ...busy, retry: true })
+  }
+  assert.deepEqual(await client.ask({ id: 1, type: 'busy', data: [false, 500] }), busy)
+})
+
 test('shows errors that are meant for the client, and no others', async (t) => {
   const Quota = createError('QUOTA', 'Only %d a day', 429)
   const thrown: Record<string, () => unknown> = {
