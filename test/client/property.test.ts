@@ -63,7 +63,7 @@ class Run {
   }
 
   get groups (): string[] {
-    return [...new Set([...this.#wanted, ...this.#followed.keys()])].map((id) => `todo-${id}`).sort()
+    return [...new Set([...this.#wanted.keys(), ...this.#followed.keys()])].map((id) => `todo-${id}`).sort()
   }
 
   async take ({ do: what, id = 0 }: Step): Promise<void> {
