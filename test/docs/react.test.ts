@@ -17,15 +17,19 @@ function documentedHook (todos: Live<unknown>): () => unknown[] {
 test('the documented hook renders on a server, with the objects that are known', async () => {
   let watcher: Watcher | undefined
   const loaded = Promise.withResolvers<unknown[]>()
-  const todos = new Live({ load: () => loaded.promise as Promise<{ id: number }[]> }, (given) => {
-    watcher = given
-    return () => {}
+  const todos = new Live({ load: () => loaded.promise as Promise<{ id: number }[]> }, {
+    watch (given) {
+      watcher = given
+      return () => {}
+    },
+    backoff: { min: 1, max: 1 },
+    report: assert.ifError
   })
   const useTodos = documentedHook(todos as Live<unknown>)
   const render = () => renderToString(createElement(() => createElement('p', null, `${useTodos().length} to do, ${todos.status}`)))
 
   assert.equal(render(), '<p>0 to do, loading</p>')
-  watcher?.joined()
+  watcher?.joined?.(undefined)
   loaded.resolve([{ id: 5 }])
   await new Promise(setImmediate)
   assert.equal(render(), '<p>1 to do, current</p>')
