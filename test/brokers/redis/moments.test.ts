@@ -375,6 +375,20 @@ test('tries without messages whether a Redis that refused takes calls again, and
   assert.deepEqual(commands.asked.filter(({ name }) => name === 'EVALSHA'), [])
 })
 
+test('closes when the call that is under way is answered', async (t) => {
+  const { broker, commands } = await open(t)
+  const published = broker.publish('a', '{}')
+  const call = await commands.next('EVALSHA')
+
+  let isClosed = false
+  const closed = Promise.resolve(broker.close()).then(() => { isClosed = true })
+  await turn()
+  assert.equal(isClosed, false)
+  call.answer(['0'])
+  await published
+  await closed
+})
+
 test('makes one run of what many turns publish in a group while a call is under way', async (t) => {
   const { broker, commands } = await open(t)
 
