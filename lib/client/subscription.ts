@@ -50,6 +50,8 @@ export interface Subscription {
   readonly watchers: Map<Watcher, 'new' | 'asked' | 'joined' | 'away'>
   /** Requests under way. */
   asking: number
+  /** Whether the server refused the group for now, and never let the client in. */
+  isRefused?: boolean
   /** The group's name, once the server has told it. */
   group?: string
   /** The server's name for the last message of the group; see PROTOCOL.md, "Recovery". */

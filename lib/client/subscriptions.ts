@@ -24,6 +24,9 @@ const ANSWER_TIMEOUT = 30_000
 /** Clients load again over this many of their shortest waits when the server lost messages, unless it says over how long. */
 const SPREAD = 4
 
+/** A group that was refused for now is asked for this many of the shortest waits after a reconnect. */
+const RETURN = 3
+
 /** The subscriptions of one client. */
 export class Subscriptions {
   readonly #all = new Map<string, Subscription>()
@@ -114,7 +117,11 @@ export class Subscriptions {
   /** The connection is there: asks for all that is wanted. */
   opened (): void {
     this.#failures = 0
-    for (const subscription of this.#all.values()) this.#ask(subscription)
+    for (const subscription of this.#all.values()) {
+      // groups that the client was in come first: a server that restarts has enough to do with them
+      if (subscription.isRefused) this.#askLater(RETURN * this.#line.backoff.min)
+      else this.#ask(subscription)
+    }
   }
 
   /** The connection is gone for now. */
@@ -166,6 +173,7 @@ export class Subscriptions {
     const isRecovered = recovered === true
     subscription.ref = ref
     subscription.group = reply.group
+    subscription.isRefused = false
     subscription.position = position
 
     for (const { isCall, joined } of asked) {
@@ -208,7 +216,10 @@ export class Subscriptions {
     // still a member, wanted no more, or another request decides
     if (isLost || subscription.joined || subscription.asking > 0 || this.#all.get(subscription.key) !== subscription) return
     const isTimeout = code === ClientErrorCode.TIMEOUT
-    if (watchers.size > 0 && (error.retry || isTimeout)) return this.#askLater(error.retryAfter)
+    if (watchers.size > 0 && (error.retry || isTimeout)) {
+      subscription.isRefused = group === undefined
+      return this.#askLater(error.retryAfter)
+    }
 
     this.#remove(subscription, error, error)
     // the server may let the client in after all

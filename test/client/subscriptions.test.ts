@@ -368,6 +368,30 @@ suite('after a reconnect', () => {
     assert.deepEqual([...client.groups].sort(), ['todo-5', 'todo-6'])
   })
 
+  test('a group that was refused for now is asked for after those that the client was in', async (t) => {
+    const { client, fake, tick, drop, reopen, asked } = await rejoin(t)
+    fake.last.answer(joined)
+    await settled()
+    const changes = client.changes({ type: 'todo', id: 6 })
+    fake.last.answer(unavailable)
+    await settled()
+    await drop()
+    await reopen()
+    assert.deepEqual(asked(), ['subscribe todo-5'])
+    fake.last.answer(joined)
+    tick(1999)
+    assert.equal(asked().length, 1)
+    tick(501)
+    assert.deepEqual(asked(), ['subscribe todo-5', 'subscribe todo-6'])
+    fake.last.answer({ data: { group: 'todo-6' } })
+    fake.last.receive(change('todo-6', 'create', 1))
+    assert.deepEqual(await changes.next(), { done: false, value: { group: 'todo-6', type: 'create', object: 1 } })
+    await drop()
+    await reopen()
+
+    assert.deepEqual(asked(), ['subscribe todo-5', 'subscribe todo-6'])
+  })
+
   test('asking later ends with the connection, and with the client', async (t) => {
     const { client, fake, tick, drop, reopen, asked } = await rejoin(t)
     fake.last.answer(unavailable)
