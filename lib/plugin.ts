@@ -69,7 +69,7 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
     })
   }
 
-  decorate(app, { registry, subscriptions, groups, connections, disconnector, health: () => broker.health() })
+  decorate(app, { registry, subscriptions, groups, connections, disconnector, health: () => broker.health(), drainTimeout: options.drain })
 
   const refuse = async (request: FastifyRequest, reply: FastifyReply) => {
     if (connections.draining) return reply.code(503).send({ error: 'Service Unavailable', message: 'The server is about to restart.' })
@@ -126,6 +126,8 @@ interface Parts {
   connections: Connections
   disconnector: Disconnector
   health: () => { ok: boolean, detail?: string }
+  /** How long the stop waits for what is running, in milliseconds. */
+  drainTimeout: number
 }
 
 /**
@@ -133,7 +135,7 @@ interface Parts {
  * them inherit from one object, to which other plugins add what is theirs.
  */
 function decorate (app: FastifyInstance, parts: Parts): void {
-  const common = {}
+  const common = { drainTimeout: parts.drainTimeout }
   const faces = new WeakMap<FastifyInstance, Rohrpost>()
   app.decorate('rohrpost', {
     getter (this: FastifyInstance) {

@@ -5,7 +5,7 @@ import fp from 'fastify-plugin'
 import { checkNames } from '../checks.ts'
 import { errors, show } from '../errors.ts'
 import { ObjectText } from '../protocol/object-text.ts'
-import { makeNotify } from './notify.ts'
+import { makeNotify, type Notify } from './notify.ts'
 import { checkRules, type NotifyRule } from './rules.ts'
 import { ChangeSubscriber } from './subscriber.ts'
 
@@ -21,13 +21,6 @@ export interface RohrpostMikroOrmOptions {
    * @defaultValue a new one, the last of the ORM's subscribers
    */
   subscriber?: ChangeSubscriber
-  /**
-   * Whether to ask PostgreSQL and MariaDB, before the COMMIT of a transaction that is to be announced, if they still have it: they
-   * may have rolled it back after an error that nobody saw, and not say so. Costs one small query.
-   *
-   * @defaultValue true
-   */
-  probe?: boolean
 }
 
 /**
@@ -37,7 +30,7 @@ export interface RohrpostMikroOrmOptions {
  * RP_ERR_INVALID_TEMPLATE, RP_ERR_UNKNOWN_PROPERTY
  */
 export const rohrpostMikroOrm = fp(async function rohrpostMikroOrm (app: FastifyInstance, options: RohrpostMikroOrmOptions) {
-  const { orm, notify, subscriber, probe } = checkOptions(options)
+  const { orm, notify, subscriber } = checkOptions(options)
 
   const subscribers = [...orm.em.getEventManager().getSubscribers()]
   if (subscribers.some((other) => other instanceof ChangeSubscriber && other.isConnected)) {
@@ -45,21 +38,36 @@ export const rohrpostMikroOrm = fp(async function rohrpostMikroOrm (app: Fastify
   }
 
   const { rohrpost } = app
+  // each Fastify instance has an `app.rohrpost` of its own; they inherit from one object
+  const common: { notify?: Notify, readonly drainTimeout: number } = Object.getPrototypeOf(rohrpost)
+  // a broker that takes a message at once gives this promise: then nothing is to be waited for
+  const sent = rohrpost.sendToGroup('unsent', '')
   subscriber.connect({
     orm,
     notify,
-    probe,
-    // it reports its own failures
-    publish: (group, payload) => { rohrpost.sendToGroup(group, new ObjectText(payload)) },
+    publish (group, payload) {
+      const publishing = rohrpost.sendToGroup(group, new ObjectText(payload))
+      return publishing === sent ? undefined : publishing
+    },
     log: app.log
   })
-  app.addHook('onClose', () => subscriber.disconnect())
+  app.addHook('onClose', async () => {
+    // background work that still commits is announced before the broker closes
+    await settles(subscriber.idle(), common.drainTimeout)
+    await subscriber.disconnect()
+  })
 
-  // each Fastify instance has an `app.rohrpost` of its own; they inherit from one object
-  const common: Partial<FastifyInstance['rohrpost']> = Object.getPrototypeOf(app.rohrpost)
   common.notify = makeNotify(orm, subscriber, common.notify)
   app.rohrpost.use((_message, _connection, next) => runInContext(orm, next))
 }, { fastify: '5.x', name: 'fastify-rohrpost-mikro-orm', dependencies: ['fastify-rohrpost'] })
+
+/** Waits for a promise, for some time. */
+async function settles (promise: Promise<void>, timeout: number): Promise<void> {
+  const timer = Promise.withResolvers<void>()
+  const timeoutId = setTimeout(timer.resolve, timeout)
+  await Promise.race([promise, timer.promise])
+  clearTimeout(timeoutId)
+}
 
 /** Runs a handler in a `RequestContext`, in which the ORMs that were registered before keep theirs. */
 function runInContext (orm: MikroORM, next: () => unknown): unknown {
@@ -75,11 +83,10 @@ function runInContext (orm: MikroORM, next: () => unknown): unknown {
 }
 
 function checkOptions (options: RohrpostMikroOrmOptions): Required<RohrpostMikroOrmOptions> {
-  checkNames(options, ['orm', 'notify', 'subscriber', 'probe'])
-  const { orm, notify = [], subscriber = new ChangeSubscriber(), probe = true } = options
+  checkNames(options, ['orm', 'notify', 'subscriber'])
+  const { orm, notify = [], subscriber = new ChangeSubscriber() } = options
 
   if (typeof orm?.em?.getEventManager !== 'function') throw new errors.RP_ERR_INVALID_OPTION('orm', 'a MikroORM instance', show(orm))
   if (!(subscriber instanceof ChangeSubscriber)) throw new errors.RP_ERR_INVALID_OPTION('subscriber', 'a ChangeSubscriber', show(subscriber))
-  if (typeof probe !== 'boolean') throw new errors.RP_ERR_INVALID_OPTION('probe', 'true or false', show(probe))
-  return { orm, notify: checkRules(notify), subscriber, probe }
+  return { orm, notify: checkRules(notify), subscriber }
 }

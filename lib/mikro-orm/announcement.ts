@@ -1,0 +1,160 @@
+/** What is announced of a transaction: read before its COMMIT, turned into messages after it. */
+import { LockMode, type EntityManager, type Transaction } from '@mikro-orm/core'
+import { errors } from '../errors.ts'
+import { Touch, type Entry } from './change-log.ts'
+import type { CommittedRows } from './committed-rows.ts'
+import type { Log } from './drops.ts'
+import { dropped, type Frame, type Notifier, type RowChange } from './notifier.ts'
+import { Database, databaseOf } from './platforms.ts'
+import { readRows, type Wanted } from './read-back.ts'
+import type { Row } from './row.ts'
+
+/** Rows before a transaction: `undefined` for one that is not there; no entry where that is not known. */
+export type RowsBefore = ReadonlyMap<string, Row | undefined>
+
+/** What is needed to read the rows. */
+interface Sources {
+  readonly em: EntityManager
+  readonly transaction: Transaction
+  readonly committed: CommittedRows
+  /** The rows that were read before the statements of the flushes. */
+  readonly read: RowsBefore
+  readonly log: Log
+}
+
+/** The changes of a transaction, with the rows that were read. */
+export class Announcement {
+  readonly #entries: readonly Entry[]
+  /** Nothing where no rows were read: then the changes are announced as the ORM knows them. */
+  readonly #after: ReadonlyMap<string, Row> | undefined
+  readonly #before: RowsBefore
+  /** Whether groups that had a row may be missing among those that are told. */
+  readonly isUncertain: boolean
+
+  constructor (entries: readonly Entry[], after?: ReadonlyMap<string, Row>, before: RowsBefore = new Map(), isUncertain = false) {
+    this.#entries = entries
+    this.#after = after
+    this.#before = before
+    this.isUncertain = isUncertain
+  }
+
+  /** The rows that changed. */
+  get ids (): string[] {
+    return this.#entries.map(({ id }) => id)
+  }
+
+  /** Rows that `notify` was asked to announce and that are not there. */
+  get missing (): Row[] {
+    return this.#entries.flatMap((entry) => {
+      const isMissing = entry.watched.reads !== undefined && entry.after !== undefined && this.#after?.has(entry.id) === false
+      return isMissing && (entry.touch === Touch.Key || entry.touch === Touch.Entity) ? [entry.after] : []
+    })
+  }
+
+  /** What the groups are told, in order. @param isWatched whether somebody wants to know what is not sent */
+  frames (isWatched: boolean): Frame[] {
+    return this.#entries.flatMap((entry) => entry.watched.notifiers.flatMap((notifier) => {
+      const change = notifier.readsBack && this.#after !== undefined ? this.#changeOf(entry, notifier, this.#after) : entry
+      if (change !== undefined) return notifier.frames(change)
+      // the row is not there: nothing was changed, or it is gone again
+      return isWatched ? [dropped('missing', (entry.after ?? entry.before) as Row, entry.type)] : []
+    }))
+  }
+
+  #changeOf (entry: Entry, notifier: Notifier, rows: ReadonlyMap<string, Row>): RowChange | undefined {
+    const { id, type, fields } = entry
+    if (type === 'delete') return { type, fields, before: this.#deleted(entry, notifier), after: undefined }
+
+    const after = rows.get(id)
+    if (after === undefined) return
+    if (type === 'create') return { type, fields, before: undefined, after }
+    if (!notifier.needsBefore) return { type, fields, before: after, after }
+    if (this.#before.has(id)) return { type, fields, before: this.#before.get(id), after }
+    // of a row that no flush changed, the ORM knows nothing that was before
+    return { type, fields, before: entry.touch === undefined ? entry.before : after, after }
+  }
+
+  #deleted ({ id, before, touch }: Entry, notifier: Notifier): Row | undefined {
+    if (before === undefined || !notifier.needsDeleted || !this.#before.has(id)) return before
+    return this.#before.get(id) ?? (touch === Touch.Entity ? before : before.keyOnly)
+  }
+}
+
+/**
+ * Reads the rows of a transaction, as its last statements before the COMMIT. What fails rejects, and must fail the transaction: PostgreSQL
+ * has aborted it then.
+ */
+export async function readAnnouncement (entries: readonly Entry[], sources: Sources): Promise<Announcement> {
+  const { em, transaction } = sources
+  const database = databaseOf(em)
+  const changed = entries.flatMap((entry) => entry.after === undefined || entry.watched.reads === undefined ? [] : [wantedOf(entry, entry.after)])
+
+  if (database === Database.PostgreSql) await lock(em, transaction, changed.filter(({ touch }) => touch !== undefined))
+  const [after, before] = await Promise.all([
+    isMySql(database) ? readLocked(em, transaction, changed) : readRows(em, transaction, changed),
+    readBefore(entries, sources)
+  ])
+  // a deadlock rolls back all of a transaction, and what follows it is committed by itself
+  if (database === Database.MariaDb) await checkAlive(em, transaction)
+  return new Announcement(entries, after, before ?? sources.read, before === undefined)
+}
+
+/** A row to be read, and how it came into the log. */
+type Changed = Wanted & Pick<Entry, 'touch'>
+
+function wantedOf ({ id, watched, touch }: Entry, row: Row): Changed {
+  return { id, watched, touch, row }
+}
+
+function isMySql (database: Database): boolean {
+  return database === Database.MariaDb || database === Database.MySql
+}
+
+/** The rows as they were before the transaction; nothing where they could not be read. */
+async function readBefore (entries: readonly Entry[], { em, committed, read, log }: Sources): Promise<RowsBefore | undefined> {
+  const wanted = entries.flatMap((entry) => {
+    const { type, before, watched } = entry
+    const isNeeded = type === 'update' ? watched.needsBefore : type === 'delete' && watched.needsDeleted
+    return isNeeded && before !== undefined && !read.has(entry.id) ? [wantedOf(entry, before)] : []
+  })
+  if (wanted.length === 0 || !committed.isReadable(em)) return read
+
+  try {
+    const rows = await committed.read(em, wanted)
+    return new Map([...read, ...wanted.map(({ id }) => [id, rows.get(id)] as const)])
+  } catch (err) {
+    log.warn({ err }, 'the rows before a change could not be read: what the EntityManager held is taken for them, and the members of the groups load again')
+  }
+}
+
+/**
+ * Locks rows that no statement of the transaction has locked: else another transaction could commit a newer state that is announced before
+ * this one. References to the rows can still be inserted.
+ */
+async function lock (em: EntityManager, transaction: Transaction, rows: readonly Wanted[]): Promise<void> {
+  const platform = em.getPlatform()
+  for (const { row: { meta, schema, databaseKey } } of rows.toSorted((a, b) => a.id < b.id ? -1 : 1)) {
+    const { root, primaryKeys } = meta
+    const table = platform.quoteIdentifier([schema ?? root.schema, root.tableName].filter((name) => name !== undefined && name !== '*').join('.'))
+    const columns = primaryKeys.flatMap((name) => root.properties[name]?.fieldNames ?? []).map((column) => `${platform.quoteIdentifier(column)} = ?`)
+    await em.getConnection('write').execute(`select 1 from ${table} where ${columns.join(' and ')} for no key update`, databaseKey, 'run', transaction)
+  }
+}
+
+/**
+ * Reads rows on MySQL and MariaDB, where a read without a lock gives the state in which the transaction began to read. A lock on a key that
+ * is not there would keep others from inserting it, so what no statement has locked is looked up first; the owners of M:N collections
+ * are not locked at all, as their new references hold a shared lock that others may hold, too.
+ */
+async function readLocked (em: EntityManager, transaction: Transaction, rows: readonly Changed[]): Promise<Map<string, Row>> {
+  const isFree = ({ touch }: Changed) => touch === Touch.Collection
+  const isKey = ({ touch }: Changed) => touch === Touch.Key || touch === Touch.Entity
+  const found = await readRows(em, transaction, rows.filter((row) => isFree(row) || isKey(row)))
+  const locked = await readRows(em, transaction, rows.filter((row) => !isFree(row) && (!isKey(row) || found.has(row.id))), LockMode.PESSIMISTIC_WRITE)
+  return new Map([...found, ...locked])
+}
+
+async function checkAlive (em: EntityManager, transaction: Transaction): Promise<void> {
+  const answer = await em.getConnection('write').execute('select @@in_transaction as alive', [], 'get', transaction) as { alive: unknown }
+  if (Number(answer.alive) !== 1) throw new errors.RP_ERR_ROLLED_BACK()
+}
