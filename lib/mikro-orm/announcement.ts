@@ -45,9 +45,10 @@ export class Announcement {
 
   /** Rows that `notify` was asked to announce and that are not there. */
   get missing (): Row[] {
-    return this.#entries.flatMap((entry) => {
-      const isMissing = entry.watched.reads !== undefined && entry.after !== undefined && this.#after?.has(entry.id) === false
-      return isMissing && (entry.touch === Touch.Key || entry.touch === Touch.Entity) ? [entry.after] : []
+    return this.#entries.flatMap(({ id, touch, watched, before, after }) => {
+      if (touch !== Touch.Key && touch !== Touch.Entity) return []
+      if (after !== undefined) return watched.reads !== undefined && this.#after?.has(id) === false ? [after] : []
+      return before !== undefined && watched.needsBefore && touch === Touch.Key && this.#isAbsent(id) ? [before] : []
     })
   }
 
@@ -63,7 +64,7 @@ export class Announcement {
 
   #changeOf (entry: Entry, notifier: Notifier, rows: ReadonlyMap<string, Row>): RowChange | undefined {
     const { id, type, fields } = entry
-    if (type === 'delete') return { type, fields, before: this.#deleted(entry, notifier), after: undefined }
+    if (type === 'delete') return this.#deletionOf(entry, notifier)
 
     const after = rows.get(id)
     if (after === undefined) return
@@ -74,9 +75,15 @@ export class Announcement {
     return { type, fields, before: entry.touch === undefined ? entry.before : after, after }
   }
 
-  #deleted ({ id, before, touch }: Entry, notifier: Notifier): Row | undefined {
-    if (before === undefined || !notifier.needsDeleted || !this.#before.has(id)) return before
-    return this.#before.get(id) ?? (touch === Touch.Entity ? before : before.keyOnly)
+  /** A delete tells the row as it was committed. Where there was none, the key is told to groups that depend on nothing else. */
+  #deletionOf ({ id, type, fields, before, touch }: Entry, notifier: Notifier): RowChange | undefined {
+    if (before === undefined || !notifier.needsDeleted || !this.#before.has(id)) return { type, fields, before, after: undefined }
+    if (!this.#isAbsent(id) || touch === Touch.Entity) return { type, fields, before: this.#before.get(id) ?? before, after: undefined }
+    return notifier.needsBefore ? undefined : { type, fields, before: before.keyOnly, after: undefined }
+  }
+
+  #isAbsent (id: string): boolean {
+    return this.#before.has(id) && this.#before.get(id) === undefined
   }
 }
 

@@ -27,9 +27,11 @@ export class Changes {
     ]
   }
 
-  /** The row of an entity before a statement changes it. */
+  /** The row of an entity before a statement changes it: its key alone where the ORM holds no more. */
   before (entity: object, em: EntityManager, original: unknown = originalData(entity)): Row {
-    return new Row(wrap(entity, true).__meta, entity, (original ?? {}) as RowData, em, Source.Original)
+    const { __meta: meta } = wrap(entity, true)
+    if (original !== undefined) return new Row(meta, entity, original as RowData, em, Source.Original)
+    return new Row(meta, entity, em.getComparator().prepareEntity(entity), em, Source.Original).keyOnly
   }
 
   /** A row of which a statement left the columns as they are, or of which no more is known. */

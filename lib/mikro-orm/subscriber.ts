@@ -166,6 +166,17 @@ export class ChangeSubscriber implements EventSubscriber {
     this.#recordCollections(em)
   }
 
+  async beforeUpsert ({ entity, meta, em }: EventArgs<object>): Promise<void> {
+    const watched = this.#active?.watched.get(meta.class)
+    const transaction = em.getTransactionContext<Transaction>()
+    const log = this.#transactions.running(transaction)
+    const key = meta.primaryKeys.map((name) => (entity as Record<string, unknown>)[name])
+    if (watched?.needsBefore !== true || log === undefined || key.includes(undefined)) return
+
+    const row = this.#changes.before(em.fork().getReference(meta.class, key as never), em)
+    await this.#active?.announcer.readBefore(em, transaction, log, [{ id: row.id, row, watched }])
+  }
+
   async afterUpsert ({ entity, em }: EventArgs<object>): Promise<void> {
     const change = () => [this.#changes.touched(entity, em, undefined, Touch.Upsert)]
     if (em.isInTransaction()) return this.#observe(entity, em, change)
