@@ -35,7 +35,7 @@ export class Announcer {
    * @param ended called when the transaction is over
    */
   async commit (em: EntityManager, transaction: Transaction, log: ChangeLog, send: () => Promise<CommitResult>, ended: () => void): Promise<void> {
-    const announcement = await this.#read(em, transaction, log.entries(), log)
+    const announcement = await this.#read(em, transaction, log)
     // the transaction holds the locks of its rows: who changes them later takes a later turn
     const turn = this.#order.enter(announcement.ids)
     const { outcome, error } = await send()
@@ -49,20 +49,24 @@ export class Announcer {
     if (outcome !== Outcome.Committed) throw error
   }
 
-  /** Reads rows that a flush is about to change, where their committed version can't be read at the COMMIT. Rejects where that fails. */
-  async readBefore (em: EntityManager, transaction: Transaction, { before }: ChangeLog, wanted: readonly Wanted[]): Promise<void> {
-    const unread = wanted.filter(({ id }) => !before.has(id))
-    if (unread.length === 0 || this.#committed.isReadable(em)) return
+  /**
+   * Reads rows that a statement is about to change, where their committed version can't be read at the COMMIT, or without a transaction.
+   * Rejects where that fails.
+   */
+  async readBefore (em: EntityManager, transaction: Transaction | undefined, { before }: ChangeLog, wanted: readonly Wanted[]): Promise<void> {
+    // without a transaction, what was read before an earlier statement says nothing
+    const unread = wanted.filter(({ id }) => transaction === undefined || !before.has(id))
+    if (unread.length === 0 || (transaction !== undefined && this.#committed.isReadable(em))) return
     const rows = await readRows(em, transaction, unread)
     for (const { id } of unread) before.set(id, rows.get(id))
   }
 
   /** Announces changes that are committed already, in a transaction of its own: rows are locked, so that no newer state is announced before. */
-  async announce (em: EntityManager, entries: readonly Entry[]): Promise<void> {
+  async announce (em: EntityManager, log: ChangeLog): Promise<void> {
     const connection = this.#orm.em.getConnection('write')
     const transaction = await connection.begin()
     try {
-      const announcement = await this.#read(em, transaction, entries)
+      const announcement = await this.#read(em, transaction, log)
       const turn = this.#order.enter(announcement.ids)
       // nothing was written
       await connection.commit(transaction)
@@ -89,8 +93,8 @@ export class Announcer {
     await this.#committed.close()
   }
 
-  #read (em: EntityManager, transaction: Transaction, entries: readonly Entry[], log?: ChangeLog): Promise<Announcement> {
-    return readAnnouncement(entries, { em, transaction, committed: this.#committed, read: log?.before ?? new Map(), log: this.#outlet.log })
+  #read (em: EntityManager, transaction: Transaction, log: ChangeLog): Promise<Announcement> {
+    return readAnnouncement(log.entries(), { em, transaction, committed: this.#committed, read: log.before, log: this.#outlet.log })
   }
 
   #tell (announcement: Announcement, isOvertaken: boolean): void | Promise<void> {

@@ -66,9 +66,13 @@ export class ChangeLog implements Sink {
   readonly #steps: Step[] = []
   readonly #marks: Array<{ savepoint: string, at: number }> = []
   /** Rows that were read before the transaction changed them; `undefined` for one that was not there. */
-  readonly before = new Map<string, Row | undefined>()
+  readonly before: Map<string, Row | undefined>
   /** Why a statement of ours failed in a hook that must not throw: the COMMIT rejects with it. */
   failure: { readonly error: unknown } | undefined
+
+  constructor (before: ReadonlyMap<string, Row | undefined> = new Map()) {
+    this.before = new Map(before)
+  }
 
   /** Pulls the changes of a flush from now on. */
   begin (flush: Pending): void {

@@ -39,13 +39,15 @@ type PgQueryClass = new (text: string, callback: (error: unknown, result: { comm
  * Replaces the COMMIT of an outermost transaction. In `afterTransactionStart` this covers implicit, nested and hand-made transactions,
  * and `commit` runs after all subscribers.
  *
- * @param commit is given the COMMIT that was replaced; what it rejects with reaches the caller of `flush()`, `commit()` or `transactional()`
+ * @param commit is given the COMMIT that was replaced, as it was and with its outcome; what it rejects with reaches the caller of `flush()`,
+ * `commit()` or `transactional()`
  */
-export function replaceCommit (em: EntityManager, transaction: Transaction, commit: (send: () => Promise<CommitResult>) => Promise<void>): void {
+export function replaceCommit (em: EntityManager, transaction: Transaction, commit: (plain: () => Promise<void>, send: () => Promise<CommitResult>) => Promise<void>): void {
   const kysely = transaction as KyselyTransaction
   const original = kysely.commit.bind(kysely)
-  const send = () => sendCommit(em, kysely, () => original().execute())
-  Object.defineProperty(transaction, 'commit', { value: () => ({ execute: () => commit(send) }), configurable: true })
+  const plain = () => original().execute()
+  const send = () => sendCommit(em, kysely, plain)
+  Object.defineProperty(transaction, 'commit', { value: () => ({ execute: () => commit(plain, send) }), configurable: true })
 }
 
 async function sendCommit (em: EntityManager, transaction: KyselyTransaction, commit: () => Promise<void>): Promise<CommitResult> {
@@ -64,6 +66,8 @@ async function sendCommit (em: EntityManager, transaction: KyselyTransaction, co
 async function commitWithTag (em: EntityManager, transaction: KyselyTransaction, commit: () => Promise<void>): Promise<string | undefined> {
   const Query = await pgQueryOf(em)
   if (Query === undefined) {
+    // fails where an error has aborted the transaction
+    await em.getConnection('write').execute('select 1', [], 'run', transaction)
     await commit()
     return
   }

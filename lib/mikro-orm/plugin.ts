@@ -6,6 +6,7 @@ import { checkNames } from '../checks.ts'
 import { errors, show } from '../errors.ts'
 import { ObjectText } from '../protocol/object-text.ts'
 import { makeNotify, type Notify } from './notify.ts'
+import { toAnswer, type OrmErrorHandler } from './orm-errors.ts'
 import { checkRules, type NotifyRule } from './rules.ts'
 import { ChangeSubscriber } from './subscriber.ts'
 
@@ -21,6 +22,11 @@ export interface RohrpostMikroOrmOptions {
    * @defaultValue a new one, the last of the ORM's subscribers
    */
   subscriber?: ChangeSubscriber
+  /**
+   * Says what the client reads of an error that a handler throws. By default a violated unique constraint and an optimistic lock are
+   * `conflict`, and an entity that is not found is `not_found`.
+   */
+  errorHandler?: OrmErrorHandler
 }
 
 /**
@@ -30,7 +36,7 @@ export interface RohrpostMikroOrmOptions {
  * RP_ERR_INVALID_TEMPLATE, RP_ERR_UNKNOWN_PROPERTY
  */
 export const rohrpostMikroOrm = fp(async function rohrpostMikroOrm (app: FastifyInstance, options: RohrpostMikroOrmOptions) {
-  const { orm, notify, subscriber } = checkOptions(options)
+  const { orm, notify, subscriber, errorHandler } = checkOptions(options)
 
   const subscribers = [...orm.em.getEventManager().getSubscribers()]
   if (subscribers.some((other) => other instanceof ChangeSubscriber && other.isConnected)) {
@@ -58,7 +64,15 @@ export const rohrpostMikroOrm = fp(async function rohrpostMikroOrm (app: Fastify
   })
 
   common.notify = makeNotify(orm, subscriber, common.notify)
-  app.rohrpost.use((_message, _connection, next) => runInContext(orm, next))
+  app.rohrpost.use((message, _connection, next) => {
+    const fail = (error: unknown) => { throw toAnswer(error, message, errorHandler) }
+    try {
+      const result = runInContext(orm, next)
+      return result instanceof Promise ? result.catch(fail) : result
+    } catch (error) {
+      return fail(error)
+    }
+  })
 }, { fastify: '5.x', name: 'fastify-rohrpost-mikro-orm', dependencies: ['fastify-rohrpost'] })
 
 /** Waits for a promise, for some time. */
@@ -82,11 +96,12 @@ function runInContext (orm: MikroORM, next: () => unknown): unknown {
   })
 }
 
-function checkOptions (options: RohrpostMikroOrmOptions): Required<RohrpostMikroOrmOptions> {
-  checkNames(options, ['orm', 'notify', 'subscriber'])
-  const { orm, notify = [], subscriber = new ChangeSubscriber() } = options
+function checkOptions (options: RohrpostMikroOrmOptions): Required<Omit<RohrpostMikroOrmOptions, 'errorHandler'>> & Pick<RohrpostMikroOrmOptions, 'errorHandler'> {
+  checkNames(options, ['orm', 'notify', 'subscriber', 'errorHandler'])
+  const { orm, notify = [], subscriber = new ChangeSubscriber(), errorHandler } = options
 
   if (typeof orm?.em?.getEventManager !== 'function') throw new errors.RP_ERR_INVALID_OPTION('orm', 'a MikroORM instance', show(orm))
   if (!(subscriber instanceof ChangeSubscriber)) throw new errors.RP_ERR_INVALID_OPTION('subscriber', 'a ChangeSubscriber', show(subscriber))
-  return { orm, notify: checkRules(notify), subscriber }
+  if (!['undefined', 'function'].includes(typeof errorHandler)) throw new errors.RP_ERR_INVALID_OPTION('errorHandler', 'a function', show(errorHandler))
+  return { orm, notify: checkRules(notify), subscriber, ...(errorHandler && { errorHandler }) }
 }

@@ -17,14 +17,14 @@ const PORTION = 2000
 /**
  * Reads rows, with one query for each class.
  *
- * @param connection what runs the queries: a transaction, or the client of a connection
+ * @param connection what runs the queries: a transaction, or the client of a connection; by default the primary
  * @returns the rows that are there, by the `id` that was wanted
  */
-export async function readRows (em: EntityManager, connection: Transaction, wanted: readonly Wanted[], lockMode?: LockMode.PESSIMISTIC_WRITE): Promise<Map<string, Row>> {
+export async function readRows (em: EntityManager, connection: Transaction | undefined, wanted: readonly Wanted[], lockMode?: LockMode.PESSIMISTIC_WRITE): Promise<Map<string, Row>> {
   const rows = new Map<string, Row>()
   // without the subscribers of the application, and with no entity that it holds
   const fork = em.fork({ freshEventManager: true })
-  fork.setTransactionContext(connection)
+  if (connection !== undefined) fork.setTransactionContext(connection)
 
   for (const portion of portionsOf(wanted)) {
     const found = await find(fork, portion, lockMode)

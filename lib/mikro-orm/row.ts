@@ -113,6 +113,12 @@ export class Row {
     return wrap(this.#entity, true).__schema
   }
 
+  /** The schema in which the row's table is, also where it is the default one. */
+  get tableSchema (): string {
+    const own = this.meta.schema === '*' ? undefined : this.meta.schema
+    return this.schema ?? own ?? this.#em.config.get('schema') ?? this.#em.getPlatform().getDefaultSchemaName() ?? ''
+  }
+
   /** What tells the row from all others. */
   get id (): string {
     return `${this.meta.root._id}:${this.schema ?? ''}:${this.key}`

@@ -14,10 +14,10 @@ import {
 } from '@mikro-orm/core'
 import { errors } from '../errors.ts'
 import { Announcer } from './announcer.ts'
-import { Touch, type Change, type ChangeLog, type Sink } from './change-log.ts'
+import { ChangeLog, Touch, type Change, type Sink } from './change-log.ts'
 import { Changes } from './changes.ts'
 import { changedCollections } from './collections.ts'
-import { Outcome, replaceCommit, type CommitResult } from './commit.ts'
+import { replaceCommit, type CommitResult } from './commit.ts'
 import { isWatched, makeReport, makeSafe, tellFailure, type Log } from './drops.ts'
 import { Flushes } from './flush.ts'
 import type { Outlet } from './hand-over.ts'
@@ -25,6 +25,7 @@ import type { Wanted } from './read-back.ts'
 import { compileRules, type Watched } from './registry.ts'
 import { originalData, type Row } from './row.ts'
 import { checkRules, type NotifyRule } from './rules.ts'
+import { isSilent } from './silence.ts'
 import { Transactions } from './transactions.ts'
 
 /** What a subscriber works for while it is connected. */
@@ -56,12 +57,14 @@ export class ChangeSubscriber implements EventSubscriber {
   readonly #transactions = new Transactions()
   readonly #changes = new Changes()
   readonly #flushes = new Flushes({
-    watched: (entity) => this.#watched(entity),
+    watched: (entity) => this.#announced(entity),
     write: (written, em, sink) => this.#observe(written.changeSet.entity, em, () => this.#changes.written(written, em), sink)
   })
 
   /** Rows before deletes that are under way. */
   readonly #deleting = new WeakMap<object, Row>()
+  /** What was read before upserts without a transaction. */
+  readonly #upserting = new WeakMap<EntityManager, ChangeLog>()
   /** M:N collections that a flush is about to change: nothing is under way yet when the ORM tells. */
   readonly #collections = new WeakMap<EntityManager, Map<object, Set<string>>>()
 
@@ -108,14 +111,12 @@ export class ChangeSubscriber implements EventSubscriber {
    *
    * @throws Error where the transaction is not known; what reading the rows rejects with
    */
-  async announce (changes: readonly Change[], em: EntityManager): Promise<void> {
-    const transaction = em.getTransactionContext<Transaction>()
-    const log = this.#transactions.logOf(transaction)
+  async announce (changes: readonly Change[], em: EntityManager, log = this.#transactions.logOf(em.getTransactionContext())): Promise<void> {
     for (const change of changes) {
       const watched = this.#active?.watched.get((change.before ?? change.after)?.meta.class)
       if (watched !== undefined) log.record(change, watched)
     }
-    if (transaction === undefined && !log.isEmpty) await this.#active?.announcer.announce(em, log.entries())
+    if (!em.isInTransaction() && !log.isEmpty) await this.#active?.announcer.announce(em, log)
   }
 
   beforeTransactionStart (args: TransactionEventArgs): void {
@@ -127,7 +128,9 @@ export class ChangeSubscriber implements EventSubscriber {
 
     const { em, uow, transaction } = args
     const log = this.#transactions.started(args)
-    if (log !== undefined) replaceCommit(em, transaction as Transaction, (send) => this.#commit(em, transaction as Transaction, log, send))
+    if (log !== undefined) {
+      replaceCommit(em, transaction as Transaction, (plain, send) => this.#commit(em, transaction as Transaction, log, plain, send))
+    }
     const running = this.#transactions.running(transaction)
     this.#flushes.join(em, running)
     if (running !== undefined && uow !== undefined) await this.#readBefore(em, uow, running, transaction as Transaction)
@@ -156,7 +159,7 @@ export class ChangeSubscriber implements EventSubscriber {
 
     const transaction = em.getTransactionContext<Transaction>()
     const log = this.#transactions.running(transaction)
-    this.#collections.set(em, changedCollections(uow, (entity) => this.#watched(entity)))
+    this.#collections.set(em, changedCollections(uow, (entity) => this.#announced(entity)))
     this.#flushes.begin(em, uow, log)
     if (log !== undefined) await this.#readBefore(em, uow, log, transaction as Transaction)
   }
@@ -168,26 +171,32 @@ export class ChangeSubscriber implements EventSubscriber {
 
   async beforeUpsert ({ entity, meta, em }: EventArgs<object>): Promise<void> {
     const watched = this.#active?.watched.get(meta.class)
-    const transaction = em.getTransactionContext<Transaction>()
-    const log = this.#transactions.running(transaction)
     const key = meta.primaryKeys.map((name) => (entity as Record<string, unknown>)[name])
-    if (watched?.needsBefore !== true || log === undefined || key.includes(undefined)) return
+    if (watched?.needsBefore !== true || key.includes(undefined) || isSilent()) return
 
+    const transaction = em.getTransactionContext<Transaction>()
+    const log = transaction === undefined ? this.#upserting.get(em) ?? new ChangeLog() : this.#transactions.running(transaction)
     const row = this.#changes.before(em.fork().getReference(meta.class, key as never), em)
-    await this.#active?.announcer.readBefore(em, transaction, log, [{ id: row.id, row, watched }])
+    if (transaction === undefined && log !== undefined) this.#upserting.set(em, log)
+    if (log !== undefined) await this.#active?.announcer.readBefore(em, transaction, log, [{ id: row.id, row, watched }])
   }
 
   async afterUpsert ({ entity, em }: EventArgs<object>): Promise<void> {
-    const change = () => [this.#changes.touched(entity, em, undefined, Touch.Upsert)]
-    if (em.isInTransaction()) return this.#observe(entity, em, change)
-    if (this.#watched(entity) === undefined) return
+    if (this.#announced(entity) === undefined) return
+    const changes = () => [this.#changes.touched(entity, em, undefined, Touch.Upsert)]
+    if (em.isInTransaction()) return this.#observe(entity, em, changes)
 
     // the row is committed
-    await this.announce(change(), em).catch((error: unknown) => this.#fail(entity, error))
+    try {
+      await this.announce(changes(), em, new ChangeLog(this.#upserting.get(em)?.before))
+    } catch (error) {
+      this.#fail(entity, error)
+    }
+    this.#upserting.get(em)?.before.delete(this.#changes.before(entity, em).id)
   }
 
   beforeDelete ({ entity, em }: EventArgs<object>): void {
-    if (this.#watched(entity) !== undefined) this.#deleting.set(entity, this.#changes.before(entity, em))
+    if (this.#announced(entity) !== undefined) this.#deleting.set(entity, this.#changes.before(entity, em))
   }
 
   afterDelete ({ entity, em }: EventArgs<object>): void {
@@ -196,18 +205,23 @@ export class ChangeSubscriber implements EventSubscriber {
     if (before !== undefined) this.#observe(entity, em, () => [{ type: 'delete', before, after: undefined, fields: [] }])
   }
 
+  /** The rules for an entity whose changes are to be announced now. */
+  #announced (entity: object): Watched | undefined {
+    return isSilent() ? undefined : this.#watched(entity)
+  }
+
   #watched (entity: object): Watched | undefined {
     return this.#active?.watched.get(wrap(entity, true).__meta.class)
   }
 
-  async #commit (em: EntityManager, transaction: Transaction, log: ChangeLog, send: () => Promise<CommitResult>): Promise<void> {
+  async #commit (em: EntityManager, transaction: Transaction, log: ChangeLog, plain: () => Promise<void>, send: () => Promise<CommitResult>): Promise<void> {
     const ended = () => this.#transactions.ended(transaction)
     if (log.failure !== undefined) throw log.failure.error
     if (this.#active !== undefined && !log.isEmpty) return this.#active.announcer.commit(em, transaction, log, send, ended)
 
-    const { outcome, error } = await send()
+    // what has nothing to announce is none of our business
+    await plain()
     ended()
-    if (outcome !== Outcome.Committed) throw error
   }
 
   /** Reads rows before a flush changes them, where their committed version can't be read at the COMMIT. */

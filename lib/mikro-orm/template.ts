@@ -1,7 +1,13 @@
 /** Group templates such as `todo-{id}`: checked against an entity when they are declared, filled in for each row. */
 import { ReferenceKind, type EntityMetadata, type EntityProperty } from '@mikro-orm/core'
 import { errors } from '../errors.ts'
-import { fieldOf, type Row } from './row.ts'
+import { fieldOf, type Field, type Row } from './row.ts'
+
+/** A part of a template: text, a property, or the schema. */
+type Place = string | Field | typeof SCHEMA
+
+/** Stands in a template for the schema of the row's table. */
+const SCHEMA: unique symbol = Symbol('schema')
 
 /** A template, ready for one entity. */
 export interface Template {
@@ -22,9 +28,10 @@ export function parseTemplate (template: string, meta: EntityMetadata): Template
 
   if (template.includes('${')) throw new errors.RP_ERR_INVALID_TEMPLATE(template, '{name} without a $ before it')
 
-  // the parts of a composite key have `:` between them
-  const places = parts.flatMap((part, i) => {
+  // the parts of a composite key have `:` between them; a table's schema is no property
+  const places = parts.flatMap((part, i): Place[] => {
     if (i % 2 === 0) return [part]
+    if (part === 'schema' && !Object.hasOwn(meta.properties, part)) return [SCHEMA]
     return propertiesOf(part, template, meta).flatMap((prop, j) => j === 0 ? [fieldOf(prop)] : [':', fieldOf(prop)])
   })
   return {
@@ -34,6 +41,8 @@ export function parseTemplate (template: string, meta: EntityMetadata): Template
       for (const place of places) {
         if (typeof place === 'string') {
           name += place
+        } else if (place === SCHEMA) {
+          name += encodeKey(row.tableSchema)
         } else {
           const value = row.value(place)
           if (value === null) return undefined

@@ -56,7 +56,8 @@ export async function openServer (t: TestContext, server: keyof typeof servers, 
 
   if (existing !== undefined) {
     const orm = await connect({ dbName, entities, ...options })
-    t.after(() => orm.close())
+    // it waits forever for a connection that was lost within a transaction
+    t.after(() => { orm.close().catch(() => {}) })
     return orm
   }
 
