@@ -20,6 +20,8 @@ export class Announcer {
   readonly #committed: CommittedRows
   readonly #order = new CommitOrder()
   readonly #resyncs: Resyncs
+  /** Commits whose portions are not all handed over. */
+  readonly #handing = new Set<Promise<void>>()
 
   constructor (orm: MikroORM, outlet: Outlet) {
     this.#orm = orm
@@ -87,6 +89,11 @@ export class Announcer {
     tellUndone(this.#outlet.log, 'rolled_back', new Announcement(entries).frames(false))
   }
 
+  /** Resolves when all that was committed is handed over. */
+  async idle (): Promise<void> {
+    while (this.#handing.size > 0) await Promise.all(this.#handing)
+  }
+
   /** Ends what runs in the background. */
   async close (): Promise<void> {
     this.#resyncs.close()
@@ -106,7 +113,10 @@ export class Announcer {
 
     const done = handOver(frames, this.#outlet, (group) => this.#resyncs.defer(group))
     if (announcement.isUncertain) this.#resyncs.send(groupsOf(frames))
-    return done
+    if (done === undefined) return
+
+    this.#handing.add(done)
+    return done.then(() => { this.#handing.delete(done) })
   }
 
   #tellUnknown (announcement: Announcement, err: unknown): void {

@@ -94,9 +94,10 @@ export class ChangeSubscriber implements EventSubscriber {
     orm.em.getEventManager().registerSubscriber(this)
   }
 
-  /** Resolves when no transaction is running. */
-  idle (): Promise<void> {
-    return this.#transactions.idle()
+  /** Resolves when no transaction is running, and all that was committed is handed over. */
+  async idle (): Promise<void> {
+    await this.#transactions.idle()
+    await this.#active?.announcer.idle()
   }
 
   /** Ends announcing. An ORM has no way to let go of a subscriber, so this one stays and is silent. */
