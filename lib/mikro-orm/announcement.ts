@@ -97,10 +97,8 @@ export async function readAnnouncement (entries: readonly Entry[], sources: Sour
   const changed = entries.flatMap((entry) => entry.after === undefined || entry.watched.reads === undefined ? [] : [wantedOf(entry, entry.after)])
 
   if (database === Database.PostgreSql) await lock(em, transaction, changed.filter(({ touch }) => touch !== undefined))
-  const [after, before] = await Promise.all([
-    isMySql(database) ? readLocked(em, transaction, changed) : readRows(em, transaction, changed),
-    readBefore(entries, sources)
-  ])
+  const after = await (isMySql(database) ? readLocked(em, transaction, changed) : readRows(em, transaction, changed))
+  const before = await readBefore(entries, after, sources)
   // a deadlock rolls back all of a transaction, and what follows it is committed by itself
   if (database === Database.MariaDb) await checkAlive(em, transaction)
   return new Announcement(entries, after, before ?? sources.read, before === undefined)
@@ -118,20 +116,33 @@ function isMySql (database: Database): boolean {
 }
 
 /** The rows as they were before the transaction; nothing where they could not be read. */
-async function readBefore (entries: readonly Entry[], { em, committed, read, log }: Sources): Promise<RowsBefore | undefined> {
-  const wanted = entries.flatMap((entry) => {
-    const { type, before, watched } = entry
-    const isNeeded = type === 'update' ? watched.needsBefore : type === 'delete' && watched.needsDeleted
-    return isNeeded && before !== undefined && !read.has(entry.id) ? [wantedOf(entry, before)] : []
-  })
-  if (wanted.length === 0 || !committed.isReadable(em)) return read
+async function readBefore (entries: readonly Entry[], after: ReadonlyMap<string, Row>, { em, committed, read, log }: Sources): Promise<RowsBefore | undefined> {
+  if (!committed.isReadable(em)) return read
+
+  const known = new Map(read)
+  const wanted: Wanted[] = []
+  for (const entry of entries) {
+    const { id, type, before, watched } = entry
+    const row = after.get(id)
+    const isNeeded = type === 'update' ? watched.needsBefore && row !== undefined : type === 'delete' && watched.needsDeleted
+    if (!isNeeded || before === undefined || known.has(id)) continue
+    if (row !== undefined && type === 'update' && isInPlace(entry, row)) known.set(id, row)
+    else wanted.push(wantedOf(entry, before))
+  }
+  if (wanted.length === 0) return known
 
   try {
     const rows = await committed.read(em, wanted)
-    return new Map([...read, ...wanted.map(({ id }) => [id, rows.get(id)] as const)])
+    for (const { id } of wanted) known.set(id, rows.get(id))
+    return known
   } catch (err) {
     log.warn({ err }, 'the rows before a change could not be read: what the EntityManager held is taken for them, and the members of the groups load again')
   }
+}
+
+/** Whether a row is in the groups in which it was before: the ORM held the same groups, and the update does not write what they depend on. */
+function isInPlace ({ watched, before, fields, touch }: Entry, after: Row): boolean {
+  return touch === undefined && before !== undefined && watched.notifiers.every((notifier) => !notifier.readsBack || notifier.isInPlace(before, after, fields))
 }
 
 /**

@@ -103,6 +103,18 @@ export class Notifier {
     return names === undefined || !this.#areKeys(names)
   }
 
+  /** Whether the groups of a row that was read are those that the ORM held, and no changed property decides on them. */
+  isInPlace (held: Row, read: Row, fields: readonly string[] | undefined): boolean {
+    const template = this.#template
+    if (template === undefined || fields === undefined || template.reads.some((name) => fields.includes(name))) return false
+    try {
+      return template.group(held) === template.group(read)
+    } catch {
+      // a property was not loaded
+      return false
+    }
+  }
+
   #areKeys (names: readonly string[]): boolean {
     return names.every((name) => this.#meta.primaryKeys.includes(name))
   }
