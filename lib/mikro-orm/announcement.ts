@@ -6,7 +6,8 @@ import type { CommittedRows } from './committed-rows.ts'
 import type { Log } from './drops.ts'
 import { dropped, type Frame, type Notifier, type RowChange } from './notifier.ts'
 import { Database, databaseOf } from './platforms.ts'
-import { readRows, type Wanted } from './read-back.ts'
+import { portionsOf, readRows, type Wanted } from './read-back.ts'
+import type { Watched } from './registry.ts'
 import type { Row } from './row.ts'
 
 /** Rows before a transaction: `undefined` for one that is not there; no entry where that is not known. */
@@ -47,15 +48,15 @@ export class Announcement {
   get missing (): Row[] {
     return this.#entries.flatMap(({ id, touch, watched, before, after }) => {
       if (touch !== Touch.Key && touch !== Touch.Entity) return []
-      if (after !== undefined) return watched.reads !== undefined && this.#after?.has(id) === false ? [after] : []
-      return before !== undefined && watched.needsBefore && touch === Touch.Key && this.#isAbsent(id) ? [before] : []
+      if (after !== undefined) return this.#after?.has(id) === false ? [after] : []
+      return before !== undefined && touch === Touch.Key && mayMove(watched) && this.#isAbsent(id) ? [before] : []
     })
   }
 
   /** What the groups are told, in order. @param isWatched whether somebody wants to know what is not sent */
   frames (isWatched: boolean): Frame[] {
     return this.#entries.flatMap((entry) => entry.watched.notifiers.flatMap((notifier) => {
-      const change = notifier.readsBack && this.#after !== undefined ? this.#changeOf(entry, notifier, this.#after) : entry
+      const change = (notifier.readsBack || entry.touch !== undefined) && this.#after !== undefined ? this.#changeOf(entry, notifier, this.#after) : entry
       if (change !== undefined) return notifier.frames(change)
       // the row is not there: nothing was changed, or it is gone again
       return isWatched ? [dropped('missing', (entry.after ?? entry.before) as Row, entry.type)] : []
@@ -94,7 +95,7 @@ export class Announcement {
 export async function readAnnouncement (entries: readonly Entry[], sources: Sources): Promise<Announcement> {
   const { em, transaction } = sources
   const database = databaseOf(em)
-  const changed = entries.flatMap((entry) => entry.after === undefined || entry.watched.reads === undefined ? [] : [wantedOf(entry, entry.after)])
+  const changed = entries.flatMap((entry) => entry.after !== undefined && isRead(entry) ? [wantedOf(entry, entry.after)] : [])
 
   if (database === Database.PostgreSql) await lock(em, transaction, changed.filter(({ touch }) => touch !== undefined))
   const after = await (isMySql(database) ? readLocked(em, transaction, changed) : readRows(em, transaction, changed))
@@ -122,12 +123,11 @@ async function readBefore (entries: readonly Entry[], after: ReadonlyMap<string,
   const known = new Map(read)
   const wanted: Wanted[] = []
   for (const entry of entries) {
-    const { id, type, before, watched } = entry
+    const { id, type, before } = entry
     const row = after.get(id)
-    const isNeeded = type === 'update' ? watched.needsBefore && row !== undefined : type === 'delete' && watched.needsDeleted
-    if (!isNeeded || before === undefined || known.has(id)) continue
-    if (row !== undefined && type === 'update' && isInPlace(entry, row)) known.set(id, row)
-    else wanted.push(wantedOf(entry, before))
+    if (before === undefined || known.has(id)) continue
+    if (type === 'delete' ? needsDeleted(entry) : row !== undefined && needsBefore(entry, row)) wanted.push(wantedOf(entry, before))
+    else if (row !== undefined) known.set(id, row)
   }
   if (wanted.length === 0) return known
 
@@ -140,9 +140,24 @@ async function readBefore (entries: readonly Entry[], after: ReadonlyMap<string,
   }
 }
 
-/** Whether a row is in the groups in which it was before: the ORM held the same groups, and the update does not write what they depend on. */
-function isInPlace ({ watched, before, fields, touch }: Entry, after: Row): boolean {
-  return touch === undefined && before !== undefined && watched.notifiers.every((notifier) => !notifier.readsBack || notifier.isInPlace(before, after, fields))
+/** Whether a row is read: what no flush wrote is not known otherwise. */
+function isRead ({ watched, touch }: Entry): boolean {
+  return watched.readsBack || touch !== undefined
+}
+
+/** Whether a rule sends a row to groups that depend on more than its key. */
+function mayMove ({ notifiers }: Watched): boolean {
+  return notifiers.some(({ needsBefore }) => needsBefore)
+}
+
+function needsDeleted ({ watched, touch }: Entry): boolean {
+  return touch === undefined ? watched.needsDeleted : watched.notifiers.some(({ needsDeleted }) => needsDeleted)
+}
+
+/** Whether a row may have been in other groups before: not where the ORM held the same groups, and the update writes nothing that they depend on. */
+function needsBefore ({ watched, before, fields, touch }: Entry, after: Row): boolean {
+  if (touch !== undefined) return mayMove(watched)
+  return watched.needsBefore && watched.notifiers.some((notifier) => notifier.readsBack && !notifier.isInPlace(before as Row, after, fields))
 }
 
 /**
@@ -151,11 +166,14 @@ function isInPlace ({ watched, before, fields, touch }: Entry, after: Row): bool
  */
 async function lock (em: EntityManager, transaction: Transaction, rows: readonly Wanted[]): Promise<void> {
   const platform = em.getPlatform()
-  for (const { row: { meta, schema, databaseKey } } of rows.toSorted((a, b) => a.id < b.id ? -1 : 1)) {
-    const { root, primaryKeys } = meta
-    const table = platform.quoteIdentifier([schema ?? root.schema, root.tableName].filter((name) => name !== undefined && name !== '*').join('.'))
-    const columns = primaryKeys.flatMap((name) => root.properties[name]?.fieldNames ?? []).map((column) => `${platform.quoteIdentifier(column)} = ?`)
-    await em.getConnection('write').execute(`select 1 from ${table} where ${columns.join(' and ')} for no key update`, databaseKey, 'run', transaction)
+  for (const portion of portionsOf(rows)) {
+    const [{ row: { meta: { root }, schema = root.schema } }] = portion as [Wanted]
+    const table = platform.quoteIdentifier(schema === undefined || schema === '*' ? root.tableName : `${schema}.${root.tableName}`)
+    const columns = root.getPrimaryProps().flatMap(({ fieldNames }) => fieldNames).map((name) => platform.quoteIdentifier(name)).join(', ')
+    const keys = portion.map(({ row: { databaseKey } }) => databaseKey)
+    const places = keys.map((key) => `(${key.map(() => '?').join(', ')})`).join(', ')
+    const sql = `select 1 from ${table} where (${columns}) in (${places}) order by ${columns} for no key update`
+    await em.getConnection('write').execute(sql, keys.flat(), 'run', transaction)
   }
 }
 

@@ -155,7 +155,8 @@ function coalesce (id: string, previous: Step | undefined, change: Change, at: n
     watched,
     type,
     before: first === undefined ? change.before : first.before,
-    after: change.after,
+    // a collection leaves the columns as they were flushed
+    after: change.touch === Touch.Collection && first !== undefined ? first.after : change.after,
     fields: first === undefined ? change.fields : union(first.fields, change.fields),
     // a statement that wrote the row holds its lock
     touch: first === undefined || first.touch !== undefined ? change.touch : undefined,

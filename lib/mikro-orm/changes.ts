@@ -36,8 +36,7 @@ export class Changes {
 
   /** A row of which a statement left the columns as they are, or of which no more is known. */
   touched (entity: object, em: EntityManager, fields: readonly string[] | undefined, touch: Touch): Change {
-    const data = originalData(entity) ?? {}
-    const row = new Row(wrap(entity, true).__meta, entity, data, em, this.#created.has(entity) ? Source.Insert : Source.Flush)
+    const row = new Row(wrap(entity, true).__meta, entity, originalData(entity) as RowData, em, this.#created.has(entity) ? Source.Insert : Source.Flush)
     return { type: 'update', before: row, after: row, fields, touch }
   }
 }

@@ -74,12 +74,10 @@ async function commitWithTag (em: EntityManager, transaction: KyselyTransaction,
 
   let tag: string | undefined
   await transaction.getExecutor().provideConnection(async (connection) => {
-    const own = Object.getOwnPropertyDescriptor(connection, 'executeQuery')
     const { executeQuery } = connection
-    const restore = () => own === undefined ? Reflect.deleteProperty(connection, 'executeQuery') : Reflect.defineProperty(connection, 'executeQuery', own)
     connection.executeQuery = (query, options) => {
       // the connection may serve another transaction as soon as the answer is there
-      restore()
+      connection.executeQuery = executeQuery
       const { promise, resolve, reject } = Promise.withResolvers<unknown>()
       const sent = new Query(String(query.sql), (error, result) => {
         tag = result?.command
@@ -109,7 +107,7 @@ async function pgQueryOf (em: EntityManager): Promise<PgQueryClass | undefined> 
 /** Whether the database itself refused the COMMIT; else its answer was lost, or says that the outcome is open. */
 function isRefusal (em: EntityManager, error: unknown): boolean {
   if (databaseOf(em) === Database.Sqlite) return true
-  const { severity, code, sqlState, fatal } = Object(error) as { severity?: string, code?: string, sqlState?: string, fatal?: boolean }
-  // 40003: statement completion unknown
-  return code !== '40003' && (severity === 'ERROR' || (typeof sqlState === 'string' && fatal !== true))
+  // what PostgreSQL and the drivers of MySQL and MariaDB say of an error; 40003: statement completion unknown
+  const { severity, code, sqlState, fatal } = error as { severity?: string, code?: string, sqlState?: string, fatal?: boolean }
+  return code !== '40003' && (severity === 'ERROR' || (sqlState !== undefined && fatal !== true))
 }

@@ -1,7 +1,7 @@
 /** Reads rows by key: what is announced is what a fresh `find` gives. */
 import { Collection, LoadStrategy, Utils, wrap, type LockMode, type EntityManager, type EntityMetadata, type FindOptions, type Transaction } from '@mikro-orm/core'
 import type { Watched } from './registry.ts'
-import { NotLoadedError, originalData, Row, Source } from './row.ts'
+import { NotLoadedError, originalData, Row, Source, type RowData } from './row.ts'
 
 /** A row to be read. */
 export interface Wanted {
@@ -38,18 +38,18 @@ export async function readRows (em: EntityManager, connection: Transaction | und
       if (row !== undefined) rows.set(one.id, row)
     }
   }
-  if (wanted.some(({ watched }) => watched.reads?.fields === undefined)) {
+  if (wanted.some(({ watched }) => watched.reads.fields === undefined)) {
     for (const entity of fork.getUnitOfWork(false).getIdentityMap()) guard(entity)
   }
   return rows
 }
 
-/** The wanted rows by table. */
-function portionsOf (wanted: readonly Wanted[]): Wanted[][] {
-  const tables = new Map<string, Wanted[]>()
+/** The wanted rows by table, as many as one query takes. */
+export function portionsOf<Row extends Wanted> (wanted: readonly Row[]): Row[][] {
+  const tables = new Map<string, Row[]>()
   for (const one of wanted) {
     const { schema, meta } = one.row
-    const table = `${meta._id}:${schema ?? ''}`
+    const table = `${meta._id}:${schema}`
     const rows = tables.get(table)
     if (rows === undefined) tables.set(table, [one])
     else rows.push(one)
@@ -61,7 +61,7 @@ function portionsOf (wanted: readonly Wanted[]): Wanted[][] {
 
 async function find (em: EntityManager, wanted: readonly Wanted[], lockMode: LockMode.PESSIMISTIC_WRITE | undefined): Promise<Row[]> {
   const [{ row: { meta, schema }, watched }] = wanted as [Wanted]
-  const { fields, populate } = watched.reads ?? { fields: meta.primaryKeys, populate: [] }
+  const { fields, populate } = watched.reads
   const options: FindOptions<object> = {
     filters: false,
     populate: populate as never,
@@ -71,11 +71,11 @@ async function find (em: EntityManager, wanted: readonly Wanted[], lockMode: Loc
     cache: false,
     disableIdentityMap: false,
     ...(fields && { fields: fields as never }),
-    ...(schema !== undefined && { schema }),
-    ...(lockMode !== undefined && { lockMode })
+    ...(schema && { schema }),
+    ...(lockMode && { lockMode })
   }
   const entities = await em.find(meta.class, whereOf(meta, wanted), options as never) as object[]
-  return entities.map((entity) => new Row(wrap(entity, true).__meta, entity, originalData(entity) ?? {}, em, Source.Read))
+  return entities.map((entity) => new Row(wrap(entity, true).__meta, entity, originalData(entity) as RowData, em, Source.Read))
 }
 
 function whereOf ({ primaryKeys }: EntityMetadata, wanted: readonly Wanted[]): never {

@@ -9,8 +9,10 @@ import type { NotifyRule } from './rules.ts'
 export interface Watched {
   readonly meta: EntityMetadata
   readonly notifiers: readonly Notifier[]
-  /** What is read of a row before the COMMIT; nothing where every rule is `readBack: false`. */
-  readonly reads: Reads | undefined
+  /** What is read of a row before the COMMIT. */
+  readonly reads: Reads
+  /** Whether a row that a flush wrote is read: not where every rule is `readBack: false`. */
+  readonly readsBack: boolean
   /** Whether a rule sends a row to groups that depend on more than its key, so that the row before its change must be known. */
   readonly needsBefore: boolean
   /** Whether a rule needs more than the key of a row that is deleted. */
@@ -47,16 +49,15 @@ export function compileRules (rules: readonly NotifyRule[], metadata: MetadataSt
 
 function watch (meta: EntityMetadata, notifiers: Notifier[]): Watched {
   const reading = notifiers.filter(({ readsBack }) => readsBack)
-  const isWhole = reading.some(({ fields }) => fields === undefined)
+  const fields = notifiers.map(({ fields }) => fields).filter((names) => names !== undefined)
   return {
     meta,
     notifiers,
-    reads: reading.length === 0
-      ? undefined
-      : {
-          fields: isWhole ? undefined : [...new Set([...meta.primaryKeys, ...reading.flatMap(({ fields }) => fields ?? [])])],
-          populate: [...new Set(reading.flatMap(({ populate }) => populate))]
-        },
+    reads: {
+      fields: fields.length < notifiers.length ? undefined : [...new Set([...meta.primaryKeys, ...fields.flat()])],
+      populate: [...new Set(notifiers.flatMap(({ populate }) => populate))]
+    },
+    readsBack: reading.length > 0,
     needsBefore: reading.some(({ needsBefore }) => needsBefore),
     needsDeleted: reading.some(({ needsDeleted }) => needsDeleted)
   }

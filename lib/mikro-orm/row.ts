@@ -144,11 +144,12 @@ export class Row {
   }
 
   #knows (prop: EntityProperty): boolean {
-    if (this.#source === Source.Read || this.#source === Source.Key) return this.#source === Source.Read || prop.primary === true
+    if (this.#source === Source.Read || prop.primary) return true
+    if (this.#source === Source.Key) return false
     // the flush may have changed the collection and what the database makes, and the ORM keeps no copy of either
     if (this.#source === Source.Original && (prop.kind === ReferenceKind.MANY_TO_MANY || isMade(prop))) return false
     if (prop.formula !== undefined) return this.#isKnown(prop.name)
-    if (this.#source === Source.Insert || prop.primary) return true
+    if (this.#source === Source.Insert) return true
     if (prop.kind === ReferenceKind.ONE_TO_MANY || prop.kind === ReferenceKind.MANY_TO_MANY) {
       return isLoaded((this.#entity as Record<string, unknown>)[prop.name])
     }

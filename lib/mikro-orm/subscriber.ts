@@ -173,7 +173,7 @@ export class ChangeSubscriber implements EventSubscriber {
   async beforeUpsert ({ entity, meta, em }: EventArgs<object>): Promise<void> {
     const watched = this.#active?.watched.get(meta.class)
     const key = meta.primaryKeys.map((name) => (entity as Record<string, unknown>)[name])
-    if (watched?.needsBefore !== true || key.includes(undefined) || isSilent()) return
+    if (watched === undefined || !watched.notifiers.some(({ needsBefore }) => needsBefore) || key.includes(undefined) || isSilent()) return
 
     const transaction = em.getTransactionContext<Transaction>()
     const log = transaction === undefined ? this.#upserting.get(em) ?? new ChangeLog() : this.#transactions.running(transaction)
