@@ -4,9 +4,9 @@ import neostandard from 'neostandard'
 const rooms = {
   protocol: [],
   brokers: ['protocol/', 'checks.ts', 'errors.ts'],
-  server: ['protocol/', 'brokers/broker.ts', 'diagnostics.ts', 'errors.ts'],
+  server: ['protocol/', 'brokers/broker.ts', 'cut.ts', 'diagnostics.ts', 'errors.ts'],
   testing: ['brokers/broker.ts'],
-  'mikro-orm': ['protocol/', 'checks.ts', 'diagnostics.ts', 'errors.ts']
+  'mikro-orm': ['protocol/', 'checks.ts', 'cut.ts', 'diagnostics.ts', 'errors.ts']
 }
 
 const boundary = (pattern, message) => ({
@@ -45,7 +45,7 @@ export default [
   {
     // registry, requests and groups serve connections and never know them; only their keeper does
     files: ['lib/server/!(connection|connections|groups).ts'],
-    rules: boundary('^(?:\\./connections?\\.ts|\\.\\./(?!protocol/|brokers/broker\\.ts|diagnostics\\.ts|errors\\.ts))', 'only connections.ts knows a connection.')
+    rules: boundary('^(?:\\./connections?\\.ts|\\.\\./(?!protocol/|brokers/broker\\.ts|cut\\.ts|diagnostics\\.ts|errors\\.ts))', 'only connections.ts knows a connection.')
   },
   {
     // runs in browsers: no packages, no `node:` modules, and of the protocol only what needs no TypeBox at run time
@@ -53,7 +53,7 @@ export default [
     rules: boundary('^(?!\\./|\\.\\./protocol/(?:codes|contract)\\.ts$)', 'lib/client may import protocol/codes.ts and protocol/contract.ts only.')
   },
   {
-    files: ['lib/errors.ts', 'lib/checks.ts', 'lib/options.ts'],
+    files: ['lib/errors.ts', 'lib/checks.ts', 'lib/cut.ts', 'lib/options.ts'],
     rules: boundary('^\\./(?!errors\\.ts|checks\\.ts|protocol/|server/|brokers/)', 'errors, checks and options know nobody who knows them.')
   }
 ]

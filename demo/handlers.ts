@@ -24,7 +24,8 @@ export function addHandlers (app: FastifyInstance, orm: MikroORM): void {
       todos: { authorize: () => true }
     },
     calls: {
-      'todo.list': () => orm.em.findAll(Todo, { orderBy: { id: 'asc' } }),
+      // a question that need not wait for the changes before it
+      'todo.list': { parallel: true, handler: () => orm.em.findAll(Todo, { orderBy: { id: 'asc' } }) },
 
       'todo.add': async ({ data }) => {
         const todo = orm.em.create(Todo, { title: checkTitle(data.title) })

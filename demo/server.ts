@@ -2,8 +2,13 @@
 import type { AddressInfo } from 'node:net'
 import { buildDemo } from './app.ts'
 
+const MAX_PORT = 65535
+
+const wanted = Number(process.env.PORT || 3000)
+if (!Number.isInteger(wanted) || wanted < 0 || wanted > MAX_PORT) fail(`PORT is '${process.env.PORT}', it must be a whole number from 0 to ${MAX_PORT}`)
+
 const app = await buildDemo()
-const port = await listen(Number(process.env.PORT || 3000))
+const port = await listen(wanted)
 console.log(`The demo is at http://localhost:${port}/ (Ctrl-C stops it)`)
 
 let stopping: Promise<void> | undefined
@@ -17,8 +22,14 @@ async function listen (port: number): Promise<number> {
     await app.listen({ port })
     return (app.server.address() as AddressInfo).port
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw error
+    const { code, message } = error as NodeJS.ErrnoException
+    if (code !== 'EADDRINUSE' || port === MAX_PORT) fail(`The demo can't listen on port ${port}: ${message}`)
     console.log(`Port ${port} is taken, trying ${port + 1} …`)
     return listen(port + 1)
   }
+}
+
+function fail (reason: string): never {
+  console.error(reason)
+  process.exit(1)
 }

@@ -1,6 +1,6 @@
 /** Every error that is thrown to developers. docs/errors.md lists them; a test holds the two against each other. */
 import createError from '@fastify/error'
-import { isTooDeep } from './protocol/encode.ts'
+import { hasToJSON } from './protocol/encode.ts'
 
 /** The table of errors by code. Those with a status below 500, and RP_ERR_UNAVAILABLE, show their message to the client when a handler lets them pass. */
 export const errors = {
@@ -11,6 +11,7 @@ export const errors = {
   RP_ERR_INVALID_HANDLER: createError('RP_ERR_INVALID_HANDLER', 'Invalid handler: expected %s, got %s'),
   RP_ERR_DUPLICATE_HANDLER: createError('RP_ERR_DUPLICATE_HANDLER', "A handler for message type '%s' is already registered"),
   RP_ERR_INVALID_SCHEMA: createError('RP_ERR_INVALID_SCHEMA', "Invalid schema '%s' of '%s': %s"),
+  RP_ERR_TYPEBOX_MISSING: createError('RP_ERR_TYPEBOX_MISSING', "%s needs the package '@sinclair/typebox' (npm install @sinclair/typebox@0.34): %s"),
   RP_ERR_INVALID_REPLY: createError('RP_ERR_INVALID_REPLY', "The reply of '%s' fails its schema: %s"),
   RP_ERR_INVALID_DATA: createError('RP_ERR_INVALID_DATA', 'Invalid data: %s.', 400),
   RP_ERR_NEXT_CALLED_TWICE: createError('RP_ERR_NEXT_CALLED_TWICE', "next() was called twice for a message of type '%s'"),
@@ -40,14 +41,52 @@ export const errors = {
   RP_ERR_ROLLED_BACK: createError('RP_ERR_ROLLED_BACK', 'The database has rolled the transaction back: an earlier error of it was not handled')
 } as const
 
-/** A short picture of any value for an error message: JSON where it has some, cut at 80 characters. Never throws. */
+/** Longest text that `show` returns. */
+const MAX_SHOWN = 80
+
+/** A short picture of any value for an error message: JSON where it has some, cut at 80 characters. Reads no more of it. Never throws. */
 export function show (value: unknown): string {
   let text: string | undefined
   try {
-    if (!isTooDeep(value)) text = typeof value === 'bigint' ? `${value}n` : JSON.stringify(value)
+    text = typeof value === 'bigint' ? `${value}n` : preview(value, MAX_SHOWN, [])
   } catch {
     // a cycle, or a getter or toJSON that throws
   }
   text ??= typeof value === 'object' || typeof value === 'function' ? `a value of type ${typeof value}` : String(value)
-  return text.length > 80 ? `${text.slice(0, 79)}…` : text
+  return text.length > MAX_SHOWN ? `${text.slice(0, MAX_SHOWN - 1)}…` : text
+}
+
+/**
+ * The beginning of a value's JSON, not much longer than `room`.
+ *
+ * @param above the objects around the value
+ * @returns `undefined` where it has no JSON
+ */
+function preview (value: unknown, room: number, above: readonly object[]): string | undefined {
+  if (ArrayBuffer.isView(value)) return undefined
+  const json = hasToJSON(value) ? value.toJSON('') : value
+  if (typeof json === 'string') return JSON.stringify(json.slice(0, room + 1))
+  if (typeof json !== 'object' || json === null) return JSON.stringify(json)
+  if (above.includes(json)) throw new TypeError('Converting circular structure to JSON')
+
+  let text = ''
+  for (const [key, property] of entriesOf(json)) {
+    if (text.length >= room) break
+    const name = key === undefined ? '' : `${JSON.stringify(key.slice(0, room + 1))}:`
+    // each level takes at least its bracket
+    const item = preview(property, room - text.length - name.length - 1, [...above, json]) ?? (key === undefined ? 'null' : undefined)
+    if (item !== undefined) text += `${text === '' ? '' : ','}${name}${item}`
+  }
+  return Array.isArray(json) ? `[${text}]` : `{${text}}`
+}
+
+/** The items of an array without keys, or the fields of an object. */
+function * entriesOf (value: object): Generator<[key: string | undefined, value: unknown]> {
+  if (Array.isArray(value)) {
+    for (let i = 0; i < value.length; i++) yield [undefined, value[i]]
+    return
+  }
+  for (const key in value) {
+    if (Object.hasOwn(value, key)) yield [key, (value as Record<string, unknown>)[key]]
+  }
 }

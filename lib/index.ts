@@ -30,6 +30,7 @@ export type { Implementation } from './server/implement.ts'
 export type {
   GroupOptions,
   Handler,
+  HandlerOptions,
   HandlerSchemas,
   Health,
   Middleware,

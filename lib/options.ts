@@ -1,17 +1,22 @@
 /** Every option of the plugin with its default and its check. */
 import type { WebsocketPluginOptions } from '@fastify/websocket'
-import type { onRequestHookHandler, preHandlerHookHandler, preValidationHookHandler } from 'fastify'
+import type { onRequestHookHandler, preHandlerHookHandler, preValidationHookHandler, RegisterOptions } from 'fastify'
 import type { Broker } from './brokers/broker.ts'
 import { memoryBroker } from './brokers/memory.ts'
 import { checkNames, isCount, isDelay, isObject, MAX_DELAY } from './checks.ts'
 import { errors, show } from './errors.ts'
 import type { ConnectionLimits } from './server/connection.ts'
-import type { AllowedOrigins } from './server/origin.ts'
+import { correctOrigin, type AllowedOrigins } from './server/origin.ts'
 import type { ConnectionHooks } from './server/types.ts'
 
-/** Options of `app.register(rohrpost, options)`. Durations are milliseconds, sizes bytes. */
-export interface RohrpostOptions extends ConnectionHooks, Partial<ConnectionLimits> {
-  /** Path of the WebSocket route, served with and without a trailing slash. @defaultValue `'/ws/rohrpost'` */
+/** Options of `app.register(rohrpost, options)`, beside those of every plugin. Durations are milliseconds, sizes bytes. */
+export interface RohrpostOptions extends RegisterOptions, ConnectionHooks, Partial<ConnectionLimits> {
+  /**
+   * Path of the WebSocket route, behind `prefix` and the prefix of the surrounding plugin. It is served with and without a trailing slash,
+   * and may have parameters or end in a wildcard.
+   *
+   * @defaultValue `'/ws/rohrpost'`
+   */
   path?: string
   /** Where groups live. @defaultValue `memoryBroker()` */
   broker?: Broker
@@ -25,7 +30,7 @@ export interface RohrpostOptions extends ConnectionHooks, Partial<ConnectionLimi
   websocket?: WebsocketPluginOptions
   /**
    * Which pages may connect, by their `Origin` header; clients that send none, which browsers always do, may. A list of origins such as
-   * `https://example.org`, a function, or `true` for any.
+   * `https://example.org`, a function, or `true` for any. `https://*.example.org` is any host below `example.org`, not `example.org` itself.
    *
    * @defaultValue the host of the request
    */
@@ -34,17 +39,17 @@ export interface RohrpostOptions extends ConnectionHooks, Partial<ConnectionLimi
   maxPayload?: number
   /** Groups that one connection may be in. @defaultValue 1000 */
   maxGroups?: number
-  /** Handlers that run at once for one connection; with 1, one message strictly after another. @defaultValue 16 */
+  /** Handlers that run at once for one connection, in order of arrival. Handlers with the option `parallel` run beside them. @defaultValue 1 */
   concurrency?: number
-  /** How much may wait for a slot, or for `onConnect`, before the connection is not read any more. @defaultValue 256 messages, 1 MiB */
+  /** How much may wait for other handlers, or for `onConnect`, before the connection is not read any more. @defaultValue 256 messages, 1 MiB */
   maxPending?: { messages: number, bytes: number }
   /** Time that a handler has to answer. @defaultValue 30 000 ms */
   handlerTimeout?: number
   /** Time between two signs of life; a connection that is silent for two is cut off. @defaultValue 30 000 ms */
   heartbeat?: number
-  /** Bytes that may be unsent for `slowTimeout`; past it the connection is closed with 4408. @defaultValue 1 MiB */
+  /** Bytes that may be unsent to a client that makes no progress for `slowTimeout`; past it the connection is closed with 4408. @defaultValue 1 MiB */
   highWaterMark?: number
-  /** Time that a connection has to read below `highWaterMark`. @defaultValue 5000 ms */
+  /** Time in which a client must take a sixteenth of `highWaterMark` while it has more than that unsent. @defaultValue 5000 ms */
   slowTimeout?: number
   /** Bytes that may be unsent when more is to be sent; past it the connection is closed with 4408 at once. @defaultValue 16 MiB */
   maxUnsent?: number
@@ -62,7 +67,7 @@ export interface RohrpostOptions extends ConnectionHooks, Partial<ConnectionLimi
 }
 
 /** The options with all defaults filled in; hooks stay optional. */
-export type CheckedOptions = RohrpostOptions & Required<Omit<RohrpostOptions, 'onRequest' | 'preValidation' | 'preHandler' | 'onConnect' | 'onDisconnect' | 'allowedOrigins' | 'rateLimit'>>
+export type CheckedOptions = RohrpostOptions & Required<Omit<RohrpostOptions, 'onRequest' | 'preValidation' | 'preHandler' | 'onConnect' | 'onDisconnect' | 'allowedOrigins' | 'rateLimit' | keyof RegisterOptions>>
 
 const MIB = 1024 * 1024
 
@@ -70,9 +75,12 @@ interface Rule {
   default?: unknown
   expected: string
   check: (value: unknown) => boolean
+  /** What to write instead of a value that is refused. */
+  correct?: (value: unknown) => string | undefined
 }
 
 const isFunction = (value: unknown) => typeof value === 'function'
+const isString = (value: unknown) => typeof value === 'string'
 
 const hook: Rule = { expected: 'a function', check: isFunction }
 const hooks: Rule = { expected: 'a hook or a list of hooks', check: (value) => (Array.isArray(value) ? value : [value]).every(isFunction) }
@@ -88,7 +96,7 @@ const duration = (value: number): Rule => ({
   check: isDelay
 })
 
-const rules: { [Name in keyof Required<RohrpostOptions>]: Rule } = {
+const rules: { [Name in keyof Required<RohrpostOptions> | 'name']: Rule } = {
   path: { default: '/ws/rohrpost', expected: "a path that starts with '/'", check: (value) => typeof value === 'string' && value.startsWith('/') },
   broker: { expected: 'a broker such as memoryBroker()', check: isBroker },
   onRequest: hooks,
@@ -99,11 +107,17 @@ const rules: { [Name in keyof Required<RohrpostOptions>]: Rule } = {
   websocket: { default: {}, expected: 'an object of options for @fastify/websocket', check: isObject },
   allowedOrigins: {
     expected: "true, a function, or a list of origins such as 'https://example.org'",
-    check: (value) => value === true || isFunction(value) || (Array.isArray(value) && value.every(isOrigin))
+    check: (value) => value === true || isFunction(value) || (Array.isArray(value) && value.every((origin) => correctOrigin(origin) === undefined)),
+    correct (value) {
+      const wrong: unknown = Array.isArray(value) ? value.find((origin) => correctOrigin(origin) !== undefined) : value
+      const instead = correctOrigin(wrong)
+      if (instead === undefined) return `write ['${wrong}']`
+      return `no browser sends ${show(wrong)}: write ${instead}`
+    }
   },
   maxPayload: count(MIB),
   maxGroups: count(1000),
-  concurrency: count(16),
+  concurrency: count(1),
   maxPending: amount(256),
   handlerTimeout: duration(30_000),
   heartbeat: duration(30_000),
@@ -115,18 +129,32 @@ const rules: { [Name in keyof Required<RohrpostOptions>]: Rule } = {
     expected: 'an object { max, interval } of whole numbers from 1, the interval in milliseconds',
     check: (value) => isObject(value) && isCount(value.max) && isCount(value.interval)
   },
-  drain: duration(5000)
+  drain: duration(5000),
+  prefix: { expected: 'a string', check: isString },
+  logLevel: { expected: "a level of the logger, such as 'warn'", check: isString },
+  logSerializers: { expected: 'an object of functions', check: isObject },
+  // avvio, Fastify's loader of plugins, takes it beside Fastify's own options
+  name: { expected: 'a string', check: isString }
 }
 
-/** Checks the options and fills in the defaults. @throws RP_ERR_INVALID_OPTION, RP_ERR_UNKNOWN_OPTION */
-export function checkOptions (given: object): CheckedOptions {
+/**
+ * Checks the options and fills in the defaults.
+ *
+ * @param given the options, or the path alone
+ * @throws RP_ERR_INVALID_OPTION, RP_ERR_UNKNOWN_OPTION
+ */
+export function checkOptions (given: object | string): CheckedOptions {
+  if (typeof given === 'string') return checkOptions({ path: given })
   checkNames(given, Object.keys(rules))
 
   const options: Record<string, unknown> = {}
   for (const [name, rule] of Object.entries(rules)) {
     const value = (given as Record<string, unknown>)[name] ?? rule.default
     if (value === undefined) continue
-    if (!rule.check(value)) throw new errors.RP_ERR_INVALID_OPTION(name, rule.expected, show(value))
+    if (!rule.check(value)) {
+      const instead = rule.correct?.(value)
+      throw new errors.RP_ERR_INVALID_OPTION(name, rule.expected, show(value) + (instead === undefined ? '' : ` (${instead})`))
+    }
     options[name] = value
   }
   options.broker ??= memoryBroker()
@@ -135,9 +163,4 @@ export function checkOptions (given: object): CheckedOptions {
 
 function isBroker (value: unknown): boolean {
   return isObject(value) && ['open', 'publish', 'subscribe', 'unsubscribe', 'history', 'health', 'close'].every((method) => isFunction(value[method]))
-}
-
-/** Whether a value is what browsers send as `Origin`: scheme, host and port, nothing behind. */
-function isOrigin (value: unknown): boolean {
-  return typeof value === 'string' && URL.canParse(value) && new URL(value).origin === value
 }

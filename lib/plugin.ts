@@ -1,24 +1,29 @@
 /** The composition root: builds a server from the options and hangs it into Fastify. */
-import type { Duplex } from 'node:stream'
 import websocket from '@fastify/websocket'
-import type { FastifyInstance, FastifyReply, FastifyRequest, FastifySchema } from 'fastify'
+import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import { diagnostics } from './diagnostics.ts'
 import { errors } from './errors.ts'
 import { checkOptions, type RohrpostOptions } from './options.ts'
-import { envelopes } from './protocol/schemas.ts'
+import { NOTIFIED_GROUPS, type NotifiedGroups } from './protocol/group-name.ts'
 import { Connections } from './server/connections.ts'
 import { Disconnector, DISCONNECTS } from './server/disconnector.ts'
 import { Groups } from './server/groups.ts'
 import { implement } from './server/implement.ts'
-import { isOriginAllowed } from './server/origin.ts'
 import { Turn } from './server/outbox.ts'
 import { Registry } from './server/registry.ts'
 import { report } from './server/report.ts'
+import { addRoute } from './server/route.ts'
+import { SchemaCompiler } from './server/schema.ts'
+import { stopWith } from './server/stop.ts'
 import { Subscriptions } from './server/subscriptions.ts'
 import { isThenable } from './server/thenable.ts'
 import type { RohrpostMessage, Rohrpost } from './server/types.ts'
-import { upgradeErrors } from './server/upgrade-error.ts'
+import { Upgrades } from './server/upgrades.ts'
+
+/** Fragments of one message: as many as `ws` takes by default, and more where messages may be larger than so many of this size, in bytes. */
+const MAX_FRAGMENTS = 16_384
+const FRAGMENT = 64
 
 /**
  * The Fastify plugin: adds the WebSocket route and decorates `app.rohrpost`.
@@ -26,11 +31,12 @@ import { upgradeErrors } from './server/upgrade-error.ts'
  * @throws RP_ERR_ALREADY_REGISTERED, RP_ERR_INVALID_OPTION, RP_ERR_UNKNOWN_OPTION; what `broker.open` rejects with
  */
 export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given: RohrpostOptions) {
-  if (app.hasDecorator('rohrpost')) throw new errors.RP_ERR_ALREADY_REGISTERED(String(given.path ?? '/ws/rohrpost'))
   const options = checkOptions(given)
+  if (app.hasDecorator('rohrpost')) throw new errors.RP_ERR_ALREADY_REGISTERED(options.path)
   const { broker } = options
 
-  const registry = new Registry()
+  const schemas = await SchemaCompiler.load()
+  const registry = new Registry(schemas)
   registry.add(app, 'ping', undefined, (message: RohrpostMessage) => message.reply(message.data, { type: 'pong' }), 'ping')
   const subscriptions = new Subscriptions(registry, app)
   const groups = new Groups({
@@ -47,14 +53,13 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
     lost: (group, top) => groups.lost(group, top),
     error: (err, { stage }) => report(app.log, 'error', err, { stage }, 'the broker failed')
   })
-  const connections = new Connections({ registry, groups, turn: new Turn(), limits: options }, options, app.log)
+  const connections = new Connections({ registry, groups, turn: new Turn(options), limits: options }, options, app.log)
   const disconnector = new Disconnector(broker, connections, app.log)
 
-  app.addHook('preClose', async () => {
-    // Fastify itself now answers upgrades, and nobody ends their sockets: the stop would wait for them
-    app.server.on('upgrade', endSocket)
-    await connections.drain()
-    app.server.off('upgrade', endSocket)
+  stopWith(app, { drain: () => connections.drain(), patience: options.drain })
+  app.addHook('onReady', async () => {
+    // an app with a handler of its own for `subscribe` declares no types
+    if (registry.get('subscribe')?.role === 'built-in') subscriptions.use.warnUndeclared((type) => subscriptions.has(type), app.log)
   })
   app.addHook('onClose', () => {
     disconnector.close()
@@ -65,61 +70,19 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
   if (!app.hasDecorator('websocketServer')) {
     await app.register(websocket, {
       ...options.websocket,
-      options: { maxPayload: options.maxPayload, ...options.websocket.options }
+      options: { maxPayload: options.maxPayload, maxFragments: Math.max(MAX_FRAGMENTS, Math.ceil(options.maxPayload / FRAGMENT)), ...options.websocket.options }
     })
   }
 
-  decorate(app, { registry, subscriptions, groups, connections, disconnector, health: () => broker.health(), drainTimeout: options.drain })
+  decorate(app, { schemas, registry, subscriptions, groups, connections, disconnector, health: () => broker.health(), drainTimeout: options.drain })
 
-  const refuse = async (request: FastifyRequest, reply: FastifyReply) => {
-    if (connections.draining) return reply.code(503).send({ error: 'Service Unavailable', message: 'The server is about to restart.' })
-    if (await isOriginAllowed(options.allowedOrigins, request)) return
-    request.log.warn({ origin: request.headers.origin, host: request.host }, "refused an upgrade: the page's origin is not in 'allowedOrigins'")
-    return reply.code(403).send({ error: 'Forbidden', message: 'This origin may not connect.' })
-  }
-  for (const url of bothForms(app, options.path)) {
-    app.route({
-      method: 'GET',
-      url,
-      exposeHeadRoute: false,
-      ...upgradeErrors,
-      schema: { ...upgradeErrors.schema, hide: true } as FastifySchema,
-      onRequest: [refuse, ...[options.onRequest ?? []].flat()],
-      ...(options.preValidation && { preValidation: options.preValidation }),
-      preHandler: [...[options.preHandler ?? []].flat(), release],
-      handler: (_request, reply) => reply
-        .code(426)
-        .headers({ upgrade: 'websocket', connection: 'Upgrade' })
-        .send({ error: 'Upgrade Required', message: 'This is a WebSocket endpoint.' }),
-      wsHandler: (socket, request) => {
-        // its own stop closes all that it knows at once and without a code; ours lets running handlers answer
-        app.websocketServer.clients.delete(socket)
-        connections.accept(socket, request)
-      }
-    })
-  }
+  Upgrades.of(app.server).take(app.websocketServer)
+  addRoute(app, options, connections)
 }, { fastify: '5.x', name: 'fastify-rohrpost' })
-
-/** Ends the socket of an upgrade that was answered. */
-function endSocket (_request: unknown, socket: Duplex): void {
-  socket.end(() => socket.destroy())
-}
-
-/** An upgraded connection needs no HTTP response any more, and the socket would keep it for as long as it lives. */
-function release (request: FastifyRequest, { raw }: FastifyReply, done: () => void): void {
-  if (request.ws && raw.socket !== null) raw.detachSocket(raw.socket)
-  done()
-}
-
-/** A path without and with a trailing slash, unless the app takes the two for one. */
-function bothForms ({ initialConfig }: FastifyInstance, given: string): string[] {
-  const path = given.replace(/\/+$/, '')
-  if (path === '') return ['/']
-  return initialConfig.ignoreTrailingSlash === true || initialConfig.routerOptions?.ignoreTrailingSlash === true ? [path] : [path, `${path}/`]
-}
 
 /** What `app.rohrpost` speaks for. */
 interface Parts {
+  schemas: SchemaCompiler
   registry: Registry
   subscriptions: Subscriptions
   groups: Groups
@@ -135,7 +98,10 @@ interface Parts {
  * them inherit from one object, to which other plugins add what is theirs.
  */
 function decorate (app: FastifyInstance, parts: Parts): void {
-  const common = { drainTimeout: parts.drainTimeout }
+  const common = {
+    drainTimeout: parts.drainTimeout,
+    [NOTIFIED_GROUPS]: (groups: NotifiedGroups) => parts.subscriptions.use.notifies(groups)
+  }
   const faces = new WeakMap<FastifyInstance, Rohrpost>()
   app.decorate('rohrpost', {
     getter (this: FastifyInstance) {
@@ -146,7 +112,7 @@ function decorate (app: FastifyInstance, parts: Parts): void {
   })
 }
 
-function makeFace (instance: FastifyInstance, { registry, subscriptions, groups, connections, disconnector, health }: Parts, common: object): Rohrpost {
+function makeFace (instance: FastifyInstance, { schemas, registry, subscriptions, groups, connections, disconnector, health }: Parts, common: object): Rohrpost {
   const sent = Promise.resolve()
 
   const own: Omit<Rohrpost, 'notify'> = {
@@ -186,7 +152,7 @@ function makeFace (instance: FastifyInstance, { registry, subscriptions, groups,
       return done
     },
     get schemas () {
-      return { ...envelopes, handlers: registry.schemas() }
+      return { ...schemas.protocol.envelopes, handlers: registry.schemas() }
     },
     get connections () {
       return connections.live

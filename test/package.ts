@@ -15,13 +15,17 @@ const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
 const [{ filename, files }] = JSON.parse(execFileSync('npm', ['pack', '--json', '--silent', '--pack-destination', folder], { cwd: root, encoding: 'utf8' }).replace(/^[^[]*/, ''))
 const tarball = join(folder, filename)
 
-/** An empty project that has the package, what it depends on, and the optional peers that are named. */
+/** An empty project that has the package, what it depends on, TypeBox, and the optional peers that are named. */
 function project (name: string, ...optional: string[]): string {
+  return bareProject(name, '@sinclair/typebox', ...optional)
+}
+
+function bareProject (name: string, ...optional: string[]): string {
   const dir = join(folder, name)
   const modules = join(dir, 'node_modules')
   mkdirSync(join(modules, 'fastify-rohrpost'), { recursive: true })
   execFileSync('tar', ['xzf', tarball, '--strip-components=1', '-C', join(modules, 'fastify-rohrpost')])
-  const needed = [...Object.keys(manifest.dependencies), 'fastify', '@sinclair/typebox', '@types/node', 'ws', ...optional]
+  const needed = [...Object.keys(manifest.dependencies), 'fastify', '@types/node', 'ws', ...optional]
   for (const dependency of needed) {
     mkdirSync(dirname(join(modules, dependency)), { recursive: true })
     symlinkSync(join(root, 'node_modules', dependency), join(modules, dependency))
@@ -193,4 +197,42 @@ test('works, types included, in a project without any optional peer', () => {
     export { envelopes }
   `)
   typecheck(dir)
+})
+
+test('needs TypeBox for schemas only', () => {
+  const dir = bareProject('without-typebox')
+
+  const output = run(dir, 'app.js', `
+    import Fastify from 'fastify'
+    import rohrpost from 'fastify-rohrpost'
+    import 'fastify-rohrpost/client'
+    import 'fastify-rohrpost/brokers/redis'
+    import { TestClient } from 'fastify-rohrpost/testing'
+    const app = Fastify()
+    await app.register(rohrpost)
+    app.rohrpost.handle('hello', ({ data }) => 'hello ' + data).group('todo', { authorize: () => true }).group('news', { id: false, authorize: () => true })
+    const client = await TestClient.connect((await app.listen({ port: 0 })).replace('http', 'ws') + '/ws/rohrpost')
+    console.log((await client.call('hello', 'world')).data)
+    console.log((await client.call('subscribe', { type: 'todo', id: 5 })).data.group)
+    console.log((await client.call('subscribe', { type: 5 })).error)
+    for (const use of [
+      () => app.rohrpost.handle('add', { data: { [Symbol.for('TypeBox.Kind')]: 'String', type: 'string' } }, () => {}),
+      () => app.rohrpost.schemas,
+      () => app.rohrpost.handle('add', { data: { type: 'string' } }, () => {})
+    ]) {
+      try {
+        use()
+      } catch (error) {
+        console.log(error.code, error.message.includes('npm install @sinclair/typebox@0.34'))
+      }
+    }
+    client.socket.close()
+    await app.close()
+  `)
+
+  assert.deepEqual(output.split('\n'), [
+    'hello world', 'todo-5', "Invalid data: Expected string at '/type'.", 'RP_ERR_TYPEBOX_MISSING true', 'RP_ERR_TYPEBOX_MISSING true', 'RP_ERR_INVALID_SCHEMA true'
+  ])
+  const required = run(dir, 'app.cjs', "require('fastify')().register(require('fastify-rohrpost')).ready().then((app) => { console.log(typeof app.rohrpost.handle); return app.close() })")
+  assert.equal(required, 'function')
 })

@@ -204,6 +204,25 @@ describe('implement', () => {
     expect(app.rohrpost.implement<typeof api>).type.not.toBeCallableWith(api, { calls, groups: { ...groups, todo: {} } })
   })
 
+  test('takes a call with its option', () => {
+    app.rohrpost.implement(api, {
+      calls: {
+        ...calls,
+        add: {
+          parallel: true,
+          handler: ({ data }) => {
+            expect(data).type.toBe<{ a: number, b: number }>()
+            return { sum: data.a + data.b }
+          }
+        }
+      },
+      groups
+    })
+    expect(app.rohrpost.implement<typeof api>).type.not.toBeCallableWith(api, { calls: { ...calls, add: { parallel: true } }, groups })
+    expect(app.rohrpost.implement<typeof api>).type.not.toBeCallableWith(api, { calls: { ...calls, add: { handler: () => ({ sum: 'three' }) } }, groups })
+    expect(app.rohrpost.implement<typeof api>).type.not.toBeCallableWith(api, { calls: { ...calls, add: { parallel: 1, handler: calls.add } }, groups })
+  })
+
   test('takes a contract of calls alone, or of groups alone', () => {
     app.rohrpost
       .implement(contract({ calls: { a: {} } }), { calls: { a: () => 5 } })

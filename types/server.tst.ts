@@ -11,6 +11,11 @@ describe('registration', () => {
     expect(app.register).type.toBeCallableWith(rohrpost)
     expect(app.register).type.toBeCallableWith(named, { path: '/ws', broker: memoryBroker(), maxPending: { messages: 1, bytes: 1 }, rateLimit: { max: 1, interval: 1 } })
     expect(app.register).type.toBeCallableWith(rohrpost, { allowedOrigins: (origin: string) => origin.length > 0, websocket: { options: { perMessageDeflate: true } } })
+    expect(app.register).type.toBeCallableWith(rohrpost, '/ws')
+    expect(app.register).type.toBeCallableWith(rohrpost, { prefix: '/api', logLevel: 'warn', logSerializers: { a: () => 'b' } })
+    expect(app.register).type.toBeCallableWith(async () => {}, { prefix: '/api' })
+    expect(app.register).type.not.toBeCallableWith(rohrpost, 5)
+    expect(app.register).type.not.toBeCallableWith(async (_app: FastifyInstance, _options: { own: number }) => {}, '/ws')
     expect(app.register).type.not.toBeCallableWith(rohrpost, { path: 5 })
     expect(app.register).type.not.toBeCallableWith(rohrpost, { allowedOrigins: '*' })
     expect(app.register).type.not.toBeCallableWith(rohrpost, { broker: {} })
@@ -43,6 +48,12 @@ describe('handle', () => {
     app.rohrpost.handle('a', { data: Type.String() }, async ({ data }) => {
       expect(data).type.toBe<string>()
       return { anything: true }
+    })
+    app.rohrpost.handle('p', { parallel: true }, ({ data }) => {
+      expect(data).type.toBe<unknown>()
+    })
+    app.rohrpost.handle('q', { data: Type.String(), parallel: true }, ({ data }) => {
+      expect(data).type.toBe<string>()
     })
     app.rohrpost.handle('b', { reply: Type.Number() }, ({ data }) => {
       expect(data).type.toBe<unknown>()

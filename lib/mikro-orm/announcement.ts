@@ -1,5 +1,6 @@
 /** What is announced of a transaction: read before its COMMIT, turned into messages after it. */
 import { LockMode, type EntityManager, type Transaction } from '@mikro-orm/core'
+import { cutError } from '../cut.ts'
 import { errors } from '../errors.ts'
 import { Touch, type Entry } from './change-log.ts'
 import type { CommittedRows } from './committed-rows.ts'
@@ -136,7 +137,7 @@ async function readBefore (entries: readonly Entry[], after: ReadonlyMap<string,
     for (const { id } of wanted) known.set(id, rows.get(id))
     return known
   } catch (err) {
-    log.warn({ err }, 'the rows before a change could not be read: what the EntityManager held is taken for them, and the members of the groups load again')
+    log.warn({ err: cutError(err) }, 'the rows before a change could not be read: what the EntityManager held is taken for them, and the members of the groups load again')
   }
 }
 

@@ -1,5 +1,6 @@
 /** Announces transactions: reads their rows, sends their COMMIT, and tells the groups what became of them. */
 import type { EntityManager, MikroORM, Transaction } from '@mikro-orm/core'
+import { cut, cutError } from '../cut.ts'
 import { Announcement, readAnnouncement } from './announcement.ts'
 import type { ChangeLog, Entry } from './change-log.ts'
 import { Outcome, type CommitResult } from './commit.ts'
@@ -107,7 +108,7 @@ export class Announcer {
   #tell (announcement: Announcement, isOvertaken: boolean): void | Promise<void> {
     const { log } = this.#outlet
     const frames = announcement.frames(isWatched(log))
-    for (const { meta, key } of announcement.missing) log.warn({ entity: meta.className, key }, 'a change is not announced: the row is not there')
+    for (const { meta, key } of announcement.missing) log.warn({ entity: meta.className, key: cut(key) }, 'a change is not announced: the row is not there')
     // what a later transaction told of the rows is newer
     if (isOvertaken) return this.#resyncs.send(groupsOf(frames))
 
@@ -122,7 +123,7 @@ export class Announcer {
   #tellUnknown (announcement: Announcement, err: unknown): void {
     const { log } = this.#outlet
     const frames = announcement.frames(false)
-    log.warn({ err }, 'the answer to a COMMIT was lost: the members of the groups concerned load again')
+    log.warn({ err: cutError(err) }, 'the answer to a COMMIT was lost: the members of the groups concerned load again')
     tellUndone(log, 'unknown', frames)
     this.#resyncs.send(groupsOf(frames))
   }

@@ -1,4 +1,5 @@
 /** Why a change is not sent, told to those who want to know: the log at level debug, and the channel `rohrpost:drop`. */
+import { cut, cutError } from '../cut.ts'
 import { diagnostics, type ChangeDropEvent, type ChangeDropReason } from '../diagnostics.ts'
 import type { Frame, Report } from './notifier.ts'
 import { NotLoadedError } from './row.ts'
@@ -33,13 +34,13 @@ export function isWatched (log: Log | undefined): boolean {
 export function tellDrop (log: Log | undefined, event: ChangeDropEvent): void {
   if (diagnostics.drop.hasSubscribers) diagnostics.drop.publish(event)
   if (!isDebugging(log)) return
-  const { error, ...context } = event
+  const { error, ...context } = cutFields(event)
   log?.debug?.(error === undefined ? context : { ...context, err: error }, `a change is not sent: ${IN_WORDS[event.reason]}`)
 }
 
 /** Tells of an error that keeps a change from being sent. */
 export function tellFailure (log: Log | undefined, err: unknown, change: Omit<ChangeDropEvent, 'reason' | 'error'>, message = 'a change is not announced'): void {
-  log?.error({ err, ...change }, message)
+  log?.error({ err: cutError(err), ...cutFields(change) }, message)
   tellDrop(log, { reason: 'failed', ...change, error: err })
 }
 
@@ -80,8 +81,14 @@ export function makeReport (log: Log): Report {
     tellDrop(log, { reason: 'not_loaded', ...change, error: err })
     if (warned.has(rule)) return
     warned.add(rule)
-    log.warn({ property: err.property, ...change }, `a change is not announced: '${err.property}' is not loaded, name it in 'populate' of the rule or load it before the flush`)
+    log.warn({ property: err.property, ...cutFields(change) }, `a change is not announced: '${err.property}' is not loaded, name it in 'populate' of the rule or load it before the flush`)
   }
+}
+
+/** The fields of a change for the log: an app may let clients choose keys and groups. */
+function cutFields<Change extends Omit<ChangeDropEvent, 'reason'>> (change: Change): Change {
+  const { key, group, error } = change
+  return { ...change, ...(key !== undefined && { key: cut(key) }), ...(group !== undefined && { group: cut(group) }), ...(error !== undefined && { error: cutError(error) }) }
 }
 
 function isDebugging (log: Log | undefined): boolean {

@@ -3,7 +3,7 @@ import type { EntityMetadata } from '@mikro-orm/core'
 import type { ChangeDropReason } from '../diagnostics.ts'
 import { errors, show } from '../errors.ts'
 import { encode, quote } from '../protocol/encode.ts'
-import { isGroupName } from '../protocol/group-name.ts'
+import { isGroupName, type NotifiedGroups } from '../protocol/group-name.ts'
 import { fieldOf, isColumn, isLoadedApart, NotLoadedError, type Field, type Row } from './row.ts'
 import type { ChangeType, NotifyRule } from './rules.ts'
 import { findProperty, parseTemplate, type Template } from './template.ts'
@@ -125,6 +125,12 @@ export class Notifier {
     const sendsKey = this.#rule.options.data === undefined && typeof this.#meta.prototype.getPushNotificationData !== 'function'
     if (this.#sent === undefined) return sendsKey ? [...this.#template.reads, ...this.#meta.primaryKeys] : undefined
     return [...this.#template.reads, ...this.#sent.keys()]
+  }
+
+  /** The groups that clients may subscribe to, as far as a template says. */
+  get groups (): NotifiedGroups | undefined {
+    const { type, uuids = [] } = this.#template ?? {}
+    return type === undefined ? undefined : { type, uuids, entity: this.#meta.className }
   }
 
   /** What the groups are told of a row. Failures are reported and leave out what they concern. */

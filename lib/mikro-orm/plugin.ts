@@ -4,6 +4,7 @@ import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import { checkNames } from '../checks.ts'
 import { errors, show } from '../errors.ts'
+import { NOTIFIED_GROUPS } from '../protocol/group-name.ts'
 import { ObjectText } from '../protocol/object-text.ts'
 import { makeNotify, type Notify } from './notify.ts'
 import { toAnswer, type OrmErrorHandler } from './orm-errors.ts'
@@ -39,7 +40,7 @@ export const rohrpostMikroOrm = fp(async function rohrpostMikroOrm (app: Fastify
   const { orm, notify, subscriber, errorHandler } = checkOptions(options)
 
   const subscribers = [...orm.em.getEventManager().getSubscribers()]
-  if (subscribers.some((other) => other instanceof ChangeSubscriber && other.isConnected)) {
+  if (subscribers.some((other) => isChangeSubscriber(other) && other.isConnected)) {
     throw new errors.RP_ERR_ORM_ALREADY_REGISTERED(orm.config.get('contextName'))
   }
 
@@ -55,7 +56,8 @@ export const rohrpostMikroOrm = fp(async function rohrpostMikroOrm (app: Fastify
       const publishing = rohrpost.sendToGroup(group, new ObjectText(payload))
       return publishing === sent ? undefined : publishing
     },
-    log: app.log
+    log: app.log,
+    notified: Reflect.get(rohrpost, NOTIFIED_GROUPS)
   })
   app.addHook('onClose', async () => {
     // background work that still commits is announced before the broker closes
@@ -97,11 +99,17 @@ function runInContext (orm: MikroORM, next: () => unknown): unknown {
 }
 
 function checkOptions (options: RohrpostMikroOrmOptions): Required<Omit<RohrpostMikroOrmOptions, 'errorHandler'>> & Pick<RohrpostMikroOrmOptions, 'errorHandler'> {
-  checkNames(options, ['orm', 'notify', 'subscriber', 'errorHandler'])
+  // what every plugin may be given is without effect: the plugin has no routes
+  checkNames(options, ['orm', 'notify', 'subscriber', 'errorHandler', 'prefix', 'logLevel', 'logSerializers', 'name'])
   const { orm, notify = [], subscriber = new ChangeSubscriber(), errorHandler } = options
 
   if (typeof orm?.em?.getEventManager !== 'function') throw new errors.RP_ERR_INVALID_OPTION('orm', 'a MikroORM instance', show(orm))
-  if (!(subscriber instanceof ChangeSubscriber)) throw new errors.RP_ERR_INVALID_OPTION('subscriber', 'a ChangeSubscriber', show(subscriber))
+  if (!isChangeSubscriber(subscriber)) throw new errors.RP_ERR_INVALID_OPTION('subscriber', 'a ChangeSubscriber', show(subscriber))
   if (!['undefined', 'function'].includes(typeof errorHandler)) throw new errors.RP_ERR_INVALID_OPTION('errorHandler', 'a function', show(errorHandler))
   return { orm, notify: checkRules(notify), subscriber, ...(errorHandler && { errorHandler }) }
+}
+
+/** By its shape: the subscriber may be of another copy of the package. */
+function isChangeSubscriber (value: object): value is ChangeSubscriber {
+  return ['connect', 'disconnect', 'idle', 'announce'].every((method) => typeof Object(value)[method] === 'function')
 }

@@ -1,4 +1,5 @@
 /** Tells the members of groups to load again, where it is not known what they should be told, or the broker does not take it. */
+import { cut } from '../cut.ts'
 import { quote } from '../protocol/encode.ts'
 import type { Outlet } from './hand-over.ts'
 
@@ -28,7 +29,7 @@ export class Resyncs {
   /** Publishes a resync to a group whose message was refused: later, and with one line in the log until the broker takes it. */
   defer (group: string): void {
     if (this.#isClosed) return
-    if (!this.#isRefused) this.#outlet.log.warn({ group }, 'the broker does not take changes: the members of their groups load again when it does')
+    if (!this.#isRefused) this.#outlet.log.warn({ group: cut(group) }, 'the broker does not take changes: the members of their groups load again when it does')
     this.#isRefused = true
     if (this.#groups.size === 0) this.#schedule()
     this.#groups.add(group)

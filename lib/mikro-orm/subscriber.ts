@@ -13,6 +13,7 @@ import {
   type UnitOfWork
 } from '@mikro-orm/core'
 import { errors } from '../errors.ts'
+import type { NotifiedGroups } from '../protocol/group-name.ts'
 import { Announcer } from './announcer.ts'
 import { ChangeLog, Touch, type Change, type Sink } from './change-log.ts'
 import { Changes } from './changes.ts'
@@ -33,6 +34,8 @@ export interface Connection extends Outlet {
   orm: MikroORM
   /** Rules beside the subscriber's own. */
   notify?: readonly NotifyRule[]
+  /** Takes the groups that templates name. */
+  notified?: (groups: NotifiedGroups) => void
 }
 
 /** What a connected subscriber has at hand. */
@@ -87,9 +90,12 @@ export class ChangeSubscriber implements EventSubscriber {
     if (this.#active !== undefined) throw new errors.RP_ERR_ORM_ALREADY_REGISTERED(this.#active.orm.config.get('contextName'))
 
     const rules = [...this.#rules, ...connection.notify ?? []]
-    const { orm, publish } = connection
+    const { orm, publish, notified } = connection
     const log = makeSafe(connection.log)
     const watched = compileRules(rules, orm.getMetadata(), makeReport(log), () => isWatched(log))
+    for (const { groups } of [...watched.values()].flatMap(({ notifiers }) => notifiers)) {
+      if (groups !== undefined) notified?.(groups)
+    }
     this.#active = { orm, log, watched, announcer: new Announcer(orm, { publish, log }) }
     orm.em.getEventManager().registerSubscriber(this)
   }

@@ -39,8 +39,12 @@ export const CloseCode = {
   NORMAL: 1000,
   /** A message is larger than the server takes (RFC 6455, section 7.4.1). */
   TOO_LARGE: 1009,
+  /** The server failed while it let the connection in (RFC 6455, section 7.4.1): connect again, after a random wait. */
+  INTERNAL_ERROR: 1011,
   /** The server restarts: connect again, after a random wait (IANA's registry of close codes). */
   SERVICE_RESTART: 1012,
+  /** The server can't take the connection now, for example because its database is away: connect again, after a random wait (IANA's registry). */
+  TRY_AGAIN_LATER: 1013,
   /** The client has to authenticate anew. Applications send it. */
   UNAUTHORIZED: 4401,
   /** `onConnect` refused the connection, or `disconnect` ended it. */

@@ -9,7 +9,10 @@ export interface CallSchemas {
 
 /** Schemas of one group type. */
 export interface GroupSchemas {
-  /** The group's id, strings or numbers; `false` for a single group that is named by the type alone. By default a safe integer from 0, or a UUID. */
+  /**
+   * The group's id: strings, numbers, or arrays of them for composite keys; `false` for a single group that is named by the type alone. By
+   * default an integer from 0, or a UUID.
+   */
   readonly id?: TSchema | false
   /** The object of a change. */
   readonly object?: TSchema
@@ -48,7 +51,7 @@ export type GroupType<C extends Contract> = Plain<C> extends true ? string : key
 export type GroupObject<C extends Contract, Type extends string> = Plain<C> extends true ? Json : Of<Groups<C>[Type & keyof Groups<C>], 'object', Json>
 /** What stands beside `type` to say which group of its type is meant. */
 export type GroupId<C extends Contract, Type extends string> = Plain<C> extends true
-  ? { readonly id?: string | number, readonly [field: string]: unknown }
+  ? { readonly id?: string | number | ReadonlyArray<string | number>, readonly [field: string]: unknown }
   : Groups<C>[Type & keyof Groups<C>] extends { readonly id: false }
     ? { readonly id?: never }
     : { readonly id: Of<Groups<C>[Type & keyof Groups<C>], 'id', string | number> }

@@ -1,7 +1,7 @@
-/** JSON text for everything that is sent: plain values take the native path, the rest is made plain on the way. */
+/** JSON text of everything that is sent. Plain values go to `JSON.stringify` as they are; all others are first copied to plain ones. */
 
 const MAX_PLAIN_DEPTH = 32
-/** Levels of nesting that are written: what `JSON.stringify` needs for them grows with the square of their number. */
+/** Most levels of nesting: the time that `JSON.stringify` needs grows with the square of their number. */
 const MAX_DEPTH = 2048
 
 /**
@@ -12,10 +12,7 @@ const MAX_DEPTH = 2048
  * throws; RangeError for nesting of more than 2048 levels
  */
 export function encode (value: unknown): string {
-  const kind = kindOf(value, 0)
-  if (kind === 'deep' && isTooDeep(value)) throw new RangeError(`It is nested more than ${MAX_DEPTH} levels deep`)
-  const text = kind === 'plain' ? JSON.stringify(value) : JSON.stringify(value, toPlain)
-
+  const text = JSON.stringify(isPlain(value, 0) ? value : toPlain(value, '', new Set()))
   if (text === undefined) throw new TypeError(`A value of type ${typeof value} has no JSON form`)
   return text
 }
@@ -28,58 +25,75 @@ export function quote (text: string): string {
   return SPECIAL.test(text) ? JSON.stringify(text) : `"${text}"`
 }
 
-/** Whether `JSON.stringify` alone gives what `encode` promises: not if there is anything special, or if it is too deep to be looked at in full. */
-function kindOf (value: unknown, depth: number): 'plain' | 'special' | 'deep' {
-  if (typeof value !== 'object' || value === null) return typeof value === 'bigint' ? 'special' : 'plain'
-  if (depth === MAX_PLAIN_DEPTH) return 'deep'
+/** Whether `JSON.stringify` alone gives what `encode` promises. A value that is nested deeper than 32 levels is not looked at in full. */
+function isPlain (value: unknown, depth: number): boolean {
+  if (typeof value !== 'object' || value === null) return typeof value !== 'bigint'
+  if (depth === MAX_PLAIN_DEPTH) return false
 
   if (Array.isArray(value)) {
     for (let i = 0; i < value.length; i++) {
-      const kind = kindOf(value[i], depth + 1)
-      if (kind !== 'plain') return kind
+      if (!isPlain(value[i], depth + 1)) return false
     }
-    return 'plain'
+    return true
   }
 
   const prototype: unknown = Object.getPrototypeOf(value)
-  if (prototype !== Object.prototype && prototype !== null) return 'special'
+  if (prototype !== Object.prototype && prototype !== null) return false
 
   for (const key in value) {
     const property: unknown = (value as Record<string, unknown>)[key]
-    const kind = typeof property === 'function' ? 'special' : kindOf(property, depth + 1)
-    if (kind !== 'plain') return kind
+    if (typeof property === 'function' || !isPlain(property, depth + 1)) return false
   }
-  return 'plain'
+  return true
 }
 
-/** Whether arrays and plain objects are nested too deep to be written; a cycle is not deep. */
-export function isTooDeep (value: unknown, above = new Set<object>()): boolean {
-  if (typeof value !== 'object' || value === null || above.has(value)) return false
-  if (above.size === MAX_DEPTH) return true
+/**
+ * Copies a value to one that `JSON.stringify` writes as it is, without any `toJSON`.
+ *
+ * @param key the property that the value is read from, for its `toJSON`
+ * @param above the objects around the value; as many as there are levels of nesting
+ */
+function toPlain (value: unknown, key: string | number, above: Set<object>): unknown {
+  if (value instanceof Uint8Array) return toBase64(value)
+  const json = hasToJSON(value) ? value.toJSON(String(key)) : value
+  if (typeof json === 'bigint') return Number.isSafeInteger(Number(json)) ? Number(json) : json.toString()
+  if (typeof json !== 'object' || json === null || isWrapper(json)) return json
 
-  const prototype: unknown = Object.getPrototypeOf(value)
-  if (!Array.isArray(value) && prototype !== Object.prototype && prototype !== null) return false
-  above.add(value)
-  for (const key in value) {
-    if (isTooDeep((value as Record<string, unknown>)[key], above)) return true
-  }
-  above.delete(value)
-  return false
+  if (above.has(json)) throw new TypeError('Converting circular structure to JSON')
+  if (above.size === MAX_DEPTH) throw new RangeError(`It is nested more than ${MAX_DEPTH} levels deep`)
+  above.add(json)
+  const copy = copyEntries(json instanceof Set ? [...json] : json instanceof Map ? Object.fromEntries(json) : json, above)
+  above.delete(json)
+  return copy
 }
 
-/** The replacer of `JSON.stringify`: `this[key]` is the value before its own `toJSON` was asked. */
-function toPlain (this: Record<string, unknown>, key: string, value: unknown): unknown {
-  if (typeof value === 'bigint') {
-    const number = Number(value)
-    return Number.isSafeInteger(number) ? number : value.toString()
+function copyEntries (value: object, above: Set<object>): object {
+  if (Array.isArray(value)) {
+    const items: unknown[] = []
+    for (let i = 0; i < value.length; i++) items.push(toPlain(value[i], i, above))
+    return items
   }
-  if (typeof value !== 'object' || value === null) return value
 
-  const original = this[key]
-  if (original instanceof Uint8Array) return toBase64(original)
-  if (value instanceof Map) return Object.fromEntries(value)
-  if (value instanceof Set) return [...value]
-  return value
+  const fields: Record<string, unknown> = {}
+  for (const key of Object.keys(value)) {
+    const field = toPlain((value as Record<string, unknown>)[key], key, above)
+    // a function under `toJSON` would be called once more
+    if (typeof field === 'function') continue
+    if (key === '__proto__') Object.defineProperty(fields, key, { value: field, enumerable: true })
+    else fields[key] = field
+  }
+  return fields
+}
+
+/** Whether `JSON.stringify` asks a value for its JSON: strings, numbers and booleans are not asked. */
+export function hasToJSON (value: unknown): value is { toJSON (key: string): unknown } {
+  if (value === null || !['object', 'function', 'bigint'].includes(typeof value)) return false
+  return typeof (value as { toJSON?: unknown }).toJSON === 'function'
+}
+
+/** Whether a value is an object around a primitive value, which `JSON.stringify` takes out of it. */
+function isWrapper (value: object): boolean {
+  return value instanceof String || value instanceof Number || value instanceof Boolean || value instanceof BigInt
 }
 
 function toBase64 (bytes: Uint8Array): string {

@@ -62,6 +62,12 @@ export const ResyncSchema = Type.Object({
   position: Type.Optional(PositionSchema)
 }, { additionalProperties: true, $id: 'rohrpost.resync' })
 
+/** `data` of `subscribe` and `unsubscribe`. The server checks it by hand, with the same texts. */
+export const SubscribeDataSchema = Type.Object({
+  type: Type.String(),
+  id: Type.Optional(Type.Unknown({ description: 'What it may be is the business of the group type.' }))
+})
+
 /** The schemas of all envelopes by name. */
 export const envelopes = {
   request: RequestSchema,

@@ -2,18 +2,20 @@
 import { randomUUID } from 'node:crypto'
 import type { FastifyBaseLogger, FastifyRequest } from 'fastify'
 import type { WebSocket } from 'ws'
-import type { Position } from '../brokers/broker.ts'
 import { diagnostics } from '../diagnostics.ts'
 import { errors } from '../errors.ts'
 import { CloseCode } from '../protocol/codes.ts'
 import { checkClose } from './close.ts'
 import { checkError, checkSuccess, toText } from './envelope.ts'
 import { Frame } from './frame.ts'
-import type { Start } from './group.ts'
+import type { Recover, Start } from './followers.ts'
 import { checkName, type Groups } from './groups.ts'
 import { Inbox, type InboxLimits } from './inbox.ts'
 import { Outbox, type OutboxLimits, type Peer, type Turn } from './outbox.ts'
+import { PendingSubscribe } from './pending-subscribe.ts'
+import { mergePieces } from './receiver.ts'
 import type { Registry } from './registry.ts'
+import { report } from './report.ts'
 import type { RequestConnection } from './request.ts'
 import type { Subscriber } from './subscriptions.ts'
 import type { OutgoingMessage, RohrpostConnection } from './types.ts'
@@ -33,6 +35,17 @@ export interface ConnectionLimits extends InboxLimits, OutboxLimits {
   maxGroups: number
 }
 
+/** The close of a connection that was expelled. */
+interface Expulsion {
+  readonly code: number
+  readonly reason: string
+  readonly grace: number
+  readonly deadline: NodeJS.Timeout
+}
+
+/** The client sent something by itself, so that it needs no ping. A pong does not count: lines are kept open by pings. */
+const HEARD = -1
+
 /** By this a socket knows its connection: so all sockets share their listeners, instead of having each its own. */
 const kConnection = Symbol('connection')
 
@@ -51,9 +64,14 @@ export class Connection implements RequestConnection, Subscriber, Peer {
   // what an idle connection does not need is made when it is needed: there may be very many of them
   #id: string | undefined
   #groups: Set<string> | undefined
+  /** The subscribes that are not answered yet. */
+  #pending: Set<PendingSubscribe> | undefined
 
-  #closed = false
-  /** Heartbeats since the client's last sign of life. */
+  /** Whether the close has begun, or the connection was expelled: it has left its groups, and joins no others. */
+  #hasLeft = false
+  /** The close that is due when running handlers have answered. */
+  #expulsion: Expulsion | undefined
+  /** Heartbeats since the client's last sign of life; {@link HEARD} after a message. */
   #silence = 0
 
   constructor (context: ConnectionContext, socket: WebSocket, request: FastifyRequest) {
@@ -63,10 +81,11 @@ export class Connection implements RequestConnection, Subscriber, Peer {
     this.#inbox = new Inbox(context, socket, this)
     this.#outbox = new Outbox(socket, request.raw.socket, context.turn, context.limits, this)
 
+    mergePieces(socket)
     const carrier = Object.assign(socket, { [kConnection]: this })
     carrier.on('message', Connection.#onMessage)
-    carrier.on('pong', Connection.#onSignOfLife)
-    carrier.on('ping', Connection.#onSignOfLife)
+    carrier.on('pong', Connection.#onPong)
+    carrier.on('ping', Connection.#onPing)
     carrier.on('close', Connection.#onClose)
     // what a client does wrong closes its own connection, with the code of RFC 6455 that `ws` chose: nothing to terminate
     carrier.removeAllListeners('error')
@@ -77,7 +96,11 @@ export class Connection implements RequestConnection, Subscriber, Peer {
     (this as Carrier)[kConnection].#receive(raw, isBinary)
   }
 
-  static #onSignOfLife (this: WebSocket): void {
+  static #onPing (this: WebSocket): void {
+    (this as Carrier)[kConnection].#silence = HEARD
+  }
+
+  static #onPong (this: WebSocket): void {
     (this as Carrier)[kConnection].#silence = 0
   }
 
@@ -86,7 +109,7 @@ export class Connection implements RequestConnection, Subscriber, Peer {
   }
 
   static #onError (this: WebSocket, err: Error): void {
-    (this as Carrier)[kConnection].log.info({ err }, 'a connection failed')
+    report((this as Carrier)[kConnection].log, 'info', err, {}, 'a connection failed')
   }
 
   get id (): string {
@@ -103,48 +126,84 @@ export class Connection implements RequestConnection, Subscriber, Peer {
     return this.#groups
   }
 
-  /** Whether the connection is in a group, without making what an idle connection does not need. */
+  /** Whether the connection is in a group, or about to join it: also if its `subscribe` is not answered yet. */
   isIn (group: string): boolean {
-    return this.#groups?.has(group) === true
+    if (this.#groups?.has(group)) return true
+    for (const pending of this.#pending ?? []) if (pending.group === group) return true
+    return false
   }
 
   join (group: string): Promise<void> | undefined {
-    return this.joinThen(group)
-  }
-
-  joinThen (group: string, joined?: () => void): Promise<void> | undefined {
-    return this.#enter(group, (groups) => groups.join(group, this.#outbox, joined))
-  }
-
-  follow (group: string, after: Position | undefined, started: (start: Start) => boolean): Promise<void> | undefined {
-    return this.#enter(group, (groups) => groups.follow(group, this.#outbox, after, started))
-  }
-
-  replayed (): Promise<void> {
-    return new Promise((resolve) => this.#outbox.replay(() => {
-      resolve()
-      return undefined
-    }))
-  }
-
-  #enter (group: string, enter: (groups: Groups) => Promise<void> | undefined): Promise<void> | undefined {
     checkName(group)
-    if (this.#closed) return
+    if (this.#hasLeft) return
 
-    const { limits, groups } = this.#context
-    const own = this.#groups ??= new Set()
-    if (!own.has(group) && own.size >= limits.maxGroups) throw new errors.RP_ERR_TOO_MANY_GROUPS(group, own.size)
-    own.add(group)
-    const joining = enter(groups)
-    joining?.catch(() => {
-      // unless somebody tried again in the meantime
-      if (!groups.has(group, this.#outbox)) own.delete(group)
-    })
+    this.#reserve(group)
+    const { groups } = this.#context
+    const joining = groups.join(group, this.#outbox)
+    joining?.catch(() => this.#forget(group))
     return joining
   }
 
   leave (group: string): void {
+    this.unsubscribe(group)
+    for (const pending of this.#pending ?? []) if (pending.group === group) pending.cancel()
+  }
+
+  unsubscribe (group: string): void {
     if (this.#groups?.delete(group)) this.#context.groups.leave(group, this.#outbox)
+  }
+
+  beginSubscribe (group: string): PendingSubscribe {
+    const pending = new PendingSubscribe(group, this.#outbox, (pending, isCancelled) => {
+      this.#pending?.delete(pending)
+      if (this.#pending?.size === 0) this.#pending = undefined
+      if (!isCancelled) return
+      this.#context.groups.cancel(group, pending)
+      this.#forget(group)
+    })
+    this.#pending ??= new Set()
+    this.#pending.add(pending)
+    return pending
+  }
+
+  subscribe (pending: PendingSubscribe, recover: Recover | undefined, reply: (start: Start | undefined) => void): Promise<void> {
+    return pending.enter(() => {
+      const { group } = pending
+      this.#reserve(group)
+      pending.recover = recover
+      this.#context.groups.subscribe(group, pending)
+    }, reply)
+  }
+
+  async replayed (pending: PendingSubscribe): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    const turn = () => {
+      resolve()
+      return undefined
+    }
+    this.#outbox.replay(turn)
+    await pending.wait(promise).finally(() => this.#outbox.dropReplay(turn))
+  }
+
+  /** Counts a group. @throws RP_ERR_TOO_MANY_GROUPS */
+  #reserve (group: string): void {
+    const own = this.#groups ??= new Set()
+    if (!own.has(group) && own.size >= this.#context.limits.maxGroups) throw new errors.RP_ERR_TOO_MANY_GROUPS(group, own.size)
+    own.add(group)
+  }
+
+  /** Counts a group no more, unless the connection is in it or about to join it after all. */
+  #forget (group: string): void {
+    if (!this.#hasLeft && !this.#context.groups.has(group, this.#outbox)) this.#groups?.delete(group)
+  }
+
+  /** Ends all memberships and pending subscribes, for good. `groups` still has those that the connection was in. */
+  #leaveAll (): void {
+    if (this.#hasLeft) return
+    this.#hasLeft = true
+    // the memberships first: a subscribe that is cancelled sends a member what was held back
+    for (const group of this.#groups ?? []) this.#context.groups.leave(group, this.#outbox)
+    for (const pending of this.#pending ?? []) pending.cancel()
   }
 
   send (message: OutgoingMessage): void {
@@ -166,14 +225,14 @@ export class Connection implements RequestConnection, Subscriber, Peer {
 
   close (code: number = CloseCode.NORMAL, reason = ''): void {
     checkClose(code, reason)
-    this.#inbox.clear()
+    this.#leaveAll()
     this.#socket.close(code, reason)
-    // the client's answer to the close must be read
-    this.#socket.resume()
+    this.#inbox.end()
   }
 
   transmit (text: string): void {
     this.#outbox.send(new Frame(text))
+    if (this.#expulsion !== undefined) this.#checkExpulsion(this.#expulsion)
   }
 
   /** `onConnect` let the client in: works off what came meanwhile. */
@@ -182,25 +241,50 @@ export class Connection implements RequestConnection, Subscriber, Peer {
   }
 
   /**
-   * Starts no more handlers: what waits, and what still comes, is turned away.
+   * Starts no more handlers: what waits, and what still comes, is turned away, and so are pending subscribes.
    *
    * @returns resolves when no handler runs any more
    */
   drain (): Promise<void> {
+    for (const pending of this.#pending ?? []) pending.cancel(new errors.RP_ERR_UNAVAILABLE(pending.group))
     return this.#inbox.drain()
   }
 
-  /** Closes, and cuts the line if the client does not answer the close within a grace period, in milliseconds. */
+  /**
+   * Closes, and cuts the line if the client does not answer the close within a grace period, in milliseconds. A connection that was expelled closes
+   * with the code of that.
+   */
   end (code: number, reason: string, grace: number): void {
-    this.close(code, reason)
+    const due = this.#expulsion
+    this.#expulsion = undefined
+    clearTimeout(due?.deadline)
+    this.close(due?.code ?? code, due?.reason ?? reason)
     setTimeout(() => this.#socket.terminate(), grace).unref()
   }
 
-  /** Asks for a sign of life. A client that gave none after two such calls is cut off. */
+  /**
+   * Takes the connection out of its groups and handles none of its messages any more, at once. It closes as `end` does as soon as the handlers that run
+   * have answered, at the latest after the grace period. `groups` stays as it is, for `onDisconnect`.
+   */
+  expel (code: number, reason: string, grace: number): void {
+    if (this.#expulsion !== undefined) return
+    this.#leaveAll()
+    this.#inbox.end()
+    if (!this.#inbox.isAwaited) return this.end(code, reason, grace)
+
+    const deadline = setTimeout(() => this.end(code, reason, grace), grace).unref()
+    this.#expulsion = { code, reason, grace, deadline }
+  }
+
+  /** Asks for a sign of life, unless the client gave one by itself. A client that gave none in two intervals is cut off. */
   beat (): void {
-    // an answer would not be read, but only who writes learns that the other end has gone
+    // an answer would not be read, but only a write tells that the other end has gone
     if (this.#socket.isPaused) return this.#socket.ping()
     if (this.#silence === 2) return this.#socket.terminate()
+    if (this.#silence === HEARD) {
+      this.#silence = 1
+      return
+    }
     this.#silence++
     this.#socket.ping()
   }
@@ -214,10 +298,10 @@ export class Connection implements RequestConnection, Subscriber, Peer {
 
   /** The socket has closed: leaves all groups, tells running handlers. */
   #close (code: number, reason: Buffer): void {
-    this.#closed = true
+    clearTimeout(this.#expulsion?.deadline)
     this.#outbox.stop()
     this.#inbox.abandon()
-    for (const group of this.#groups ?? []) this.#context.groups.leave(group, this.#outbox)
+    this.#leaveAll()
     const told = reason.toString()
     if (diagnostics.disconnect.hasSubscribers) {
       diagnostics.disconnect.publish({ connection: this, code, reason: told, duration: performance.now() - this.#openedAt })
@@ -225,8 +309,16 @@ export class Connection implements RequestConnection, Subscriber, Peer {
     this.#context.onClose(this, code, told)
   }
 
+  /** Closes an expelled connection when no handler owes an answer any more. What the handler still sends in this turn goes out. */
+  #checkExpulsion (expulsion: Expulsion): void {
+    if (this.#inbox.isAwaited) return
+    setImmediate(() => {
+      if (this.#expulsion === expulsion) this.end(expulsion.code, expulsion.reason, expulsion.grace)
+    })
+  }
+
   #receive (raw: Buffer, isBinary: boolean): void {
-    this.#silence = 0
+    this.#silence = HEARD
     this.#inbox.receive(raw, isBinary)
   }
 }

@@ -3,7 +3,9 @@ import type { FastifyBaseLogger, FastifyRequest } from 'fastify'
 import type { WebSocket } from 'ws'
 import { diagnostics } from '../diagnostics.ts'
 import { CloseCode } from '../protocol/codes.ts'
+import { closeFor, RESTART } from './admission.ts'
 import { Connection, type ConnectionContext } from './connection.ts'
+import { Heartbeat } from './heartbeat.ts'
 import { report } from './report.ts'
 import type { ConnectionHooks } from './types.ts'
 
@@ -15,7 +17,6 @@ export interface ConnectionsOptions extends ConnectionHooks {
   drain: number
 }
 
-const RESTART = 'service restart'
 /** How long a client may take to answer a close, in milliseconds, before the line is cut. */
 const CLOSE_GRACE = 1000
 
@@ -27,7 +28,7 @@ export class Connections {
   readonly #live = new Set<Connection>()
   /** What `onConnect` said, or still thinks about. */
   readonly #admissions = new Map<Connection, Promise<boolean>>()
-  readonly #heartbeat: NodeJS.Timeout
+  readonly #heartbeat: Heartbeat
   /** Connections that are closed, but whose `onDisconnect` still runs. */
   #leaving = 0
   #drained: Promise<void> | undefined
@@ -37,9 +38,7 @@ export class Connections {
     this.#context = { ...context, onClose: (connection, code, reason) => { this.#leave(connection, code, reason) } }
     this.#log = log
     this.#options = options
-    this.#heartbeat = setInterval(() => {
-      for (const connection of this.#live) connection.beat()
-    }, options.heartbeat).unref()
+    this.#heartbeat = new Heartbeat(options.heartbeat)
   }
 
   /** The connections from the start of their `onConnect` to their close. */
@@ -56,15 +55,16 @@ export class Connections {
   accept (socket: WebSocket, request: FastifyRequest): void {
     const connection = new Connection(this.#context, socket, request)
     this.#live.add(connection)
+    this.#heartbeat.add(connection)
     if (diagnostics.connect.hasSubscribers) diagnostics.connect.publish({ connection })
-    if (this.draining) connection.end(CloseCode.SERVICE_RESTART, RESTART, CLOSE_GRACE)
+    if (this.draining) connection.end(RESTART.code, RESTART.reason, CLOSE_GRACE)
     else if (this.#options.onConnect === undefined) connection.open()
     else this.#admissions.set(connection, this.#admit(connection, this.#options.onConnect))
   }
 
-  /** Closes the connections that are picked; a client that does not answer is cut off. */
+  /** Closes the connections that are picked, once their running handlers have answered; a client that does not answer the close is cut off. */
   end (picks: (connection: Connection) => boolean, code: number, reason: string): void {
-    for (const connection of [...this.#live].filter(picks)) connection.end(code, reason, CLOSE_GRACE)
+    for (const connection of [...this.#live].filter(picks)) connection.expel(code, reason, CLOSE_GRACE)
   }
 
   /**
@@ -78,7 +78,7 @@ export class Connections {
   }
 
   async #drain (): Promise<void> {
-    clearInterval(this.#heartbeat)
+    this.#heartbeat.stop()
     const [deadline, end] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
     const { drain } = this.#options
     const timers = [setTimeout(deadline.resolve, drain), setTimeout(end.resolve, drain + 2 * CLOSE_GRACE)]
@@ -93,7 +93,7 @@ export class Connections {
 
   async #retire (connection: Connection, deadline: Promise<void>): Promise<void> {
     await Promise.race([connection.drain(), deadline])
-    connection.end(CloseCode.SERVICE_RESTART, RESTART, CLOSE_GRACE)
+    connection.end(RESTART.code, RESTART.reason, CLOSE_GRACE)
   }
 
   #checkEmptied (): void {
@@ -104,8 +104,10 @@ export class Connections {
     try {
       await onConnect(connection)
     } catch (err) {
-      report(connection.log, 'warn', err, {}, 'onConnect refused a connection')
-      connection.close(CloseCode.FORBIDDEN, 'Forbidden')
+      const { code, reason } = closeFor(err, this.draining)
+      if (code === CloseCode.FORBIDDEN) report(connection.log, 'warn', err, {}, 'onConnect refused a connection')
+      else report(connection.log, 'error', err, { code }, 'onConnect failed, the client is to come back')
+      connection.end(code, reason, CLOSE_GRACE)
       return false
     }
     connection.open()
@@ -114,6 +116,7 @@ export class Connections {
 
   async #leave (connection: Connection, code: number, reason: string): Promise<void> {
     this.#live.delete(connection)
+    this.#heartbeat.delete(connection)
     this.#leaving++
     try {
       if (await this.#wasAdmitted(connection)) await this.#options.onDisconnect?.(connection, code, reason)

@@ -35,7 +35,8 @@ export function toText (message: OutgoingMessage): string {
  * @throws RP_ERR_NOT_ENCODABLE, RP_ERR_NOT_AN_OBJECT
  */
 export function toPayload (message: unknown, isObject: boolean): string {
-  if (message instanceof ObjectText) return message.text
+  const ready = ObjectText.of(message)
+  if (ready !== undefined) return ready
 
   const text = typeof message === 'string' ? message : encodeOrThrow(message)
   if (isObject && !(typeof message === 'string' ? parsesAsObject(text) : text.startsWith('{'))) throw new errors.RP_ERR_NOT_AN_OBJECT(show(message))

@@ -1,41 +1,51 @@
-/** The members of one group that asked for positions: those who are up to date, and those who still get what they missed. */
-import type { Broker, HistoryEntry, Position } from '../brokers/broker.ts'
-import { Frame } from './frame.ts'
+/** The members of one group that asked for positions: those that are up to date, and those that still catch up. */
+import type { Position } from '../brokers/broker.ts'
+import type { Frame } from './frame.ts'
 import type { Member } from './group.ts'
 import { makeResync, Positioned } from './positioned.ts'
-import { isThenable } from './thenable.ts'
+import { covers, follows, PATIENCE, SharedHistory, type Found, type RecoveryLimit } from './shared-history.ts'
 
-/** Somebody who hears a group with positions. */
+/** A member that can hear a group with positions. */
 export interface Follower extends Member {
-  /** Sends what `next` gives, until it gives nothing, as fast as the client reads; what was to be replayed before comes first. */
+  /** Sends what `next` returns, until it returns nothing, as fast as the client reads; earlier replays come first. */
   replay (next: () => Frame | undefined): void
 }
 
-/** The most that is replayed at once; beyond it, loading again is cheaper for everybody. */
-export interface RecoveryLimit {
-  messages: number
-  bytes: number
+/** What a `subscribe` asks for with `recover`: positions, and the messages after one of them. */
+export interface Recover {
+  readonly after: Position | undefined
 }
 
-/** What a broker has after a position, `undefined` if it can't be had. Those who share a reading share the messages and their frames. */
-export type Found = readonly Positioned[] | undefined
-
-/** History that is being read. */
-interface Reading {
-  after: Position
-  /** The last message that was delivered when it began. */
-  top: Position | undefined
-  found: Promise<Found>
+/** Where a follower begins. */
+export interface Start {
+  /** The follower hears the messages after this position; `undefined` where the broker keeps no history. */
+  position?: Position | undefined
+  /** Whether the follower hears everything that it missed; `undefined` if it asked for nothing. */
+  recovered?: boolean
 }
 
-/** What is kept back from a follower while its history is read. */
-export interface Held {
-  messages: Positioned[]
+/** A `subscribe` that asks for a membership. Either `joined` or `failed` is called, once; neither after it was cancelled or the member left. */
+export interface JoinRequest {
+  readonly member: Follower
+  /** `undefined` for a membership without positions. */
+  readonly recover: Recover | undefined
+  /** Called at the moment of membership, before the first message of the group. `start` is `undefined` without `recover`. */
+  joined (start: Start | undefined): void
+  /** Called when the broker can't subscribe or read history now. The request is still to be cancelled. */
+  failed (error: Error): void
+}
+
+/** Keeps the messages for a follower whose history is read. */
+interface Held {
+  readonly request: JoinRequest
+  readonly messages: Positioned[]
   bytes: number
-  /** Whether messages are missing: they were lost, or too many. */
-  broken: boolean
-  /** The last message that it has, if it is ahead of what is delivered here. */
+  /** The last message that the follower has, if it is ahead of what is delivered here. */
   readonly ahead: Position | undefined
+  /** The index of the first message that the follower hears even if the request ends without success; `undefined` for none: it was no member before. */
+  due: number | undefined
+  /** Whether the follower hears those without positions. */
+  readonly isPlain: boolean
 }
 
 /** A follower that still gets what it missed; what is delivered meanwhile waits behind that. */
@@ -43,29 +53,29 @@ interface Late {
   queue: { readonly frame: Frame, readonly bytes: number }[]
   bytes: number
   sending: boolean
-  /** The last message that it got or that waits: history may be ahead of what is delivered. */
+  /** The last message that was sent or that waits: history may be ahead of what is delivered. */
   last: Position | undefined
-  /** Whether it goes on without positions. */
+  /** Whether the follower goes on without positions. */
   isPlain: boolean
 }
 
-/** How much may wait for a late follower, in times of what is replayed at most. */
-const PATIENCE = 2
-
-/** The followers of one group. */
+/** The followers of one group. `top` is always the last message that was delivered here. */
 export class Followers {
   readonly #group: string
   readonly #limit: RecoveryLimit
-  /** Those who hear the group without positions. */
+  readonly #history: SharedHistory
+  /** The members that hear the group without positions. */
   readonly #members: Set<Member>
   readonly #live = new Set<Follower>()
   readonly #held = new Map<Follower, Held>()
   readonly #late = new Map<Follower, Late>()
-  #reading: Reading | undefined
+  /** How many late followers are sending what they missed. */
+  #sending = 0
 
   constructor (group: string, limit: RecoveryLimit, members: Set<Member>) {
     this.#group = group
     this.#limit = limit
+    this.#history = new SharedHistory(group, limit)
     this.#members = members
   }
 
@@ -78,70 +88,125 @@ export class Followers {
     return this.#live.has(follower) || this.#held.has(follower) || this.#late.has(follower)
   }
 
-  /** Ends a membership; what still waits goes nowhere. */
+  /** Ends a membership; what still waits is dropped. */
   delete (member: Member): void {
     const follower = member as Follower
     this.#live.delete(follower)
     this.#held.delete(follower)
-    this.#late.get(follower)?.queue.splice(0)
+    const late = this.#late.get(follower)
+    if (late === undefined) return
+    late.queue = []
+    this.#stop(late)
     this.#late.delete(follower)
   }
 
-  /** Lets a follower go on as a member without positions. @param top the last message that was delivered here */
+  /** Makes sure that a follower stays a member whatever becomes of its request. @returns `false` if it is no follower */
+  keep (member: Member): boolean {
+    const held = this.#held.get(member as Follower)
+    if (held !== undefined) held.due ??= held.messages.length
+    return this.has(member)
+  }
+
+  /** Makes a connection a member without positions, whatever it was before. */
   end (member: Member, top: Position | undefined): void {
     const ahead = this.#hurry(member, top)
     this.delete(member)
-    if (ahead === undefined) this.#members.add(member)
-    else this.#late.set(member as Follower, { queue: [], bytes: 0, sending: false, last: ahead, isPlain: true })
+    this.#goOnPlain(member as Follower, ahead)
   }
 
-  /** Keeps back what is delivered to a member until `release` or `resume`. @param top the last message that was delivered here */
-  hold (follower: Follower, top: Position | undefined): Held {
-    const held: Held = { messages: [], bytes: 0, broken: false, ahead: this.#hurry(follower, top) }
-    this.#members.delete(follower)
-    this.delete(follower)
-    this.#held.set(follower, held)
-    return held
+  /** Holds back what is delivered to a connection, which becomes a follower, until `finish` or `cancel`. */
+  hold (request: JoinRequest, top: Position | undefined): void {
+    const { member } = request
+    const ahead = this.#hurry(member, top)
+    const wasPlain = this.#members.delete(member) || this.#late.get(member)?.isPlain === true
+    const wasFollower = !wasPlain && this.has(member)
+    this.delete(member)
+    this.#held.set(member, {
+      request, messages: [], bytes: 0, ahead, due: wasPlain || wasFollower ? 0 : undefined, isPlain: !wasFollower
+    })
   }
 
-  /** Whether a follower is still held, by this `hold`. */
-  isHeld (follower: Follower, held: Held): boolean {
-    return this.#held.get(follower) === held
+  /** Whether a request still waits for history. */
+  isHeld (request: JoinRequest): boolean {
+    return this.#held.get(request.member)?.request === request
   }
 
-  /**
-   * Reads what is after a position. Who comes while another one's answer is under way shares it, if nothing was delivered since that began: else the
-   * many clients of a process that restarts would all read the same. What it gives may begin before the position.
-   *
-   * @param top the last message that was delivered here
-   */
-  read (after: Position, top: Position | undefined, history: () => ReturnType<Broker['history']>): Found | Promise<Found> {
-    const reading = this.#reading
-    if (reading !== undefined && reading.top === top && covers(after, reading.after)) return reading.found
+  /** Reads the messages after a position. See {@link SharedHistory.read}. */
+  read (...how: Parameters<SharedHistory['read']>): Found | Promise<Found> {
+    return this.#history.read(...how)
+  }
 
-    const place = (entries: HistoryEntry[] | undefined) => entries?.map(({ payload, position }) => new Positioned(this.#group, payload, position))
-    try {
-      const entries = history()
-      if (!isThenable(entries)) return place(entries)
-      const own = this.#reading = { after, top, found: Promise.resolve(entries).then(place) }
-      const end = () => {
-        if (this.#reading === own) this.#reading = undefined
-      }
-      own.found.then(end, end)
-      return own.found
-    } catch (error) {
-      return Promise.reject(error)
+  /** Ends a request with success: the follower hears everything after its position if history has it, else what is delivered from now on. */
+  finish (request: JoinRequest, found: Found, top: Position | undefined): void {
+    const { member, recover } = request
+    const held = this.#held.get(member)
+    // cancelled, or told at once because of a loss
+    if (held?.request !== request) return
+
+    const after = recover?.after
+    const missed = after && found && this.#missed(after, found, held, top)
+    const position = missed !== undefined ? after : isAhead(held.ahead, top) ? held.ahead : top
+    request.joined(after === undefined && position !== undefined ? { position } : { position, recovered: missed !== undefined })
+    // the member may leave while it is told
+    if (this.#held.get(member) !== held) return
+    this.#release(member, missed ?? [], position)
+    if (missed !== undefined && this.#sending > 0) this.#history.share(missed)
+  }
+
+  /** Ends a request without success: a member goes on as before, anything else is no member. */
+  cancel (request: JoinRequest, top: Position | undefined): void {
+    const { member } = request
+    const held = this.#held.get(member)
+    if (held?.request !== request) return
+
+    // the reading may never end: nobody else is to wait for it
+    this.#history.giveUp()
+    const { ahead, due, isPlain } = held
+    const messages = due === undefined ? [] : held.messages.slice(due).filter(({ position }) => ahead === undefined || !covers(ahead, position))
+    if (due !== undefined && !isPlain) return this.#release(member, messages, ahead)
+    this.#held.delete(member)
+    if (due === undefined) return
+    for (const { plain } of messages) member.send(plain)
+    this.#goOnPlain(member, isAhead(ahead, top) ? ahead : undefined)
+  }
+
+  /** Sends a message to all followers, in its place in the order of each. */
+  deliver (payload: string, position: Position): void {
+    if (this.size === 0) return
+
+    const message = new Positioned(this.#group, payload, position)
+    this.#history.extend(message)
+    for (const follower of this.#live) follower.send(message.frame)
+    for (const [follower, late] of this.#late) {
+      if (late.last !== undefined && covers(late.last, position)) continue
+      if (late.sending) this.#append(follower, late, message)
+      else follower.send(this.#catchUp(follower, late) ? message.plain : message.frame)
     }
+    for (const held of this.#held.values()) this.#keepBack(held, message)
   }
 
-  /**
-   * What a follower missed after a position, and what was held meanwhile: all of it in order, or `undefined` if any message is missing or
-   * it is too much.
-   *
-   * @param found what the broker has after the position, or after one before it
-   * @param top the last message that was delivered here
-   */
-  missed (after: Position, found: NonNullable<Found>, held: Held, top: Position | undefined): Positioned[] | undefined {
+  /** Tells all followers that messages are missing. */
+  lost (top: Position | undefined): void {
+    if (this.size === 0) return
+
+    this.#history.clear()
+    const resync = { frame: makeResync(this.#group, top), bytes: 0 }
+    for (const follower of this.#live) follower.send(resync.frame)
+    for (const [follower, late] of this.#late) {
+      if (late.isPlain) {
+        this.#catchUp(follower, late)
+        continue
+      }
+      if (late.sending) late.queue.push(resync)
+      else follower.send(resync.frame)
+      if (late.last === undefined || (top !== undefined && !covers(late.last, top))) late.last = top
+    }
+    // nothing that history could still give is everything
+    for (const { request } of this.#held.values()) this.finish(request, undefined, top)
+  }
+
+  /** The messages after a position, of history and then those held back, or `undefined` if any is missing or they are too many. */
+  #missed (after: Position, found: NonNullable<Found>, held: Held, top: Position | undefined): Positioned[] | undefined {
     const missed: Positioned[] = []
     let last = after
     let bytes = 0
@@ -158,70 +223,38 @@ export class Followers {
     return isComplete && missed.length <= this.#limit.messages && bytes <= this.#limit.bytes ? missed : undefined
   }
 
-  /** Sends a held follower messages, then what comes after them, or else after a position. */
-  release (follower: Follower, messages: Positioned[], after: Position | undefined): void {
+  /** Sends a follower messages, then what comes after them, or else after a position. */
+  #release (follower: Follower, messages: Positioned[], after: Position | undefined): void {
     const late: Late = { queue: messages, bytes: 0, sending: messages.length > 0, last: messages.at(-1)?.position ?? after, isPlain: false }
     for (const { bytes } of messages) late.bytes += bytes
     this.#held.delete(follower)
     this.#late.set(follower, late)
     if (!late.sending) return
 
+    this.#sending++
     follower.replay(() => {
       const next = late.queue.shift()
-      if (next === undefined) late.sending = false
+      if (next === undefined) this.#stop(late)
       else late.bytes -= next.bytes
       return next?.frame
     })
   }
 
-  /** Lets a held follower go on as if nothing had been asked. @param top the last message that was delivered here */
-  resume (follower: Follower, { messages, broken, ahead }: Held, top: Position | undefined): void {
-    if (broken) follower.send(makeResync(this.#group, top))
-    this.release(follower, messages.filter(({ position }) => ahead === undefined || !covers(ahead, position)), ahead)
-  }
-
-  /** Sends a message to all followers, in its place in the order of each. */
-  deliver (payload: string, position: Position): void {
-    if (this.size === 0) return
-
-    const message = new Positioned(this.#group, payload, position)
-    for (const follower of this.#live) follower.send(message.frame)
-    for (const held of this.#held.values()) this.#keep(held, message)
-    for (const [follower, late] of this.#late) {
-      if (late.last !== undefined && covers(late.last, position)) continue
-      if (late.sending) this.#append(follower, late, message)
-      else follower.send(this.#catchUp(follower, late) ? new Frame(payload) : message.frame)
-    }
-  }
-
-  /** Tells all followers that messages are missing here. */
-  lost (top: Position | undefined): void {
-    if (this.size === 0) return
-
-    const resync = { frame: makeResync(this.#group, top), bytes: 0 }
-    for (const follower of this.#live) follower.send(resync.frame)
-    for (const held of this.#held.values()) breakOff(held)
-    for (const [follower, late] of this.#late) {
-      if (late.isPlain) {
-        this.#catchUp(follower, late)
-        continue
-      }
-      if (late.sending) late.queue.push(resync)
-      else follower.send(resync.frame)
-      if (late.last === undefined || (top !== undefined && !covers(late.last, top))) late.last = top
-    }
+  /** Makes a connection a member without positions. @param ahead the last message that it has, if it is ahead of what is delivered here */
+  #goOnPlain (follower: Follower, ahead: Position | undefined): void {
+    if (ahead === undefined) this.#members.add(follower)
+    else this.#late.set(follower, { queue: [], bytes: 0, sending: false, last: ahead, isPlain: true })
   }
 
   /** Sends at once what still waits for a follower. @returns the last message that it has, if it is ahead of what is delivered here */
   #hurry (member: Member, top: Position | undefined): Position | undefined {
     const late = this.#late.get(member as Follower)
     if (late === undefined) return undefined
-    flush(member, late)
-    const { last } = late
-    return last !== undefined && top !== undefined && covers(last, top) && !covers(top, last) ? last : undefined
+    this.#flush(member, late)
+    return isAhead(late.last, top) ? late.last : undefined
   }
 
-  /** One that got all is late no more. @returns whether it goes on without positions */
+  /** A late follower that has everything becomes an ordinary member. @returns whether it goes on without positions */
   #catchUp (follower: Follower, { isPlain }: Late): boolean {
     this.#late.delete(follower)
     if (isPlain) this.#members.add(follower)
@@ -229,38 +262,35 @@ export class Followers {
     return isPlain
   }
 
-  #keep (held: Held, message: Positioned): void {
-    if (held.broken) return
+  /** Keeps a message for a follower whose history is read; when they are too many, the follower is told at once that it can't have everything. */
+  #keepBack (held: Held, message: Positioned): void {
     held.messages.push(message)
     held.bytes += message.bytes
-    if (held.messages.length > this.#limit.messages || held.bytes > this.#limit.bytes) breakOff(held)
+    if (held.messages.length > this.#limit.messages || held.bytes > this.#limit.bytes) this.finish(held.request, undefined, message.position)
   }
 
-  /** One that does not read what it missed as fast as new messages come is left to the limits of its connection. */
+  /** A client that reads what it missed more slowly than new messages come is left to the limits of its connection. */
   #append (follower: Follower, late: Late, message: Positioned): void {
     late.queue.push(message)
     late.bytes += message.bytes
     late.last = message.position
-    if (late.queue.length > PATIENCE * this.#limit.messages || late.bytes > PATIENCE * this.#limit.bytes) flush(follower, late)
+    if (late.queue.length > PATIENCE * this.#limit.messages || late.bytes > PATIENCE * this.#limit.bytes) this.#flush(follower, late)
+  }
+
+  #flush (follower: Member, late: Late): void {
+    for (const { frame } of late.queue.splice(0)) follower.send(frame)
+    this.#stop(late)
+  }
+
+  /** A late follower has sent what it missed. The last one needs no shared copy any more. */
+  #stop (late: Late): void {
+    if (!late.sending) return
+    late.sending = false
+    if (--this.#sending === 0) this.#history.clear()
   }
 }
 
-/** Whether who has got a message has got the other one too. */
-export function covers (last: Position, position: Position): boolean {
-  return position.epoch === last.epoch && position.offset <= last.offset
-}
-
-/** Whether nothing is between two messages. */
-export function follows (last: Position, position: Position): boolean {
-  return position.epoch === last.epoch && position.offset === last.offset + 1
-}
-
-function flush (follower: Member, late: Late): void {
-  for (const { frame } of late.queue.splice(0)) follower.send(frame)
-  late.sending = false
-}
-
-function breakOff (held: Held): void {
-  held.broken = true
-  held.messages = []
+/** Whether a position is after the last message that was delivered. */
+function isAhead (position: Position | undefined, top: Position | undefined): boolean {
+  return position !== undefined && top !== undefined && covers(position, top) && !covers(top, position)
 }

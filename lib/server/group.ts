@@ -1,38 +1,25 @@
-/** One group on this process: who hears it, and how far it has got. */
+/** One group on this process: its members, and the last message that was delivered to them. */
 import type { Broker, Position } from '../brokers/broker.ts'
 import { diagnostics } from '../diagnostics.ts'
 import { errors } from '../errors.ts'
-import { covers, Followers, follows, type Follower, type Found, type RecoveryLimit } from './followers.ts'
+import { Followers, type JoinRequest } from './followers.ts'
 import { Frame } from './frame.ts'
+import { covers, follows, type RecoveryLimit } from './shared-history.ts'
 import { isThenable } from './thenable.ts'
 
-/** Somebody who hears a group. */
+/** A connection as a group knows it. */
 export interface Member {
   send (frame: Frame): void
-}
-
-/** Where a follower begins. */
-export interface Start {
-  /** The messages that it hears are those after this one; `undefined` where the broker keeps no history. */
-  position?: Position | undefined
-  /** Whether it hears all that it missed; `undefined` if it asked for nothing that was before. */
-  recovered?: boolean
 }
 
 /** What all groups share. */
 export interface GroupContext {
   readonly broker: Broker
   readonly recoveryLimit: RecoveryLimit
+  /** The broker failed to change a subscription, or to read history. */
+  onError (error: Error, group: string): void
   /** Messages of a group are missing. */
   onLost (group: string): void
-}
-
-/** What a follower is told. */
-export interface Beginning {
-  /** Called at the moment when it is a member, before anything of the group is heard; `false` leaves a member as it was. */
-  started (start: Start): boolean
-  /** Called when history can't be read now, before anything that was kept back is heard. */
-  failed (error: Error): void
 }
 
 /** See {@link GroupContext}; the broker's subscription is the business of `Groups`. */
@@ -59,12 +46,44 @@ export class Group {
     return this.#members.has(member) || this.#followers?.has(member) === true
   }
 
-  /** Makes somebody a member: a follower stays one unless it subscribes anew, which `joined` is for. */
-  enter (member: Member, joined: ((group: Group) => void) | undefined): void {
-    if (joined === undefined && this.#followers?.has(member)) return
-    if (this.#followers === undefined) this.#members.add(member)
-    else this.#followers.end(member, this.#top)
-    joined?.(this)
+  /** Makes a connection a member; a follower stays one. */
+  enter (member: Member): void {
+    if (this.#followers?.keep(member) !== true) this.#members.add(member)
+  }
+
+  /** Makes a connection a member as a `subscribe` asks: with positions or without, whatever it was before. */
+  subscribe (request: JoinRequest): void {
+    const { member, recover } = request
+    const { broker, recoveryLimit } = this.#context
+    if (recover === undefined || broker.keepsHistory !== true) {
+      if (this.#followers === undefined) this.#members.add(member)
+      else this.#followers.end(member, this.#top)
+      return request.joined(recover && { recovered: false })
+    }
+
+    const followers = this.#followers ??= new Followers(this.name, recoveryLimit, this.#members)
+    const { after } = recover
+    followers.hold(request, this.#top)
+    if (after === undefined || !this.#isNear(after)) return followers.finish(request, undefined, this.#top)
+    // a client that missed nothing costs no question: after a restart that is nearly every client
+    if (after.offset === this.#top?.offset) return followers.finish(request, [], this.#top)
+
+    const { messages, bytes } = recoveryLimit
+    const reading = followers.read(after, this.#top, () => broker.history(this.name, after, messages, bytes), (cause) => {
+      const error = new errors.RP_ERR_UNAVAILABLE(this.name, { cause })
+      this.#context.onError(error, this.name)
+      return error
+    })
+    if (!isThenable(reading)) return followers.finish(request, reading, this.#top)
+    Promise.resolve(reading).then(
+      (found) => followers.finish(request, found, this.#top),
+      (error: Error) => { if (followers.isHeld(request)) request.failed(error) }
+    )
+  }
+
+  /** Ends a request that waits for history; the connection is as it was before. */
+  cancel (request: JoinRequest): void {
+    this.#followers?.cancel(request, this.#top)
   }
 
   /** Ends a membership. */
@@ -81,48 +100,6 @@ export class Group {
   /** A subscription has begun: what was delivered meanwhile may be ahead of where it did. */
   begin (top: Position): void {
     if (this.#top === undefined || !covers(this.#top, top)) this.#top = top
-  }
-
-  /** Makes a member a follower. @returns a promise if history takes its time, or can't be read: then it rejects with RP_ERR_UNAVAILABLE */
-  follow (follower: Follower, after: Position | undefined, { started, failed }: Beginning): Promise<void> | undefined {
-    const { broker, recoveryLimit } = this.#context
-    if (broker.keepsHistory !== true) {
-      started({ recovered: false })
-      return
-    }
-
-    const followers = this.#followers ??= new Followers(this.name, recoveryLimit, this.#members)
-    const held = followers.hold(follower, this.#top)
-
-    const finish = (found: Found) => {
-      // it left meanwhile
-      if (!followers.isHeld(follower, held)) return
-      const missed = after && found && followers.missed(after, found, held, this.#top)
-      const position = missed === undefined ? held.ahead ?? this.#top : after
-      const isTold = started(after === undefined && position !== undefined ? { position } : { position, recovered: missed !== undefined })
-      // it was taken out because nobody waits for the answer
-      if (!followers.isHeld(follower, held)) return
-      if (isTold) followers.release(follower, missed ?? [], position)
-      else followers.resume(follower, held, this.#top)
-    }
-    if (after === undefined || !this.#isNear(after)) {
-      finish(undefined)
-      return
-    }
-
-    // who missed nothing need not ask: after a restart that is nearly everybody
-    const isUpToDate = after.offset === this.#top?.offset
-    const reading = isUpToDate ? [] : followers.read(after, this.#top, () => broker.history(this.name, after, recoveryLimit.messages))
-    if (!isThenable(reading)) {
-      finish(reading)
-      return
-    }
-    return Promise.resolve(reading).then(finish, (cause: unknown) => {
-      const error = new errors.RP_ERR_UNAVAILABLE(this.name, { cause })
-      failed(error)
-      if (followers.isHeld(follower, held)) followers.resume(follower, held, this.#top)
-      throw error
-    })
   }
 
   /** Sends a message to all: one frame, or two where some of them follow positions, and many sockets. */

@@ -4,26 +4,21 @@ import { diagnostics } from '../diagnostics.ts'
 import { errors, show } from '../errors.ts'
 import { isGroupName } from '../protocol/group-name.ts'
 import { toPayload } from './envelope.ts'
-import type { Follower } from './followers.ts'
-import { Group, type GroupContext, type Member, type Start } from './group.ts'
+import type { JoinRequest } from './followers.ts'
+import { Group, type GroupContext, type Member } from './group.ts'
 import { isThenable } from './thenable.ts'
 
-/** What groups need and tell. */
-export interface GroupsContext extends GroupContext {
-  /** The broker failed to change a subscription, or to give history. */
-  onError (error: Error, group: string): void
-}
-
-/** Those who wait for the broker's subscription to a group. */
-interface Joining {
-  members: Map<Member, ((group: Group) => void) | undefined>
-  done: PromiseWithResolvers<void>
+/** What a connection waits for until the broker has subscribed: `join`, a `subscribe`, or both, each with an end of its own. */
+interface Waiting {
+  /** The promise of `join`; such a membership outlives a `subscribe` that fails. */
+  join: PromiseWithResolvers<void> | undefined
+  request: JoinRequest | undefined
 }
 
 /** A group and its subscription at the broker. */
 interface Subscription {
   readonly group: Group
-  joining: Joining | undefined
+  readonly waiting: Map<Member, Waiting>
   subscribed: boolean
   /** Whether a call to the broker is under way; there is never a second one. */
   busy: boolean
@@ -32,40 +27,55 @@ interface Subscription {
 /** The groups of one server. */
 export class Groups {
   readonly #subscriptions = new Map<string, Subscription>()
-  readonly #context: GroupsContext
+  readonly #context: GroupContext
 
-  constructor (context: GroupsContext) {
+  constructor (context: GroupContext) {
     this.#context = context
   }
 
   /**
-   * Makes somebody a member: at once where the broker answers at once, else when the promise resolves. With `joined` it hears the group
-   * without positions, else as before.
+   * Makes a connection a member: at once where the broker answers at once, else when the promise resolves. A membership that ends meanwhile
+   * resolves the promise too.
    *
-   * @param joined called at the moment when it is a member, before anything of the group is heard
-   * @throws RP_ERR_INVALID_GROUP; rejects with RP_ERR_UNAVAILABLE, then it is no member
+   * @throws RP_ERR_INVALID_GROUP; rejects with RP_ERR_UNAVAILABLE, then the connection is no member
    */
-  join (name: string, member: Member, joined?: () => void): Promise<void> | undefined {
-    return this.#join(name, member, joined && (() => joined()))
+  join (name: string, member: Member): Promise<void> | undefined {
+    const subscription = this.#open(name)
+    const { group, subscribed, busy } = subscription
+    if (subscribed && !busy) {
+      group.enter(member)
+      return
+    }
+
+    const waiting = this.#await(subscription, member)
+    waiting.join ??= Promise.withResolvers()
+    const { promise } = waiting.join
+    this.#settle(subscription)
+    return group.has(member) ? undefined : promise
   }
 
-  /**
-   * Makes somebody a member that hears the group with positions, from now on or from a position on, as soon as history is read.
-   *
-   * @param started called at the moment when it is a member, before anything of the group is heard; `false` leaves a member as it was
-   * @throws as `join`; rejects with RP_ERR_UNAVAILABLE also if history can't be read now
-   */
-  follow (name: string, follower: Follower, after: Position | undefined, started: (start: Start) => boolean): Promise<void> | undefined {
-    const isNew = !this.has(name, follower)
-    const failed = (error: Error) => {
-      this.#context.onError(error, name)
-      if (isNew) this.leave(name, follower)
+  /** Makes a connection a member as a `subscribe` asks, and tells the request. @throws RP_ERR_INVALID_GROUP */
+  subscribe (name: string, request: JoinRequest): void {
+    const subscription = this.#open(name)
+    if (subscription.subscribed && !subscription.busy) return subscription.group.subscribe(request)
+
+    this.#await(subscription, request.member).request = request
+    this.#settle(subscription)
+  }
+
+  /** Ends a request that is not answered yet. The connection is as it was before: a member if it was one, or if it was put into the group since. */
+  cancel (name: string, request: JoinRequest): void {
+    const subscription = this.#subscriptions.get(name)
+    if (subscription === undefined) return
+
+    const { group, waiting } = subscription
+    group.cancel(request)
+    const own = waiting.get(request.member)
+    if (own?.request === request) {
+      own.request = undefined
+      if (own.join === undefined) waiting.delete(request.member)
     }
-    let reading: Promise<void> | undefined
-    const joining = this.#join(name, follower, (group) => {
-      reading = group.follow(follower, after, { started, failed })
-    })
-    return joining === undefined ? reading : joining.then(() => reading)
+    this.#settle(subscription)
   }
 
   /** Ends a membership, also one that still waits for the broker; a name without group is fine. */
@@ -74,18 +84,16 @@ export class Groups {
     if (subscription === undefined) return
 
     subscription.group.delete(member)
-    const { joining } = subscription
-    if (joining?.members.delete(member) && joining.members.size === 0) {
-      subscription.joining = undefined
-      joining.done.resolve()
-    }
+    const own = subscription.waiting.get(member)
+    subscription.waiting.delete(member)
+    own?.join?.resolve()
     this.#settle(subscription)
   }
 
-  /** Whether somebody is a member, or waits to be one. */
+  /** Whether a connection is a member, or waits to be one. */
   has (name: string, member: Member): boolean {
     const subscription = this.#subscriptions.get(name)
-    return subscription !== undefined && (subscription.group.has(member) || subscription.joining?.members.has(member) === true)
+    return subscription !== undefined && (subscription.group.has(member) || subscription.waiting.has(member))
   }
 
   /** Gives a message to the broker, from which it comes back to `deliver`. @throws RP_ERR_INVALID_GROUP, RP_ERR_NOT_ENCODABLE, RP_ERR_NOT_AN_OBJECT */
@@ -109,86 +117,86 @@ export class Groups {
     else group.lost(top)
   }
 
-  #join (name: string, member: Member, joined: ((group: Group) => void) | undefined): Promise<void> | undefined {
+  #open (name: string): Subscription {
     let subscription = this.#subscriptions.get(name)
     if (subscription === undefined) {
       checkName(name)
-      subscription = { group: new Group(name, this.#context), joining: undefined, subscribed: false, busy: false }
+      subscription = { group: new Group(name, this.#context), waiting: new Map(), subscribed: false, busy: false }
       this.#subscriptions.set(name, subscription)
     }
-
-    if (subscription.subscribed && !subscription.busy) {
-      subscription.group.enter(member, joined)
-      return
-    }
-
-    const joining = subscription.joining ??= { members: new Map(), done: Promise.withResolvers() }
-    if (joined !== undefined || !joining.members.has(member)) joining.members.set(member, joined)
-    this.#settle(subscription)
-    if (subscription.joining !== joining && subscription.group.has(member)) return
-    return joining.done.promise
+    return subscription
   }
 
-  /** Brings the broker's subscription in line with who is there, one call at a time. */
+  #await ({ waiting }: Subscription, member: Member): Waiting {
+    let own = waiting.get(member)
+    if (own === undefined) waiting.set(member, own = { join: undefined, request: undefined })
+    return own
+  }
+
+  /** Brings the broker's subscription in line with the members, one call at a time. */
   #settle (subscription: Subscription): void {
     if (subscription.busy) return
 
-    const { group } = subscription
+    const { group, waiting, subscribed } = subscription
     const { broker } = this.#context
-    const wanted = group.size > 0 || subscription.joining !== undefined
-    if (wanted === subscription.subscribed) {
+    const wanted = group.size > 0 || waiting.size > 0
+    if (wanted === subscribed) {
       if (!wanted) this.#subscriptions.delete(group.name)
       return
     }
 
     subscription.busy = true
+    const succeeded = (top: Position | void) => wanted ? this.#subscribed(subscription, top) : this.#unsubscribed(subscription)
+    const failed = (cause: unknown) => this.#failed(subscription, wanted, cause)
     let call: ReturnType<Broker['subscribe']>
     try {
       if (wanted) group.reset()
       call = wanted ? broker.subscribe(group.name) : broker.unsubscribe(group.name)
     } catch (error) {
-      return this.#failed(subscription, error)
+      return failed(error)
     }
-    if (isThenable(call)) {
-      Promise.resolve(call).then((top) => this.#succeeded(subscription, top), (error: unknown) => this.#failed(subscription, error))
-    } else {
-      this.#succeeded(subscription, call)
-    }
+    if (isThenable(call)) Promise.resolve(call).then(succeeded, failed)
+    else succeeded(call)
   }
 
-  #succeeded (subscription: Subscription, top: Position | void): void {
-    const { group, joining } = subscription
+  #subscribed (subscription: Subscription, top: Position | void): void {
+    const { group, waiting } = subscription
     subscription.busy = false
-    subscription.subscribed = !subscription.subscribed
+    subscription.subscribed = true
     if (top) group.begin(top)
 
-    if (subscription.subscribed && joining !== undefined) {
-      // who leaves as soon as it has entered must not end the group for those who are still to enter
-      for (const [member, joined] of joining.members) {
-        joining.members.delete(member)
-        group.enter(member, joined)
-      }
-      subscription.joining = undefined
-      joining.done.resolve()
+    // a member that leaves as soon as it has entered must not end the group for those that are still to enter
+    for (const [member, { join, request }] of waiting) {
+      waiting.delete(member)
+      if (join !== undefined) group.enter(member)
+      if (request !== undefined) group.subscribe(request)
+      join?.resolve()
     }
     this.#settle(subscription)
   }
 
-  #failed (subscription: Subscription, cause: unknown): void {
-    const { group: { name }, joining } = subscription
+  #unsubscribed (subscription: Subscription): void {
+    subscription.busy = false
+    subscription.subscribed = false
+    this.#settle(subscription)
+  }
+
+  #failed (subscription: Subscription, wanted: boolean, cause: unknown): void {
+    const { group: { name }, waiting } = subscription
     const error = new errors.RP_ERR_UNAVAILABLE(name, { cause })
     this.#context.onError(error, name)
+    // what still arrives for a group without members is ignored, so a failed unsubscribe ends as a good one does
+    if (!wanted) return this.#unsubscribed(subscription)
 
+    const failed = [...waiting.values()]
+    waiting.clear()
     subscription.busy = false
-    if (subscription.subscribed) {
-      // what still arrives for a group without members is ignored, so a failed unsubscribe ends as a good one does
-      subscription.subscribed = false
-    } else {
-      subscription.joining = undefined
-      joining?.done.promise.catch(() => {})
-      joining?.done.reject(error)
-    }
     this.#settle(subscription)
+    for (const { join, request } of failed) {
+      join?.promise.catch(() => {})
+      join?.reject(error)
+      request?.failed(error)
+    }
   }
 }
 

@@ -7,9 +7,12 @@ import type { GroupOptions, Handler, Rohrpost } from './types.ts'
 /** The static type of a schema, if there is one. */
 type Typed<Schema> = Schema extends TSchema ? Static<Schema> : unknown
 
+/** The handler of a call, or the handler with its option `parallel`. */
+export type CallImplementation<Data, Reply> = Handler<Data, Reply> | { readonly parallel?: boolean, readonly handler: Handler<Data, Reply> }
+
 /** The handlers of all calls of a contract. */
 export type CallHandlers<Calls> = {
-  readonly [Name in keyof Calls]: Handler<
+  readonly [Name in keyof Calls]: CallImplementation<
     Typed<Calls[Name] extends { readonly data: infer Data } ? Data : undefined>,
     Typed<Calls[Name] extends { readonly reply: infer Reply } ? Reply : undefined>
   >
@@ -38,11 +41,17 @@ export function implement (server: Rohrpost, { calls = {}, groups = {} }: Contra
   checkNames('group', groups, permissions)
 
   for (const [name, { data, reply }] of Object.entries<CallSchemas>(calls)) {
-    server.handle(name, { ...(data && { data }), ...(reply && { reply }) } as Required<CallSchemas>, handlers[name] as Handler)
+    const { handler, ...options } = toOptions(handlers[name])
+    server.handle(name, { ...options, ...(data && { data }), ...(reply && { reply }) } as Required<CallSchemas>, handler as Handler)
   }
   for (const [type, { id }] of Object.entries<GroupSchemas>(groups)) {
     server.group(type, { ...permissions[type], ...(id !== undefined && { id }) } as GroupOptions<TSchema | false>)
   }
+}
+
+/** A call's implementation in its long form. */
+function toOptions (given: unknown): { handler?: unknown } {
+  return typeof given === 'object' && given !== null ? given : { handler: given }
 }
 
 function checkNames (kind: string, promised: object, given: object): void {

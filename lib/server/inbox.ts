@@ -1,12 +1,16 @@
-/** What one client sends: read in order, and worked off by so many handlers at once. What waits is bounded, then the socket is paused. */
+/**
+ * The messages that one client sends. They are read in order and handled in two queues: ordered requests run `concurrency` at a time, by default one
+ * after another; parallel requests run beside them. What waits is bounded, then the client is not read.
+ */
 import { TokenBucket } from 'limiter'
 import type { WebSocket } from 'ws'
 import { CloseCode, ErrorCode } from '../protocol/codes.ts'
 import { decode, Malformed, type Envelope } from '../protocol/decode.ts'
 import { toText } from './envelope.ts'
 import { Observation } from './observation.ts'
+import { readOn, stopReading } from './receiver.ts'
 import type { Registration, Registry } from './registry.ts'
-import { Request, type RequestConnection } from './request.ts'
+import { Request, type RequestConnection, type RequestHost } from './request.ts'
 import type { OutgoingMessage } from './types.ts'
 
 /** How much of one client is taken at once; the options of the same names. */
@@ -27,14 +31,17 @@ export interface InboxContext {
   readonly limits: InboxLimits
 }
 
-/** A request that waits for a slot. */
+/** Parallel requests of one connection that run at once. Ordered requests whose handlers are overdue are bounded by the same number. */
+const MAX_PARALLEL = 16
+
+/** A request that waits for its turn. */
 interface Waiting {
   request: Request
   bytes: number
 }
 
-/** The messages of one client. */
-export class Inbox {
+/** See the file's head. */
+export class Inbox implements RequestHost {
   readonly #context: InboxContext
   readonly #socket: WebSocket
   readonly #connection: RequestConnection
@@ -42,12 +49,19 @@ export class Inbox {
   #drained: PromiseWithResolvers<void> | undefined
   /** Whether `onConnect` let the client in. */
   #opened = false
-  /** What came while `onConnect` still ran. */
+  /** Whether the connection is about to end: nothing is taken any more. */
+  #ending = false
+  /** Messages that came while `onConnect` still ran. */
   #early: { raw: Buffer, isBinary: boolean }[] | undefined
-  /** Whose handlers run now. */
+  /** Requests whose handlers have not settled. */
   #running: Set<Request> | undefined
-  #waiting: Waiting[] | undefined
-  /** Bytes of what came early or waits. */
+  /** How many of them are ordered, how many of those are past their deadline, and how many are parallel. */
+  #ordered = 0
+  #overdue = 0
+  #parallel = 0
+  #waitingOrdered: Waiting[] | undefined
+  #waitingParallel: Waiting[] | undefined
+  /** Bytes of the messages that came early or wait. */
   #held = 0
   /** Holds a token for each message that the client may send now. */
   #bucket: TokenBucket | undefined
@@ -58,9 +72,17 @@ export class Inbox {
     this.#connection = connection
   }
 
-  /** Takes a message, unless the close has begun. */
+  /** Whether a request that runs has no answer yet. */
+  get isAwaited (): boolean {
+    for (const request of this.#running ?? []) {
+      if (request.open) return true
+    }
+    return false
+  }
+
+  /** Takes a message, unless the connection is about to end. */
   receive (raw: Buffer, isBinary: boolean): void {
-    if (this.#socket.readyState !== this.#socket.OPEN) return
+    if (this.#ending || this.#socket.readyState !== this.#socket.OPEN) return
     if (raw.length > this.#context.limits.maxPayload) return this.#connection.close(CloseCode.TOO_LARGE)
     if (!this.#opened) {
       this.#early ??= []
@@ -82,7 +104,7 @@ export class Inbox {
     this.#accept(message, registration, raw.length)
   }
 
-  /** The client was let in: works off what came meanwhile. */
+  /** The client was let in: handles the messages that came meanwhile. */
   open (): void {
     this.#opened = true
     this.#held = 0
@@ -93,27 +115,33 @@ export class Inbox {
   }
 
   /**
-   * Starts no more handlers: what waits, and what still comes, is turned away.
+   * Starts no more handlers: requests that wait, and those that still come, are turned away.
    *
    * @returns resolves when no handler runs any more
    */
   drain (): Promise<void> {
     this.#drained ??= Promise.withResolvers()
-    for (const { request } of this.#waiting?.splice(0) ?? []) request.turnAway()
+    for (const { request } of this.#waitingOrdered?.splice(0) ?? []) request.turnAway()
+    for (const { request } of this.#waitingParallel?.splice(0) ?? []) request.turnAway()
     if (this.#opened) this.#held = 0
     this.#readOn()
-    if (this.#active === 0) this.#drained.resolve()
+    this.#checkDrained()
     return this.#drained.promise
   }
 
-  /** Forgets what waits. */
-  clear (): void {
-    this.#waiting = undefined
+  /** Drops the messages that wait and those that still come. Handlers that run may still answer. */
+  end (): void {
+    this.#ending = true
+    this.#early = undefined
+    this.#waitingOrdered = undefined
+    this.#waitingParallel = undefined
+    // the client's close, or its answer to the server's, stands behind what was not read
+    readOn(this.#socket)
   }
 
   /** The client has gone: tells the handlers that still run. */
   abandon (): void {
-    this.clear()
+    this.end()
     if (this.#running === undefined || this.#running.size === 0) return
 
     const gone = new DOMException('The client has gone.', 'AbortError')
@@ -125,6 +153,13 @@ export class Inbox {
     for (const request of this.#running ?? []) {
       if (request.open && request.envelope.id === message.id) return request.settle(message, text)
     }
+  }
+
+  /** An ordered request whose handler missed its deadline gives up its turn: a handler that never settles must not block the connection. */
+  overdue (request: Request): void {
+    if (request.isParallel) return
+    this.#overdue++
+    this.#startWaiting()
   }
 
   /** Counts a message. @returns whether the client may send it */
@@ -140,7 +175,7 @@ export class Inbox {
     return this.#bucket.tryRemoveTokens(1)
   }
 
-  /** Answers a message of which nobody takes care. */
+  /** Answers a message that has no handler. */
   #refuse (answer: OutgoingMessage & { code: string }, message: Envelope | undefined, bytes: number): void {
     const text = toText(answer)
     this.#connection.transmit(text)
@@ -151,56 +186,79 @@ export class Inbox {
   #accept (message: Envelope, registration: Registration, bytes: number): void {
     const request = new Request(message, registration, this.#connection, bytes)
     if (registration.role === 'ping') {
-      request.run(this.#context)
+      request.run(this.#context, this)
     } else if (this.#drained !== undefined) {
       request.turnAway()
-    } else if (this.#active < this.#context.limits.concurrency) {
+    } else if (this.#mayStart(request.isParallel)) {
       this.#start(request)
     } else {
-      this.#waiting ??= []
-      this.#waiting.push({ request, bytes })
+      const waiting = request.isParallel ? this.#waitingParallel ??= [] : this.#waitingOrdered ??= []
+      waiting.push({ request, bytes })
       this.#hold(bytes)
     }
   }
 
-  get #active (): number {
-    return this.#running?.size ?? 0
+  #mayStart (isParallel: boolean): boolean {
+    if (isParallel) return this.#parallel < MAX_PARALLEL
+    return this.#ordered - Math.min(this.#overdue, MAX_PARALLEL) < this.#context.limits.concurrency
   }
 
   #start (request: Request): void {
     this.#running ??= new Set()
     this.#running.add(request)
-    const running = request.run(this.#context)
-    if (running === undefined) {
-      this.#running.delete(request)
-    } else {
-      running.then(() => this.#ended(request))
-    }
+    if (request.isParallel) this.#parallel++
+    else this.#ordered++
+    const running = request.run(this.#context, this)
+    if (running === undefined) this.#leave(request)
+    else running.then(() => this.#ended(request))
+  }
+
+  #leave (request: Request): void {
+    this.#running?.delete(request)
+    if (request.isParallel) this.#parallel--
+    else this.#ordered--
+    if (request.isOverdue && !request.isParallel) this.#overdue--
   }
 
   #ended (request: Request): void {
-    this.#running?.delete(request)
-    if (this.#active === 0) this.#drained?.resolve()
-    while (this.#active < this.#context.limits.concurrency) {
-      const next = this.#waiting?.shift()
-      if (next === undefined) break
+    this.#leave(request)
+    this.#checkDrained()
+    this.#startWaiting()
+  }
+
+  #checkDrained (): void {
+    if (this.#ordered + this.#parallel === 0) this.#drained?.resolve()
+  }
+
+  #startWaiting (): void {
+    this.#startNext(false)
+    this.#startNext(true)
+    this.#readOn()
+  }
+
+  #startNext (isParallel: boolean): void {
+    while (this.#mayStart(isParallel)) {
+      const next = (isParallel ? this.#waitingParallel : this.#waitingOrdered)?.shift()
+      if (next === undefined) return
       this.#held -= next.bytes
       this.#start(next.request)
     }
-    this.#readOn()
   }
 
   #hold (bytes: number): void {
     this.#held += bytes
-    if (this.#full()) this.#socket.pause()
+    if (this.#isFull(1)) stopReading(this.#socket)
   }
 
+  /** Reads on once half of what may wait is handled: to stop and to go on costs more than a small message. */
   #readOn (): void {
-    if (this.#socket.isPaused && !this.#full()) this.#socket.resume()
+    if (this.#socket.isPaused && !this.#isFull(0.5)) readOn(this.#socket)
   }
 
-  #full (): boolean {
+  /** Whether a part of what may wait does. */
+  #isFull (part: number): boolean {
     const { messages, bytes } = this.#context.limits.maxPending
-    return this.#held >= bytes || ((this.#opened ? this.#waiting : this.#early)?.length ?? 0) >= messages
+    const count = (this.#early?.length ?? 0) + (this.#waitingOrdered?.length ?? 0) + (this.#waitingParallel?.length ?? 0)
+    return this.#held >= bytes * part || count >= messages * part
   }
 }

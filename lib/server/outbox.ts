@@ -8,16 +8,22 @@ import type { Follower } from './followers.ts'
 import type { Frame } from './frame.ts'
 import { FrameList } from './frame-list.ts'
 import { Replays } from './replays.ts'
+import { SlowWatch, type SlowLimits, type Watchable } from './slow-watch.ts'
 
 /** Writes after which the event loop gets its turn, in the midst of a huge group. */
 const PORTION = 1000
 
-/** The outboxes of a server that have something to send in this turn. */
+/** The outboxes of a server that have something to send in this turn, and those of slow clients. */
 export class Turn {
+  readonly watch: SlowWatch
   /** From which all lists of the turn go on. */
   #start = new FrameList()
   #outboxes: Outbox[] = []
   #scheduled = false
+
+  constructor (limits: SlowLimits) {
+    this.watch = new SlowWatch(limits)
+  }
 
   /** Has an outbox emptied when this turn ends. Gives the list with which it begins. */
   add (outbox: Outbox): FrameList {
@@ -47,38 +53,36 @@ export class Turn {
 }
 
 /** How much may be on its way to one client. */
-export interface OutboxLimits {
-  /** Bytes that may be unsent for longer than `slowTimeout` milliseconds. */
-  highWaterMark: number
-  slowTimeout: number
+export interface OutboxLimits extends SlowLimits {
   /** Bytes that may be left unsent of earlier turns. */
   maxUnsent: number
 }
 
 /** Whom an outbox belongs to. */
 export interface Peer {
-  /** Called when the client does not read as fast as it must. */
+  /** Called once, when the client does not read as fast as it must. */
   slow (): void
 }
 
 /** Everything that goes to one client goes through here, in order; what comes after the close began goes nowhere. */
-export class Outbox implements Follower {
-  readonly #socket: WebSocket
-  /** The line itself, where nothing between frames and line changes them; else `ws` sends. */
-  readonly #line: Duplex | undefined
+export class Outbox implements Follower, Watchable {
+  readonly socket: WebSocket
+  /** The socket of the upgrade request. */
+  readonly line: Duplex | undefined
+  /** Whether frames go to the line as they are; else `ws` compresses and sends them. */
+  readonly #isPlain: boolean
   readonly #turn: Turn
   readonly #limits: OutboxLimits
   readonly #peer: Peer
   /** What is to be sent, while there is something. */
   #list: FrameList | undefined
   #replays: Replays | undefined
-  /** Runs while more than `highWaterMark` is unsent. */
-  #slow: NodeJS.Timeout | undefined
+  #isSlow = false
 
-  /** @param line the socket of the upgrade request */
   constructor (socket: WebSocket, line: Duplex | undefined, turn: Turn, limits: OutboxLimits, peer: Peer) {
-    this.#socket = socket
-    this.#line = socket.extensions === '' ? line : undefined
+    this.socket = socket
+    this.line = line
+    this.#isPlain = line !== undefined && socket.extensions === ''
     this.#turn = turn
     this.#limits = limits
     this.#peer = peer
@@ -102,52 +106,55 @@ export class Outbox implements Follower {
     this.#replays.add(next)
   }
 
+  /** Drops a replay that has not begun. */
+  dropReplay (next: () => Frame | undefined): void {
+    this.#replays?.drop(next)
+  }
+
   /** Writes what is to be sent. */
   flush (): void {
     const list = this.#list
     this.#list = undefined
-    if (list === undefined || this.#socket.readyState !== this.#socket.OPEN) return
+    if (list === undefined || this.socket.readyState !== this.socket.OPEN) return
 
     const { highWaterMark, maxUnsent } = this.#limits
-    const unsent = this.#socket.bufferedAmount
-    if (unsent > maxUnsent) return this.#peer.slow()
+    if (this.socket.bufferedAmount > maxUnsent) return this.slow()
 
-    const { bytes } = list
-    const watched = unsent + bytes.length > highWaterMark ? this.#watch() : undefined
-    const done = both(watched, this.#replays?.written())
-    if (this.#line !== undefined) {
-      this.#line.write(bytes, done)
-    } else {
-      const { frames } = list
-      for (const [index, { text }] of frames.entries()) this.#socket.send(text, index === frames.length - 1 ? done : undefined)
-    }
+    const done = this.#replays?.written()
+    if (this.#isPlain) this.#write(list.bytes, done)
+    else this.#send(list.frames, done)
+    if (this.socket.bufferedAmount > highWaterMark) this.#turn.watch.add(this)
+  }
+
+  slow (): void {
+    if (this.#isSlow) return
+    this.#isSlow = true
+    this.#peer.slow()
   }
 
   /** Ends the line. */
   cut (): void {
-    this.#socket.terminate()
+    this.socket.terminate()
   }
 
   /** The socket has closed. */
   stop (): void {
-    clearTimeout(this.#slow)
+    this.#turn.watch.delete(this)
   }
 
-  /** Gives the client `slowTimeout` to read; the returned function is to be called when it has read something. */
-  #watch (): () => void {
-    this.#slow ??= setTimeout(() => this.#peer.slow(), this.#limits.slowTimeout).unref()
-    return () => {
-      if (this.#socket.bufferedAmount > this.#limits.highWaterMark) return
-      clearTimeout(this.#slow)
-      this.#slow = undefined
+  /** Writes to the line, with one system call. */
+  #write (bytes: Buffer | readonly Buffer[], done: (() => void) | undefined): void {
+    const { line } = this
+    if (Buffer.isBuffer(bytes)) {
+      line?.write(bytes, done)
+      return
     }
+    line?.cork()
+    for (const [index, buffer] of bytes.entries()) line?.write(buffer, index === bytes.length - 1 ? done : undefined)
+    line?.uncork()
   }
-}
 
-function both (one: (() => void) | undefined, other: (() => void) | undefined): (() => void) | undefined {
-  if (one === undefined || other === undefined) return one ?? other
-  return () => {
-    one()
-    other()
+  #send (frames: readonly Frame[], done: (() => void) | undefined): void {
+    for (const [index, { text }] of frames.entries()) this.socket.send(text, index === frames.length - 1 ? done : undefined)
   }
 }

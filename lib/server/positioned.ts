@@ -9,6 +9,7 @@ export class Positioned {
   readonly #group: string
   readonly #payload: string
   #frame: Frame | undefined
+  #plain: Frame | undefined
   #bytes: number | undefined
 
   constructor (group: string, payload: string, position: Position) {
@@ -21,6 +22,12 @@ export class Positioned {
   get frame (): Frame {
     this.#frame ??= new Frame(withPosition(this.#payload, this.#group, this.position))
     return this.#frame
+  }
+
+  /** The message without its place, for members that ask for no positions; shared as `frame` is. */
+  get plain (): Frame {
+    this.#plain ??= new Frame(this.#payload)
+    return this.#plain
   }
 
   /** The size of the payload. */

@@ -1,12 +1,11 @@
 /** What the server can do: handlers by message type, and what runs around them. */
-import type { TSchema } from '@sinclair/typebox'
 import type { FastifyInstance } from 'fastify'
 import { errors, show } from '../errors.ts'
 import { Message } from './message.ts'
 import { named, report } from './report.ts'
-import { compile, type Check } from './schema.ts'
+import type { Check, SchemaCompiler } from './schema.ts'
 import { isThenable } from './thenable.ts'
-import type { HandlerSchemas, Middleware, RohrpostConnection, RohrpostMessage } from './types.ts'
+import type { HandlerOptions, HandlerSchemas, Middleware, RohrpostConnection, RohrpostMessage } from './types.ts'
 
 /** A handler as it is called: without generics, whatever it was registered with. */
 export type AnyHandler = (this: FastifyInstance, message: AnyMessage, connection: RohrpostConnection) => unknown
@@ -27,30 +26,43 @@ export interface Registration {
   readonly checkData: Check | undefined
   readonly checkReply: Check | undefined
   readonly role: Role
+  /** Whether requests run beside the ordered requests of their connection. */
+  readonly parallel: boolean
 }
 
 /** The handlers and middlewares of one server. */
 export class Registry {
   readonly #handlers = new Map<string, Registration>()
   readonly #middlewares: { fn: Middleware, instance: FastifyInstance }[] = []
+  readonly #compiler: SchemaCompiler
+
+  constructor (compiler: SchemaCompiler) {
+    this.#compiler = compiler
+  }
+
+  /** Compiles a schema, see `SchemaCompiler`. */
+  compile (...args: Parameters<SchemaCompiler['compile']>): Check {
+    return this.#compiler.compile(...args)
+  }
 
   /** The handler of a message type. */
   get (type: string): Registration | undefined {
     return this.#handlers.get(type)
   }
 
-  /** The schemas of all handlers by type, without prototype: a type may be called `constructor`. */
+  /** The schemas of all handlers by type, without prototype: a type may be called `constructor`. @throws RP_ERR_TYPEBOX_MISSING */
   schemas (): Record<string, HandlerSchemas> {
+    const { SubscribeDataSchema } = this.#compiler.protocol
     const schemas: Record<string, HandlerSchemas> = Object.create(null)
-    for (const [type, { schemas: own }] of this.#handlers) schemas[type] = own
+    for (const [type, { schemas: own, role }] of this.#handlers) schemas[type] = role === 'built-in' ? { data: SubscribeDataSchema } : own
     return schemas
   }
 
   /** Registers a handler under all types or, if anything is wrong, under none. @throws as `Rohrpost.handle` */
-  add (instance: FastifyInstance, type: unknown, schemas: unknown, fn: unknown, role: Role = 'application'): void {
+  add (instance: FastifyInstance, type: unknown, options: unknown, fn: unknown, role: Role = 'application'): void {
     const types = checkTypes(type)
     if (typeof fn !== 'function') throw new errors.RP_ERR_INVALID_HANDLER(`a function for type '${types.join("', '")}'`, show(fn))
-    const { data, reply } = checkSchemas(schemas, types)
+    const { data, reply, parallel = false } = checkOptions(options, types)
 
     for (const name of types) {
       const taken = this.#handlers.get(name)
@@ -62,9 +74,10 @@ export class Registry {
       fn: fn as AnyHandler,
       instance,
       schemas: { ...(data && { data }), ...(reply && { reply }) },
-      checkData: data && compile(data, 'data', owner),
-      checkReply: reply && compile(reply, 'reply', owner),
-      role
+      checkData: data && this.compile(data, 'data', owner),
+      checkReply: reply && this.compile(reply, 'reply', owner),
+      role,
+      parallel
     }
     for (const name of types) this.#handlers.set(name, registration)
   }
@@ -113,15 +126,20 @@ function checkTypes (type: unknown): string[] {
   return types as string[]
 }
 
-function checkSchemas (schemas: unknown, types: string[]): { data?: TSchema, reply?: TSchema } {
-  if (schemas === undefined) return {}
-  if (typeof schemas !== 'object' || schemas === null) {
-    throw new errors.RP_ERR_INVALID_HANDLER(`an object { data, reply } for type '${types.join("', '")}'`, show(schemas))
+function checkOptions (options: unknown, types: string[]): HandlerOptions {
+  if (options === undefined) return {}
+  const owner = types.join("', '")
+  if (typeof options !== 'object' || options === null) {
+    throw new errors.RP_ERR_INVALID_HANDLER(`an object { data, reply, parallel } for type '${owner}'`, show(options))
   }
-  for (const key of Object.keys(schemas)) {
-    if (key !== 'data' && key !== 'reply') {
-      throw new errors.RP_ERR_INVALID_SCHEMA(key, types.join("', '"), "the schemas of a handler are 'data' and 'reply'")
+  for (const key of Object.keys(options)) {
+    if (key !== 'data' && key !== 'reply' && key !== 'parallel') {
+      throw new errors.RP_ERR_INVALID_SCHEMA(key, owner, "the options of a handler are 'data', 'reply' and 'parallel'")
     }
   }
-  return schemas
+  const { parallel } = options as { parallel?: unknown }
+  if (parallel !== undefined && typeof parallel !== 'boolean') {
+    throw new errors.RP_ERR_INVALID_HANDLER(`true or false as 'parallel' for type '${owner}'`, show(parallel))
+  }
+  return options
 }

@@ -22,6 +22,12 @@ export class Replays {
     this.#play()
   }
 
+  /** Drops a replay, if it waits. */
+  drop (next: () => Frame | undefined): void {
+    const index = this.#waiting.indexOf(next)
+    if (index >= 0) this.#waiting.splice(index, 1)
+  }
+
   /** All that was sent is about to be written. @returns what is to be called when the line has taken it */
   written (): (() => void) | undefined {
     const bytes = this.#unwritten

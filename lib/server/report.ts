@@ -1,20 +1,25 @@
-/** Logging of what foreign code threw. */
+/** Lines of the log about clients and about errors of foreign code. */
 import type { FastifyBaseLogger } from 'fastify'
+import { cut, cutError } from '../cut.ts'
 import { show } from '../errors.ts'
 
-/** How much of an id stands in the log: a client chooses it, and may choose one as large as a message. */
-const MAX_ID = 80
+type Level = 'debug' | 'info' | 'warn' | 'error'
 
 /** A request as the log names it. */
 export function named ({ type, id }: { type: string, id: unknown }): { type: string, id: unknown } {
-  return { type, id: typeof id === 'string' && id.length > MAX_ID ? `${id.slice(0, MAX_ID - 1)}…` : id }
+  return { type, id }
 }
 
-/** Logs anything that was thrown, also an error whose own getters throw when the logger reads them. Never throws. */
-export function report (log: FastifyBaseLogger, level: 'info' | 'warn' | 'error', err: unknown, fields: object, message: string): void {
+/** Writes a line whose fields a client may have chosen: long texts are cut. */
+export function note (log: FastifyBaseLogger, level: Level, fields: object, message: string): void {
+  log[level](Object.fromEntries(Object.entries(fields).map(([name, value]) => [name, cut(value)])), message)
+}
+
+/** Logs anything that was thrown; the texts in it, and those of the fields, are cut. Never throws, also if the logger can't read the error. */
+export function report (log: FastifyBaseLogger, level: Level, err: unknown, fields: object, message: string): void {
   try {
-    log[level]({ ...fields, err }, message)
+    note(log, level, { ...fields, err: cutError(err) }, message)
   } catch {
-    log[level]({ ...fields, err: { message: show(err) } }, message)
+    note(log, level, { ...fields, err: { message: show(err) } }, message)
   }
 }

@@ -7,7 +7,8 @@ import { encodeEnvelope } from './envelope.ts'
 import { Message, type Answerable } from './message.ts'
 import { Observation } from './observation.ts'
 import type { Registration, Registry } from './registry.ts'
-import { named, report } from './report.ts'
+import { named, note, report } from './report.ts'
+import { checkResult } from './result.ts'
 import { isThenable } from './thenable.ts'
 import type { OutgoingMessage, RohrpostConnection } from './types.ts'
 import { INTERNAL, toWireError, type WireError } from './wire-error.ts'
@@ -25,6 +26,12 @@ export interface RunContext {
   readonly limits: { handlerTimeout: number }
 }
 
+/** Where a request runs. */
+export interface RequestHost {
+  /** Called when the deadline has passed before the handler settled. */
+  overdue (request: Request): void
+}
+
 /** A request from its start to its settlement, and on to the end of its handler. */
 export class Request implements Answerable {
   readonly envelope: Envelope
@@ -32,6 +39,7 @@ export class Request implements Answerable {
   readonly #connection: RequestConnection
   #settled = false
   #gone = false
+  #overdue = false
   #aborted: Error | undefined
   #controller: AbortController | undefined
   readonly #size: number
@@ -49,6 +57,16 @@ export class Request implements Answerable {
     return !this.#settled
   }
 
+  /** Whether it runs beside the ordered requests of its connection. */
+  get isParallel (): boolean {
+    return this.#registration.parallel
+  }
+
+  /** Whether its deadline has passed before its handler settled. */
+  get isOverdue (): boolean {
+    return this.#overdue
+  }
+
   get signal (): AbortSignal {
     if (this.#controller === undefined) {
       this.#controller = new AbortController()
@@ -62,9 +80,9 @@ export class Request implements Answerable {
    *
    * @returns a promise, which never rejects, if the handler goes on
    */
-  run (context: RunContext): Promise<void> | undefined {
+  run (context: RunContext, host: RequestHost): Promise<void> | undefined {
     const observation = this.#observe()
-    return observation === undefined ? this.#run(context) : observation.run(() => this.#run(context))
+    return observation === undefined ? this.#run(context, host) : observation.run(() => this.#run(context, host))
   }
 
   #observe (): Observation | undefined {
@@ -72,7 +90,7 @@ export class Request implements Answerable {
     return this.#observation
   }
 
-  #run ({ registry, limits }: RunContext): Promise<void> | undefined {
+  #run ({ registry, limits }: RunContext, host: RequestHost): Promise<void> | undefined {
     const { fn, instance, checkData, role } = this.#registration
     const problem = checkData?.(this.envelope.data)
     if (problem !== undefined) {
@@ -85,7 +103,7 @@ export class Request implements Answerable {
       const result = role === 'application'
         ? registry.call(fn, instance, message, this.#connection)
         : fn.call(instance, message, this.#connection)
-      if (isThenable(result)) return this.#wait(result, limits.handlerTimeout)
+      if (isThenable(result)) return this.#wait(result, limits.handlerTimeout, host)
       this.#return(result)
     } catch (error) {
       this.#throw(error)
@@ -94,18 +112,18 @@ export class Request implements Answerable {
 
   reply (data: unknown, type: string, extensions?: object): void {
     if (this.#settled) {
-      if (!this.#gone) this.#connection.log.warn(named(this.envelope), 'a second reply to one request was not sent')
+      if (!this.#gone) note(this.#connection.log, 'warn', named(this.envelope), 'a second reply to one request was not sent')
       return
     }
 
     if (typeof type !== 'string' || type === '') {
       return this.#throw(new errors.RP_ERR_INVALID_MESSAGE('type', 'a non-empty string', show(type)))
     }
-    const problem = this.#registration.checkReply?.(data)
-    if (problem !== undefined) return this.#throw(new errors.RP_ERR_INVALID_REPLY(this.envelope.type, problem))
-
     let text: string
     try {
+      checkResult(data)
+      const problem = this.#registration.checkReply?.(data)
+      if (problem !== undefined) throw new errors.RP_ERR_INVALID_REPLY(this.envelope.type, problem)
       text = encodeEnvelope({ id: this.envelope.id ?? undefined, type, data, ...extensions })
     } catch (error) {
       return this.#throw(error)
@@ -135,12 +153,14 @@ export class Request implements Answerable {
     this.#abort(reason)
   }
 
-  async #wait (result: PromiseLike<unknown>, timeout: number): Promise<void> {
+  async #wait (result: PromiseLike<unknown>, timeout: number, host: RequestHost): Promise<void> {
     const deadline = setTimeout(() => {
       const text = `The handler did not settle within ${timeout} ms.`
-      this.#connection.log.warn({ ...named(this.envelope), timeout }, 'a handler did not settle before its deadline')
+      note(this.#connection.log, 'warn', { ...named(this.envelope), timeout }, 'a handler did not settle before its deadline')
       this.#refuse({ error: text, code: ErrorCode.TIMEOUT })
       this.#abort(new DOMException(text, 'TimeoutError'))
+      this.#overdue = true
+      host.overdue(this)
     }, timeout).unref()
 
     try {

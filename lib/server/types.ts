@@ -60,7 +60,7 @@ export interface RohrpostConnection {
   /** Sends an error; it needs `error`. @throws as `send` does */
   sendError (message: { id?: MessageId | undefined, type?: string | undefined, error: string, data?: unknown, code?: string | undefined }): void
   /**
-   * Closes the connection; what was sent before goes out first.
+   * Closes the connection; what was sent before goes out first, and nothing after. A handler replies before it closes its own connection.
    *
    * @param code 1000 to 1014 but 1004 to 1006, or 3000 to 4999; 1000 by default
    * @param reason up to 123 bytes of UTF-8
@@ -90,6 +90,16 @@ export interface HandlerSchemas<Data extends TSchema = TSchema, Reply extends TS
   reply?: Reply
 }
 
+/** Options of one handler. */
+export interface HandlerOptions<Data extends TSchema = TSchema, Reply extends TSchema = TSchema> extends HandlerSchemas<Data, Reply> {
+  /**
+   * Whether requests run beside the others of their connection, up to 16 at once. The others run one after another, see the option `concurrency`.
+   *
+   * @defaultValue `false`
+   */
+  parallel?: boolean
+}
+
 /** What the client sends as `data` of `subscribe` and `unsubscribe`. */
 export interface SubscribeData<Id> {
   type: string
@@ -108,9 +118,10 @@ export interface GroupOptions<Id extends TSchema | false = TSchema> {
     connection: RohrpostConnection
   ): boolean | Promise<boolean>
   /**
-   * Schema of the group's id, which must allow strings or numbers only; `false` for a single group that is named by the type alone.
+   * Schema of the group's id: strings, numbers, or arrays of at least two of them for composite keys. `false` declares a single group that
+   * is named by the type alone. `authorize` gets a UUID in small letters, if the schema is the default or has the format `uuid`.
    *
-   * @defaultValue a safe integer from 0, or a UUID
+   * @defaultValue an integer from 0 of up to 64 bits, as a text if it is not a safe one, or a UUID
    */
   id?: Id
 }
@@ -136,11 +147,16 @@ export interface Rohrpost {
    */
   handle<Data extends TSchema, Reply extends TSchema> (
     type: string | readonly string[],
-    schemas: { data: Data, reply: Reply },
+    options: { data: Data, reply: Reply, parallel?: boolean },
     handler: Handler<Static<Data>, Static<Reply>>
   ): this
-  handle<Data extends TSchema> (type: string | readonly string[], schemas: { data: Data }, handler: Handler<Static<Data>>): this
-  handle<Reply extends TSchema> (type: string | readonly string[], schemas: { reply: Reply }, handler: Handler<unknown, Static<Reply>>): this
+  handle<Data extends TSchema> (type: string | readonly string[], options: { data: Data, parallel?: boolean }, handler: Handler<Static<Data>>): this
+  handle<Reply extends TSchema> (
+    type: string | readonly string[],
+    options: { reply: Reply, parallel?: boolean },
+    handler: Handler<unknown, Static<Reply>>
+  ): this
+  handle (type: string | readonly string[], options: { parallel?: boolean }, handler: Handler): this
   handle (type: string | readonly string[], handler: Handler): this
   /**
    * Lets clients subscribe to the groups `type-id`, if `authorize` says `true`.
@@ -166,7 +182,8 @@ export interface Rohrpost {
   sendToGroup (group: string, message: unknown): Promise<void>
   /**
    * Closes connections: those in a group, also one that they are about to join, on every process; or those of this process for which a
-   * predicate says `true`. What was sent to them before goes out first; messages that wait are not handled any more.
+   * predicate says `true`. They leave their groups at once. What was sent to them before goes out first, handlers that run have a second to answer,
+   * and messages that wait are not handled any more.
    *
    * @param code as for `connection.close`; 4403 by default
    * @param reason up to 123 bytes of UTF-8
@@ -190,7 +207,10 @@ export interface Rohrpost {
 
 /** What an application does when clients come and go. */
 export interface ConnectionHooks {
-  /** Lets a client in, or throws to close its connection with 4403. Messages that arrive meanwhile are kept. */
+  /**
+   * Lets a client in, or throws to close its connection: with 4403, or with 1013 or 1011 if the error is temporary or a bug. Messages that arrive
+   * meanwhile are kept.
+   */
   onConnect?: ((connection: RohrpostConnection) => void | Promise<void>) | undefined
   /** Called once for every connection that `onConnect` let in, after it left all groups. */
   onDisconnect?: ((connection: RohrpostConnection, code: number, reason: string) => void | Promise<void>) | undefined

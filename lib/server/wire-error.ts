@@ -1,6 +1,6 @@
 /** From what a handler throws to what the client may read of it. */
 import { STATUS_CODES } from 'node:http'
-import { errors } from '../errors.ts'
+import type { errors } from '../errors.ts'
 import { ErrorCode } from '../protocol/codes.ts'
 
 /** The error fields of an answer. */
@@ -10,6 +10,15 @@ export interface WireError {
   retry?: true | undefined
   /** Names a failure of the server, for its log. */
   error_id?: string | undefined
+}
+
+/** The codes that clients read of the project's own errors. All others are not meant for clients. */
+const WIRE_CODES: Readonly<Partial<Record<keyof typeof errors, ErrorCode>>> = {
+  RP_ERR_INVALID_DATA: ErrorCode.INVALID_DATA,
+  RP_ERR_INVALID_GROUP: ErrorCode.INVALID_GROUP,
+  RP_ERR_TOO_MANY_GROUPS: ErrorCode.TOO_MANY_GROUPS,
+  RP_ERR_ACCESS_DENIED: ErrorCode.ACCESS_DENIED,
+  RP_ERR_UNAVAILABLE: ErrorCode.UNAVAILABLE
 }
 
 /** What the client reads of an error that is not meant for it. */
@@ -22,9 +31,9 @@ export const INTERNAL: Readonly<WireError> = { error: 'Internal error.', code: E
 export function toWireError (thrown: unknown): WireError | undefined {
   try {
     if (!(thrown instanceof Error)) return undefined
-    if (thrown instanceof errors.RP_ERR_UNAVAILABLE) return { error: thrown.message, code: ErrorCode.UNAVAILABLE, retry: true }
-
     const { statusCode, code, retry, message } = thrown as Error & { statusCode?: unknown, code?: unknown, retry?: unknown }
+    // by its code: the error may be of another copy of the package
+    if (code === 'RP_ERR_UNAVAILABLE') return { error: message, code: ErrorCode.UNAVAILABLE, retry: true }
     if (typeof statusCode !== 'number' || !(statusCode >= 400 && statusCode < 500)) return undefined
     return { error: String(message) || `${STATUS_CODES[statusCode]}`, code: toCode(code, statusCode), ...(retry === true && { retry }) }
   } catch {
@@ -33,8 +42,10 @@ export function toWireError (thrown: unknown): WireError | undefined {
   }
 }
 
-/** `RP_ERR_TOO_MANY_GROUPS` is `too_many_groups`, a foreign code stays as it is, status 404 is `not_found`. */
+/** The project's own codes by the table; a foreign code stays as it is; without one, status 404 is `not_found`. */
 function toCode (code: unknown, statusCode: number): string | undefined {
-  if (typeof code !== 'string' || code === '') return STATUS_CODES[statusCode]?.toLowerCase().replaceAll(/[^a-z]+/g, '_')
-  return code.startsWith('RP_ERR_') ? code.slice('RP_ERR_'.length).toLowerCase() : code
+  const own = WIRE_CODES[code as keyof typeof WIRE_CODES]
+  if (own !== undefined) return own
+  if (typeof code === 'string' && code !== '' && !code.startsWith('RP_ERR_')) return code
+  return STATUS_CODES[statusCode]?.toLowerCase().replaceAll(/[^a-z]+/g, '_')
 }

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { spawn } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { createServer, type AddressInfo } from 'node:net'
 import { createInterface } from 'node:readline'
@@ -26,6 +26,14 @@ test('npm start prints its address, takes the next port if one is taken, and sto
   const stopped = once(child, 'exit')
   child.kill('SIGINT')
   assert.deepEqual(await stopped, [0, null])
+})
+
+test('npm start says what is wrong with PORT', async () => {
+  for (const PORT of ['abc', '-1', '65536', '80.5']) {
+    const { status, stdout, stderr } = spawnSync(process.execPath, ['demo/server.ts'], { env: { ...process.env, PORT }, encoding: 'utf8' })
+
+    assert.deepEqual([status, stdout, stderr], [1, '', `PORT is '${PORT}', it must be a whole number from 0 to 65535\n`])
+  }
 })
 
 function start (t: TestContext, env: NodeJS.ProcessEnv) {

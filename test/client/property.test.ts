@@ -115,7 +115,7 @@ function serveTodos (t: TestContext): Promise<TestServer> {
     with: ({ rohrpost }) => rohrpost
       .group('todo', { authorize: ({ data }) => data.id !== DENIED })
       .handle('echo', ({ data }) => data)
-      .handle('never', () => new Promise(() => {}))
+      .handle('never', { parallel: true }, () => new Promise(() => {}))
       .handle('groups', (_, { groups }) => [...groups].sort())
   })
 }

@@ -31,7 +31,7 @@ function addHandlers (app: FastifyInstance): void {
     .handle('add', { data: Numbers }, ({ data }) => ({ sum: data.a + data.b }))
     .handle('find', () => { throw Object.assign(new Error('There is no such todo.'), { statusCode: 404 }) })
     .handle('fail', () => { throw new Error('not meant for the client') })
-    .handle('wait', () => new Promise<void>((resolve) => { finish.push(resolve) }))
+    .handle('wait', { parallel: true }, () => new Promise<void>((resolve) => { finish.push(resolve) }))
     .handle('finish', () => {
       for (const resolve of finish) resolve()
       finish = []
@@ -229,6 +229,14 @@ suite('the close codes', () => {
       const client = await server.connect()
       client.send({ id: 1, type: 'ping', data: 'x'.repeat(100) })
       return client
+    },
+    async 1011 (t) {
+      const server = await start(t, { onConnect () { throw new TypeError('a bug') } })
+      return server.connect()
+    },
+    async 1013 (t) {
+      const server = await start(t, { onConnect () { throw Object.assign(new Error('the database is away'), { retry: true }) } })
+      return server.connect()
     },
     async 1012 (t) {
       const server = await start(t)

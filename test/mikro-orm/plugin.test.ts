@@ -318,10 +318,17 @@ test('refuses options that it does not know or that are of the wrong kind', asyn
     [{ orm: {} }, 'RP_ERR_INVALID_OPTION', /'orm'/],
     [{ orm, notify: rule }, 'RP_ERR_INVALID_OPTION', /'notify'/],
     [{ orm, errorHandler: 'x' }, 'RP_ERR_INVALID_OPTION', /'errorHandler'/],
-    [{ orm, subscriber: {} }, 'RP_ERR_INVALID_OPTION', /'subscriber'/]
+    [{ orm, subscriber: {} }, 'RP_ERR_INVALID_OPTION', /'subscriber'/],
+    [{ orm, subscriber: null }, 'RP_ERR_INVALID_OPTION', /'subscriber'/]
   ] as const) {
     await assert.rejects(async () => { await makeApp(t).register(rohrpostMikroOrm, options as unknown as RohrpostMikroOrmOptions) }, { code, message })
   }
+})
+
+test('takes the options that Fastify gives to every plugin', async (t) => {
+  const orm = await openSqlite(t, [Todo])
+
+  await makeApp(t).register(rohrpostMikroOrm, { orm, prefix: '/api', logLevel: 'warn', logSerializers: {} })
 })
 
 test('an ORM without a subscriber of ours can be connected after one that failed to', async (t) => {

@@ -1,9 +1,9 @@
-/** Every request gets exactly one reply, and starts in its turn, whatever handlers do and how many may run at once. */
+/** Every request gets exactly one reply, and starts in its turn, whatever handlers do, how many may run at once, and which are parallel. */
 import assert from 'node:assert/strict'
 import { EventEmitter, once } from 'node:events'
 import { test, type TestContext } from 'node:test'
 import fc from 'fast-check'
-import type { RohrpostConnection, RohrpostMessage } from '../../lib/index.ts'
+import type { Handler, RohrpostConnection, RohrpostMessage } from '../../lib/index.ts'
 import { check, fuzz } from './support/check.ts'
 import { frame } from './support/frames.ts'
 import { start } from './support/server.ts'
@@ -106,20 +106,29 @@ const behaviours: Record<string, Behaviour> = {
   }
 }
 
-/** A server with a handler for each behaviour, and what the test sees and decides of those that run. */
+/** Parallel requests that run at once. */
+const MAX_PARALLEL = 16
+const PARALLEL = 'parallel: '
+const behaviourOf = (type: string) => behaviours[type.replace(PARALLEL, '')]
+const isParallel = (type: string) => type.startsWith(PARALLEL)
+
+/** A server with two handlers for each behaviour, and what the test sees and decides of those that run. */
 async function startGated (t: TestContext, limits: { concurrency: number, maxPending: { messages: number, bytes: number } }) {
   const server = await start(t, { ...limits, handlerTimeout: TIMEOUT })
   const progress = new EventEmitter()
   const started: unknown[] = []
-  const running = new Map<unknown, { id: unknown, hangs: boolean, release: () => void }>()
-  let most = 0
+  const running = new Map<unknown, { id: unknown, type: string, hangs: boolean, isOverdue: boolean, release: () => void }>()
+  const most = { ordered: 0, parallel: 0 }
 
-  for (const [type, { run, hangs = false }] of Object.entries(behaviours)) {
-    server.app.rohrpost.handle(type, (message, connection) => {
+  for (const [name, { run, hangs = false }] of Object.entries(behaviours)) {
+    const handler: Handler = (message, connection) => {
+      const { type } = message
       const gate = Promise.withResolvers<void>()
       started.push(message.id)
-      running.set(message.id, { id: message.id, hangs, release: gate.resolve })
-      most = Math.max(most, running.size)
+      running.set(message.id, { id: message.id, type, hangs, isOverdue: false, release: gate.resolve })
+      const all = [...running.values()]
+      most.ordered = Math.max(most.ordered, all.filter(({ type, isOverdue }) => !isParallel(type) && !isOverdue).length)
+      most.parallel = Math.max(most.parallel, all.filter(({ type }) => isParallel(type)).length)
       progress.emit('change')
       const end = () => {
         running.delete(message.id)
@@ -133,15 +142,18 @@ async function startGated (t: TestContext, limits: { concurrency: number, maxPen
         if (!(result instanceof Promise)) end()
       }
       return result instanceof Promise ? result.finally(end) : result
-    })
+    }
+    server.app.rohrpost.handle(name, handler).handle(PARALLEL + name, { parallel: true }, handler)
   }
-  return { server, progress, started, running, most: () => most }
+  return { server, progress, started, running, most }
 }
 
 const stream = fc.record({
   concurrency: fc.integer({ min: 1, max: 4 }),
   messages: fc.integer({ min: 1, max: 4 }),
-  types: fc.array(fc.constantFrom('ping', 'ping', ...Object.keys(behaviours)), { minLength: 1, maxLength: 30 }),
+  types: fc.array(fc.constantFrom('ping', 'ping', ...Object.keys(behaviours), ...Object.keys(behaviours).map((name) => PARALLEL + name)), {
+    minLength: 1, maxLength: 40
+  }),
   chunk: fc.integer({ min: 1, max: 30 }),
   choices: fc.infiniteStream(fc.nat())
 })
@@ -206,6 +218,7 @@ test('each request gets exactly one answer, and starts in order of arrival, neve
       }
 
       if (chosen.hangs) {
+        for (const handler of waiting) handler.isOverdue = true
         t.mock.timers.tick(TIMEOUT)
         await until(() => answers.has(chosen.id))
       }
@@ -217,10 +230,14 @@ test('each request gets exactly one answer, and starts in order of arrival, neve
     await listening
     assert.equal(failure, undefined)
 
-    const expected = requests.map(({ id, type }) => type === 'ping' ? { id, type: 'pong' } : { id, type, ...behaviours[type]?.answer })
+    const expected = requests.map(({ id, type }) => type === 'ping' ? { id, type: 'pong' } : { id, type, ...behaviourOf(type)?.answer })
     assert.deepEqual(requests.map(({ id }) => answers.get(id)), expected)
-    assert.deepEqual(started, requests.filter(({ type }) => type !== 'ping').map(({ id }) => id))
-    assert.ok(most() <= concurrency, `${most()} handlers at once`)
+    for (const parallel of [false, true]) {
+      const inOrder = requests.filter(({ type }) => type !== 'ping' && isParallel(type) === parallel).map(({ id }) => id)
+      assert.deepEqual(started.filter((id) => inOrder.some((known) => known === id)), inOrder)
+    }
+    assert.ok(most.ordered <= concurrency, `${most.ordered} ordered handlers at once`)
+    assert.ok(most.parallel <= MAX_PARALLEL, `${most.parallel} parallel handlers at once`)
     client.destroy()
     await server.app.close()
   }), { numRuns: 150 })
@@ -229,13 +246,15 @@ test('each request gets exactly one answer, and starts in order of arrival, neve
 /** What must be answered while all handlers that go on still run: the requests before those, and pings until the line is not read. */
 function reachableAtOnce (requests: { id: unknown, type: string }[], limits: { concurrency: number, messages: number }): unknown[] {
   const ids: unknown[] = []
-  let running = 0
+  const running = { ordered: 0, parallel: 0 }
+  const places = { ordered: limits.concurrency, parallel: MAX_PARALLEL }
   let waiting = 0
   for (const { id, type } of requests) {
     if (waiting >= limits.messages) break
+    const lane = isParallel(type) ? 'parallel' : 'ordered'
     if (type === 'ping') ids.push(id)
-    else if (running === limits.concurrency) waiting++
-    else if (behaviours[type]?.goesOn) running++
+    else if (running[lane] === places[lane]) waiting++
+    else if (behaviourOf(type)?.goesOn) running[lane]++
     else ids.push(id)
   }
   return ids

@@ -71,8 +71,7 @@ test('refuses nesting that takes too long, at once, and takes no cycle for it', 
   assert.equal(encode(nested(2048)), '['.repeat(2048) + ']'.repeat(2048))
   for (const value of [nested(2049), { a: { b: nested(2048) } }]) assert.throws(() => encode(value), { name: 'RangeError', message: /2048 levels/ })
   assert.throws(() => encode(cycle), { name: 'TypeError', message: /circular/i })
-  assert.equal(show(nested(5000)), 'a value of type object')
-  assert.match(show(nested(2048)), /^\[{79}…$/)
+  for (const levels of [2048, 100_000]) assert.match(show(nested(levels)), /^\[{79}…$/)
 })
 
 test('writes what says itself how it is written, however deep it is within', () => {
@@ -88,4 +87,69 @@ test('refuses nesting that no stack can hold', () => {
   const value = JSON.parse('['.repeat(100_000) + ']'.repeat(100_000))
 
   assert.throws(() => encode(value), RangeError)
+})
+
+const nest = (levels: number, leaf: unknown = 1): unknown => {
+  let value = leaf
+  for (let i = 0; i < levels; i++) value = [value]
+  return value
+}
+
+test('holds the limit of nesting beside, within and around special values', () => {
+  const date = new Date(0)
+  const deep: [string, unknown][] = [
+    ['a Date beside', { date, deep: nest(2048) }],
+    ['a bigint within', nest(2049, 1n)],
+    ['a Map around', new Map([['deep', nest(2048)]])],
+    ['a Set around', new Set([nest(2048)])],
+    ['toJSON of the value', { toJSON: () => nest(2049) }],
+    ['toJSON within', [{ toJSON: () => nest(2048) }]],
+    ['toJSON without end', (function grow (): object { return { toJSON: () => ({ grow: grow(), again: grow() }) } })()],
+    ['more than a stack holds', { date, deep: nest(100_000) }],
+    ['more than a stack holds, from toJSON', { toJSON: () => nest(100_000) }]
+  ]
+  for (const [name, value] of deep) assert.throws(() => encode(value), { name: 'RangeError', message: /2048 levels/ }, name)
+
+  assert.equal(encode({ date, deep: nest(2047) }), `{"date":"1970-01-01T00:00:00.000Z","deep":${JSON.stringify(nest(2047))}}`)
+  assert.equal(encode({ toJSON: () => nest(2048) }), JSON.stringify(nest(2048)))
+})
+
+test('refuses a cycle where it closes, and reads nothing twice', () => {
+  let reads = 0
+  const cycle: Record<string, unknown> = { date: new Date(0), get read () { return reads++ } }
+  cycle.self = { map: new Map([['cycle', cycle]]) }
+
+  assert.throws(() => encode(cycle), { name: 'TypeError', message: /circular/ })
+  assert.equal(reads, 1)
+})
+
+test('writes an object that stands in two places twice', () => {
+  const shared = { date: new Date(0) }
+
+  assert.equal(encode([shared, shared]), JSON.stringify([shared, shared]))
+})
+
+test('writes what JSON.stringify writes for values with special ones among them', () => {
+  const special = fc.oneof(
+    fc.date(),
+    fc.constantFrom(undefined, Symbol('s'), () => 1, Object('text'), Object(5), Object(false), new Point(1), new URL('http://example.org/'), Object.assign(() => 1, { toJSON: () => 'f' })),
+    fc.record({ toJSON: fc.constantFrom(() => 1, () => undefined, () => ({ toJSON: () => 2 }), (key: string) => key) })
+  )
+  const { tree } = fc.letrec((tie) => ({
+    tree: fc.oneof({ maxDepth: 4 }, special, fc.jsonValue(), fc.array(tie('tree')), fc.dictionary(fc.oneof(fc.string(), fc.constant('__proto__')), tie('tree')))
+  }))
+  fc.assert(fc.property(tree, (value) => {
+    const text = JSON.stringify(value)
+    if (text === undefined) assert.throws(() => encode(value), TypeError)
+    else assert.equal(encode(value), text)
+  }))
+})
+
+class Point {
+  x: number
+  constructor (x: number) { this.x = x }
+}
+
+test('refuses an object around a bigint, as JSON.stringify does', () => {
+  assert.throws(() => encode({ n: Object(1n) }), TypeError)
 })

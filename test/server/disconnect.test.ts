@@ -119,6 +119,140 @@ suite('by group', () => {
     assert.deepEqual(started, [1])
   })
 
+  test('lets the handler that asked for it answer first, awaited or not, by group or by predicate', async (t) => {
+    const server = await start(t, {
+      onConnect: (connection) => connection.join('user:7'),
+      with: (app) => app.rohrpost
+        .handle('awaited', async () => {
+          await app.rohrpost.disconnect('user:7', 4000, 'signed out')
+          return 'done'
+        })
+        .handle('not awaited', async () => {
+          app.rohrpost.disconnect('user:7', 4000, 'signed out')
+          await setImmediate()
+          return 'done'
+        })
+        .handle('at once', () => {
+          app.rohrpost.disconnect('user:7', 4000, 'signed out')
+          return 'done'
+        })
+        .handle('by predicate', async (message, own) => {
+          await app.rohrpost.disconnect((connection) => connection === own, 4000, 'signed out')
+          message.reply('done')
+          own.send({ type: 'and this' })
+          return new Promise(() => {})
+        })
+        .handle('fails', async () => {
+          await app.rohrpost.disconnect('user:7', 4000, 'signed out')
+          throw Object.assign(new Error('done'), { statusCode: 400 })
+        })
+    })
+    for (const type of ['awaited', 'not awaited', 'at once', 'by predicate', 'fails']) {
+      const client = await server.connect()
+      const { data, error } = await client.call(type)
+
+      assert.equal(data ?? error, 'done')
+      if (type === 'by predicate') assert.deepEqual(await client.next(), { type: 'and this' })
+      assert.deepEqual(await client.closed, { code: 4000, reason: 'signed out' })
+    }
+  })
+
+  test('ends all memberships at once, for good, while handlers still answer', async (t) => {
+    const [started, release, left] = [Promise.withResolvers<void>(), Promise.withResolvers<void>(), Promise.withResolvers<string[]>()]
+    const server = await start(t, {
+      onConnect: async (connection) => { for (const group of ['user:7', 'news']) await connection.join(group) },
+      onDisconnect: ({ groups }) => left.resolve([...groups]),
+      with: (app) => app.rohrpost
+        .handle('slow', async (_message, connection) => {
+          started.resolve()
+          await release.promise
+          connection.send({ type: 'nearly' })
+          await connection.join('later')
+          app.rohrpost.sendToGroup('later', { type: 'secret' })
+          return 'done'
+        })
+        .handle('more', () => assert.fail('handled'))
+    })
+    const client = await server.connect()
+    client.send({ id: 1, type: 'slow' })
+    client.send({ id: 2, type: 'more' })
+    await started.promise
+    await client.read()
+
+    await server.app.rohrpost.disconnect('user:7', 4000)
+    await server.app.rohrpost.disconnect((connection) => connection.groups.has('news'), 4001)
+    await server.app.rohrpost.sendToGroup('news', { type: 'secret' })
+    client.send({ id: 3, type: 'more' })
+    client.send({ id: 4, type: 'ping' })
+    await client.read()
+    release.resolve()
+
+    assert.deepEqual(await client.next(), { type: 'nearly' })
+    assert.deepEqual(await client.next(), { id: 1, type: 'slow', data: 'done' })
+    assert.equal((await client.closed).code, 4000)
+    assert.deepEqual(await left.promise, ['user:7', 'news'])
+  })
+
+  test('waits a second at most for a handler that does not answer', { timeout: 10_000 }, async (t) => {
+    const started = Promise.withResolvers<void>()
+    const server = await start(t, {
+      drain: 10,
+      onConnect: (connection) => connection.join('user:7'),
+      with: (app) => app.rohrpost.handle('hang', { parallel: true }, () => { started.resolve(); return new Promise(() => {}) })
+    })
+    const client = await server.connect()
+    client.send({ id: 1, type: 'hang' })
+    await started.promise
+    t.mock.timers.enable({ apis: ['setTimeout'] })
+
+    await server.app.rohrpost.disconnect('user:7', 4000)
+    t.mock.timers.tick(999)
+    await client.read()
+    t.mock.timers.tick(1)
+
+    assert.equal((await client.closed).code, 4000)
+    t.mock.timers.reset()
+  })
+
+  test('a client that goes before the answer is gone at once', async (t) => {
+    const [started, left] = [Promise.withResolvers<void>(), Promise.withResolvers<number>()]
+    const server = await start(t, {
+      drain: 10,
+      onConnect: (connection) => connection.join('user:7'),
+      onDisconnect: (_connection, code) => left.resolve(code),
+      with: (app) => app.rohrpost.handle('hang', () => { started.resolve(); return new Promise(() => {}) })
+    })
+    const client = await server.connect()
+    client.send({ id: 1, type: 'hang' })
+    await started.promise
+    t.mock.timers.enable({ apis: ['setTimeout'] })
+
+    await server.app.rohrpost.disconnect('user:7', 4000)
+    client.socket.terminate()
+
+    assert.equal(await left.promise, 1006)
+    t.mock.timers.reset()
+  })
+
+  test('a stop of the server meanwhile does not change the code', async (t) => {
+    const [started, release] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+    const server = await start(t, {
+      onConnect: (connection) => connection.join('user:7'),
+      with: (app) => app.rohrpost.handle('slow', async () => { started.resolve(); await release.promise })
+    })
+    const client = await server.connect()
+    client.send({ id: 1, type: 'slow' })
+    await started.promise
+
+    await server.app.rohrpost.disconnect('user:7', 4000)
+    const drained = server.app.rohrpost.drain()
+    release.resolve()
+
+    assert.equal((await client.next()).id, 1)
+    assert.equal((await client.closed).code, 4000)
+    await drained
+  })
+
   test('cuts off a client that does not answer the close', { timeout: 10_000 }, async (t) => {
     const gone = Promise.withResolvers<number>()
     const server = await start(t, { onConnect: (connection) => connection.join('user:7'), onDisconnect: (_connection, code) => gone.resolve(code) })

@@ -43,6 +43,20 @@ test('lets running handlers answer, turns the others away, then closes with 1012
   assert.deepEqual(order, ['disconnected', 'disconnected', 'closed'])
 })
 
+test('turns parallel requests away that wait', async (t) => {
+  const release = Promise.withResolvers<void>()
+  const server = await start(t, { drain: 60_000, with: (app) => app.rohrpost.handle('ask', { parallel: true }, () => release.promise) })
+  const client = await server.connect()
+  for (let id = 1; id <= 18; id++) client.send({ id, type: 'ask' })
+  await client.untilPong()
+
+  const drained = server.app.rohrpost.drain()
+
+  for (const id of [17, 18]) assert.deepEqual([(await client.next()).code, id], ['unavailable', id])
+  release.resolve()
+  await drained
+})
+
 test('refuses new connections with 503 and says so in its health', async (t) => {
   const release = Promise.withResolvers<void>()
   const server = await start(t, { with: (app) => app.rohrpost.handle('slow', () => release.promise) })

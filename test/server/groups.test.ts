@@ -1,13 +1,19 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { memoryBroker, type Broker } from '../../lib/index.ts'
+import type { Follower, JoinRequest } from '../../lib/server/followers.ts'
 import type { Frame } from '../../lib/server/frame.ts'
 import { Groups } from '../../lib/server/groups.ts'
 
 /** A member that keeps what it hears. */
 function member () {
   const heard: string[] = []
-  return { heard, send: (frame: Frame) => { heard.push(frame.text) } }
+  return { heard, send: (frame: Frame) => { heard.push(frame.text) }, replay () {} }
+}
+
+/** A `subscribe` without positions. */
+function request (member: Follower, joined: () => unknown, failed: (error: Error) => unknown = () => assert.fail()): JoinRequest {
+  return { member, recover: undefined, joined, failed }
 }
 
 /** Groups that replay little, and report nothing but what the test expects. */
@@ -66,8 +72,10 @@ test('is synchronous with a synchronous broker', () => {
   const ada = member()
   let joined = 0
 
-  assert.equal(groups.join('a', ada, () => joined++), undefined)
-  assert.equal(groups.join('a', ada, () => joined++), undefined)
+  assert.equal(groups.join('a', ada), undefined)
+  assert.equal(groups.join('a', ada), undefined)
+  groups.subscribe('a', request(ada, () => joined++))
+  groups.subscribe('a', request(ada, () => joined++))
   groups.publish('a', '1')
   groups.leave('a', ada)
   groups.publish('a', '2')
@@ -99,10 +107,10 @@ test('subscribes for the first member, unsubscribes after the last', async () =>
 test('calls joined at the moment of membership, before anything is heard', async () => {
   const { groups, end } = slowBroker()
   const order: string[] = []
-  const ada = { send: (frame: Frame) => order.push(frame.text) }
-  groups.join('a', ada, () => order.push('joined'))
+  const ada = { send: (frame: Frame) => order.push(frame.text), replay () {} }
+  groups.subscribe('a', request(ada, () => order.push('joined')))
   groups.join('a', ada)
-  groups.join('a', { send () {} }, () => groups.deliver('a', 'news'))
+  groups.subscribe('a', request(member(), () => groups.deliver('a', 'news')))
 
   await end('subscribe a')
 
@@ -241,10 +249,11 @@ test('takes names of 1 to 200 printable ASCII characters without spaces', () => 
 test('one who leaves at the moment of joining does not take the group from those who join after it', async () => {
   const { groups, calls, end } = slowBroker()
   const [ada, bob] = [member(), member()]
-  const joining = [groups.join('a', ada, () => groups.leave('a', ada)), groups.join('a', bob)]
+  groups.subscribe('a', request(ada, () => groups.leave('a', ada)))
+  const joining = groups.join('a', bob)
 
   await end('subscribe a')
-  await Promise.all(joining)
+  await joining
   groups.deliver('a', 'hello')
 
   assert.deepEqual([ada.heard, bob.heard], [[], ['hello']])

@@ -106,8 +106,9 @@ test('refuses handlers that could not work, and names the value', async (t) => {
     [['a'], 'RP_ERR_INVALID_HANDLER', /a function for type 'a', got undefined/],
     [['a', {}, undefined], 'RP_ERR_INVALID_HANDLER', /a function for type 'a', got undefined/],
     [['a', {}, 'f'], 'RP_ERR_INVALID_HANDLER', /a function for type 'a', got "f"/],
-    [['a', 5, () => {}], 'RP_ERR_INVALID_HANDLER', /an object \{ data, reply \} for type 'a', got 5/],
-    [['a', { body: Type.String() }, () => {}], 'RP_ERR_INVALID_SCHEMA', /'body' of 'a'.*'data' and 'reply'/],
+    [['a', 5, () => {}], 'RP_ERR_INVALID_HANDLER', /an object \{ data, reply, parallel \} for type 'a', got 5/],
+    [['a', { body: Type.String() }, () => {}], 'RP_ERR_INVALID_SCHEMA', /'body' of 'a'.*'data', 'reply' and 'parallel'/],
+    [['a', { parallel: 1 }, () => {}], 'RP_ERR_INVALID_HANDLER', /true or false as 'parallel' for type 'a', got 1/],
     [['a', { data: { type: 'string' } }, () => {}], 'RP_ERR_INVALID_SCHEMA', /'data' of 'a': it is not a TypeBox schema/],
     [['a', { data: 'string' }, () => {}], 'RP_ERR_INVALID_SCHEMA', /not a TypeBox schema/],
     [[['a', 'b'], { reply: Type.Object({ at: Type.Array(Type.String({ format: 'no-such' })) }) }, () => {}], 'RP_ERR_INVALID_SCHEMA', /'reply' of 'a', 'b': format 'no-such'/],
@@ -189,7 +190,8 @@ test('shows errors that are meant for the client, and no others', async (t) => {
     plain: () => new Error('password is hunter2'),
     server: () => server.app.httpErrors.serviceUnavailable('db-3 is down'),
     string: () => 'just text',
-    hostile: () => Object.defineProperty(new Error('x'), 'statusCode', { get () { throw new Error('y') }, enumerable: true })
+    hostile: () => Object.defineProperty(new Error('x'), 'statusCode', { get () { throw new Error('y') }, enumerable: true }),
+    inherited: () => Object.create(Object.defineProperty(new Error('x'), 'statusCode', { get () { throw new Error('y') }, enumerable: true }))
   }
   const server = await start(t, {
     with: async (app: FastifyInstance) => {
@@ -210,13 +212,13 @@ test('shows errors that are meant for the client, and no others', async (t) => {
     assert.deepEqual(await answer('coded'), { error: 'Only 5 a day', code: 'QUOTA' })
     assert.deepEqual(await answer('retry'), { error: 'Busy.', code: 'conflict', retry: true })
     assert.deepEqual(await answer('wordless'), { error: 'Not Found', code: 'not_found' })
-    for (const hidden of ['plain', 'server', 'string', 'hostile']) {
+    for (const hidden of ['plain', 'server', 'string', 'hostile', 'inherited']) {
       const { error_id: errorId, ...rest } = await answer(hidden)
       assert.deepEqual(rest, { error: 'Internal error.', code: 'internal' })
       assert.equal(server.logs.filter((line) => line.error_id === errorId).length, 1)
     }
   }
-  assert.equal(failures(server.logs).length, 8)
+  assert.equal(failures(server.logs).length, 10)
   assert.equal(failures(server.logs).filter((text) => text === 'a value of type object').length, 2)
   assert.ok(failures(server.logs).includes('password is hunter2'))
 })

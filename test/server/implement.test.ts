@@ -53,6 +53,30 @@ test('runs handlers and authorize with the instance on which they were implement
   assert.equal((await client.call('own')).data, 'of the child')
 })
 
+test('runs calls that are parallel beside the others', async (t) => {
+  const release = Promise.withResolvers<string>()
+  const server = await start(t, {
+    with: (app) => app.rohrpost.implement(contract({ calls: { move: {}, report: { reply: Type.String() } } }), {
+      calls: { move: { handler: () => release.promise }, report: { parallel: true, handler: () => 'beside' } }
+    })
+  })
+  const client = await server.connect()
+  client.send({ id: 1, type: 'move' })
+  client.send({ id: 2, type: 'move' })
+
+  assert.equal((await client.call('report')).data, 'beside')
+  release.resolve('moved')
+
+  assert.deepEqual([await client.next(), await client.next()].map(({ id }) => id), [1, 2])
+})
+
+test('refuses an option of a call that there is not', async (t) => {
+  const { app } = await start(t)
+  const calls = { a: { handler: () => 1, paralel: true } }
+
+  assert.throws(() => app.rohrpost.implement(contract({ calls: { a: {} } }), { calls } as never), { code: 'RP_ERR_INVALID_SCHEMA', message: /'paralel' of 'a'/ })
+})
+
 const incomplete = {
   'a missing call': [{ calls: { add: implementation.calls.add }, groups: implementation.groups }, "Invalid handler: expected an implementation of the contract's call 'list', got none"],
   'a missing group': [{ calls: implementation.calls, groups: {} }, "Invalid handler: expected an implementation of the contract's group 'todo', got none"],

@@ -48,9 +48,8 @@ test('runs as many handlers at once as allowed, in order of arrival, and answers
   assert.deepEqual(log.filter((line) => line.startsWith('start')), ['start 1', 'start 2', 'start 3', 'start 4'])
 })
 
-test('works one message strictly after another with concurrency 1', async (t) => {
+test('handles one message strictly after another by default', async (t) => {
   const server = await start(t, {
-    concurrency: 1,
     with: (app) => app.rohrpost.handle('work', async ({ data }) => {
       await new Promise(setImmediate)
       return data
@@ -60,6 +59,31 @@ test('works one message strictly after another with concurrency 1', async (t) =>
   for (let i = 0; i < 50; i++) client.send({ id: i, type: 'work', data: i })
 
   for (let i = 0; i < 50; i++) assert.equal((await client.next()).data, i)
+})
+
+test('runs parallel handlers beside the others, up to 16 at once, and neither waits for the other', async (t) => {
+  const { handler, log, release, started } = gate()
+  const server = await start(t, {
+    with: (app) => app.rohrpost.handle('work', handler).handle('ask', { parallel: true }, handler).group('news', { id: false, authorize: () => true })
+  })
+  const client = await server.connect()
+  client.send({ id: 'one', type: 'work' })
+  for (let id = 1; id <= 17; id++) client.send({ id, type: 'ask' })
+  client.send({ id: 'two', type: 'work' })
+
+  await client.untilPong()
+  assert.deepEqual(log, ['start one', ...Array.from({ length: 16 }, (_, n) => `start ${n + 1}`)])
+  release('one')
+  assert.equal((await client.next()).id, 'one')
+  await started('two')
+  release(5)
+  assert.equal((await client.next()).id, 5)
+  await started(17)
+  // there is no place for a subscription now: it waits for the parallel ones, and for no other
+  client.send({ id: 'sub', type: 'subscribe', data: { type: 'news' } })
+  assert.deepEqual(await client.untilPong(), [])
+  release(1)
+  assert.deepEqual([(await client.next()).id, (await client.next()).id], [1, 'sub'])
 })
 
 for (const [what, maxPending, size] of [
@@ -104,11 +128,10 @@ test('leaves a client alone whose messages wait, however long the heartbeat says
   assert.equal((await client.next()).id, 2)
 })
 
-test('answers a handler that takes too long, aborts its signal and keeps its slot until it ends', async (t) => {
+test('answers a handler that takes too long, aborts its signal and lets the next one run', async (t) => {
   const { handler, log, release, started } = gate()
   let reason: unknown
   const server = await start(t, {
-    concurrency: 1,
     handlerTimeout: 20,
     with: (app) => app.rohrpost.handle('slow', async (message) => {
       message.signal.addEventListener('abort', () => { reason = message.signal.reason })
@@ -122,11 +145,44 @@ test('answers a handler that takes too long, aborts its signal and keeps its slo
   await started(1)
 
   assert.deepEqual(await client.next(), { id: 1, type: 'slow', error: 'The handler did not settle within 20 ms.', code: 'timeout' })
-  assert.equal((reason as DOMException).name, 'TimeoutError')
-  assert.deepEqual(log, ['start 1'])
-  release(1)
   assert.deepEqual(await client.next(), { id: 2, type: 'next' })
+  assert.equal((reason as DOMException).name, 'TimeoutError')
+  assert.deepEqual(log, ['start 1', 'start 2'])
+  release(1)
+  assert.deepEqual(await client.untilPong(), [])
   assert.ok(server.logs.some(({ msg }) => msg === 'a second reply to one request was not sent'))
+})
+
+test('lets no more than 16 handlers go on after their deadline while the next ones run', async (t) => {
+  const { handler, log, release, started } = gate()
+  const server = await start(t, { handlerTimeout: 5, drain: 10, with: (app) => app.rohrpost.handle('slow', handler).handle('next', () => 1) })
+  const client = await server.connect()
+  for (let id = 1; id <= 18; id++) client.send({ id, type: 'slow' })
+  client.send({ id: 'next', type: 'next' })
+
+  for (let id = 1; id <= 17; id++) assert.deepEqual([(await client.next()).code, id], ['timeout', id])
+  assert.deepEqual(await client.untilPong(), [])
+  assert.equal(log.includes('start 18'), false)
+  release(1)
+  await started(18)
+  assert.equal((await client.next()).id, 18)
+  release(2)
+
+  assert.deepEqual(await client.next(), { id: 'next', type: 'next', data: 1 })
+})
+
+test('a parallel handler that takes too long keeps its place until it ends', async (t) => {
+  const { handler, log, release, started } = gate()
+  const server = await start(t, { handlerTimeout: 5, drain: 10, with: (app) => app.rohrpost.handle('ask', { parallel: true }, handler) })
+  const client = await server.connect()
+  for (let id = 1; id <= 17; id++) client.send({ id, type: 'ask' })
+
+  for (let id = 1; id <= 16; id++) assert.equal((await client.next()).code, 'timeout')
+  assert.deepEqual(await client.untilPong(), [])
+  assert.equal(log.includes('start 17'), false)
+  release(3)
+
+  await started(17)
 })
 
 test('a signal that is first read after the deadline is aborted already', async (t) => {
@@ -154,14 +210,14 @@ test('aborts the signal when the client goes, and says nothing about what the ha
   const ended = Promise.withResolvers<void>()
   const server = await start(t, {
     with: (app) => app.rohrpost
-      .handle('watch', async ({ signal }) => {
+      .handle('watch', { parallel: true }, async ({ signal }) => {
         resolve()
         await once(signal, 'abort')
         ended.resolve()
         signal.throwIfAborted()
       })
-      .handle('listen', ({ signal }) => once(new EventEmitter(), 'never', { signal }))
-      .handle('return', async ({ signal }) => {
+      .handle('listen', { parallel: true }, ({ signal }) => once(new EventEmitter(), 'never', { signal }))
+      .handle('return', { parallel: true }, async ({ signal }) => {
         await once(signal, 'abort')
         return 'to nobody'
       })

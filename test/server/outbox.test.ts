@@ -3,13 +3,14 @@ import { Duplex } from 'node:stream'
 import { test } from 'node:test'
 import type { WebSocket } from 'ws'
 import { Frame } from '../../lib/server/frame.ts'
+import { FrameList } from '../../lib/server/frame-list.ts'
 import { Outbox, Turn } from '../../lib/server/outbox.ts'
 import { start, type Client } from '../support/server.ts'
 
 const LIMITS = { highWaterMark: 1000, slowTimeout: 1000, maxUnsent: 1000 }
 
 /** Outboxes of sockets that keep what is written to them. */
-function lines (count: number, turn = new Turn()) {
+function lines (count: number, turn = new Turn(LIMITS), slow: () => void = assert.fail) {
   return Array.from({ length: count }, () => {
     const socket = {
       extensions: '',
@@ -22,13 +23,16 @@ function lines (count: number, turn = new Turn()) {
     const line = {
       socket,
       written: [] as Buffer[],
+      corks: 0,
+      cork () { line.corks++ },
+      uncork () { line.corks-- },
       fails: false,
       write (bytes: Buffer) {
         if (line.fails) throw new Error('broken')
         line.written.push(bytes)
       }
     }
-    const outbox = new Outbox(socket as unknown as WebSocket, line as unknown as Duplex, turn, LIMITS, { slow: assert.fail })
+    const outbox = new Outbox(socket as unknown as WebSocket, line as unknown as Duplex, turn, LIMITS, { slow })
     return Object.assign(line, { outbox })
   })
 }
@@ -66,6 +70,35 @@ test('writes once for a socket and turn, and the same bytes to those who hear th
 
   assert.deepEqual([ada, bob, eve].map(({ written }) => texts(written)), [['|1|2'], ['|1|2'], ['|1|3']])
   assert.equal(ada.written[0], bob.written[0])
+})
+
+test('writes a large frame as it is, for each socket, whatever else it is sent in the turn', async () => {
+  const [ada, bob] = lines(2) as [Line, Line]
+  const [small, large] = [new Frame('1'), new Frame('x'.repeat(20_000))]
+  for (const { outbox } of [ada, bob]) {
+    outbox.send(new Frame('2'))
+    outbox.send(new Frame('3'))
+    outbox.send(large)
+    outbox.send(small)
+  }
+
+  await endOfTurn()
+
+  for (const { written, corks } of [ada, bob]) {
+    assert.equal(corks, 0)
+    assert.deepEqual(written.map(({ length }) => length), [6, 20_004, 3])
+    assert.equal(written[1], large.bytes)
+  }
+})
+
+test('joins small frames around large ones, in order', () => {
+  const frames = ['1', 'x'.repeat(20_000), 'y'.repeat(20_000), '2', '3', 'z'.repeat(20_000)].map((text) => new Frame(text))
+
+  const { bytes } = frames.reduce((list, frame) => list.with(frame), new FrameList())
+
+  assert.ok(Array.isArray(bytes))
+  assert.deepEqual(bytes.map(({ length }) => length), [3, 20_004, 20_004, 6, 20_004])
+  assert.deepEqual(Buffer.concat(bytes), Buffer.concat(frames.map(({ bytes }) => bytes)))
 })
 
 test('writes all replies and group messages of a turn at once, in order', async (t) => {
@@ -114,6 +147,19 @@ test('lets the event loop go on in the midst of a huge group, and keeps the orde
   while (all.some(({ written }) => !texts(written).join('').endsWith('|2'))) await new Promise(setImmediate)
 
   for (const { written } of all) assert.equal(texts(written).join(''), '|1|2')
+})
+
+test('says once that a client is slow', async () => {
+  let times = 0
+  const [{ outbox, socket, written }] = lines(1, undefined, () => { times++ }) as [Line]
+  socket.bufferedAmount = LIMITS.maxUnsent + 1
+  for (let n = 0; n < 2; n++) {
+    outbox.send(new Frame('1'))
+    await endOfTurn()
+  }
+
+  assert.equal(times, 1)
+  assert.deepEqual(written, [])
 })
 
 test('cuts a line that fails, and serves the others', async () => {

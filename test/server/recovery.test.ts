@@ -96,15 +96,17 @@ suite('a client that asks for positions', () => {
     assert.deepEqual(await follower.untilPong(), [])
   })
 
-  test('in a group whose name has quotes reads JSON nevertheless', async (t) => {
+  test('reads JSON also for an id with quotes, in the name that the reply gives', async (t) => {
     const server = await start(t, {
       broker: memoryBroker({ history: { size: 10, ttl: 60_000 } }),
       with: (app) => app.rohrpost.group('page', { id: { ...app.rohrpost.schemas.request.properties.type }, authorize: () => true })
     })
     const client = await server.connect()
-    const { position } = await client.ask({ id: 1, type: 'subscribe', data: { type: 'page', id: '"\\' }, recover: true })
+    const { data, position } = await client.ask({ id: 1, type: 'subscribe', data: { type: 'page', id: '"\\' }, recover: true })
 
-    server.app.rohrpost.sendToGroup('page-"\\', {})
+    server.app.rohrpost.sendToGroup('page-%22%5C', {})
+
+    assert.deepEqual(data, { group: 'page-%22%5C' })
 
     assert.deepEqual(await client.next(), { position: { ...position as Position, offset: 1 } })
   })
@@ -280,9 +282,11 @@ suite('while history is read', () => {
   /** A server whose broker answers when the test says so. */
   async function slow (t: TestContext, options: RohrpostOptions = {}) {
     const asked = new Queue<PromiseWithResolvers<HistoryEntry[] | undefined | 'all'>>()
+    const limits: unknown[] = []
     const server = await serve(t, options, (memory) => ({
-      async history (group, after, limit) {
+      async history (group, after, limit, bytes) {
         const gate = Promise.withResolvers<HistoryEntry[] | undefined | 'all'>()
+        limits.push([limit, bytes])
         asked.add(gate)
         const entries = await gate.promise
         return entries === 'all' ? memory.history(group, after, limit) : entries
@@ -293,7 +297,7 @@ suite('while history is read', () => {
     server.publish(1, 2)
     const client = await server.connect()
     const entry = (n: number) => ({ payload: JSON.stringify({ n }), position: at(begin, n) })
-    return { ...server, asked, begin, client, entry }
+    return { ...server, asked, limits, begin, client, entry }
   }
 
   test('what is delivered is held back, and comes once, wherever it was read', async (t) => {
@@ -406,14 +410,19 @@ suite('while history is read', () => {
     assert.deepEqual(await client.untilPong(), [{ position: { ...other, group: 'todo-5' } }, { type: 'subscription-update', data: { type: 'resync', group: 'todo-5' } }])
   })
 
-  test('so much that it can not be held is an honest no', async (t) => {
+  test('so much that it can not be held is an honest no, at once', async (t) => {
     const { client, asked, begin, entry, publish } = await slow(t, { recoveryLimit: { messages: 3, bytes: 1000 } })
     client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 1) })
     const gate = await asked.next()
-    publish(3, 4, 5, 6, 7)
-    gate.resolve([entry(2)])
+    publish(3, 4, 5)
+    assert.deepEqual(await client.untilPong(), [])
+    publish(6, 7)
 
-    assert.deepEqual(await client.untilPong(), [{ id: 1, type: 'subscribe', data: { group: 'todo-5' }, position: at(begin, 7), recovered: false }])
+    assert.deepEqual(await client.untilPong(), [
+      { id: 1, type: 'subscribe', data: { group: 'todo-5' }, position: at(begin, 6), recovered: false },
+      { n: 7, position: at(begin, 7) }
+    ])
+    gate.resolve([entry(2)])
     publish(8)
     assert.deepEqual(await client.untilPong(), [{ n: 8, position: at(begin, 8) }])
   })
@@ -445,6 +454,104 @@ suite('while history is read', () => {
     }
   })
 
+  test('it is bounded by recoveryLimit, and what ends before the top is not everything', async (t) => {
+    const { client, connect, asked, limits, begin, entry } = await slow(t, { recoveryLimit: { messages: 7, bytes: 1234 } })
+    const later = await connect()
+    client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 0) })
+    const first = await asked.next()
+    later.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 1) })
+    await later.untilPong()
+    first.resolve([entry(1)])
+
+    assert.deepEqual(await client.untilPong(), [{ id: 1, type: 'subscribe', data: { group: 'todo-5' }, position: at(begin, 2), recovered: false }])
+    // a client that shares the reading missed less, so it may get all of that
+    const second = await asked.next()
+    second.resolve([entry(2)])
+    assert.deepEqual((await later.untilPong()).map(({ recovered, n }) => recovered ?? n), [true, 2])
+    assert.deepEqual(limits, [[7, 1234], [7, 1234]])
+  })
+
+  test('a client that missed less shares the reading of one that missed more, and gets only its part', async (t) => {
+    const { client, connect, asked, limits, begin, entry } = await slow(t)
+    const later = await connect()
+    client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 0) })
+    const reading = await asked.next()
+    later.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 1) })
+    await later.untilPong()
+    reading.resolve([entry(1), entry(2)])
+
+    assert.deepEqual((await client.untilPong()).map(({ recovered, n }) => recovered ?? n), [true, 1, 2])
+    assert.deepEqual((await later.untilPong()).map(({ recovered, n }) => recovered ?? n), [true, 2])
+    assert.equal(limits.length, 1)
+  })
+
+  test('a reading that hangs is given up with the client that waits for it', async (t) => {
+    const { client, connect, asked, begin, app, publish } = await slow(t)
+    const next = await connect()
+    client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 1) })
+    const hangs = await asked.next()
+    const { size } = app.rohrpost.connections
+    client.socket.terminate()
+    while (app.rohrpost.connections.size === size) await new Promise(setImmediate)
+
+    next.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 1) })
+    ;(await asked.next()).resolve('all')
+    assert.deepEqual((await next.untilPong()).map(({ recovered, n }) => recovered ?? n), [true, 2])
+    publish(3)
+    hangs.resolve('all')
+    assert.deepEqual((await next.untilPong()).map(({ n }) => n), [3])
+  })
+
+  test('a failure is told once to the log, and to each client that waits', async (t) => {
+    const { client, connect, asked, begin, logs } = await slow(t)
+    const clients = [client, await connect(), await connect()]
+    for (const client of clients) {
+      client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 1) })
+      assert.deepEqual(await client.untilPong(), [])
+    }
+    ;(await asked.next()).reject(new Error('away'))
+
+    for (const client of clients) assert.deepEqual((await client.untilPong()).map(({ code }) => code), ['unavailable'])
+    assert.deepEqual(logs.filter(({ level }) => level === 50).map(({ group }) => group), ['todo-5'])
+  })
+
+  test('a member without positions that asks for them in vain stays one, and hears each message once', async (t) => {
+    const { client, asked, begin, entry, receiver } = await slow(t)
+    // ahead of what is delivered here, and then without positions
+    client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 1) })
+    ;(await asked.next()).resolve([entry(2), entry(3), entry(4)])
+    assert.equal((await client.untilPong()).length, 4)
+    await subscribe(client)
+
+    for (const [last, heard] of [[3, []], [5, [5]]] as const) {
+      client.send({ id: 2, type: 'subscribe', data: todo, recover: at(begin, 1) })
+      const gate = await asked.next()
+      for (let n = last === 3 ? 3 : 4; n <= last; n++) receiver.deliver('todo-5', JSON.stringify({ n }), at(begin, n))
+      gate.reject(new Error('away'))
+      const frames = await client.untilPong()
+      assert.deepEqual(frames.filter(({ id }) => id === undefined), heard.map((n) => ({ n })))
+      assert.deepEqual(frames.map(({ code }) => code).filter((code) => code !== undefined), ['unavailable'])
+    }
+    receiver.deliver('todo-5', '{"n":6}', at(begin, 6))
+    assert.deepEqual(await client.untilPong(), [{ n: 6 }])
+  })
+
+  test('a client that was ahead, and gets no history, goes on at the top', async (t) => {
+    const { client, asked, begin, entry, receiver } = await slow(t)
+    client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 1) })
+    ;(await asked.next()).resolve([entry(2), entry(3)])
+    assert.equal((await client.untilPong()).length, 3)
+
+    client.send({ id: 2, type: 'subscribe', data: todo, recover: at(begin, 1) })
+    const gate = await asked.next()
+    for (const n of [3, 4, 5]) receiver.deliver('todo-5', JSON.stringify({ n }), at(begin, n))
+    gate.resolve(undefined)
+
+    assert.deepEqual(await client.untilPong(), [{ id: 2, type: 'subscribe', data: { group: 'todo-5' }, position: at(begin, 5), recovered: false }])
+    receiver.deliver('todo-5', '{"n":6}', at(begin, 6))
+    assert.deepEqual((await client.untilPong()).map(({ n }) => n), [6])
+  })
+
   test('a failure of the broker is worth another try; who was no member is none', async (t) => {
     const { client, asked, begin, publish, logs } = await slow(t)
     client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 1) })
@@ -465,25 +572,24 @@ suite('while history is read', () => {
   test('a failure of the broker, or a time-out, costs a member nothing', async (t) => {
     const { client, asked, begin, publish, receiver } = await slow(t, { handlerTimeout: 50, recoveryLimit: { messages: 3, bytes: 1000 } })
     await subscribe(client, true)
-    for (const [burst, expected] of [[[3], [3]], [[4, 5, 6, 7], ['resync']]] as const) {
+    for (const isLate of [true, false]) {
       client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 1) })
       const gate = await asked.next()
-      publish(...burst)
-      assert.equal((await client.next()).code, 'timeout')
-      if (burst.length > 1) gate.resolve('all')
-      else gate.reject(new Error('away'))
+      publish(isLate ? 3 : 4)
+      if (isLate) assert.equal((await client.next()).code, 'timeout')
+      gate.reject(new Error('away'))
 
-      assert.deepEqual((await client.untilPong()).map(({ n, data }) => n ?? (data as Frame).type), expected)
+      assert.deepEqual((await client.untilPong()).map(({ n, code }) => n ?? code), isLate ? [3] : [4, 'unavailable'])
     }
-    publish(8)
-    assert.deepEqual(await client.untilPong(), [{ n: 8, position: at(begin, 8) }])
+    publish(5)
+    assert.deepEqual(await client.untilPong(), [{ n: 5, position: at(begin, 5) }])
 
-    client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 7) })
+    client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 4) })
     const gate = await asked.next()
-    publish(9)
+    publish(6)
     receiver.lost('todo-5', at(begin, 12))
     gate.reject(new Error('away'))
-    assert.deepEqual((await client.untilPong()).map(({ code, data }) => code ?? (data as Frame).type), ['resync', 'unavailable'])
+    assert.deepEqual((await client.untilPong()).map(({ recovered, position }) => [recovered, position]), [[false, at(begin, 12)]])
   })
 
   test('a client that gave up, left or has gone is sent nothing', async (t) => {

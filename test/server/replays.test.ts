@@ -2,8 +2,9 @@ import assert from 'node:assert/strict'
 import { suite, test, type TestContext } from 'node:test'
 import { memoryBroker, type Position, type RohrpostOptions } from '../../lib/index.ts'
 import { Frame } from '../../lib/server/frame.ts'
-import { Followers, type Follower, type Found } from '../../lib/server/followers.ts'
+import { Followers, type Follower, type JoinRequest } from '../../lib/server/followers.ts'
 import type { Member } from '../../lib/server/group.ts'
+import type { Positioned } from '../../lib/server/positioned.ts'
 import { Replays } from '../../lib/server/replays.ts'
 import { start, type Client } from '../support/server.ts'
 
@@ -62,6 +63,19 @@ suite('replays', () => {
     replays.written()?.()
     assert.deepEqual(sent.slice(6), ['d1', 'd2'])
   })
+
+  test('that are dropped before their turn are not sent', () => {
+    const { sent, replays } = open()
+    const dropped = source('b', 1, 10)
+    replays.add(source('a', 3, 40 * KIB))
+    replays.add(dropped)
+    replays.add(source('c', 1, 10))
+    replays.drop(dropped)
+    replays.drop(source('d', 1, 10))
+    replays.written()?.()
+
+    assert.deepEqual(sent, ['a1', 'a2', 'a3', 'c1'])
+  })
 })
 
 suite('a follower that is late', () => {
@@ -79,10 +93,11 @@ suite('a follower that is late', () => {
     const members = new Set<Member>()
     const followers = new Followers('a', limit, members)
     const position = (offset: number): Position => ({ epoch: 'e', offset })
-    const held = followers.hold(follower, undefined)
-    const found = followers.read(position(0), position(2), () => [1, 2].map((n) => ({ payload: `{"n":${n}}`, position: position(n) })))
-    const missed = followers.missed(position(0), found as NonNullable<Found>, held, position(2))
-    followers.release(follower, missed ?? assert.fail(), position(0))
+    const request: JoinRequest = { member: follower, recover: { after: position(0) }, joined () {}, failed: () => assert.fail() }
+    followers.hold(request, undefined)
+    const found = followers.read(position(0), position(2), () => [1, 2].map((n) => ({ payload: `{"n":${n}}`, position: position(n) })), () => assert.fail())
+    assert.ok(Array.isArray(found))
+    followers.finish(request, found, position(2))
     return {
       heard,
       follower,
@@ -162,6 +177,117 @@ suite('a follower that is late', () => {
     assert.deepEqual(goesOn.heard, ['1@1', '2@2'])
     assert.deepEqual(leaves.heard, [])
     assert.deepEqual([goesOn.followers.size, goesOn.members.size, leaves.followers.size, leaves.members.size], [0, 1, 0, 0])
+  })
+
+  test('that leaves while it is told of its membership hears nothing', () => {
+    const followers = new Followers('a', { messages: 3, bytes: 1000 }, new Set())
+    const follower: Follower = { send: () => assert.fail(), replay: () => assert.fail() }
+    const position = { epoch: 'e', offset: 1 }
+    const request: JoinRequest = { member: follower, recover: { after: position }, joined: () => followers.delete(follower), failed: () => assert.fail() }
+    followers.hold(request, position)
+    followers.finish(request, [], position)
+    followers.deliver('{}', { epoch: 'e', offset: 2 })
+
+    assert.equal(followers.size, 0)
+  })
+})
+
+suite('clients that come back one after another', () => {
+  const position = (offset: number, epoch = 'e'): Position => ({ epoch, offset })
+
+  /** A group whose history has the messages from 1 to `top`, and followers that send when the test says so. */
+  function open (limit = { messages: 10, bytes: 1000 }) {
+    const followers = new Followers('a', limit, new Set())
+    const state = { top: 4, reads: 0 }
+    const entries = (after: number) => Array.from({ length: state.top - after }, (_, index) => ({ payload: `{"n":${after + index + 1}}`, position: position(after + index + 1) }))
+    return {
+      followers,
+      state,
+      deliver (count: number) {
+        for (let n = 0; n < count; n++) followers.deliver(`{"n":${++state.top}}`, position(state.top))
+      },
+      /** Recovers from a position. */
+      recover (after: number) {
+        const frames: Frame[] = []
+        let next: () => Frame | undefined = () => undefined
+        const member: Follower = { send: (frame) => frames.push(frame), replay: (given) => { next = given } }
+        const request: JoinRequest = { member, recover: { after: position(after) }, joined ({ recovered } = {}) { assert.equal(recovered, true) }, failed: () => assert.fail() }
+        followers.hold(request, position(state.top))
+        const found = followers.read(position(after), position(state.top), () => {
+          state.reads++
+          return entries(after)
+        }, () => assert.fail())
+        followers.finish(request, found as readonly Positioned[], position(state.top))
+        return {
+          frames,
+          numbers: () => frames.map(({ text }) => JSON.parse(text).n),
+          leave: () => followers.delete(member),
+          play () {
+            for (let frame = next(); frame !== undefined; frame = next()) frames.push(frame)
+          }
+        }
+      }
+    }
+  }
+
+  test('share one copy of what they missed, with what came meanwhile', () => {
+    const { state, deliver, recover } = open()
+    const first = recover(1)
+    deliver(2)
+    const [second, third] = [recover(1), recover(3)]
+    for (const client of [first, second, third]) client.play()
+
+    assert.equal(state.reads, 1)
+    assert.deepEqual([first, second, third].map(({ numbers }) => numbers()), [[2, 3, 4, 5, 6], [2, 3, 4, 5, 6], [4, 5, 6]])
+    for (const [index, frame] of first.frames.entries()) assert.equal(second.frames[index], frame)
+    assert.equal(third.frames[2], first.frames[4])
+  })
+
+  test('read again what is before the copy, which is then the longer one', () => {
+    const { state, recover } = open()
+    recover(2)
+    recover(1)
+    recover(3)
+    recover(1)
+    assert.equal(state.reads, 2)
+  })
+
+  test('read again when no other one catches up any more', () => {
+    for (const end of ['play', 'leave'] as const) {
+      const { state, recover } = open()
+      const [first, second] = [recover(1), recover(1)]
+      first[end]()
+      recover(1).leave()
+      assert.equal(state.reads, 1)
+      second[end]()
+      first.play()
+      recover(1)
+      assert.equal(state.reads, 2)
+    }
+  })
+
+  test('read again when the copy became too large, has a gap, is behind or ends before the position', () => {
+    for (const limit of [{ messages: 3, bytes: 1000 }, { messages: 10, bytes: 24 }]) {
+      const { state, deliver, recover } = open(limit)
+      recover(1)
+      deliver(limit.messages === 3 ? 4 : 5)
+      recover(state.top - 1)
+      assert.equal(state.reads, 2)
+    }
+    const gap = open()
+    gap.recover(1)
+    gap.state.top = 6
+    gap.followers.lost(position(6))
+    gap.recover(5)
+    assert.equal(gap.state.reads, 2)
+    gap.state.top = 8
+    gap.followers.deliver('{"n":8}', position(8))
+    gap.recover(7)
+    assert.equal(gap.state.reads, 3)
+    gap.followers.deliver('{"n":8}', position(8))
+    assert.deepEqual(gap.followers.read(position(9), position(8), () => [], () => assert.fail()), [])
+    assert.deepEqual(gap.followers.read(position(7), undefined, () => [], () => assert.fail()), [])
+    assert.deepEqual(gap.followers.read(position(7, 'f'), position(8), () => [], () => assert.fail()), [])
   })
 })
 

@@ -1,6 +1,10 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
-import { test } from 'node:test'
+import type { Duplex } from 'node:stream'
+import { suite, test, type TestContext } from 'node:test'
+import type { WebSocket } from 'ws'
+import { SlowWatch, type Watchable } from '../../lib/server/slow-watch.ts'
+import { record } from '../support/events.ts'
 import type { Client, Setup, TestServer } from '../support/server.ts'
 import { start } from '../support/server.ts'
 
@@ -102,4 +106,144 @@ test('closes no healthy client, however large a burst', async (t) => {
 
   await Promise.all(clients.map((client) => reads(client, 5000)))
   for (const client of clients) assert.equal((await client.call('ping')).type, 'pong')
+})
+
+test('tells once that a client is slow, however often that is found', async (t) => {
+  const events = record(t, 'drop')
+  const server = await startGroup(t, { maxUnsent: 1_000_000, highWaterMark: 100_000, slowTimeout: 50 })
+  const slow = await join(server)
+  slow.socket.pause()
+
+  burst(server, TOO_MUCH)
+  await new Promise(setImmediate)
+  burst(server, 1)
+  burst(server, 1)
+  while (server.app.rohrpost.connections.size > 0) await new Promise(setImmediate)
+
+  assert.deepEqual(events.drop.map(({ reason }) => reason), ['slow_consumer'])
+})
+
+test('bounds a client that trickles by maxUnsent', async (t) => {
+  const server = await startGroup(t, { maxUnsent: 4_000_000, highWaterMark: 100_000, slowTimeout: 60_000 })
+  const client = await join(server)
+  client.socket.pause()
+  let sent = 0
+
+  // it reads a little between the bursts
+  while (!server.logs.some(({ msg }) => msg === 'closing a connection that does not read what it is sent')) {
+    burst(server, 10)
+    sent += 10
+    client.socket.resume()
+    await client.next()
+    client.socket.pause()
+  }
+
+  assert.ok(sent <= 400, `${sent} messages`)
+})
+
+suite('progress', () => {
+  const LIMITS = { highWaterMark: 16_000, slowTimeout: 1000 }
+
+  /** A watched connection, of which the test says what its line took. */
+  function watched (t: TestContext, stream: 'TCP' | 'TLS' | 'injected' = 'TCP') {
+    t.mock.timers.enable({ apis: ['setInterval'] })
+    const watch = new SlowWatch(LIMITS)
+    const state = { slow: 0, unsent: 1_000_000, written: 2_000_000, queue: 1_000_000 }
+    const handle = { get bytesWritten () { return state.written }, get writeQueueSize () { return state.queue } }
+    const outbox: Watchable = {
+      socket: { get bufferedAmount () { return state.unsent } } as unknown as WebSocket,
+      line: {
+        get writableLength () { return state.queue },
+        ...(stream === 'TCP' && { _handle: handle }),
+        ...(stream === 'TLS' && { _handle: { bytesWritten: 1, writeQueueSize: 1, _parent: handle } })
+      } as unknown as Duplex,
+      slow: () => { state.slow++ }
+    }
+    t.after(() => watch.delete(outbox))
+    watch.add(outbox)
+    watch.add(outbox)
+    return { state, watch, outbox, pass: (ms: number) => t.mock.timers.tick(ms) }
+  }
+
+  for (const stream of ['TCP', 'TLS', 'injected'] as const) {
+    test(`in the midst of one large write, ${stream}: a client that takes a sixteenth of highWaterMark in time is not slow`, (t) => {
+      const { state, pass } = watched(t, stream)
+
+      for (let second = 0; second < 60; second++) {
+        state.queue -= 1000
+        pass(1000)
+      }
+      assert.equal(state.slow, 0)
+      pass(1100)
+
+      assert.equal(state.slow, 1)
+    })
+  }
+
+  test('that is less is none: a client that takes nearly nothing is slow after slowTimeout, once', (t) => {
+    const { state, pass } = watched(t)
+
+    for (let step = 0; step < 9; step++) {
+      state.queue -= 50
+      pass(100)
+    }
+    assert.equal(state.slow, 0)
+    pass(100)
+    assert.equal(state.slow, 1)
+    pass(10_000)
+
+    assert.equal(state.slow, 1)
+  })
+
+  test('counts where more is sent meanwhile', (t) => {
+    const { state, pass } = watched(t)
+
+    for (let second = 0; second < 10; second++) {
+      state.written += 2000
+      state.queue += 1000
+      pass(1000)
+    }
+
+    assert.equal(state.slow, 0)
+  })
+
+  test('is not asked of a client whose line is empty: the server still compresses', (t) => {
+    const { state, pass } = watched(t)
+    state.queue = 0
+
+    pass(60_000)
+
+    assert.equal(state.slow, 0)
+  })
+
+  test('is not asked of a client that has less than highWaterMark unsent', (t) => {
+    const { state, watch, outbox, pass } = watched(t)
+    state.unsent = 16_000
+    pass(60_000)
+    assert.equal(state.slow, 0)
+
+    state.unsent = 16_001
+    watch.add(outbox)
+    pass(1000)
+
+    assert.equal(state.slow, 1)
+  })
+
+  test('is asked of nobody while the event loop is blocked', (t) => {
+    const timers: (() => void)[] = []
+    t.mock.method(globalThis, 'setInterval', (step: () => void) => {
+      timers.push(step)
+      return { unref () { return this } }
+    })
+    const watch = new SlowWatch(LIMITS)
+    let slow = 0
+    watch.add({ socket: { bufferedAmount: 1_000_000 } as WebSocket, line: undefined, slow: () => { slow++ } })
+
+    // a blocked loop calls a timer once, however late
+    for (let late = 0; late < 9; late++) for (const step of timers) step()
+    assert.equal(slow, 0)
+    for (const step of timers) step()
+
+    assert.equal(slow, 1)
+  })
 })

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test, type TestContext } from 'node:test'
-import { Type } from '@sinclair/typebox'
+import { FormatRegistry, Type } from '@sinclair/typebox'
 import { memoryBroker, type RohrpostOptions } from '../../lib/index.ts'
 import { start } from '../support/server.ts'
 
@@ -55,10 +55,11 @@ test('takes safe integers from 0 and UUIDs as ids by default', async (t) => {
   const server = await start(t, { with: (app) => app.rohrpost.group('a', { authorize: () => true }) })
   const client = await server.connect()
 
-  for (const id of [0, 2 ** 53 - 1, UUID, UUID.toUpperCase()]) {
+  for (const id of [0, 2 ** 53 - 1, UUID, '0', '5', '9007199254740993', String(2n ** 64n - 1n)]) {
     assert.deepEqual((await client.call('subscribe', { type: 'a', id })).data, { group: `a-${id}` })
   }
-  for (const id of [-1, 1.5, 2 ** 53, '5', '', null, undefined, true, {}, [], `${UUID}0`]) {
+  const refused = [-1, 1.5, 2 ** 53, '-5', '+5', '007', '1e3', '5.0', ' 5', '٣', String(2n ** 64n), '', null, undefined, true, {}, [], [1, 2], `${UUID}0`]
+  for (const id of refused) {
     const { error, code } = await client.call('subscribe', { type: 'a', id })
     assert.equal(error, "Invalid data: Expected a safe integer from 0, or a UUID at '/id'.")
     assert.equal(code, 'invalid_data')
@@ -73,11 +74,76 @@ test('takes ids of a schema of its own, as far as they make a name', async (t) =
   })
   const client = await server.connect()
 
-  assert.deepEqual((await client.call('subscribe', { type: 'page', id: 'a:b' })).data, { group: 'page-a:b' })
+  for (const [id, name] of [['a:b', 'a%3Ab'], ['a b', 'a%20b'], ['c++', 'c%2B%2B'], ['naïve', 'na%C3%AFve'], ['50%', '50%25'], ['007', '007'], ['', '']]) {
+    assert.deepEqual((await client.call('subscribe', { type: 'page', id })).data, { group: `page-${name}` })
+  }
   assert.equal((await client.call('subscribe', { type: 'page', id: 5 })).error, "Invalid data: Expected string at '/id'.")
-  assert.equal((await client.call('subscribe', { type: 'page', id: 'a b' })).code, 'invalid_group')
+  assert.equal((await client.call('subscribe', { type: 'page', id: '\ud800' })).code, 'invalid_group')
   assert.equal((await client.call('subscribe', { type: 'page', id: 'x'.repeat(200) })).code, 'invalid_group')
-  assert.equal((await client.call('subscribe', { type: 'odd', id: [1] })).error, "Invalid data: Expected a string or a number at '/id'.")
+  for (const id of [[1], [], [1, null], [1, [2]], { a: 1 }, null]) {
+    assert.equal((await client.call('subscribe', { type: 'odd', id })).error, "Invalid data: Expected a string or a number at '/id'.")
+  }
+  for (const [id, name] of [[-0, '0'], [-5, '-5'], [1e21, '1e%2B21']]) {
+    assert.deepEqual((await client.call('subscribe', { type: 'odd', id })).data, { group: `odd-${name}` })
+  }
+})
+
+test('takes the parts of a composite key as an array, where the schema allows it', async (t) => {
+  const asked: unknown[] = []
+  const server = await start(t, {
+    with: (app) => app.rohrpost.group('seat', {
+      id: Type.Tuple([Type.String(), Type.Integer()]),
+      authorize: ({ data }) => asked.push(data.id) > 0
+    })
+  })
+  const client = await server.connect()
+
+  assert.deepEqual((await client.call('subscribe', { type: 'seat', id: ['A:1', 2] })).data, { group: 'seat-A%3A1:2' })
+  assert.deepEqual(asked, [['A:1', 2]])
+  await client.call('unsubscribe', { type: 'seat', id: ['A:1', 2] })
+  const [connection] = server.app.rohrpost.connections
+  assert.equal(connection?.groups.size, 0)
+})
+
+test('asks authorize about the one form of an id that names the group, and unsubscribes by any form', async (t) => {
+  FormatRegistry.Set('uuid', (text) => /^[\da-f-]{36}$/i.test(text))
+  t.after(() => FormatRegistry.Delete('uuid'))
+  const asked: unknown[] = []
+  const authorize = ({ data }: { data: { id: unknown } }) => asked.push(data.id) > 0
+  const server = await start(t, {
+    with: (app) => app.rohrpost
+      .group('a', { authorize })
+      .group('uuid', { id: Type.String({ format: 'uuid' }), authorize })
+      .group('union', { id: Type.Union([Type.Integer(), Type.String({ format: 'uuid' })]), authorize })
+      .group('text', { id: Type.String(), authorize })
+  })
+  const client = await server.connect()
+  const capitals = UUID.toUpperCase()
+
+  for (const [type, id, form] of [
+    ['a', capitals, UUID], ['a', '5', 5], ['a', '9007199254740993', '9007199254740993'],
+    ['uuid', capitals, UUID], ['union', capitals, UUID], ['text', capitals, capitals], ['text', '5', '5']
+  ]) {
+    assert.deepEqual((await client.call('subscribe', { type, id })).data, { group: `${type}-${form}` })
+    assert.equal(asked.pop(), form)
+    await client.call('unsubscribe', { type, id })
+  }
+  const [connection] = server.app.rohrpost.connections
+  assert.equal(connection?.groups.size, 0)
+})
+
+test('warns once of each type that clients ask for and nobody declared, and of no more than a hundred', async (t) => {
+  const server = await start(t)
+  const client = await server.connect()
+  const warned = () => server.logs.filter(({ level, msg }) => level === 40 && msg.includes('is not declared')).map(({ type }) => type)
+
+  for (const type of ['todo', 'todo', 'x'.repeat(201), 'x'.repeat(300)]) {
+    assert.equal((await client.call('subscribe', { type, id: 1 })).code, 'access_denied')
+  }
+  assert.deepEqual(warned(), ['todo', `${'x'.repeat(200)}…`])
+
+  for (let i = 0; i < 120; i++) await client.call('subscribe', { type: `type${i}`, id: 1 })
+  assert.equal(warned().length, 100)
 })
 
 test('names a group without ids by its type alone', async (t) => {

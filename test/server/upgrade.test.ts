@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { isOriginAllowed } from '../../lib/server/origin.ts'
 import { start } from '../support/server.ts'
 
 test('asks the hooks of the upgrade request in order, and their reply refuses it', async (t) => {
@@ -61,32 +60,6 @@ test('refuses pages of other origins before the upgrade and says why in the log'
 
   const client = await server.connect(undefined, { origin: own })
   assert.equal((await client.call('ping')).type, 'pong')
-})
-
-test('checks origins against the host, a list, a function, or not at all', async () => {
-  const asks = (allowed: Parameters<typeof isOriginAllowed>[0], origin: string | undefined, host = 'example.org') =>
-    isOriginAllowed(allowed, { headers: { origin }, host } as Parameters<typeof isOriginAllowed>[1])
-  const cases: [boolean, ...Parameters<typeof asks>][] = [
-    [true, undefined, undefined],
-    [true, undefined, 'https://example.org'],
-    [true, undefined, 'https://example.org', 'example.org:443'],
-    [true, undefined, 'http://example.org:8080', 'example.org:8080'],
-    [true, undefined, 'https://EXAMPLE.org'],
-    [false, undefined, 'https://example.org', 'example.org:8443'],
-    [false, undefined, 'https://example.org.evil.example'],
-    [false, undefined, 'null'],
-    [false, undefined, 'not an origin'],
-    [false, undefined, 'https://example.org', ''],
-    [false, undefined, 'file://', ''],
-    [true, ['https://app.example'], 'https://app.example'],
-    [false, ['https://app.example'], 'https://example.org'],
-    [true, (origin, { host }) => origin.endsWith(host), 'https://sub.example.org'],
-    [true, async () => true, 'https://example.org'],
-    [false, async () => false, 'https://example.org'],
-    [false, (() => 'yes') as never, 'https://example.org'],
-    [true, true, 'null']
-  ]
-  for (const [expected, ...args] of cases) assert.equal(await asks(...args), expected, args.join(' '))
 })
 
 test('keeps what arrives while onConnect still runs, and handles it in order', async (t) => {
