@@ -169,7 +169,7 @@ async function lock (em: EntityManager, transaction: Transaction, rows: readonly
   const platform = em.getPlatform()
   for (const portion of portionsOf(rows)) {
     const [{ row: { meta: { root }, schema = root.schema } }] = portion as [Wanted]
-    const table = platform.quoteIdentifier(schema === undefined || schema === '*' ? root.tableName : `${schema}.${root.tableName}`)
+    const table = platform.quoteIdentifier(schema === undefined ? root.tableName : `${schema}.${root.tableName}`)
     const columns = root.getPrimaryProps().flatMap(({ fieldNames }) => fieldNames).map((name) => platform.quoteIdentifier(name)).join(', ')
     const keys = portion.map(({ row: { databaseKey } }) => databaseKey)
     const places = keys.map((key) => `(${key.map(() => '?').join(', ')})`).join(', ')

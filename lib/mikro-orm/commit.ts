@@ -75,9 +75,10 @@ async function commitWithTag (em: EntityManager, transaction: KyselyTransaction,
   let tag: string | undefined
   await transaction.getExecutor().provideConnection(async (connection) => {
     const { executeQuery } = connection
+    const restore = () => { connection.executeQuery = executeQuery }
     connection.executeQuery = (query, options) => {
       // the connection may serve another transaction as soon as the answer is there
-      connection.executeQuery = executeQuery
+      restore()
       const { promise, resolve, reject } = Promise.withResolvers<unknown>()
       const sent = new Query(String(query.sql), (error, result) => {
         tag = result?.command
@@ -88,7 +89,10 @@ async function commitWithTag (em: EntityManager, transaction: KyselyTransaction,
       sent.then = promise.then.bind(promise) as typeof promise.then
       return executeQuery.call(connection, { ...query, sql: sent }, options)
     }
-    await commit()
+    await commit().catch((error: unknown) => {
+      restore()
+      throw error
+    })
   })
   return tag
 }

@@ -45,18 +45,13 @@ export class CommittedRows {
     const reading = this.#last.then(async () => readRows(em, (await this.#open()).getClient(), wanted))
     const timer = Promise.withResolvers<never>()
     const timeout = setTimeout(() => timer.reject(new Error(`The committed rows were not read within ${this.#timeout} ms`)), this.#timeout)
-    const done = Promise.race([reading, timer.promise])
-    this.#last = done.catch(() => {})
-    try {
-      return await done
-    } catch (error) {
+    const done = Promise.race([reading, timer.promise]).finally(() => clearTimeout(timeout))
+    this.#last = done.catch(() => {
       reading.catch(() => {})
       // the next query gets a new connection
       this.close().catch(() => {})
-      throw error
-    } finally {
-      clearTimeout(timeout)
-    }
+    })
+    return done
   }
 
   /** Closes the connection; the next query opens a new one. */

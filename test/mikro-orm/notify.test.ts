@@ -5,6 +5,7 @@ import Fastify, { type FastifyInstance } from 'fastify'
 import rohrpost, { memoryBroker } from '../../lib/index.ts'
 import { notifyOnChange, rohrpostMikroOrm, type ChangeType } from '../../lib/mikro-orm/index.ts'
 import { makeNotify } from '../../lib/mikro-orm/notify.ts'
+import { record } from '../support/events.ts'
 import { listen, openServer, openSqlite } from './support.ts'
 
 const Todo = defineEntity({ name: 'Todo', properties: { id: p.integer().primary(), title: p.string(), list: p.string() } })
@@ -181,6 +182,38 @@ test('the current transaction of the RequestContext is followed', async (t) => {
 
   assert.deepEqual(take(), ['update list-a {"id":1,"title":"new"}', 'update todo-1 {"id":1}'])
 })
+
+for (const server of ['postgresql', 'mariadb'] as const) {
+  test(`${server}: rows are read by key where they are, and of those that are gone the key is told`, async (t) => {
+    const orm = await openServer(t, server, [Todo])
+    if (orm === undefined) return
+    const { subscriber, take, logged } = listen(orm, [
+      notifyOnChange(Todo, { group: 'list-{list}', data: ['id', 'title'] }),
+      notifyOnChange(Todo, { group: 'todo-{id}', data: ['title'] }),
+      notifyOnChange(Todo, { group: 'key-{id}' })
+    ])
+    const drops = record(t, 'drop')
+    const notify = makeNotify(orm, subscriber, undefined)
+    await orm.em.fork().insertMany(Todo, [{ id: 1, title: 'one', list: 'a' }, { id: 2, title: 'two', list: 'b' }])
+    const two = await orm.em.fork().findOneOrFail(Todo, 2)
+
+    await notify(Todo, [1, 7], 'update')
+    assert.deepEqual(take(), ['update list-a {"id":1,"title":"one"}', 'update todo-1 {"title":"one"}', 'update key-1 {"id":1}'])
+    await orm.em.fork().transactional(async (em) => {
+      await em.nativeDelete(Todo, { id: 1 })
+      await notify(Todo, 1, 'delete', { em })
+    })
+    assert.deepEqual(take(), ['delete list-a {"id":1,"title":"one"}', 'delete todo-1 {"title":"one"}', 'delete key-1 {"id":1}'])
+    await orm.em.fork().nativeDelete(Todo, { id: 2 })
+    await notify(Todo, two, 'delete')
+    assert.deepEqual(take(), ['delete list-b {"id":2,"title":"two"}', 'delete todo-2 {"title":"two"}', 'delete key-2 {"id":2}'])
+    await notify(Todo, 2, 'delete')
+
+    assert.deepEqual(take(), ['delete todo-2 {"id":2}', 'delete key-2 {"id":2}'])
+    assert.deepEqual(logged.map(({ key, message }) => [key, message]), [7, 2].map((key) => [String(key), 'a change is not announced: the row is not there']))
+    assert.deepEqual(new Set(drops.drop.map(({ reason }) => reason)), new Set(['missing']))
+  })
+}
 
 test('the state that a notification tells is never older than one that went out before', async (t) => {
   const orm = await openServer(t, 'postgresql', [Todo])

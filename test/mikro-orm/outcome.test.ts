@@ -4,7 +4,7 @@ import test from 'node:test'
 import { defineEntity, p, type EntityManager, type TransactionEventArgs } from '@mikro-orm/core'
 import type { MikroORM, Options } from '@mikro-orm/sql'
 import type { ChangeDropEvent } from '../../lib/index.ts'
-import { notifyOnChange } from '../../lib/mikro-orm/index.ts'
+import { ChangeSubscriber, notifyOnChange, notifyOnCreate } from '../../lib/mikro-orm/index.ts'
 import { record } from '../support/events.ts'
 import { openLine } from '../support/line.ts'
 import { listen, openServer, openSqlite } from './support.ts'
@@ -92,6 +92,87 @@ for (const server of ['postgresql', 'mariadb'] as const) {
     assert.equal(await first.em.fork().count(Todo, { list: 'b' }), 1)
   })
 }
+
+for (const [error, isUnknown] of [
+  [{ severity: 'ERROR', code: '23505' }, false],
+  [{ severity: 'ERROR', code: '40003' }, true],
+  [{ severity: 'FATAL', code: '57P01' }, true],
+  [{ sqlState: '40001', fatal: false }, false],
+  [{ sqlState: '08S01', fatal: true }, true],
+  [{ code: 'ECONNRESET' }, true]
+] as const) {
+  test(`a COMMIT that rejects with ${JSON.stringify(error)} is ${isUnknown ? 'unknown' : 'rolled back'}`, async (t) => {
+    let isFailing = true
+    const failing = {
+      afterTransactionStart ({ transaction }: TransactionEventArgs) {
+        if (isFailing) transaction.commit = () => ({ execute: () => Promise.reject(Object.assign(new Error('no commit'), error)) })
+      }
+    }
+    const orm = await openServer(t, 'postgresql', [Todo], { subscribers: [failing] })
+    if (orm === undefined) return
+    const told: string[] = []
+    new ChangeSubscriber({ notify: [rule] }).connect({ orm, publish: (_, payload) => { told.push(JSON.parse(payload).data.type) }, log: { error () {}, warn () {} } })
+
+    const em = orm.em.fork()
+    add(em, 'one')
+    await assert.rejects(em.flush(), /no commit/)
+    isFailing = false
+    const other = orm.em.fork()
+    add(other, 'two')
+    await other.flush()
+
+    assert.deepEqual(told, isUnknown ? ['resync', 'create'] : ['create'])
+    assert.equal(await count(orm), 1)
+  })
+}
+
+test('a transaction whose answer is so late that a later one went first ends in a resync', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] })
+  const gate = Promise.withResolvers<void>()
+  const answered = Promise.withResolvers<void>()
+  let isLate = false
+  const late = {
+    afterTransactionStart ({ transaction }: TransactionEventArgs) {
+      if (!isLate) return
+      isLate = false
+      const commit = transaction.commit.bind(transaction)
+      transaction.commit = () => ({
+        async execute () {
+          await commit().execute()
+          answered.resolve()
+          await gate.promise
+        }
+      })
+    }
+  }
+  record(t, 'drop')
+  const orm = await openSqlite(t, [Todo], { subscribers: [late] })
+  await orm.em.fork().insert(Todo, { id: 1, title: 'zero' })
+  const told: string[] = []
+  new ChangeSubscriber({ notify: [rule, notifyOnCreate(Todo)] }).connect({
+    orm,
+    publish: (_, payload) => { told.push(JSON.parse(payload).data.object?.title ?? 'resync') },
+    log: { error () {}, warn () {} }
+  })
+  const save = async (title: string) => {
+    const em = orm.em.fork()
+    const todo = await em.findOneOrFail(Todo, 1)
+    todo.title = title
+    await em.flush()
+  }
+
+  isLate = true
+  const first = save('first')
+  await answered.promise
+  await save('second')
+  assert.deepEqual(told, [])
+  t.mock.timers.tick(5000)
+  assert.deepEqual(told, ['second'])
+  gate.resolve()
+  await first
+
+  assert.deepEqual(told, ['second', 'resync'])
+})
 
 test('a COMMIT that is refused may be tried again, and is announced then', async (t) => {
   const Child = defineEntity({ name: 'Child', properties: { id: p.integer().primary(), of: () => p.manyToOne(Todo).deferMode('deferred') } })

@@ -2,9 +2,10 @@
 import assert from 'node:assert/strict'
 import test, { suite, type TestContext } from 'node:test'
 import { setImmediate } from 'node:timers/promises'
-import { defineEntity, p } from '@mikro-orm/core'
+import { defineEntity, p, type EntityManager } from '@mikro-orm/core'
 import { ChangeSubscriber, notifyOnChange, notifyOnUpdate, withoutNotifications, type NotifyOptions } from '../../lib/mikro-orm/index.ts'
 import { CommittedRows } from '../../lib/mikro-orm/committed-rows.ts'
+import { databaseOf } from '../../lib/mikro-orm/platforms.ts'
 import { listen, openServer, openSqlite } from './support.ts'
 
 const List = defineEntity({ name: 'List', properties: { id: p.integer().primary(), name: p.string(), note: p.string().lazy().nullable() } })
@@ -125,6 +126,21 @@ suite('the row before a change', () => {
     assert.deepEqual(take(), ['delete list-2 {"title":"two"}'])
   })
 
+  test('is read on a connection with the options of the driver, which may be a function', async (t) => {
+    const orm = await openServer(t, 'postgresql', entities, { driverOptions: () => ({ application_name: 'todos' }) })
+    if (orm === undefined) return
+    const { take } = listen(orm, [notifyOnUpdate(Todo, { group: '{title}', data: ['title'] })])
+    await orm.em.fork().insert(Todo, { id: 1, title: 'one' })
+    const em = orm.em.fork()
+    const todo = await em.findOneOrFail(Todo, 1)
+    await orm.em.fork().nativeUpdate(Todo, { id: 1 }, { title: 'theirs' })
+
+    todo.title = 'two'
+    await em.flush()
+
+    assert.deepEqual(take(), ['delete theirs {"title":"theirs"}', 'create two {"title":"two"}'])
+  })
+
   test('is read before an upsert, within a transaction and without', async (t) => {
     const { orm, add, take } = await open(t, { group: ({ title }) => title, data: ['title'] })
     await add()
@@ -203,6 +219,12 @@ suite('the row before a change', () => {
       assert.deepEqual(take(), [])
     })
   }
+})
+
+test('a database that is not known is treated as one of which nothing is known', () => {
+  class OtherPlatform {}
+
+  assert.equal(databaseOf({ getPlatform: () => new OtherPlatform() } as unknown as EntityManager), 'other')
 })
 
 test('a log that throws fails no flush', async (t) => {

@@ -80,13 +80,21 @@ suite('without reading back', () => {
 
     todo.list = 'b'
     await em.flush()
+    for (const populate of [[], ['tags']] as const) {
+      const em = orm.em.fork()
+      const loaded = await em.findOneOrFail(Todo, 1, { populate })
+      loaded.note = String(populate)
+      await em.flush()
+    }
+    assert.deepEqual(logged.splice(0).map(({ property }) => property), ['tags'])
     todo.tags.removeAll()
     await em.flush()
 
     assert.deepEqual(take(), [
       'create a {"version":1,"tags":[1],"note":null}',
       'delete a {"id":1}', 'create b {"version":2,"tags":[1],"note":null}',
-      'update b {"version":2,"tags":[],"note":null,"updated_fields":["tags"]}'
+      'update b {"version":4,"tags":[1],"note":"tags","updated_fields":["note","version"]}',
+      'update b {"version":4,"tags":[],"note":"tags","updated_fields":["tags"]}'
     ])
     assert.deepEqual(logged, [])
   })
