@@ -3,8 +3,8 @@ import neostandard from 'neostandard'
 /** The rooms of lib/ and what each may import from its neighbours; everything else that leaves the room is refused. */
 const rooms = {
   protocol: [],
-  brokers: ['protocol/', 'checks.ts', 'errors.ts'],
-  server: ['protocol/', 'brokers/broker.ts', 'cut.ts', 'diagnostics.ts', 'errors.ts'],
+  brokers: ['protocol/', 'util/', 'checks.ts', 'errors.ts'],
+  server: ['protocol/', 'util/', 'brokers/broker.ts', 'cut.ts', 'diagnostics.ts', 'errors.ts'],
   testing: ['brokers/broker.ts'],
   'mikro-orm': ['protocol/', 'checks.ts', 'cut.ts', 'diagnostics.ts', 'errors.ts']
 }
@@ -35,7 +35,7 @@ export default [
   })),
   {
     files: ['lib/brokers/redis/**'],
-    rules: boundary('^\\.\\./(?!broker\\.ts|\\.\\./errors\\.ts)', 'the parts of the Redis broker know each other, the contract and errors.')
+    rules: boundary('^\\.\\./(?!broker\\.ts|\\.\\./errors\\.ts|\\.\\./util/)', 'the parts of the Redis broker know each other, the contract, errors and util.')
   },
   {
     // groups know the broker contract and members as { send }, never a connection
@@ -45,7 +45,7 @@ export default [
   {
     // registry, requests and groups serve connections and never know them; only their keeper does
     files: ['lib/server/!(connection|connections|groups).ts'],
-    rules: boundary('^(?:\\./connections?\\.ts|\\.\\./(?!protocol/|brokers/broker\\.ts|cut\\.ts|diagnostics\\.ts|errors\\.ts))', 'only connections.ts knows a connection.')
+    rules: boundary('^(?:\\./connections?\\.ts|\\.\\./(?!protocol/|util/|brokers/broker\\.ts|cut\\.ts|diagnostics\\.ts|errors\\.ts))', 'only connections.ts knows a connection.')
   },
   {
     // runs in browsers: no packages, no `node:` modules, and of the protocol only what needs no TypeBox at run time

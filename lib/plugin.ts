@@ -48,13 +48,15 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
       if (diagnostics.drop.hasSubscribers) diagnostics.drop.publish({ reason: 'lost', group })
     }
   })
+  const connections = new Connections({ registry, groups, turn: new Turn(options), limits: options }, options, app.log)
+  const disconnector = new Disconnector(broker, connections, app.log)
+  // a broker may deliver before it is open
   await broker.open({
     deliver: (group, payload, position) => group === DISCONNECTS ? disconnector.receive(payload) : groups.deliver(group, payload, position),
     lost: (group, top) => groups.lost(group, top),
-    error: (err, { stage }) => report(app.log, 'error', err, { stage }, 'the broker failed')
+    error: (err, { stage }) => report(app.log, 'error', err, { stage }, 'the broker failed'),
+    notice: (text, details) => app.log.warn(details, text)
   })
-  const connections = new Connections({ registry, groups, turn: new Turn(options), limits: options }, options, app.log)
-  const disconnector = new Disconnector(broker, connections, app.log)
 
   stopWith(app, { drain: () => connections.drain(), patience: options.drain })
   app.addHook('onReady', async () => {
@@ -74,7 +76,7 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
     })
   }
 
-  decorate(app, { schemas, registry, subscriptions, groups, connections, disconnector, health: () => broker.health(), drainTimeout: options.drain })
+  decorate(app, { schemas, registry, subscriptions, groups, connections, disconnector, health: () => disconnector.health(), drainTimeout: options.drain })
 
   Upgrades.of(app.server).take(app.websocketServer)
   addRoute(app, options, connections)

@@ -182,6 +182,27 @@ test('shows the schemas of envelopes and handlers', async (t) => {
   assert.ok(handlers.subscribe?.data)
 })
 
+test('takes what a broker delivers and says before it is open', async (t) => {
+  const broker = memoryBroker()
+  const server = await start(t, {
+    broker: {
+      ...broker,
+      async open (receiver) {
+        await null
+        receiver.deliver('rohrpost disconnect', '{"group":"user:7","code":4401,"reason":""}')
+        receiver.deliver('todo-5', '{}')
+        receiver.lost('todo-5')
+        receiver.notice?.('all is well again', { stage: 'connect', failures: 3 })
+        await broker.open(receiver)
+      }
+    }
+  })
+
+  assert.equal((await (await server.connect()).call('ping')).type, 'pong')
+  assert.deepEqual(server.logs.filter(({ msg }) => msg === 'all is well again').map(({ level, stage, failures }) => [level, stage, failures]), [[40, 'connect', 3]])
+  assert.deepEqual(server.logs.filter(({ level }) => Number(level) >= 50), [])
+})
+
 test('is healthy while its broker is', async (t) => {
   const broker = memoryBroker()
   const server = await start(t, { broker })

@@ -26,14 +26,20 @@ export interface BrokerHealth {
 /** Where a broker hands over what it hears. None of these throws. */
 export interface Receiver {
   /**
-   * A message for a group. MAY be called inside `publish`; ignored for a group without members. A broker that keeps history MUST give
-   * the position, and MUST deliver without gaps and repeats: what is missing it repairs from its history before it goes on.
+   * A message for a group. MAY be called inside `publish` and before `open` has resolved; ignored for a group without members. A broker that keeps
+   * history MUST give the position, and MUST deliver without gaps and repeats: what is missing it repairs from its history before it goes on. A
+   * message that has no position, since a process without history published it, MUST be followed by `lost`.
    */
   deliver (group: string, payload: string, position?: Position): void
   /** Messages of a group are missing and can't be repaired. `top` is where it goes on: the next message is the one after it. */
   lost (group: string, top?: Position): void
-  /** Something failed that no caller hears of. */
+  /** Something failed that no caller hears of. A failure that lasts is told once, when it begins. */
   error (error: Error, context: { stage: 'publish' | 'subscribe' | 'deliver' | 'connect' }): void
+  /**
+   * Something that belongs in the log and is no failure: that a failure which lasted is over, with the number of `failures`, or that processes have
+   * different options.
+   */
+  notice? (text: string, details: { stage: 'publish' | 'subscribe' | 'deliver' | 'connect', failures?: number }): void
 }
 
 /**

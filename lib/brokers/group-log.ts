@@ -39,12 +39,19 @@ export class GroupLog {
   }
 
   /** See `Broker.history`. */
-  after ({ epoch, offset }: Position, limit: number, now: number): HistoryEntry[] | undefined {
+  after ({ epoch, offset }: Position, limit: number, bytes: number, now: number): HistoryEntry[] | undefined {
     this.expire(now)
     if (epoch !== this.#top.epoch || offset > this.#top.offset || offset < this.#first - 1) return undefined
 
-    const length = Math.min(limit, this.#top.offset - offset)
-    return Array.from({ length }, (_, index) => this.#ring[(offset + index) % this.#options.size]).filter((kept) => kept !== undefined)
+    const entries: HistoryEntry[] = []
+    let left = bytes
+    for (let at = offset; at < this.#top.offset && entries.length < limit; at++) {
+      const kept = this.#ring[at % this.#options.size] as Kept
+      left -= Buffer.byteLength(kept.payload)
+      if (left < 0) break
+      entries.push(kept)
+    }
+    return entries
   }
 
   /** Forgets the messages that are too old. */

@@ -25,6 +25,12 @@ export function memoryBroker (options: MemoryBrokerOptions = {}): Broker {
   return history === undefined ? withoutHistory() : withHistory(history)
 }
 
+/**
+ * How many groups are remembered that nobody is in and nothing was published in. Whoever enters and leaves ever new groups makes the oldest of them
+ * forgotten; a client that was in one of these is told to load again.
+ */
+const QUIET = 10_000
+
 function withoutHistory (): Broker {
   const subscribed = new Set<string>()
   let receiver: Receiver | undefined
@@ -54,6 +60,8 @@ function withoutHistory (): Broker {
 function withHistory (options: HistoryOptions): Broker {
   /** Of each group that somebody is in, or was in lately: of no other has anybody a position. */
   const logs = new Map<string, GroupLog>()
+  /** Those of them that are left and have no messages, the one that was left first at the beginning. */
+  const quiet = new Set<string>()
   let receiver: Receiver | undefined
   let sweeping: NodeJS.Timeout | undefined
 
@@ -61,8 +69,12 @@ function withHistory (options: HistoryOptions): Broker {
     const now = Date.now()
     for (const [group, log] of logs) {
       log.expire(now)
-      if (log.leftAt !== undefined && now - log.leftAt >= REMEMBERED * options.ttl) logs.delete(group)
+      if (log.leftAt !== undefined && now - log.leftAt >= REMEMBERED * options.ttl) forget(group)
     }
+  }
+  const forget = (group: string) => {
+    logs.delete(group)
+    quiet.delete(group)
   }
 
   return {
@@ -75,6 +87,7 @@ function withHistory (options: HistoryOptions): Broker {
     publish (group, payload) {
       const log = logs.get(group)
       if (log === undefined) return
+      quiet.delete(group)
       const position = log.append(payload, Date.now())
       if (log.leftAt === undefined) receiver?.deliver(group, payload, position)
     },
@@ -82,17 +95,26 @@ function withHistory (options: HistoryOptions): Broker {
       let log = logs.get(group)
       if (log === undefined) logs.set(group, log = new GroupLog(options))
       log.leftAt = undefined
+      quiet.delete(group)
       return log.top
     },
     unsubscribe (group) {
       const log = logs.get(group)
-      if (log !== undefined) log.leftAt = Date.now()
+      if (log === undefined) return
+      log.leftAt = Date.now()
+      if (log.top.offset > 0) return
+      quiet.add(group)
+      for (const oldest of quiet) {
+        if (quiet.size <= QUIET) break
+        forget(oldest)
+      }
     },
-    history: (group, after, limit) => logs.get(group)?.after(after, limit, Date.now()),
+    history: (group, after, limit, bytes = Infinity) => logs.get(group)?.after(after, limit, bytes, Date.now()),
     health: () => ({ ok: true }),
     close () {
       clearInterval(sweeping)
       logs.clear()
+      quiet.clear()
     }
   }
 }

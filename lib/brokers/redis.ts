@@ -2,13 +2,14 @@
 import { randomBytes } from 'node:crypto'
 import { checkNames, isDelay } from '../checks.ts'
 import { errors, show } from '../errors.ts'
+import { Trouble } from '../util/trouble.ts'
 import type { Broker, BrokerHealth, HistoryEntry, Position, Receiver } from './broker.ts'
 import { checkHistory, type HistoryOptions } from './history.ts'
 import type { RedisClient } from './redis/client.ts'
 import { Connection } from './redis/connection.ts'
 import { Publisher, type QueueLimits } from './redis/publisher.ts'
-import { read } from './redis/scripts.ts'
-import { Subscriber, type Kept } from './redis/subscriber.ts'
+import { Reader } from './redis/reader.ts'
+import { Subscriber } from './redis/subscriber.ts'
 
 export type { HistoryOptions, QueueLimits, RedisClient }
 
@@ -56,110 +57,46 @@ interface Checked {
   queue: QueueLimits
 }
 
+/** What a broker that is open works with. */
+interface Session {
+  receiver: Receiver
+  /** One connection for commands, one that hears. */
+  commands: Connection
+  ears: Connection
+  reader: Reader
+  publisher: Publisher
+  subscriber: Subscriber
+  troubles: Record<'connecting' | 'publishing' | 'reading' | 'groups', Trouble>
+  /** Settled when the connections are there, or when it is closed before. */
+  opening: PromiseWithResolvers<void>
+}
+
 class RedisBroker implements Broker {
   readonly keepsHistory: boolean
   readonly #options: Checked
-  readonly #publisher: Publisher
   /** Unlike that of any other broker. */
   readonly #id = randomBytes(9).toString('base64url')
   #epochs = 0
-  #receiver: Receiver | undefined
-  #subscriber: Subscriber | undefined
-  /** One connection for commands, one that hears. */
-  #commands: Connection | undefined
-  #ears: Connection | undefined
-  /** Whether a failure was reported that is not over. */
-  #isReported = false
+  #session: Session | undefined
   #isClosed = false
-  #opening: PromiseWithResolvers<void> | undefined
+  #isMixed = false
 
   constructor (options: Checked) {
     this.#options = options
     this.keepsHistory = options.history !== undefined
-    this.#publisher = new Publisher({
-      queue: options.queue,
-      keeps: this.keepsHistory,
-      sender: `${options.keys}sender:${this.#id}`,
-      log: () => this.#log(),
-      channel: options.channels
-    }, () => this.#commands)
   }
 
   async open (receiver: Receiver): Promise<void> {
-    if (this.#receiver !== undefined) throw new errors.RP_ERR_BROKER_IN_USE('Redis')
-    this.#receiver = receiver
-    const { client, channels, history, queue } = this.#options
-
-    const subscriber = this.#subscriber = new Subscriber(receiver, {
-      channel: channels,
-      timeout: queue.timeout,
-      size: history?.size ?? 0,
-      connection: () => this.#ears,
-      read: (asked) => this.#read(asked),
-      retry: () => this.#commands?.reconnect()
-    })
-    const error = (error: Error) => this.#report(error)
-    const patience = Math.ceil(queue.timeout / 2)
-    this.#commands = new Connection(client, 'rohrpost:commands', patience, { ready: () => this.#commanding(), error })
-    this.#ears = new Connection(client, 'rohrpost:subscriber', patience, { ready: () => this.#hearing(), error })
-    this.#ears.redis.on('message', (channel: string, text: string) => subscriber.receive(channel, text))
-    await this.#bothReady()
-  }
-
-  publish (group: string, payload: string): Promise<void> {
-    return this.#publisher.publish(group, payload)
-  }
-
-  subscribe (group: string): Promise<Position | undefined> {
-    if (this.#subscriber === undefined || this.#isClosed) return Promise.reject(new errors.RP_ERR_BROKER_UNAVAILABLE('the broker is not open'))
-    return this.#subscriber.subscribe(group)
-  }
-
-  unsubscribe (group: string): void {
-    this.#subscriber?.unsubscribe(group)
-  }
-
-  async history (group: string, after: Position, limit: number): Promise<HistoryEntry[] | undefined> {
-    if (!this.keepsHistory) return undefined
-    let kept: Kept | undefined
-    try {
-      [kept] = await this.#read([{ group, ...after, limit }])
-    } catch (cause) {
-      throw new errors.RP_ERR_BROKER_UNAVAILABLE(`history can't be read (${(cause as Error).message})`, { cause })
-    }
-    if (!kept?.complete) return undefined
-    return kept.payloads.map((payload, index) => ({ payload, position: { epoch: after.epoch, offset: after.offset + 1 + index } }))
-  }
-
-  health (): BrokerHealth {
-    const age = this.#publisher.age
-    if (this.#isClosed || this.#commands === undefined) return { ok: false, detail: 'the broker is not open' }
-    if (!this.#commands.isReady || !this.#ears?.isReady) return { ok: false, detail: `no connection to Redis: ${this.#failure}` }
-    if (age > this.#options.queue.timeout / 5) return { ok: false, detail: `Redis has not answered for ${Math.round(age)} ms` }
-    return { ok: true }
-  }
-
-  /** Waits for what is to be published, for as long as each message may wait; then its own connections are closed. */
-  async close (): Promise<void> {
-    this.#isClosed = true
-    await this.#publisher.close()
-    this.#subscriber?.close()
-    this.#commands?.close()
-    this.#ears?.close()
-  }
-
-  get #failure (): string {
-    return (this.#commands?.failure ?? this.#ears?.failure)?.message ?? 'it was lost'
-  }
-
-  async #bothReady (): Promise<void> {
+    if (this.#session !== undefined) throw new errors.RP_ERR_BROKER_IN_USE('Redis')
+    const session = this.#session = this.#makeSession(receiver)
     const { queue, history } = this.#options
-    const opening = this.#opening = Promise.withResolvers<void>()
-    const timer = setTimeout(() => opening.reject(new errors.RP_ERR_BROKER_UNAVAILABLE(`no connection to Redis: ${this.#failure}`)), queue.timeout)
+    const timer = setTimeout(() => {
+      session.opening.reject(new errors.RP_ERR_BROKER_UNAVAILABLE(`no connection to Redis: ${failureOf(session)}`))
+    }, queue.timeout)
     try {
-      await opening.promise
-      if (history !== undefined && this.#commands?.server === '') {
-        throw new errors.RP_ERR_BROKER_UNAVAILABLE("history needs the 'master_replid' of 'INFO replication', and Redis does not tell it", { cause: this.#commands.failure })
+      await session.opening.promise
+      if (history !== undefined && session.commands.server === '') {
+        throw new errors.RP_ERR_BROKER_UNAVAILABLE("history needs the 'master_replid' of 'INFO replication', and Redis does not tell it", { cause: session.commands.failure })
       }
     } catch (error) {
       await this.close()
@@ -169,46 +106,146 @@ class RedisBroker implements Broker {
     }
   }
 
+  publish (group: string, payload: string): Promise<void> {
+    if (this.#session === undefined) return Promise.reject(new errors.RP_ERR_NOT_PUBLISHED('the broker is not open'))
+    return this.#session.publisher.publish(group, payload)
+  }
+
+  subscribe (group: string): Promise<Position | undefined> {
+    if (this.#session === undefined || this.#isClosed) return Promise.reject(new errors.RP_ERR_BROKER_UNAVAILABLE('the broker is not open'))
+    return this.#session.subscriber.subscribe(group)
+  }
+
+  unsubscribe (group: string): void {
+    this.#session?.subscriber.unsubscribe(group)
+  }
+
+  async history (group: string, after: Position, limit: number, bytes = Number.MAX_SAFE_INTEGER): Promise<HistoryEntry[] | undefined> {
+    if (!this.keepsHistory) return undefined
+    if (this.#session === undefined) throw new errors.RP_ERR_BROKER_UNAVAILABLE('the broker is not open')
+    const { epoch, offset } = after
+    try {
+      const payloads = await this.#session.reader.readAll({ group, epoch, offset, limit }, bytes)
+      return payloads?.map((payload, index) => ({ payload, position: { epoch, offset: offset + 1 + index } }))
+    } catch (cause) {
+      throw new errors.RP_ERR_BROKER_UNAVAILABLE(`history can't be read (${(cause as Error).message})`, { cause })
+    }
+  }
+
+  health (): BrokerHealth {
+    const session = this.#session
+    if (this.#isClosed || session === undefined) return { ok: false, detail: 'the broker is not open' }
+    const { commands, ears, publisher, troubles: { publishing, reading, groups } } = session
+    const refusal = publishing.error ?? reading.error
+    const age = publisher.age
+    if (refusal !== undefined) return { ok: false, detail: `Redis refuses to ${publishing.error ? 'publish' : 'read'}: ${refusal.message}` }
+    if (!commands.isReady || !ears.isReady) return { ok: false, detail: `no connection to Redis: ${failureOf(session)}` }
+    if (age > this.#options.queue.timeout / 5) return { ok: false, detail: `Redis has not answered for ${Math.round(age)} ms` }
+    // what concerns single groups is no reason to take the process out of service
+    return groups.error === undefined ? { ok: true } : { ok: true, detail: groups.error.message }
+  }
+
+  /** Waits for what is to be published, for as long as each message may wait; then its own connections are closed. */
+  async close (): Promise<void> {
+    this.#isClosed = true
+    const session = this.#session
+    if (session === undefined) return
+    session.opening.promise.catch(() => {})
+    session.opening.reject(new errors.RP_ERR_BROKER_UNAVAILABLE('the broker is closed'))
+    await session.publisher.close()
+    session.subscriber.close()
+    session.commands.close()
+    session.ears.close()
+  }
+
+  #makeSession (receiver: Receiver): Session {
+    const { client, channels, keys, history, queue } = this.#options
+    const trouble = (stage: 'connect' | 'publish' | 'subscribe', over: string) => new Trouble({
+      began: (error) => receiver.error(error, { stage }),
+      ended: (failures) => receiver.notice?.(over, { stage, failures })
+    })
+    const troubles: Session['troubles'] = {
+      connecting: trouble('connect', 'Redis can be reached again'),
+      publishing: trouble('publish', 'Redis publishes again'),
+      reading: trouble('subscribe', 'Redis can be read again'),
+      groups: trouble('subscribe', 'all groups are heard again')
+    }
+    const error = (error: Error) => troubles.connecting.fail(error)
+    const patience = Math.ceil(queue.timeout / 2)
+    const commands = new Connection(client, 'rohrpost:commands', patience, { ready: () => this.#commanding(session), error })
+    const ears = new Connection(client, 'rohrpost:subscriber', patience, { ready: () => this.#hearing(session), error })
+
+    const scriptArguments = () => this.#scriptArguments()
+    const onMixed = () => this.#reportMixed(receiver)
+    const reader = new Reader(commands, { key: keys, scriptArguments })
+    const publisher = new Publisher(commands, {
+      queue,
+      keeps: this.keepsHistory,
+      sender: `${keys}sender:${this.#id}`,
+      scriptArguments,
+      channel: channels,
+      trouble: troubles.publishing,
+      onKeptForOthers: onMixed
+    })
+    const subscriber = new Subscriber({
+      receiver,
+      ears,
+      commands,
+      reader,
+      channel: channels,
+      timeout: queue.timeout,
+      size: history?.size ?? 0,
+      reading: troubles.reading,
+      groups: troubles.groups,
+      onUnkept: onMixed
+    })
+    ears.redis.on('message', (channel: string, text: string) => subscriber.receive(channel, text))
+    const session: Session = { receiver, commands, ears, reader, publisher, subscriber, troubles, opening: Promise.withResolvers() }
+    return session
+  }
+
   /** The connection for commands is new. */
-  #commanding (): void {
+  #commanding (session: Session): void {
+    const { commands, ears, publisher, subscriber } = session
     // a subscription at a server that is not the one that is written to any more hears nothing
-    if (this.#ears?.isReady && this.#ears.server !== this.#commands?.server) this.#ears.reconnect()
-    this.#publisher.resume()
-    this.#subscriber?.check()
-    this.#recovered()
+    if (ears.isReady && ears.server !== commands.server) ears.reconnect(new Error('Redis is another server than before'))
+    publisher.resume()
+    subscriber.check()
+    this.#recovered(session)
   }
 
   /** The connection that hears is new. */
-  #hearing (): void {
-    this.#subscriber?.resume()
-    this.#recovered()
+  #hearing (session: Session): void {
+    session.subscriber.resume()
+    this.#recovered(session)
   }
 
-  #recovered (): void {
-    if (!this.#commands?.isReady || !this.#ears?.isReady) return
-    this.#isReported = false
-    this.#opening?.resolve()
+  #recovered ({ commands, ears, troubles, opening }: Session): void {
+    if (!commands.isReady || !ears.isReady) return
+    troubles.connecting.end()
+    opening.resolve()
   }
 
-  /** Once for each time that Redis is away, not for each attempt to reach it. */
-  #report (error: Error): void {
-    if (this.#isReported) return
-    this.#isReported = true
-    this.#receiver?.error(error, { stage: 'connect' })
+  /** Processes share a Redis, and some of them keep history while others do not. */
+  #reportMixed (receiver: Receiver): void {
+    if (this.#isMixed) return
+    this.#isMixed = true
+    const text = this.keepsHistory
+      ? 'another process publishes without history: its messages reach members, but have no positions'
+      : "other processes keep history, so that what this one publishes is kept, too: give all processes the same 'history'"
+    receiver.notice?.(text, { stage: 'publish' })
   }
 
-  async #read (asked: { group: string, epoch: string, offset: number, limit: number }[]): Promise<Kept[]> {
-    const args = asked.flatMap(({ group, epoch, offset, limit }) => [group, epoch, String(offset), String(limit)])
-    const answers = await this.#commands?.run(read, `${this.#options.keys}meta:`, [...this.#log(), ...args]) as [string, string, string, ...string[]][]
-    return answers.map(([epoch, top, complete, ...payloads]) => ({ epoch, top: Number(top), complete: complete === '1', payloads }))
-  }
-
-  /** What scripts need to find, or to begin, a group's log. */
-  #log (): string[] {
+  /** The arguments that every script begins with: a name for epochs that was never used, the prefix of keys, and how much is kept. */
+  #scriptArguments (): string[] {
     const { keys, history } = this.#options
     const { size = 0, ttl = 0 } = history ?? {}
-    return [`${this.#id}${(this.#epochs++).toString(36)}`, keys, String(size), String(ttl), String(ttl + REMEMBERED)]
+    return [`${this.#id}${(this.#epochs++).toString(36)}`, keys, String(size), String(ttl), String(REMEMBERED)]
   }
+}
+
+function failureOf ({ commands, ears }: Session): string {
+  return (commands.failure ?? ears.failure)?.message ?? 'it was lost'
 }
 
 function checkOptions (options: RedisBrokerOptions): Checked {

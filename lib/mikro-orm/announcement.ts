@@ -168,8 +168,9 @@ function needsBefore ({ watched, before, fields, touch }: Entry, after: Row): bo
 async function lock (em: EntityManager, transaction: Transaction, rows: readonly Wanted[]): Promise<void> {
   const platform = em.getPlatform()
   for (const portion of portionsOf(rows)) {
-    const [{ row: { meta: { root }, schema = root.schema } }] = portion as [Wanted]
-    const table = platform.quoteIdentifier(schema === undefined ? root.tableName : `${schema}.${root.tableName}`)
+    const [{ row: { meta: { root }, schema } }] = portion as [Wanted]
+    const name = [schema ?? root.schema ?? [], root.tableName].flat().join('.')
+    const table = platform.quoteIdentifier(name)
     const columns = root.getPrimaryProps().flatMap(({ fieldNames }) => fieldNames).map((name) => platform.quoteIdentifier(name)).join(', ')
     const keys = portion.map(({ row: { databaseKey } }) => databaseKey)
     const places = keys.map((key) => `(${key.map(() => '?').join(', ')})`).join(', ')

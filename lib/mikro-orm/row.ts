@@ -82,7 +82,7 @@ export class Row {
     if (primaryKeys.length === 1 && (typeof value === 'number' || typeof value === 'string')) return String(value)
 
     const parts = primaryKeys.map((name) => this.data[name])
-    return parts.includes(undefined) ? wrap(this.#entity, true).getSerializedPrimaryKey() : parts.flat().join('~~~')
+    return parts.flat().join('~~~')
   }
 
   /** The primary key as a condition of a query has it. */
@@ -90,10 +90,8 @@ export class Row {
     const platform = this.#em.getPlatform()
     const values = this.meta.getPrimaryProps().map(({ name, customType }) => {
       const value = this.data[name]
-      if (value === undefined) return undefined
       return customType === undefined ? value : customType.convertToJSValue(value, platform)
     })
-    if (values.includes(undefined)) return wrap(this.#entity, true).getPrimaryKey()
     return values.length === 1 ? values[0] : values
   }
 
@@ -104,7 +102,7 @@ export class Row {
 
   /** The key alone: all other properties count as not loaded. */
   get keyOnly (): Row {
-    const data = Object.fromEntries(this.meta.primaryKeys.flatMap((name) => name in this.data ? [[name, this.data[name]]] : []))
+    const data = Object.fromEntries(this.meta.primaryKeys.map((name) => [name, this.data[name]]))
     return new Row(this.meta, this.#entity, data, this.#em, Source.Key)
   }
 
@@ -115,8 +113,7 @@ export class Row {
 
   /** The schema in which the row's table is, also where it is the default one. */
   get tableSchema (): string {
-    const own = this.meta.schema === '*' ? undefined : this.meta.schema
-    return this.schema ?? own ?? this.#em.config.get('schema') ?? this.#em.getPlatform().getDefaultSchemaName() ?? ''
+    return this.schema ?? this.meta.schema ?? this.#em.config.get('schema') ?? this.#em.getPlatform().getDefaultSchemaName() ?? ''
   }
 
   /** What tells the row from all others. */
@@ -240,8 +237,8 @@ function isLoaded (collection: unknown): collection is Collection<object> {
 }
 
 /** Whether a value is made with the row, by the ORM or by the database. */
-function isMade ({ version, generated, primary }: EntityProperty): boolean {
-  return version === true || (generated !== undefined && primary !== true)
+function isMade ({ version, generated }: EntityProperty): boolean {
+  return version === true || generated !== undefined
 }
 
 function isPlain (prop: EntityProperty): boolean {

@@ -1,5 +1,4 @@
 /** The close of a connection that `onConnect` did not let in: a temporary error and a bug are no refusal. */
-import { errors } from '../errors.ts'
 import { CloseCode } from '../protocol/codes.ts'
 
 /** A close as it travels. */
@@ -17,7 +16,6 @@ const FORBIDDEN: Close = { code: CloseCode.FORBIDDEN, reason: 'Forbidden' }
 /** The most errors that are looked at: a chain of causes may be a cycle. */
 const MAX_ERRORS = 32
 
-const TEMPORARY = [errors.RP_ERR_UNAVAILABLE, errors.RP_ERR_BROKER_UNAVAILABLE, errors.RP_ERR_NOT_PUBLISHED]
 const BUGS = [TypeError, ReferenceError, RangeError, SyntaxError, AggregateError]
 
 /** HTTP's Request Timeout, Too Early and Too Many Requests. All from 500 are temporary too. */
@@ -84,8 +82,6 @@ function withCauses (thrown: unknown): unknown[] {
 }
 
 function isTemporary (error: unknown): boolean {
-  if (TEMPORARY.some((Type) => error instanceof Type)) return true
-
   const { retry, statusCode, syscall, code, sqlState, name, message } = Object(error) as Record<string, unknown>
   if (retry === true || typeof syscall === 'string' || isTemporaryStatus(statusCode)) return true
   if ([code, sqlState].some((value) => typeof value === 'string' && TEMPORARY_CODE.test(value))) return true

@@ -1,8 +1,10 @@
 /** Ends connections from outside: those in a group on every process, those that a predicate picks on this one. */
 import type { FastifyBaseLogger } from 'fastify'
-import type { Broker } from '../brokers/broker.ts'
+import type { Broker, BrokerHealth } from '../brokers/broker.ts'
 import { errors, show } from '../errors.ts'
 import { CloseCode } from '../protocol/codes.ts'
+import { Backoff } from '../util/backoff.ts'
+import { Trouble } from '../util/trouble.ts'
 import { checkClose } from './close.ts'
 import { checkName } from './groups.ts'
 import { report } from './report.ts'
@@ -11,8 +13,8 @@ import type { RohrpostConnection } from './types.ts'
 /** The group in which the processes tell each other whom to end. It has a space: no application can send to it. */
 export const DISCONNECTS = 'rohrpost disconnect'
 
-/** Milliseconds until the broker is asked again. */
-const RETRY = 1000
+/** The bounds of the delay before the broker is asked again, in milliseconds. */
+const RETRY = { min: 1000, max: 30_000 }
 
 /** A connection that may have to end. */
 interface Candidate extends RohrpostConnection {
@@ -36,6 +38,9 @@ export class Disconnector {
   readonly #broker: Broker
   readonly #keeper: Keeper
   readonly #log: FastifyBaseLogger
+  readonly #backoff = new Backoff(RETRY.min, RETRY.max)
+  /** That other processes can't end connections of this one. */
+  readonly #trouble: Trouble
   #timer: NodeJS.Timeout | undefined
   #closed = false
 
@@ -43,6 +48,10 @@ export class Disconnector {
     this.#broker = broker
     this.#keeper = keeper
     this.#log = log
+    this.#trouble = new Trouble({
+      began: (err) => report(log, 'error', err, {}, 'other processes can not end connections of this one yet'),
+      ended: (failures) => log.warn({ failures }, 'other processes can end connections of this one now')
+    })
   }
 
   /** Listens to the other processes, as soon as the broker lets it. Never rejects. */
@@ -50,9 +59,20 @@ export class Disconnector {
     try {
       await this.#broker.subscribe(DISCONNECTS)
     } catch (err) {
-      report(this.#log, 'error', err, {}, 'other processes can not end connections of this one yet')
-      if (!this.#closed) this.#timer = setTimeout(() => this.open(), RETRY).unref()
+      if (this.#closed) return
+      this.#trouble.fail(err as Error)
+      this.#timer = setTimeout(() => this.open(), this.#backoff.next()).unref()
+      return
     }
+    this.#trouble.end()
+  }
+
+  /** How the broker is, and whether it lets other processes end connections of this one. */
+  health (): BrokerHealth {
+    const health = this.#broker.health()
+    const { error } = this.#trouble
+    if (error === undefined || !health.ok) return health
+    return { ok: false, detail: `other processes can't end connections of this one: ${error.message}` }
   }
 
   close (): void {

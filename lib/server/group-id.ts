@@ -48,9 +48,29 @@ export function hasUuidFormat ({ format, anyOf = [] }: TSchema): boolean {
   return format === 'uuid' || anyOf.some(hasUuidFormat)
 }
 
+/**
+ * Splits the text of a composite key, as it stands in a group's name: `A%3A1:2` has two parts.
+ *
+ * @param parts the number of parts; a text of another form is no composite key
+ */
+export function splitKey (text: string, parts: number): string[] | undefined {
+  const keys = text.split(':')
+  if (parts < 2 || keys.length !== parts) return undefined
+  try {
+    return keys.map(decodeURIComponent)
+  } catch {
+    return undefined
+  }
+}
+
+/** Writes an id as text: the part of a group's name behind the type. */
+export function keyText (id: Exclude<GroupKey, undefined>): string {
+  return [id].flat().map(encodeKey).join(':')
+}
+
 /** `todo-5`, `seat-A:2` for a composite key, or `todo` for the single group of a type. A type has no dash, so no two types share a name. */
 export function groupName (type: string, id: GroupKey): string {
-  return id === undefined ? type : `${type}-${[id].flat().map(encodeKey).join(':')}`
+  return id === undefined ? type : `${type}-${keyText(id)}`
 }
 
 function isInteger (text: string): boolean {

@@ -23,6 +23,11 @@ export class GroupUse {
     return this.#notified.get(type)?.uuids[part]
   }
 
+  /** The number of parts of the ids of a type; 0 where no rule says so. */
+  parts (type: string): number {
+    return this.#notified.get(type)?.uuids.length ?? 0
+  }
+
   /** Warns of each type that a notification rule sends to and that is not declared: no client can subscribe to its groups. */
   warnUndeclared (isDeclared: (type: string) => boolean, log: FastifyBaseLogger): void {
     for (const { type, entity } of this.#notified.values()) {

@@ -4,7 +4,7 @@ import type { FastifyInstance } from 'fastify'
 import type { Position } from '../brokers/broker.ts'
 import { errors, show } from '../errors.ts'
 import type { Recover, Start } from './followers.ts'
-import { canonicalId, checkDefaultId, checkKey, checkNoId, groupName, hasUuidFormat, type GroupKey } from './group-id.ts'
+import { canonicalId, checkDefaultId, checkKey, checkNoId, groupName, hasUuidFormat, keyText, splitKey, type GroupKey } from './group-id.ts'
 import { GroupUse } from './group-use.ts'
 import { checkName } from './groups.ts'
 import type { PendingSubscribe } from './pending-subscribe.ts'
@@ -109,7 +109,7 @@ export class Subscriptions {
     const group = groupName(type, key)
     checkName(group)
     // `authorize` must decide on the id that names the group: two texts of one UUID may be two rows of a database that minds the case
-    if (key !== undefined) message.data.id = key
+    if (key !== undefined) message.data.id = typeof id === 'string' && typeof key === 'object' ? keyText(key) : key
     const recover = readRecover(message.recover)
 
     const pending = connection.beginSubscribe(group)
@@ -163,7 +163,8 @@ export class Subscriptions {
 
   /** An id that was checked, in the one form that names its group. */
   #canonical ({ isDefault, isUuid }: GroupType, type: string, id: unknown): GroupKey {
-    return canonicalId(id as GroupKey, isDefault, (part) => this.use.isUuid(type, part) ?? isUuid)
+    const parts = typeof id === 'string' ? splitKey(id, this.use.parts(type)) : undefined
+    return canonicalId(parts ?? id as GroupKey, isDefault, (part) => this.use.isUuid(type, part) ?? isUuid)
   }
 
   /** Enters a task into the order of those of one connection and group. @returns the end of the task before it */

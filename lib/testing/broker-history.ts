@@ -61,6 +61,41 @@ export function historyTests ({ define, capabilities: { history, processes = fal
     assert.deepEqual(await after(3, size), [])
   })
 
+  define('gives no more than the bytes that it is asked for', async ({ open, group }) => {
+    const { broker } = await open()
+    const top = await topOf(broker, group)
+    const payloads = [1, 2, 3].map((n) => `{"n":${n},"text":"${'é'.repeat(50)}"}`)
+    for (const payload of payloads) await broker.publish(group, payload)
+    const weight = Buffer.byteLength(String(payloads[0]))
+
+    const within = async (bytes: number, offset = 0) => (await broker.history(group, { ...top, offset }, size, bytes))?.map(({ payload }) => payload)
+    assert.deepEqual(await within(3 * weight), payloads)
+    assert.deepEqual(await within(3 * weight - 1), payloads.slice(0, 2))
+    assert.deepEqual(await within(weight, 1), payloads.slice(1, 2))
+    assert.deepEqual(await within(weight - 1), [], 'less than the first message')
+    assert.deepEqual(await within(0, 3), [], 'nothing is missed')
+  })
+
+  define('gives what was published after the position of an empty group', async ({ open, group }) => {
+    const { broker } = await open()
+    const top = await topOf(broker, group)
+    await broker.unsubscribe(group)
+
+    await broker.publish(group, '{"n":1}')
+
+    assert.deepEqual((await broker.history(group, top, size))?.map(({ payload }) => payload), ['{"n":1}'])
+    assert.deepEqual(await topOf(broker, group), { ...top, offset: 1 })
+  })
+
+  define('gives a group that is left and entered again the position that it had, also while it is empty', async ({ open, group }) => {
+    const { broker } = await open()
+
+    const top = await topOf(broker, group)
+    await broker.unsubscribe(group)
+
+    assert.deepEqual(await topOf(broker, group), top)
+  })
+
   define('refuses positions that it can not answer for', async ({ open, group }) => {
     const { broker } = await open()
     const top = await topOf(broker, group)

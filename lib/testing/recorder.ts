@@ -13,6 +13,7 @@ const PATIENCE = 20_000
 export class Recorder implements Receiver {
   readonly heard: Heard[] = []
   readonly errors: Error[] = []
+  readonly notices: { text: string, stage: string, failures?: number }[] = []
   readonly #checks = new Set<() => void>()
 
   deliver (group: string, payload: string, position?: Position): void {
@@ -27,6 +28,11 @@ export class Recorder implements Receiver {
 
   error (error: Error): void {
     this.errors.push(error)
+  }
+
+  notice (text: string, details: { stage: string, failures?: number }): void {
+    this.notices.push({ text, ...details })
+    this.#checkAll()
   }
 
   /** What was told about a group. */

@@ -181,6 +181,30 @@ suite('with history', () => {
     assert.notEqual(again.epoch, epoch)
   })
 
+  test('remembers 10,000 groups without messages that everybody left, and forgets the one first left', (t) => {
+    const { broker, payloads, subscribe } = open(t)
+    const start = subscribe()
+    broker.publish('a', 'one')
+    broker.unsubscribe('a')
+    const enter = (group: string) => {
+      const top = broker.subscribe(group)
+      broker.unsubscribe(group)
+      return top
+    }
+    const tops = ['b', 'c'].map(enter)
+    broker.subscribe('c')
+    for (let n = 1; n < 10_000; n++) enter(`group-${n}`)
+    assert.deepEqual(enter('b'), tops[0])
+
+    enter('one more')
+    enter('and another one')
+
+    assert.notDeepEqual(enter('group-1'), tops[0])
+    assert.deepEqual(enter('b'), tops[0], 'it was left again')
+    assert.deepEqual(broker.history('c', tops[1] as Position, 10), [], 'somebody is in it')
+    assert.deepEqual(payloads(start), ['one @1'], 'it has messages')
+  })
+
   test('keeps nothing of groups that nobody was in: nobody has a position there', (t) => {
     const { broker, payloads, subscribe } = open(t)
     broker.publish('a', 'one')

@@ -1,41 +1,80 @@
-/** The Redis broker passes the suite, with history and without. What only it does is in redis/. */
+/**
+ * The Redis broker passes the suite, with history and without, with ioredis 5 and 6, as a user of Redis who may do what docs/brokers.md lists and no
+ * more. What only this broker does is in redis/.
+ */
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
 import { after, suite, test } from 'node:test'
-import { redisBroker } from '../../lib/brokers/redis.ts'
+import { Redis } from 'ioredis'
+import { Redis as Redis5 } from 'ioredis-5'
+import { redisBroker, type RedisClient } from '../../lib/brokers/redis.ts'
 import type { HistoryOptions } from '../../lib/index.ts'
 import { brokerSuite } from '../../lib/testing/index.ts'
 import { privateRedis, redisServer } from '../support/redis.ts'
 
 const TTL = 60_000
 
-for (const history of [undefined, { size: 100, ttl: TTL }] as (HistoryOptions | undefined)[]) {
-  suite(`the Redis broker ${history ? 'with' : 'without'} history`, { skip: redisServer.skip }, async () => {
-    if (redisServer.skip !== false) return
-    const redis = await privateRedis({ after })
-    const client = redis.client()
+/** The commands that the documentation lists, and those that it lists for history. */
+function documented (): { always: string[], history: string[] } {
+  const text = readFileSync(new URL('../../docs/brokers.md', import.meta.url), 'utf8')
+  const item = text.slice(text.indexOf('## What Redis needs to be')).split(/^- /m).find((item) => item.includes('`EVALSHA`')) ?? ''
+  const [always = '', history = ''] = item.split('With history also')
+  const commandsOf = (part: string) => [...part.matchAll(/`([A-Z]+(?: [A-Z]+)?)`/g)].map(([, name = '']) => name.toLowerCase().replace(' ', '|'))
+  return { always: commandsOf(always), history: commandsOf(history) }
+}
 
-    brokerSuite({
-      test,
-      open: async (receiver) => {
-        const broker = redisBroker({ client, ...(history && { history }) })
-        await broker.open(receiver)
-        return broker
-      },
-      capabilities: { processes: true, ...(history && { history: { size: history.size } }) },
-      fault: {
-        disconnect: async () => { await redis.cut() },
-        away: async () => {
-          redis.signal('SIGSTOP')
-          return () => redis.signal('SIGCONT')
+const CLIENTS: Record<string, (options: object) => RedisClient> = {
+  'ioredis 6': (options) => new Redis(options),
+  'ioredis 5': (options) => new Redis5(options)
+}
+
+for (const [name, connect] of Object.entries(CLIENTS)) {
+  for (const history of [undefined, { size: 100, ttl: TTL }] as (HistoryOptions | undefined)[]) {
+    suite(`the Redis broker ${history ? 'with' : 'without'} history, with ${name}`, { skip: redisServer.skip }, async () => {
+      if (redisServer.skip !== false) return
+      const redis = await privateRedis({ after })
+      const admin = redis.client()
+      const lists = documented()
+      const commands = [...lists.always, ...(history ? lists.history : [])]
+      await admin.call('ACL', 'SETUSER', 'app', 'on', '>secret', '~rohrpost:*', 'resetchannels', '&rohrpost:*', '-@all', ...commands.map((command) => `+${command}`))
+      const client = connect({ host: '127.0.0.1', port: redis.port, username: 'app', password: 'secret', lazyConnect: true, retryStrategy: () => 10 })
+
+      brokerSuite({
+        test,
+        open: async (receiver) => {
+          const broker = redisBroker({ client, ...(history && { history }) })
+          await broker.open(receiver)
+          return broker
         },
-        forget: async () => { await client.flushall() },
-        expire: async () => {
-          for (const key of await client.keys('rohrpost:log:*')) {
-            const entries = await client.xrange(key, '-', '+')
-            await client.del(key)
-            for (const [id, fields] of entries) await client.xadd(key, id.replace(/-(.*)/, (_, written) => `-${written - TTL}`), ...fields)
+        capabilities: { processes: true, ...(history && { history: { size: history.size } }) },
+        fault: {
+          disconnect: async () => { await redis.cut() },
+          away: async () => {
+            redis.signal('SIGSTOP')
+            return () => redis.signal('SIGCONT')
+          },
+          forget: async () => { await admin.flushall() },
+          expire: async () => {
+            for (const key of await admin.keys('rohrpost:log:*')) {
+              const entries = await admin.xrange(key, '-', '+')
+              await admin.del(key)
+              for (const [id, fields] of entries) await admin.xadd(key, id.replace(/-(.*)/, (_, written) => `-${written - TTL}`), ...fields)
+            }
           }
         }
-      }
+      })
+
+      test('needs the commands that are documented, and no others', async () => {
+        const broker = redisBroker({ client, queue: { timeout: 400 }, ...(history && { history }) })
+        await broker.open({ deliver () {}, lost () {}, error () {} })
+        // an idle connection is looked after
+        while (!(await admin.info('commandstats')).includes('cmdstat_ping')) await new Promise((resolve) => setTimeout(resolve, 20))
+        await broker.close()
+
+        const used = [...(await admin.info('commandstats')).matchAll(/cmdstat_([^:]+):/g)].map(([, command = '']) => command)
+        assert.deepEqual(commands.filter((command) => !used.includes(command)), [])
+        assert.deepEqual(await admin.call('ACL', 'LOG'), [])
+      })
     })
-  })
+  }
 }

@@ -189,7 +189,7 @@ for (const server of ['postgresql', 'mariadb'] as const) {
     if (orm === undefined) return
     const { subscriber, take, logged } = listen(orm, [
       notifyOnChange(Todo, { group: 'list-{list}', data: ['id', 'title'] }),
-      notifyOnChange(Todo, { group: 'todo-{id}', data: ['title'] }),
+      notifyOnChange(Todo, { group: 'todo-{id}', data: ['title', 'id'] }),
       notifyOnChange(Todo, { group: 'key-{id}' })
     ])
     const drops = record(t, 'drop')
@@ -198,15 +198,15 @@ for (const server of ['postgresql', 'mariadb'] as const) {
     const two = await orm.em.fork().findOneOrFail(Todo, 2)
 
     await notify(Todo, [1, 7], 'update')
-    assert.deepEqual(take(), ['update list-a {"id":1,"title":"one"}', 'update todo-1 {"title":"one"}', 'update key-1 {"id":1}'])
+    assert.deepEqual(take(), ['update list-a {"id":1,"title":"one"}', 'update todo-1 {"title":"one","id":1}', 'update key-1 {"id":1}'])
     await orm.em.fork().transactional(async (em) => {
       await em.nativeDelete(Todo, { id: 1 })
       await notify(Todo, 1, 'delete', { em })
     })
-    assert.deepEqual(take(), ['delete list-a {"id":1,"title":"one"}', 'delete todo-1 {"title":"one"}', 'delete key-1 {"id":1}'])
+    assert.deepEqual(take(), ['delete list-a {"id":1,"title":"one"}', 'delete todo-1 {"title":"one","id":1}', 'delete key-1 {"id":1}'])
     await orm.em.fork().nativeDelete(Todo, { id: 2 })
     await notify(Todo, two, 'delete')
-    assert.deepEqual(take(), ['delete list-b {"id":2,"title":"two"}', 'delete todo-2 {"title":"two"}', 'delete key-2 {"id":2}'])
+    assert.deepEqual(take(), ['delete list-b {"id":2,"title":"two"}', 'delete todo-2 {"title":"two","id":2}', 'delete key-2 {"id":2}'])
     await notify(Todo, 2, 'delete')
 
     assert.deepEqual(take(), ['delete todo-2 {"id":2}', 'delete key-2 {"id":2}'])

@@ -287,6 +287,20 @@ test('{schema} in a template is the schema of the row', async (t) => {
   ])
 })
 
+test('{schema} is that of the entity, of the ORM or of the database, and nothing where there are none', async (t) => {
+  const make = (schema?: string) => defineEntity({ name: 'Note', ...(schema && { schema }), properties: { id: p.integer().primary() } })
+  for (const [entity, option, group] of [[make('main'), undefined, 'main/1'], [make(), 'main', 'main/1'], [make(), undefined, '/1']] as const) {
+    const orm = await openSqlite(t, [entity], option === undefined ? {} : { schema: option })
+    const { take } = listen(orm, [notifyOnChange(entity, { group: '{schema}/{id}' })])
+    const em = orm.em.fork()
+
+    em.create(entity, {})
+    await em.flush()
+
+    assert.deepEqual(take(), [`create ${group} {"id":1}`])
+  }
+})
+
 suite('withoutNotifications', () => {
   test('keeps inserts, updates, deletes, collections and upserts of the work from being announced, and nothing else', async (t) => {
     const { orm, add, take } = await open(t, {})

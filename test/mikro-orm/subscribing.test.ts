@@ -138,3 +138,30 @@ test('our client hears of a row by its key, however the name is encoded', async 
   assert.deepEqual((await seats.next()).value, { group: 'seat-A%3A1:2', type: 'create', object: { id: { row: 'A:1', place: 2 } } })
   assert.deepEqual(await listened.promise, { id: 'info@example.org' })
 })
+
+test('a composite key is taken as the text that stands in the name, where the rule of the type has as many parts', async (t) => {
+  const Seat = defineEntity({ name: 'Seat', properties: { row: p.string().primary(), place: p.integer().primary() } })
+  const orm = await openSqlite(t, [Seat])
+  const asked: unknown[] = []
+  const server = await start(t, {
+    with: async (app) => {
+      await app.register(rohrpostMikroOrm, { orm, notify: [notifyOnChange(Seat)] })
+      app.rohrpost.group('seat', { id: Type.String(), authorize: ({ data }) => asked.push(data.id) > 0 })
+    }
+  })
+  const client = await server.connect()
+
+  const names = []
+  for (const id of ['A%3A1:2', 'B:3', 'A:1:2', 'A%:2', 'A']) {
+    names.push(((await client.call('subscribe', { type: 'seat', id })).data as { group: string }).group)
+  }
+  const em = orm.em.fork()
+  em.create(Seat, { row: 'A:1', place: 2 })
+  em.create(Seat, { row: 'B', place: 3 })
+  await em.flush()
+
+  // a text of another form names no row, and no other row either
+  assert.deepEqual(names, ['seat-A%3A1:2', 'seat-B:3', 'seat-A%3A1%3A2', 'seat-A%25%3A2', 'seat-A'])
+  assert.deepEqual(asked, ['A%3A1:2', 'B:3', 'A:1:2', 'A%:2', 'A'])
+  assert.deepEqual((await client.untilPong()).map(({ data }) => (data as { group: string }).group), ['seat-A%3A1:2', 'seat-B:3'])
+})

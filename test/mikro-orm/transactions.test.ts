@@ -510,6 +510,16 @@ test('a transaction that is rolled back after the subscriber is disconnected lea
   assert.deepEqual([take(), logged], [[], []])
 })
 
+test('a flush during which the subscriber is disconnected is not announced', async (t) => {
+  const { orm, em, subscriber, take, logged } = await open(t)
+  orm.em.getEventManager().registerSubscriber({ afterCreate: () => subscriber.disconnect() })
+
+  add(em, 'one')
+  await em.flush()
+
+  assert.deepEqual([take(), logged], [[], []])
+})
+
 test('nothing is announced before a subscriber is connected or after it is disconnected', async (t) => {
   const { em, orm, subscriber, take } = await open(t)
 

@@ -21,7 +21,12 @@ export class FakeConnection implements RedisConnection {
     setImmediate(() => this.emit('ready'))
   }
 
-  disconnect (): void {}
+  /** How often it was given up. */
+  disconnects = 0
+
+  disconnect (): void {
+    this.disconnects++
+  }
 
   on (event: string, listener: (...args: never[]) => void): void {
     this.#events.on(event, listener as () => void)

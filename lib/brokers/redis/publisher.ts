@@ -3,10 +3,12 @@
  * answered: so a slow line makes calls larger, not more, and what is sent again after a lost connection can't overtake anything.
  */
 import { errors } from '../../errors.ts'
+import { Backoff } from '../../util/backoff.ts'
+import type { Trouble } from '../../util/trouble.ts'
 import { isPassing, isReply } from './client.ts'
 import type { Connection } from './connection.ts'
 import { head } from './envelope.ts'
-import { publishAndKeep, publishOnly } from './scripts.ts'
+import { publish } from './scripts.ts'
 
 /** How much may wait for Redis, and for how long. */
 export interface QueueLimits {
@@ -23,23 +25,33 @@ export interface PublisherOptions {
   keeps: boolean
   /** The key under which Redis remembers what this sender sent last. */
   sender: string
-  /** What the scripts need first; `log` begins with an epoch that was never used. */
-  log: () => string[]
+  /** The arguments that every script begins with. */
+  scriptArguments: () => string[]
   channel: string
+  /** Told of calls that Redis refuses as a whole, and of those that it takes. */
+  trouble: Trouble
+  /** Called when Redis keeps what this process publishes because of the options of other processes. */
+  onKeptForOthers: () => void
 }
 
-/** The messages of one turn of the event loop, who share a promise. */
-interface Batch {
-  groups: string[]
+/** Messages of one group that follow each other in one turn. They share a promise. */
+interface Run {
+  group: string
   payloads: string[]
+  done: PromiseWithResolvers<void>
+}
+
+/** The messages of one turn of the event loop. */
+interface Batch {
+  runs: Run[]
+  messages: number
   bytes: number
   /** Of `performance.now()`. */
   since: number
   settled: boolean
-  done: PromiseWithResolvers<void>
 }
 
-/** Batches that go out in one call. Sent again after a lost connection, it keeps its number. */
+/** Batches that go out in one call. Sent again after a lost connection, it keeps its number. Without batches it tries whether Redis takes calls. */
 interface Flight {
   number: number
   batches: Batch[]
@@ -53,10 +65,12 @@ const MESSAGES = 1000
 const BYTES = 1024 * 1024
 /** How long Redis remembers a sender beyond the time in which that repeats itself, in milliseconds. */
 const MEMORY = 60_000
+/** The bounds of the delay before a Redis that refuses calls is tried again without messages, in milliseconds. */
+const RETRY = { min: 1000, max: 30_000 }
 
 export class Publisher {
   readonly #options: PublisherOptions
-  readonly #connection: () => Connection | undefined
+  readonly #connection: Connection
   readonly #waiting: Batch[] = []
   #open: Batch | undefined
   #flight: Flight | undefined
@@ -65,8 +79,10 @@ export class Publisher {
   #bytes = 0
   #isClosed = false
   #timer: NodeJS.Timeout | undefined
+  readonly #backoff = new Backoff(RETRY.min, RETRY.max)
+  #probing: NodeJS.Timeout | undefined
 
-  constructor (options: PublisherOptions, connection: () => Connection | undefined) {
+  constructor (connection: Connection, options: PublisherOptions) {
     this.#options = options
     this.#connection = connection
   }
@@ -87,37 +103,51 @@ export class Publisher {
     }
 
     const batch = this.#open ?? this.#begin()
-    batch.groups.push(group)
-    batch.payloads.push(payload)
+    let run = batch.runs.at(-1)
+    if (run?.group !== group) {
+      run = { group, payloads: [], done: Promise.withResolvers() }
+      run.done.promise.catch(() => {})
+      batch.runs.push(run)
+    }
+    run.payloads.push(payload)
+    batch.messages++
     batch.bytes += bytes
     this.#messages++
     this.#bytes += bytes
-    if (batch.payloads.length === MESSAGES || batch.bytes > BYTES) this.#open = undefined
-    return batch.done.promise
+    if (batch.messages === MESSAGES || batch.bytes > BYTES) this.#open = undefined
+    return run.done.promise
   }
 
   /** Sends what waits, on a connection that is new: first what was under way when the last one was lost. */
   resume (): void {
     const flight = this.#flight
-    if (flight === undefined) return this.#send()
-
-    // a server that does not know what its predecessor published would publish it twice; with history it begins a new epoch then, and all are told
-    if (!this.#options.keeps && flight.server !== this.#connection()?.server) return this.#land(flight, 'Redis restarted or failed over before it confirmed it')
-    flight.batches = flight.batches.filter(({ settled }) => !settled)
-    if (flight.batches.length === 0) this.#land(flight)
-    else if (!flight.isUnderWay) this.#call(flight)
+    const { keeps, trouble } = this.#options
+    if (flight === undefined) {
+      this.#send()
+    } else if (!keeps && flight.server !== this.#connection.server) {
+      // a server that does not know what its predecessor published would publish it twice; with history it begins a new epoch then, and all are told
+      this.#land(flight, 'Redis restarted or failed over before it confirmed it')
+    } else if (!flight.isUnderWay) {
+      flight.batches = flight.batches.filter(({ settled }) => !settled)
+      // while Redis refuses calls, one without messages finds out when that is over
+      if (flight.batches.length === 0 && trouble.error === undefined) this.#land(flight)
+      else this.#call(flight)
+    }
+    if (this.#flight === undefined && trouble.error !== undefined) this.#probeLater()
   }
 
   /** Takes no more, and resolves when all that waits has been sent or has waited too long. */
   async close (): Promise<void> {
     this.#isClosed = true
-    await Promise.allSettled([...this.#flight?.batches ?? [], ...this.#waiting].map(({ done }) => done.promise))
+    clearTimeout(this.#probing)
+    const batches = [...this.#flight?.batches ?? [], ...this.#waiting]
+    await Promise.allSettled(batches.flatMap(({ runs }) => runs.map(({ done }) => done.promise)))
     clearTimeout(this.#timer)
+    clearTimeout(this.#probing)
   }
 
   #begin (): Batch {
-    const batch: Batch = { groups: [], payloads: [], bytes: 0, since: performance.now(), settled: false, done: Promise.withResolvers() }
-    batch.done.promise.catch(() => {})
+    const batch: Batch = { runs: [], messages: 0, bytes: 0, since: performance.now(), settled: false }
     this.#open = batch
     this.#waiting.push(batch)
     this.#timer ??= setTimeout(this.#expire, this.#options.queue.timeout)
@@ -130,54 +160,96 @@ export class Publisher {
   }
 
   #send (): void {
-    const connection = this.#connection()
-    if (this.#flight !== undefined || this.#waiting.length === 0 || !connection?.isReady) return
+    if (this.#flight !== undefined || this.#waiting.length === 0 || !this.#connection.isReady) return
 
     let count = 0
     let messages = 0
     let bytes = 0
     for (const batch of this.#waiting) {
-      messages += batch.payloads.length
+      messages += batch.messages
       bytes += batch.bytes
       if (count > 0 && (messages > MESSAGES || bytes > BYTES)) break
       count++
     }
-    this.#flight = { number: ++this.#flights, batches: this.#waiting.splice(0, count), server: connection.server, isUnderWay: false }
     this.#open = undefined
+    this.#start(this.#waiting.splice(0, count))
+  }
+
+  #start (batches: Batch[]): void {
+    this.#flight = { number: ++this.#flights, batches, server: this.#connection.server, isUnderWay: false }
     this.#call(this.#flight)
   }
 
   async #call (flight: Flight): Promise<void> {
-    const connection = this.#connection()
-    const { keeps, sender, log, queue, channel } = this.#options
+    const connection = this.#connection
+    const { sender, scriptArguments, queue, channel, trouble } = this.#options
     flight.isUnderWay = true
     try {
-      await connection?.run(keeps ? publishAndKeep : publishOnly, sender, [
-        ...log(), String(flight.number), String(queue.timeout + MEMORY), channel, ...toRuns(flight.batches)
+      const answer = await connection.run(publish, sender, [
+        ...scriptArguments(), String(flight.number), String(queue.timeout + MEMORY), channel, ...toArguments(flight.batches)
       ])
-      this.#land(flight)
-    } catch (error) {
+      connection.settle()
+      this.#calm()
+      trouble.end()
+      this.#land(flight, undefined, this.#failuresOf(answer as string[]))
+    } catch (cause) {
+      const error = cause as Error
       flight.isUnderWay = false
-      // no answer, or one that another server would not give: it is sent again when the connection is back
-      if (isPassing(error)) connection?.reconnect()
-      else if (isReply(error)) this.#land(flight, (error as Error).message)
+      // without an answer it is sent again when the connection is back
+      if (!isReply(error)) return
+      trouble.fail(error)
+      if (isPassing(error)) {
+        // another server, or this one a little later, takes it
+        connection.reconnect(error)
+      } else {
+        this.#land(flight, error.message)
+        this.#probeLater()
+      }
     }
   }
 
-  /** The end of a call, a good one without a reason. */
-  #land (flight: Flight, reason?: string): void {
-    for (const batch of flight.batches) this.#settle(batch, reason)
+  /** The reasons for which groups failed in a call that Redis took. */
+  #failuresOf ([isKeptForOthers, ...failures]: readonly string[]): Map<string, string> {
+    if (isKeptForOthers === '1') this.#options.onKeptForOthers()
+    const reasons = new Map<string, string>()
+    for (let at = 0; at < failures.length; at += 2) reasons.set(String(failures[at]), String(failures[at + 1]))
+    return reasons
+  }
+
+  /** Finds out when a Redis that refuses calls takes them again, also if nothing is published until then. */
+  #probeLater (): void {
+    if (this.#isClosed || this.#probing !== undefined) return
+    this.#probing = setTimeout(() => {
+      this.#probing = undefined
+      if (this.#flight === undefined && this.#connection.isReady) this.#start([])
+      else this.#probeLater()
+    }, this.#backoff.next()).unref()
+  }
+
+  /** Ends the attempts when Redis takes calls. */
+  #calm (): void {
+    clearTimeout(this.#probing)
+    this.#probing = undefined
+    this.#backoff.reset()
+  }
+
+  /** The end of a call: without a reason a good one, but for the groups that failed. */
+  #land (flight: Flight, reason?: string, failures?: ReadonlyMap<string, string>): void {
+    for (const batch of flight.batches) this.#settle(batch, reason, failures)
     this.#flight = undefined
     this.#send()
   }
 
-  #settle (batch: Batch, reason?: string): void {
+  #settle (batch: Batch, reason: string | undefined, failures?: ReadonlyMap<string, string>): void {
     if (batch.settled) return
     batch.settled = true
-    this.#messages -= batch.payloads.length
+    this.#messages -= batch.messages
     this.#bytes -= batch.bytes
-    if (reason === undefined) batch.done.resolve()
-    else batch.done.reject(new errors.RP_ERR_NOT_PUBLISHED(reason))
+    for (const { group, done } of batch.runs) {
+      const why = reason ?? failures?.get(group)
+      if (why === undefined) done.resolve()
+      else done.reject(new errors.RP_ERR_NOT_PUBLISHED(why))
+    }
   }
 
   #expire = (): void => {
@@ -195,23 +267,24 @@ export class Publisher {
   }
 }
 
-/** Messages of one group that follow each other become a run, which travels as one. */
-function toRuns (batches: readonly Batch[]): string[] {
+/** The arguments for all messages: runs of one group that follow each other travel as one. */
+function toArguments (batches: readonly Batch[]): string[] {
   const args: string[] = []
   let group: string | undefined
-  let run: string[] = []
+  let payloads: string[] = []
   const end = () => {
-    if (group !== undefined) args.push(group, head(run), String(run.length), ...run)
+    if (group !== undefined) args.push(group, head(payloads), String(payloads.length), ...payloads)
   }
-  for (const { groups, payloads } of batches) {
-    payloads.forEach((payload, index) => {
-      if (groups[index] !== group) {
-        end()
-        group = groups[index]
-        run = []
+  for (const { runs } of batches) {
+    for (const run of runs) {
+      if (run.group === group) {
+        payloads.push(...run.payloads)
+        continue
       }
-      run.push(payload)
-    })
+      end()
+      group = run.group
+      payloads = [...run.payloads]
+    }
   }
   end()
   return args

@@ -1,89 +1,96 @@
-/**
- * The groups that this process hears. With history each has a cursor; whatever comes that does not follow on it, and every lost connection, is
- * first made good from what Redis keeps.
- */
+/** The groups that this process hears: their channels at Redis. With history `CatchUp` sees to it that nothing is missing in between. */
 import { errors } from '../../errors.ts'
+import { Backoff } from '../../util/backoff.ts'
+import type { Trouble } from '../../util/trouble.ts'
 import type { Position, Receiver } from '../broker.ts'
-import { isReply } from './client.ts'
+import { CatchUp, type Subscription } from './catch-up.ts'
+import { isPassing, isReply } from './client.ts'
 import type { Connection } from './connection.ts'
-import { open, type Run } from './envelope.ts'
-
-/** What Redis keeps of a group from a position on. */
-export interface Kept {
-  epoch: string
-  /** The group's last offset. */
-  top: number
-  /** Whether nothing is missing between the position and the payloads. */
-  complete: boolean
-  payloads: string[]
-}
+import { open } from './envelope.ts'
+import type { Reader } from './reader.ts'
 
 /** What hearing needs. */
 export interface SubscriberOptions {
+  receiver: Receiver
+  /** The connection that hears. */
+  ears: Connection
+  /** The connection for commands, and what reads on it. */
+  commands: Connection
+  reader: Reader
   /** What a group's name is appended to. */
   channel: string
   /** Milliseconds. */
   timeout: number
   /** How many messages are kept; 0 without history. */
   size: number
-  connection: () => Connection | undefined
-  /** Asks Redis what it keeps. @throws as ioredis does */
-  read: (asked: { group: string, epoch: string, offset: number, limit: number }[]) => Promise<Kept[]>
-  /** Called when what was read could not be had from a Redis that answers. */
-  retry: () => void
+  /** Told of calls that Redis refuses as a whole, and of those that it takes. */
+  reading: Trouble
+  /** Told of groups that can't be heard or read although others can. */
+  groups: Trouble
+  /** Called when another process publishes without history, while this one has it. */
+  onUnkept: () => void
 }
 
-interface Subscription {
-  group: string
-  channel: string
-  epoch: string
-  offset: number
-  /** Whether messages are held until Redis has been asked what was missed. */
-  isBehind: boolean
-  /** What came since it was asked. */
-  held: Run[]
-  /** Who waits to hear the group. */
-  opening: PromiseWithResolvers<Position | undefined> | undefined
-}
-
-/** Channels of one command, groups of one question. */
+/** Channels of one command. */
 const CHUNK = 100
-/** Runs of a group that are held while Redis is asked; past it they are asked for, too. */
-const HELD = 100
+/** The bounds of the delay before what Redis refuses is tried again, in milliseconds. */
+const RETRY = { min: 200, max: 30_000 }
 
 export class Subscriber {
   readonly #subscriptions = new Map<string, Subscription>()
-  readonly #receiver: Receiver
   readonly #options: SubscriberOptions
+  readonly #catchUp: CatchUp
   /** What is to be told to Redis at the end of the turn. */
   readonly #added = new Set<Subscription>()
   readonly #removed = new Set<string>()
   #isScheduled = false
-  /** Those whose cursor may be behind. */
-  readonly #stale = new Set<Subscription>()
-  #isChecking = false
-  #wasReady = false
+  /** Counts the connections. */
+  #session = 0
+  /** The groups that members hear, but Redis does not let us hear or read; true if the channel is refused. */
+  readonly #refused = new Map<Subscription, boolean>()
+  readonly #backoff = new Backoff(RETRY.min, RETRY.max)
+  #retrying: NodeJS.Timeout | undefined
 
-  constructor (receiver: Receiver, options: SubscriberOptions) {
-    this.#receiver = receiver
+  constructor (options: SubscriberOptions) {
     this.#options = options
+    const { receiver, reader, commands, size, reading } = options
+    this.#catchUp = new CatchUp({
+      receiver,
+      reader,
+      connection: commands,
+      size,
+      events: {
+        opened: (subscription, top) => this.#opened(subscription, top),
+        failed: (subscription, error) => this.#refuse(subscription, error, false),
+        succeeded: (subscription) => this.#accept(subscription),
+        accepted: () => {
+          reading.end()
+          this.#calm()
+        },
+        refused: (subscriptions, error) => this.#unreadable(subscriptions, error)
+      }
+    })
   }
 
-  /** Rejects with RP_ERR_BROKER_UNAVAILABLE when Redis takes longer than `timeout`. */
+  /** Rejects with RP_ERR_BROKER_UNAVAILABLE when Redis refuses, or takes longer than `timeout`. */
   subscribe (group: string): Promise<Position | undefined> {
     const channel = this.#options.channel + group
-    const subscription: Subscription = { group, channel, epoch: '', offset: 0, isBehind: true, held: [], opening: Promise.withResolvers() }
+    const opening = Promise.withResolvers<Position | undefined>()
+    const subscription: Subscription = { group, channel, epoch: '', offset: 0, isBehind: true, isAsked: false, held: [], isCut: false, opening }
     this.#subscriptions.set(channel, subscription)
     this.#added.add(subscription)
     this.#schedule()
-    return (subscription.opening as PromiseWithResolvers<Position | undefined>).promise
+    return opening.promise
   }
 
   unsubscribe (group: string): void {
     const channel = this.#options.channel + group
     const subscription = this.#subscriptions.get(channel)
     if (subscription === undefined) return
-    this.#forget(subscription)
+    this.#subscriptions.delete(channel)
+    this.#added.delete(subscription)
+    this.#catchUp.delete(subscription)
+    this.#accept(subscription)
     this.#removed.add(channel)
     this.#schedule()
   }
@@ -92,52 +99,43 @@ export class Subscriber {
   receive (channel: string, text: string): void {
     const subscription = this.#subscriptions.get(channel)
     if (subscription === undefined) return
+    const { receiver, size, onUnkept } = this.#options
     const run = open(text)
     if (run === undefined) {
-      this.#receiver.error(new Error(`Channel '${channel}' has a message that no broker published`), { stage: 'deliver' })
-    } else if (this.#options.size === 0) {
-      for (const payload of run.payloads) this.#receiver.deliver(subscription.group, payload)
+      receiver.error(new Error(`Channel '${channel}' has a message that no broker published`), { stage: 'deliver' })
+    } else if (size === 0) {
+      for (const payload of run.payloads) receiver.deliver(subscription.group, payload)
+    } else if (run.first === 0) {
+      onUnkept()
+      this.#catchUp.takeWithoutPosition(subscription, run)
     } else {
-      this.#take(subscription, run)
+      this.#catchUp.take(subscription, run)
     }
   }
 
   /** Hears all groups on a connection that is new, and looks for what was missed meanwhile. */
   resume (): void {
-    const isReturn = this.#wasReady
-    this.#wasReady = true
-    this.#stale.clear()
+    const isReturn = ++this.#session > 1
     // what was added in this turn still has to be given its time at the end of it
     this.#removed.clear()
     const all = [...this.#subscriptions.values()]
-    for (const subscription of all) subscription.isBehind = true
+    for (const subscription of all) this.#catchUp.hold(subscription)
     this.#announce(all, isReturn)
   }
 
   /** Goes on with questions that Redis could not answer. */
-  async check (): Promise<void> {
-    if (this.#isChecking) return
-    this.#isChecking = true
-    while (this.#stale.size > 0) {
-      const asked = [...this.#stale].slice(0, CHUNK)
-      for (const subscription of asked) this.#stale.delete(subscription)
-      try {
-        const kept = await this.#options.read(asked.map(({ group, epoch, offset, opening }) => ({ group, epoch, offset, limit: opening === undefined ? this.#options.size : 0 })))
-        kept.forEach((found, index) => this.#repair(asked[index] as Subscription, found))
-      } catch (error) {
-        for (const subscription of asked) this.#stale.add(subscription)
-        if (isReply(error)) {
-          this.#receiver.error(error as Error, { stage: 'subscribe' })
-          this.#options.retry()
-        }
-        break
-      }
-    }
-    this.#isChecking = false
+  check (): void {
+    this.#catchUp.check()
   }
 
+  /** Hears nothing any more. */
   close (): void {
-    for (const subscription of this.#subscriptions.values()) this.#fail(subscription, 'it is closed')
+    clearTimeout(this.#retrying)
+    for (const subscription of [...this.#subscriptions.values()]) {
+      this.#fail(subscription, 'it is closed')
+      this.#catchUp.delete(subscription)
+    }
+    this.#subscriptions.clear()
   }
 
   /** Everything that joins and leaves in one turn goes out in few commands. */
@@ -146,106 +144,113 @@ export class Subscriber {
     this.#isScheduled = true
     setImmediate(() => {
       this.#isScheduled = false
+      const { ears, timeout } = this.#options
       const added = [...this.#added]
       const removed = [...this.#removed]
       this.#added.clear()
       this.#removed.clear()
-      if (added.length > 0) setTimeout(() => this.#timeOut(added), this.#options.timeout).unref()
+      if (added.length > 0) setTimeout(() => this.#timeOut(added), timeout).unref()
 
-      const connection = this.#options.connection()
       // without a connection it is done when there is one
-      if (!connection?.isReady) return
-      for (let at = 0; at < removed.length; at += CHUNK) connection.redis.unsubscribe(...removed.slice(at, at + CHUNK)).catch(() => {})
+      if (!ears.isReady) return
+      for (let at = 0; at < removed.length; at += CHUNK) ears.redis.unsubscribe(...removed.slice(at, at + CHUNK)).catch(() => {})
       this.#announce(added, false)
     })
   }
 
   /** Subscribes at Redis. What comes from then on is heard, so what came before can be asked for. */
-  async #announce (subscriptions: Subscription[], isReturn: boolean): Promise<void> {
-    const connection = this.#options.connection()
-    const chunks = Array.from({ length: Math.ceil(subscriptions.length / CHUNK) }, (_, n) => subscriptions.slice(n * CHUNK, (n + 1) * CHUNK))
+  #announce (subscriptions: readonly Subscription[], isReturn: boolean): void {
     // all of them are sent at once, so that no group that is left meanwhile is subscribed to afterwards
-    await Promise.all(chunks.map(async (some) => {
-      try {
-        await connection?.redis.subscribe(...some.map(({ channel }) => channel))
-        for (const subscription of some) this.#heard(subscription, isReturn)
-      } catch (error) {
-        // a lost connection comes back, and all are announced again
-        if (isReply(error)) this.#refused(some, error as Error)
-      }
+    for (let at = 0; at < subscriptions.length; at += CHUNK) this.#announceSome(subscriptions.slice(at, at + CHUNK), isReturn)
+  }
+
+  async #announceSome (some: readonly Subscription[], isReturn: boolean): Promise<void> {
+    const { ears, size } = this.#options
+    const session = this.#session
+    try {
+      await ears.redis.subscribe(...some.map(({ channel }) => channel))
+      for (const subscription of some) this.#heard(subscription, isReturn)
       // the next ones are announced while these are asked for
-      if (this.#stale.size > 0) this.check()
-    }))
+      if (size > 0) this.check()
+    } catch (error) {
+      // a lost connection comes back, and all are announced again
+      if (!isReply(error) || session !== this.#session) return
+      const current = some.filter((subscription) => this.#isCurrent(subscription))
+      // Redis refuses a command as a whole: the other groups are to be heard all the same
+      if (some.length > 1) for (const subscription of current) this.#announceSome([subscription], isReturn)
+      else for (const subscription of current) this.#refuse(subscription, error as Error, true)
+    }
+  }
+
+  #isCurrent (subscription: Subscription): boolean {
+    return this.#subscriptions.get(subscription.channel) === subscription
   }
 
   /** Redis sends what is published in a group from now on. */
   #heard (subscription: Subscription, isReturn: boolean): void {
-    if (this.#subscriptions.get(subscription.channel) !== subscription) return
-    if (this.#options.size > 0) this.#stale.add(subscription)
-    else if (subscription.opening !== undefined) this.#opened(subscription)
-    else if (isReturn) this.#receiver.lost(subscription.group)
+    if (!this.#isCurrent(subscription)) return
+    if (this.#options.size > 0) {
+      this.#catchUp.add(subscription)
+      return
+    }
+    const wasRefused = this.#refused.has(subscription)
+    this.#accept(subscription)
+    if (subscription.opening !== undefined) this.#opened(subscription)
+    else if (isReturn || wasRefused) this.#options.receiver.lost(subscription.group)
   }
 
-  #opened (subscription: Subscription): void {
-    const { epoch, offset, opening } = subscription
+  #opened (subscription: Subscription, top?: Position): void {
+    const { opening } = subscription
     subscription.opening = undefined
-    opening?.resolve(this.#options.size > 0 ? { epoch, offset } : undefined)
+    opening?.resolve(top)
   }
 
-  /** Brings a cursor up to date with what Redis keeps, and goes on with what came meanwhile. */
-  #repair (subscription: Subscription, { epoch, top, complete, payloads }: Kept): void {
-    if (this.#subscriptions.get(subscription.channel) !== subscription) return
-    const { held } = subscription
-    subscription.held = []
-    subscription.isBehind = false
-
+  /** Redis does not let us hear or read a group. The caller of a new subscription is told; one with members is tried again. */
+  #refuse (subscription: Subscription, error: Error, isChannel: boolean): void {
     if (subscription.opening !== undefined) {
-      // nobody hears yet, so what came while Redis was asked counts as being before
-      const newest = held.findLast((run) => run.epoch === epoch)
-      subscription.epoch = epoch
-      subscription.offset = newest === undefined ? top : Math.max(top, newest.first + newest.payloads.length - 1)
-      this.#opened(subscription)
-    } else if (complete) {
-      this.#take(subscription, { epoch, first: subscription.offset + 1, payloads })
-    } else {
-      // of another log nobody has heard anything yet: it was begun because Redis came back or forgot, for which no message need be missed
-      const isNew = epoch !== subscription.epoch
-      subscription.epoch = epoch
-      subscription.offset = isNew ? 0 : top
-      this.#receiver.lost(subscription.group, { epoch, offset: subscription.offset })
-      if (subscription.offset < top) {
-        subscription.isBehind = true
-        this.#stale.add(subscription)
-      }
-    }
-    for (const run of held) this.#take(subscription, run)
-  }
-
-  /** Delivers what follows on the cursor, leaves out what is behind it, and asks for what is missing before it. */
-  #take (subscription: Subscription, run: Run): void {
-    const { group, held } = subscription
-    if (subscription.isBehind) {
-      if (held.length === HELD) held.length = 0
-      held.push(run)
+      this.#fail(subscription, error.message)
       return
     }
-    if (run.epoch !== subscription.epoch || run.first > subscription.offset + 1) {
-      subscription.isBehind = true
-      this.#stale.add(subscription)
-      this.check()
-      return
-    }
-    for (const payload of run.payloads.slice(subscription.offset + 1 - run.first)) {
-      this.#receiver.deliver(group, payload, { epoch: run.epoch, offset: ++subscription.offset })
-    }
+    this.#refused.set(subscription, isChannel)
+    this.#options.groups.fail(new Error(`Group '${subscription.group}' is not heard: ${error.message}`, { cause: error }))
+    this.#retryLater()
   }
 
-  /** Redis does not let us hear these groups. */
-  #refused (subscriptions: readonly Subscription[], error: Error): void {
-    this.#receiver.error(error, { stage: 'subscribe' })
+  /** A group is heard and read again, or was left. */
+  #accept (subscription: Subscription): void {
+    if (!this.#refused.delete(subscription) || this.#refused.size > 0) return
+    this.#options.groups.end()
+    this.#calm()
+  }
+
+  /** Ends the retries when there is no trouble any more. */
+  #calm (): void {
+    const { groups, reading } = this.#options
+    if (groups.error !== undefined || reading.error !== undefined) return
+    clearTimeout(this.#retrying)
+    this.#retrying = undefined
+    this.#backoff.reset()
+  }
+
+  /** Redis refuses to read anything. */
+  #unreadable (subscriptions: readonly Subscription[], error: Error): void {
+    this.#options.reading.fail(error)
+    // the connection is made anew, which asks again
+    if (isPassing(error)) return
     for (const subscription of subscriptions) this.#fail(subscription, error.message)
-    // those that were heard before would be deaf from now on without a word
-    if (subscriptions.some(({ channel }) => this.#subscriptions.has(channel))) this.#options.connection()?.reconnect()
+    this.#retryLater()
+  }
+
+  #retryLater (): void {
+    this.#retrying ??= setTimeout(() => {
+      this.#retrying = undefined
+      for (const [subscription, isChannel] of this.#refused) {
+        if (isChannel) this.#announceSome([subscription], false)
+        else this.#catchUp.add(subscription)
+      }
+      this.check()
+      this.#retryLater()
+    }, this.#backoff.next()).unref()
   }
 
   #timeOut (subscriptions: readonly Subscription[]): void {
@@ -255,14 +260,8 @@ export class Subscriber {
   /** Gives up a subscription that nobody hears yet. */
   #fail (subscription: Subscription, reason: string): void {
     const { opening } = subscription
-    if (opening === undefined || this.#subscriptions.get(subscription.channel) !== subscription) return
+    if (opening === undefined || !this.#isCurrent(subscription)) return
     this.unsubscribe(subscription.group)
     opening.reject(new errors.RP_ERR_BROKER_UNAVAILABLE(reason))
-  }
-
-  #forget (subscription: Subscription): void {
-    this.#subscriptions.delete(subscription.channel)
-    this.#added.delete(subscription)
-    this.#stale.delete(subscription)
   }
 }

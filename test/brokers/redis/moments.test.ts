@@ -23,7 +23,7 @@ type Scene = Awaited<ReturnType<typeof open>>
 
 /** Answers a question about one group. */
 const kept = async ({ commands }: Scene, epoch: string, top: number, ...payloads: string[]) => {
-  (await commands.next('EVALSHA')).answer([[epoch, String(top), '1', ...payloads]])
+  (await commands.next('EVALSHA')).answer([[epoch, String(top), 'complete', ...payloads]])
 }
 
 async function join (scene: Scene): Promise<void> {
@@ -71,10 +71,10 @@ test('goes on when Redis answers after the message was given up', async (t) => {
   const later = turn().then(() => broker.publish('a', '2'))
   await assert.rejects(async () => first, { code: 'RP_ERR_NOT_PUBLISHED' })
   await assert.rejects(async () => later, { code: 'RP_ERR_NOT_PUBLISHED' })
-  asked.answer(1)
+  asked.answer(['0'])
   const third = broker.publish('a', '3')
   const next = await commands.next('EVALSHA')
-  next.answer(1)
+  next.answer(['0'])
   await third
 
   assert.deepEqual(next.args.slice(-4), ['a', '1', '1', '3'], 'what was given up before it was sent is not sent')
@@ -99,7 +99,7 @@ test('does not send again what was given up while the connection was away', asyn
   await comeBack()
   const second = broker.publish('a', '2')
   const asked = await commands.next('EVALSHA')
-  asked.answer(1)
+  asked.answer(['0'])
   await second
 
   assert.deepEqual(asked.args.slice(-4), ['a', '1', '1', '2'])
@@ -114,7 +114,7 @@ test('does not send again what is under way', async (t) => {
   ;(await commands.next('INFO')).answer('master_replid:abc')
   await turn()
   assert.deepEqual(commands.asked.map(({ name }) => name), [])
-  asked.answer(1)
+  asked.answer(['0'])
 
   await published
 })
@@ -128,7 +128,7 @@ test('says that it is not well when Redis takes its time', async (t) => {
   t.mock.method(performance, 'now', () => now + 1500)
 
   assert.match(String(broker.health().detail), /^Redis has not answered for 1\d\d\d ms$/)
-  asked.answer(1)
+  asked.answer(['0'])
   await published
   assert.equal(broker.health().ok, true)
 })
@@ -156,7 +156,7 @@ test('forgets a group that is left while Redis is asked about it', async (t) => 
   ears.emit('message', 'rohrpost:0:a', '3 e 2 {}')
   const asked = await commands.next('EVALSHA')
   broker.unsubscribe('a')
-  asked.answer([['e', '3', '1', '{}', '{}', '{}']])
+  asked.answer([['e', '3', 'complete', '{}', '{}', '{}']])
   await turn()
 
   assert.deepEqual(recorder.heard, [])
@@ -172,9 +172,9 @@ test('asks again for what it could not hold while it asked', async (t) => {
   say(2)
   const first = await scene.commands.next('EVALSHA')
   for (let n = 3; n <= 2005; n++) say(n)
-  first.answer([['e', '2', '1', payload(1), payload(2)]])
+  first.answer([['e', '2', 'complete', payload(1), payload(2)]])
   const second = await scene.commands.next('EVALSHA')
-  second.answer([['e', '2005', '1', ...Array.from({ length: 2003 }, (_, n) => payload(n + 3))]])
+  second.answer([['e', '2005', 'complete', ...Array.from({ length: 2003 }, (_, n) => payload(n + 3))]])
   await recorder.until('a', payload(2005))
 
   assert.deepEqual(recorder.payloads('a'), Array.from({ length: 2005 }, (_, n) => payload(n + 1)))
@@ -188,7 +188,7 @@ test('counts what came while it joined as being before', async (t) => {
   ;(await ears.next('SUBSCRIBE')).answer()
   const asked = await commands.next('EVALSHA')
   ears.emit('message', 'rohrpost:0:a', '5 e 2,2 {}{}')
-  asked.answer([['e', '5', '0']])
+  asked.answer([['e', '5', 'gone']])
 
   assert.deepEqual(await joined, { epoch: 'e', offset: 6 })
   assert.deepEqual(recorder.heard, [])
@@ -202,11 +202,11 @@ test('goes to the new epoch that began while it joined', async (t) => {
   ;(await ears.next('SUBSCRIBE')).answer()
   const asked = await commands.next('EVALSHA')
   ears.emit('message', 'rohrpost:0:a', '1 f 2 {}')
-  asked.answer([['e', '5', '0']])
+  asked.answer([['e', '5', 'gone']])
   assert.deepEqual(await joined, { epoch: 'e', offset: 5 })
-  ;(await commands.next('EVALSHA')).answer([['f', '1', '0']])
+  ;(await commands.next('EVALSHA')).answer([['f', '1', 'gone']])
   const again = await commands.next('EVALSHA')
-  again.answer([['f', '1', '1', '{}']])
+  again.answer([['f', '1', 'complete', '{}']])
   await recorder.until('a', '{}')
 
   assert.deepEqual(again.args.slice(-4), ['a', 'f', '0', '10000'])
@@ -222,8 +222,8 @@ test('goes on at the top of a new epoch of which the beginning is gone already',
   await join(scene)
 
   ears.emit('message', 'rohrpost:0:a', '50 f 2 {}')
-  ;(await commands.next('EVALSHA')).answer([['f', '50', '0']])
-  ;(await commands.next('EVALSHA')).answer([['f', '51', '0']])
+  ;(await commands.next('EVALSHA')).answer([['f', '50', 'gone']])
+  ;(await commands.next('EVALSHA')).answer([['f', '51', 'gone']])
   await recorder.when('both losses', () => recorder.heard.length === 2)
   ears.emit('message', 'rohrpost:0:a', '52 f 2 {}')
 
@@ -249,9 +249,9 @@ test('asks for the first of very many groups while the next ones are announced',
   const joined = Promise.all(groups.map((group) => broker.subscribe(group)))
   ;(await ears.next('SUBSCRIBE')).answer()
   const last = await ears.next('SUBSCRIBE')
-  ;(await commands.next('EVALSHA')).answer(groups.slice(0, 100).map(() => ['e', '7', '0']))
+  ;(await commands.next('EVALSHA')).answer(groups.slice(0, 100).map(() => ['e', '7', 'gone']))
   last.answer()
-  ;(await commands.next('EVALSHA')).answer([['e', '7', '0']])
+  ;(await commands.next('EVALSHA')).answer([['e', '7', 'gone']])
 
   assert.equal((await joined).length, 101)
 })
@@ -264,4 +264,249 @@ test('gives up a subscription in time, also one that was asked for in the turn i
 
   // the answer is read after this turn's code, and before the turn ends
   await assert.rejects(async () => broker.subscribe('a'), { code: 'RP_ERR_BROKER_UNAVAILABLE', message: /within 20 ms/ })
+})
+
+/** An error as Redis answers it. */
+const reply = (message: string) => Object.assign(new Error(message), { name: 'ReplyError' })
+const READONLY = "READONLY You can't write against a read only replica."
+/** The connection is made anew, to the same server. */
+async function comeBack (connection: Scene['commands']): Promise<void> {
+  connection.emit('close')
+  connection.emit('ready')
+  ;(await connection.next('INFO')).answer('master_replid:abc')
+  await turn()
+}
+
+test('gives a connection up once for all that is refused on it, the first time at once and then later and later', async (t) => {
+  const { broker, commands, ears, recorder } = await open(t)
+  const timers = t.mock.method(globalThis, 'setTimeout')
+  t.mock.method(Math, 'random', () => 1)
+  const delays = () => timers.mock.calls.map(({ arguments: [, delay] }) => delay).filter((delay) => delay !== 5000)
+
+  const published = broker.publish('a', '{}')
+  const joined = broker.subscribe('a')
+  for (let n = 0; n < 4; n++) {
+    if (n === 0) (await ears.next('SUBSCRIBE')).answer()
+    const asked = [await commands.next('EVALSHA'), await commands.next('EVALSHA')]
+    const before = commands.disconnects
+    for (const { fail } of asked) fail(reply(READONLY))
+    while (commands.disconnects === before) await turn()
+    assert.equal(broker.health().ok, false)
+    assert.equal(commands.disconnects, before + 1)
+    await comeBack(commands)
+  }
+  const [write, read] = [await commands.next('EVALSHA'), await commands.next('EVALSHA')]
+  write.answer(['0'])
+  read.answer([['e', '0', 'gone']])
+  await published
+  await joined
+
+  assert.deepEqual(delays(), [0, 200, 400, 800])
+  assert.deepEqual(recorder.errors.map(({ message }) => message), [READONLY, READONLY], 'of publishing and of reading')
+  assert.deepEqual(recorder.notices.map(({ text, failures }) => [text, failures]), [['Redis publishes again', 4], ['Redis can be read again', 4]])
+  assert.deepEqual(broker.health(), { ok: true })
+})
+
+test('gives a connection up at once again when the last time is long ago', async (t) => {
+  const { broker, commands } = await open(t, { queue: { timeout: 600_000 } })
+  const timers = t.mock.method(globalThis, 'setTimeout')
+  let now = performance.now()
+  t.mock.method(performance, 'now', () => now)
+
+  const published = broker.publish('a', '{}')
+  for (let n = 0; n < 2; n++) {
+    const before = commands.disconnects
+    ;(await commands.next('EVALSHA')).fail(reply(READONLY))
+    while (commands.disconnects === before) await turn()
+    now += 61_000
+    await comeBack(commands)
+  }
+  ;(await commands.next('EVALSHA')).answer(['0'])
+  await published
+
+  assert.deepEqual(timers.mock.calls.map(({ arguments: [, delay] }) => delay).filter((delay) => Number(delay) < 1000), [0, 0])
+})
+
+test('makes a connection anew on which a command fails without an answer, though it seems to be there', async (t) => {
+  const { broker, commands, recorder } = await open(t)
+
+  const published = broker.publish('a', '{}')
+  ;(await commands.next('EVALSHA')).fail(new Error("Stream isn't writeable"))
+  while (commands.disconnects === 0) await turn()
+  await comeBack(commands)
+  ;(await commands.next('EVALSHA')).answer(['0'])
+  await published
+
+  assert.deepEqual(recorder.errors.map(({ message }) => message), ['The connection to Redis was lost'])
+  assert.deepEqual(recorder.notices.map(({ text }) => text), ['Redis can be reached again'])
+})
+
+test('tries without messages whether a Redis that refused takes calls again, and once it has a connection', async (t) => {
+  const { broker, commands, recorder } = await open(t)
+  t.mock.timers.enable({ apis: ['setTimeout'] })
+  const refused = (text: string) => reply(text)
+
+  const first = broker.publish('a', '{}')
+  ;(await commands.next('EVALSHA')).fail(refused('ERR Error running script: Script killed by user with SCRIPT KILL.'))
+  await assert.rejects(async () => first, { code: 'RP_ERR_NOT_PUBLISHED', message: /killed/ })
+  t.mock.timers.tick(1000)
+  const probe = await commands.next('EVALSHA')
+  assert.equal(probe.args.at(-1), 'rohrpost:0:', 'no messages')
+  // what is published meanwhile waits for the answer; then it finds out by itself
+  const second = broker.publish('a', '{"n":2}')
+  await turn()
+  probe.fail(refused('MISCONF'))
+  const asked = await commands.next('EVALSHA')
+  t.mock.timers.tick(2000)
+  assert.equal(commands.asked.filter(({ name }) => name === 'EVALSHA').length, 0, 'not while a call is under way')
+  asked.fail(refused('MISCONF'))
+  await assert.rejects(async () => second, { code: 'RP_ERR_NOT_PUBLISHED' })
+  commands.emit('close')
+  t.mock.timers.tick(60_000)
+  commands.emit('ready')
+  ;(await commands.next('INFO')).answer('master_replid:abc')
+  await turn()
+  t.mock.timers.tick(60_000)
+  ;(await commands.next('EVALSHA')).answer(['0'])
+  await turn()
+
+  assert.deepEqual(recorder.notices.map(({ text, failures }) => [text, failures]), [['Redis can be reached again', 1], ['Redis publishes again', 3]])
+  t.mock.timers.tick(60_000)
+  assert.deepEqual(commands.asked.filter(({ name }) => name === 'EVALSHA'), [])
+})
+
+test('makes one run of what many turns publish in a group while a call is under way', async (t) => {
+  const { broker, commands } = await open(t)
+
+  const all = [broker.publish('a', '1')]
+  const first = await commands.next('EVALSHA')
+  for (const [group, payload] of [['b', '2'], ['b', '3'], ['a', '4'], ['b', '5']] as const) {
+    await turn()
+    all.push(broker.publish(group, payload))
+  }
+  await turn()
+  first.answer(['0'])
+  const second = await commands.next('EVALSHA')
+  second.answer(['0', 'b', 'WRONGTYPE'])
+  const results = await Promise.allSettled(all)
+
+  assert.deepEqual(second.args.slice(-13), ['b', '1,1', '2', '2', '3', 'a', '1', '1', '4', 'b', '1', '1', '5'])
+  assert.deepEqual(results.map(({ status }) => status), ['fulfilled', 'rejected', 'rejected', 'fulfilled', 'rejected'])
+})
+
+test('asks for less at a time while answers are slow, and for more while they are fast', async (t) => {
+  const scene = await open(t)
+  const { broker, commands } = scene
+  let now = 0
+  t.mock.method(performance, 'now', () => now)
+  const payload = `"${'x'.repeat(20_000)}"`
+  const portions: number[] = []
+
+  const read = broker.history('a', { epoch: 'e', offset: 0 }, 100)
+  for (const duration of [10, 500, 10, 1100, 1100, 1100, 1100, 1100, 10]) {
+    const asked = await commands.next('EVALSHA')
+    portions.push(Number(asked.args[8]))
+    now += duration
+    asked.answer([['e', '100', 'more', payload]])
+  }
+  ;(await commands.next('EVALSHA')).answer([['e', '100', 'gone']])
+
+  assert.equal(await read, undefined)
+  assert.deepEqual(portions.map((bytes) => bytes / 1024), [32, 64, 64, 64, 32, 16, 8, 8, 8])
+})
+
+test('reads one portion at a time, and begins small again after a connection was lost', async (t) => {
+  const { broker, commands } = await open(t)
+
+  const reads = [broker.history('a', { epoch: 'e', offset: 0 }, 1), broker.history('b', { epoch: 'e', offset: 0 }, 1)]
+  const first = await commands.next('EVALSHA')
+  await turn()
+  assert.deepEqual(commands.asked, [])
+  first.fail(new Error('Connection is closed.'))
+  for (const read of reads) await assert.rejects(async () => read, { code: 'RP_ERR_BROKER_UNAVAILABLE' })
+  await comeBack(commands)
+  const third = broker.history('c', { epoch: 'e', offset: 0 }, 1)
+  const asked = await commands.next('EVALSHA')
+  asked.answer([['e', '0', 'complete']])
+
+  assert.deepEqual(await third, [])
+  assert.equal(asked.args[8], String(8 * 1024))
+})
+
+test('holds a bounded number of bytes while it asks, and asks again for what it could not hold', async (t) => {
+  const scene = await open(t)
+  const { ears, commands, recorder } = scene
+  await join(scene)
+  const payload = (n: number) => `{"n":${n},"text":"${'x'.repeat(1_000_000)}"}`
+  const say = (n: number) => ears.emit('message', 'rohrpost:0:a', `${n} e ${payload(n).length} ${payload(n)}`)
+
+  say(2)
+  const first = await commands.next('EVALSHA')
+  for (let n = 3; n <= 8; n++) say(n)
+  // one that is too much by itself
+  const huge = `{"n":9,"text":"${'x'.repeat(5_000_000)}"}`
+  ears.emit('message', 'rohrpost:0:a', `9 e ${huge.length} ${huge}`)
+  first.answer([['e', '2', 'complete', payload(1), payload(2)]])
+  const second = await commands.next('EVALSHA')
+  second.answer([['e', '9', 'more', payload(3)]])
+  const third = await commands.next('EVALSHA')
+  third.answer([['e', '9', 'complete', ...Array.from({ length: 5 }, (_, n) => payload(n + 4)), huge]])
+  await recorder.until('a', huge)
+
+  assert.deepEqual(recorder.positions('a').map((position) => position?.offset), [1, 2, 3, 4, 5, 6, 7, 8, 9])
+  assert.deepEqual([second, third].map(({ args }) => args.at(-2)), ['2', '3'])
+})
+
+test('takes no answer about a group for one about its next subscription, nor one from before the connection was lost', async (t) => {
+  const scene = await open(t)
+  const { broker, ears, commands, recorder } = scene
+  await join(scene)
+
+  ears.emit('message', 'rohrpost:0:a', '3 e 2 {}')
+  const old = await commands.next('EVALSHA')
+  await comeBack(ears)
+  old.answer([['e', '3', 'complete', '1', '2', '3']])
+  await turn()
+  assert.deepEqual(recorder.heard, [], 'it is not heard again yet')
+  ;(await ears.next('SUBSCRIBE')).answer()
+  ;(await commands.next('EVALSHA')).answer([['e', '4', 'complete', '1', '2', '3', '4']])
+  await recorder.until('a', '4')
+  ears.emit('message', 'rohrpost:0:a', '6 e 2 {}')
+  const late = await commands.next('EVALSHA')
+  broker.unsubscribe('a')
+  const joined = broker.subscribe('a')
+  late.fail(new Error('Connection is closed.'))
+  ;(await ears.next('SUBSCRIBE')).answer()
+  await comeBack(commands)
+  ;(await commands.next('EVALSHA')).answer([['e', '6', 'gone']])
+
+  assert.deepEqual(await joined, { epoch: 'e', offset: 6 })
+  assert.deepEqual(recorder.payloads('a'), ['1', '2', '3', '4'])
+})
+
+test('asks again for the position of a group of which more came meanwhile than it can hold', async (t) => {
+  const { broker, ears, commands } = await open(t)
+  const joined = broker.subscribe('a')
+  ;(await ears.next('SUBSCRIBE')).answer()
+  const first = await commands.next('EVALSHA')
+  for (let n = 1; n <= 150; n++) ears.emit('message', 'rohrpost:0:a', `${n} e 2 {}`)
+
+  first.answer([['e', '0', 'gone']])
+  ;(await commands.next('EVALSHA')).answer([['e', '150', 'gone']])
+
+  assert.deepEqual(await joined, { epoch: 'e', offset: 150 })
+})
+
+test('does not subscribe on a new connection to what was refused on the one before', async (t) => {
+  const { broker, ears } = await open(t, {})
+  for (const group of ['a', 'b']) broker.subscribe(group)
+  const asked = await ears.next('SUBSCRIBE')
+
+  await comeBack(ears)
+  asked.fail(reply('NOPERM'))
+  await turn()
+  ;(await ears.next('SUBSCRIBE')).answer()
+  await turn()
+
+  assert.deepEqual(ears.asked.filter(({ name }) => name === 'SUBSCRIBE'), [])
 })

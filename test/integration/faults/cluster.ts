@@ -14,6 +14,9 @@ export interface Ask {
 export interface Told {
   published: number[]
   failed: number[]
+  /** Whether `health()` said that something is wrong, and how many lines of the log said that the broker failed. */
+  isUnwell: boolean
+  lines: number
 }
 
 export interface ClusterOptions {
@@ -40,6 +43,8 @@ interface Place {
 export class Cluster {
   /** Every process there has been. */
   readonly publishers: Publisher[] = []
+  /** How often processes said that they are not well, and lines of their logs said that the broker failed. */
+  readonly signs = { health: 0, log: 0 }
   readonly #options: ClusterOptions
   readonly #places: Place[] = []
   readonly #lines = new Set<Socket>()
@@ -66,7 +71,9 @@ export class Cluster {
     const options = { port: place.port, redis, history, groups, publisher: this.publishers.push(publisher) - 1 }
     const child = fork(fileURLToPath(new URL('server.ts', import.meta.url)), [JSON.stringify(options)])
     const ready = Promise.withResolvers<void>()
-    child.on('message', ({ published, failed }: Told) => {
+    child.on('message', ({ published, failed, isUnwell, lines }: Told) => {
+      this.signs.health += Number(isUnwell)
+      this.signs.log += lines
       for (const n of published) publisher.published.add(n)
       for (const n of failed) publisher.failed.add(n)
       ready.resolve()

@@ -21,7 +21,7 @@ try {
   for (const [name, history] of [['with history', true], ['without history', false]] as const) {
     console.log(name)
     columns[name] = await run({
-      redis: await privateRedis({ after: (end) => endings.push(end) }),
+      makeRedis: () => privateRedis({ after: (end) => endings.push(end) }),
       history,
       processes: 3,
       groups: 20,

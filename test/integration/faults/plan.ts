@@ -1,14 +1,16 @@
 /** Everything goes wrong that can, one after another, while messages are published and clients come and go. */
-import { rm } from 'node:fs/promises'
+import { mkdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as wait } from 'node:timers/promises'
 import type { PrivateRedis } from '../../support/redis.ts'
 import { Cluster } from './cluster.ts'
 import { examine, type Report } from './report.ts'
+import { SlowLine } from './slow-line.ts'
 import { Witness } from './witness.ts'
 
 export interface PlanOptions {
-  redis: PrivateRedis
+  /** Starts a Redis, which ends with the test. */
+  makeRedis: () => Promise<PrivateRedis>
   /** Whether the broker keeps history. */
   history: boolean
   processes: number
@@ -30,10 +32,28 @@ export interface PlanOptions {
 const TICK = 20
 /** Milliseconds after which clients that hear nothing are a fault. */
 const PATIENCE = 60_000
+/** Lines of a process's log that one fault may make. */
+const LINES = 6
+
+/** Where processes find Redis: another one after a failover. */
+interface Place {
+  redis: PrivateRedis
+  readonly line: SlowLine
+}
+
+/** What goes wrong. It ends with everything being there again, if not yet at work. */
+interface Fault {
+  happen: () => Promise<unknown>
+  /** What must tell it; nothing where all goes on as before. */
+  told: readonly ('health' | 'log')[]
+}
 
 export async function run (options: PlanOptions): Promise<Report> {
-  const { redis, processes, groups, clients, history, say } = options
-  const cluster = new Cluster({ redis: redis.port, processes, groups, history: history ? { size: 2000, ttl: 60_000 } : undefined })
+  const { makeRedis, processes, groups, clients, history, say } = options
+  const redis = await makeRedis()
+  const place: Place = { redis, line: new SlowLine(redis.port) }
+  await place.line.open()
+  const cluster = new Cluster({ redis: place.line.port, processes, groups, history: history ? { size: 2000, ttl: 60_000 } : undefined })
   const witnesses: Witness[] = []
   try {
     const url = await cluster.start()
@@ -41,58 +61,140 @@ export async function run (options: PlanOptions): Promise<Report> {
     await Promise.all(witnesses.map(({ joined }) => joined))
     say(`${clients} clients in ${groups} groups, ${processes} processes`)
 
-    await disturb(cluster, options)
+    const wrong = await disturb(cluster, options, place)
     await settle(cluster, witnesses, groups)
-    return examine(witnesses, cluster.publishers, groups, history)
+    const report = examine(witnesses, cluster.publishers, groups, history)
+    report.untold = wrong.untold.length
+    report.noisy = wrong.noisy.length
+    report.examples.push(...wrong.untold, ...wrong.noisy)
+    return report
   } finally {
     for (const witness of witnesses) witness.close()
     await cluster.stop()
+    place.line.close()
   }
 }
 
-/** The faults by name. Each ends with everything being there again, if not yet at work. */
-function faults ({ redis, processes, stop, pause }: PlanOptions, cluster: Cluster): Record<string, () => Promise<void>> {
-  const snapshot = join(redis.folder, 'dump.rdb')
+/** The faults by name. */
+function faults ({ makeRedis, processes, stop, pause, history }: PlanOptions, cluster: Cluster, place: Place): Record<string, Fault> {
+  const snapshot = () => join(place.redis.folder, 'dump.rdb')
   const stand = async (ms: number) => {
-    redis.signal('SIGSTOP')
+    place.redis.signal('SIGSTOP')
     await wait(ms)
-    redis.signal('SIGCONT')
+    place.redis.signal('SIGCONT')
+  }
+  const asking = async (ask: (client: ReturnType<PrivateRedis['client']>) => Promise<unknown>) => {
+    const client = place.redis.client()
+    await ask(client)
+    client.disconnect()
   }
   return {
-    'CLIENT KILL of every connection' () {
-      return Promise.all([redis.cut('TYPE', 'normal'), redis.cut('TYPE', 'pubsub')]).then(() => {})
+    'CLIENT KILL of every connection': {
+      happen: () => Promise.all([place.redis.cut('TYPE', 'normal'), place.redis.cut('TYPE', 'pubsub')]),
+      told: []
     },
-    'CLIENT KILL of the connections that hear': () => redis.cut('TYPE', 'pubsub'),
-    'Redis stands still for a moment': () => stand(stop / 2),
-    async 'kill -9 of a Fastify process' () {
-      const index = Math.floor(Math.random() * processes)
-      await cluster.kill(index)
-      await wait(pause / 4)
-      await cluster.startOne(index)
+    'CLIENT KILL of the connections that hear': { happen: () => place.redis.cut('TYPE', 'pubsub'), told: [] },
+    'a line to Redis of 20 kB/s and 300 ms': {
+      async happen () {
+        place.line.slowness = { rate: 20_000, delay: 300 }
+        await wait(2 * pause)
+        place.line.slowness = undefined
+      },
+      told: []
     },
-    async 'kill -9 of Redis, restarted empty' () {
-      await redis.kill()
-      await rm(snapshot, { force: true })
-      await wait(pause / 4)
-      await redis.start()
+    'Redis stands still for a moment': { happen: () => stand(stop / 2), told: ['health'] },
+    'the scripts are flushed and killed': {
+      happen: () => asking(async (client) => {
+        for (const end = performance.now() + pause; performance.now() < end; await wait(5)) {
+          await client.script('FLUSH')
+          await client.script('KILL').catch(() => {})
+        }
+      }),
+      told: []
     },
-    'Redis stands still': () => stand(stop),
-    async 'kill -9 of Redis, restarted from an older snapshot' () {
-      const client = redis.client()
-      await client.call('SAVE')
-      client.disconnect()
-      await wait(pause)
-      await redis.kill()
-      await redis.start()
+    'one key has a wrong type': {
+      happen: () => asking(async (client) => {
+        await client.set('rohrpost:meta:todo-0', 'by hand')
+        // those that hear catch up, in this group in vain
+        await place.redis.cut('TYPE', 'pubsub')
+        await wait(pause)
+        await client.del('rohrpost:meta:todo-0')
+      }),
+      told: history ? ['health', 'log'] : []
+    },
+    'Redis can not save and refuses to write': {
+      happen: () => asking(async (client) => {
+        await client.config('SET', 'save', '3600 1000000')
+        await rm(place.redis.folder, { recursive: true })
+        while (!(await client.info('persistence')).includes('rdb_last_bgsave_status:err')) {
+          await client.bgsave().catch(() => {})
+          await wait(20)
+        }
+        await wait(pause)
+        await client.config('SET', 'stop-writes-on-bgsave-error', 'no')
+        await mkdir(place.redis.folder)
+      }),
+      told: ['health', 'log']
+    },
+    'kill -9 of a Fastify process': {
+      async happen () {
+        const index = Math.floor(Math.random() * processes)
+        await cluster.kill(index)
+        await wait(pause / 4)
+        await cluster.startOne(index)
+      },
+      told: []
+    },
+    'kill -9 of Redis, restarted empty': {
+      async happen () {
+        await place.redis.kill()
+        await rm(snapshot(), { force: true })
+        await wait(pause / 4)
+        await place.redis.start()
+      },
+      told: ['health', 'log']
+    },
+    'Redis stands still': { happen: () => stand(stop), told: ['health', 'log'] },
+    'kill -9 of Redis, restarted from an older snapshot': {
+      async happen () {
+        await asking((client) => client.call('SAVE'))
+        await wait(pause)
+        await place.redis.kill()
+        await wait(pause / 4)
+        await place.redis.start()
+      },
+      told: ['health', 'log']
+    },
+    'failover to a replica': {
+      async happen () {
+        const replica = await makeRedis()
+        const client = replica.client()
+        await client.replicaof('127.0.0.1', place.redis.port)
+        while (!(await client.info('replication')).includes('master_link_status:up')) await wait(20)
+        await wait(pause)
+        // as a planned failover: the old primary is there, and can only be read
+        await client.replicaof('NO', 'ONE')
+        await asking((old) => old.replicaof('127.0.0.1', replica.port))
+        place.line.target = replica.port
+        place.redis = replica
+        client.disconnect()
+        await wait(pause)
+      },
+      told: ['log']
     }
   }
 }
 
-/** Publishes evenly over the time that the faults take, and cuts clients at random all the time. */
-async function disturb (cluster: Cluster, options: PlanOptions): Promise<void> {
-  const { messages, clients, pause, stop, rounds, say } = options
-  const plan = Object.entries(faults(options, cluster))
-  const duration = rounds * (plan.length * pause + 1.5 * stop + 2 * pause)
+/**
+ * Publishes evenly over the time that the faults take, and cuts clients at random all the time.
+ *
+ * @returns the faults that were not told as they should be
+ */
+async function disturb (cluster: Cluster, options: PlanOptions, place: Place): Promise<Record<'untold' | 'noisy', string[]>> {
+  const { messages, clients, pause, stop, rounds, processes, say } = options
+  const wrong = { untold: [] as string[], noisy: [] as string[] }
+  const plan = Object.entries(faults(options, cluster, place))
+  const duration = rounds * (1.25 * plan.length * pause + 1.5 * stop + 12 * pause)
   const all = Promise.withResolvers<void>()
   let [due, published] = [0, 0]
   const publishing = setInterval(() => {
@@ -105,14 +207,20 @@ async function disturb (cluster: Cluster, options: PlanOptions): Promise<void> {
   const cutting = setInterval(() => cluster.cut(Math.ceil(clients / 100)), pause / 10)
   try {
     for (let round = 0; round < rounds; round++) {
-      for (const [name, happen] of plan) {
+      for (const [name, { happen, told }] of plan) {
         await wait(pause)
         say(name)
+        const before = { ...cluster.signs }
         await happen()
+        await wait(pause / 4)
+        const since = { health: cluster.signs.health - before.health, log: cluster.signs.log - before.log }
+        for (const sign of told) if (since[sign] === 0) wrong.untold.push(`untold: ${name} (${sign})`)
+        if (since.log > LINES * processes) wrong.noisy.push(`noisy: ${name}, ${since.log} lines`)
       }
     }
     clearInterval(cutting)
     await all.promise
+    return wrong
   } finally {
     clearInterval(publishing)
     clearInterval(cutting)

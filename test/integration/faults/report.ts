@@ -24,6 +24,9 @@ export interface Report {
   /** Faults: two messages at one position, or positions that do not follow each other. */
   ambiguous: number
   gaps: number
+  /** Faults of Redis that neither `health()` nor the log told, and those that filled the log. */
+  untold: number
+  noisy: number
   /** The first faults in words. */
   examples: string[]
 }
@@ -46,6 +49,8 @@ export function examine (witnesses: readonly Witness[], publishers: readonly Pub
     silent: 0,
     ambiguous: 0,
     gaps: 0,
+    untold: 0,
+    noisy: 0,
     examples: []
   }
   for (const { asked, published, failed } of publishers) {

@@ -13,18 +13,27 @@ const { port, redis, history, publisher, groups } = JSON.parse(process.argv[2] ?
   groups: number
 }
 
-const app = Fastify({ logger: { level: process.env.FAULTS_LOG ?? 'silent' } })
+let last = 0
+const nothing = (): Told => ({ published: [], failed: [], isUnwell: false, lines: 0 })
+let told = nothing()
+
+const stream = {
+  write (line: string) {
+    const { level, msg } = JSON.parse(line) as { level: number, msg: string }
+    // what the broker itself says, not that of each message that was not sent
+    if (level >= 50 && msg === 'the broker failed') told.lines++
+    if (process.env.FAULTS_LOG !== undefined) process.stderr.write(line)
+  }
+}
+const app = Fastify({ logger: { level: process.env.FAULTS_LOG ?? 'error', stream } })
 const client = new Redis({ host: '127.0.0.1', port: redis, lazyConnect: true, retryStrategy: () => 50 })
 client.on('error', () => {})
 await app.register(rohrpost, { broker: redisBroker({ client, ...(history && { history }) }), drain: 1000 })
 app.rohrpost.group('todo', { authorize: () => true })
 
-let last = 0
-let told: Told = { published: [], failed: [] }
-
 function tell (): void {
   process.send?.(told)
-  told = { published: [], failed: [] }
+  told = nothing()
 }
 
 async function publish (group: string, n: number): Promise<void> {
@@ -43,7 +52,9 @@ process.on('message', ({ count }: Ask) => {
   }
 })
 setInterval(() => {
-  if (told.published.length > 0 || told.failed.length > 0) tell()
+  const { ok, broker } = app.rohrpost.health()
+  told.isUnwell ||= !ok || broker.detail !== undefined
+  if (told.published.length > 0 || told.failed.length > 0 || told.isUnwell || told.lines > 0) tell()
 }, 20)
 // without its parent nobody needs it
 process.on('disconnect', () => process.exit())

@@ -15,7 +15,9 @@ const ROWS: [string, (report: Report) => number | undefined][] = [
   ['… without being told to load again', ({ silent, tells }) => tells ? silent : undefined],
   ['messages heard twice', ({ repeated }) => repeated],
   ['messages heard out of order', ({ reordered }) => reordered],
-  ['positions that name two messages, or leave one out', ({ ambiguous, gaps, tells }) => tells ? ambiguous + gaps : undefined]
+  ['positions that name two messages, or leave one out', ({ ambiguous, gaps, tells }) => tells ? ambiguous + gaps : undefined],
+  ['faults that `health()` or the log did not tell', ({ untold }) => untold],
+  ['faults that filled the log', ({ noisy }) => noisy]
 ]
 
 export function toTable (columns: Record<string, Report>): string {

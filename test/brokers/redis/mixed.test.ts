@@ -1,0 +1,98 @@
+/** Processes with and without history at one Redis, as in a deployment that turns it on process by process. */
+import assert from 'node:assert/strict'
+import { suite, test } from 'node:test'
+import type { Position } from '../../../lib/index.ts'
+import { openBroker } from '../../support/broker.ts'
+import { privateRedis, redisServer } from '../../support/redis.ts'
+
+const history = { size: 1000, ttl: 60_000 }
+const numbered = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, n) => `{"n":${from + n}}`)
+
+suite('Redis brokers with and without history at one Redis', { skip: redisServer.skip, concurrency: 2 }, () => {
+  test('hear each other, with positions where there are some, and say once that they differ', async (t) => {
+    const redis = await privateRedis(t)
+    const old = await openBroker(t, { client: redis.client() })
+    const recent = await openBroker(t, { client: redis.client(), history })
+    await old.broker.subscribe('a')
+    const top = await recent.broker.subscribe('a') as Position
+
+    for (const payload of numbered(1, 10)) {
+      await old.broker.publish('a', payload)
+      await recent.broker.publish('a', payload.replace('n', 'm'))
+    }
+    await Promise.all([old, recent].map(({ recorder }) => recorder.until('a', '{"m":10}')))
+
+    const all = numbered(1, 10).flatMap((payload) => [payload, payload.replace('n', 'm')])
+    for (const { recorder } of [old, recent]) assert.deepEqual(recorder.payloads('a'), all)
+    assert.deepEqual(recent.recorder.positions('a'), all.map((_, n) => ({ ...top, offset: n + 1 })))
+    assert.deepEqual((await recent.broker.history('a', top, 100))?.map(({ payload }) => payload), all, 'a client that was away gets the messages of both')
+    assert.deepEqual([...old.recorder.notices, ...recent.recorder.notices].map(({ text }) => text), [
+      "other processes keep history, so that what this one publishes is kept, too: give all processes the same 'history'"
+    ])
+    assert.deepEqual([...old.recorder.errors, ...recent.recorder.errors], [])
+  })
+
+  test('leave nothing in Redis where nobody keeps history', async (t) => {
+    const redis = await privateRedis(t)
+    const { broker } = await openBroker(t, { client: redis.client() })
+
+    await broker.publish('a', '{}')
+
+    assert.deepEqual((await redis.client().keys('*')).filter((key) => !key.startsWith('rohrpost:sender:')), [])
+  })
+
+  for (const [what, payload] of [['is no object', '[1]'], ['has no end', '{"n":1} x']] as const) {
+    test(`tell those who follow positions that they missed a message which ${what}, also those who are away`, async (t) => {
+      const redis = await privateRedis(t)
+      const old = await openBroker(t, { client: redis.client() })
+      const recent = await openBroker(t, { client: redis.client(), history })
+      const top = await recent.broker.subscribe('a') as Position
+      await recent.broker.publish('a', '{"n":1}')
+      await recent.recorder.until('a', '{"n":1}')
+
+      await old.broker.publish('a', payload)
+      await recent.recorder.until('a', payload)
+      await recent.broker.publish('a', '{"n":2}')
+      await recent.recorder.until('a', '{"n":2}')
+
+      assert.deepEqual(recent.recorder.of('a').slice(0, 3), [
+        { kind: 'message', group: 'a', payload: '{"n":1}', position: { ...top, offset: 1 } },
+        { kind: 'message', group: 'a', payload, position: undefined },
+        { kind: 'lost', group: 'a', position: { ...top, offset: 1 } }
+      ])
+      for (const offset of [0, 1]) assert.equal(await recent.broker.history('a', { ...top, offset }, 10), undefined)
+      assert.deepEqual(recent.recorder.notices.map(({ text }) => text), ['another process publishes without history: its messages reach members, but have no positions'])
+    })
+  }
+
+  test('still hear each other where the process without history may not keep any', async (t) => {
+    const redis = await privateRedis(t)
+    const admin = redis.client()
+    await admin.acl('SETUSER', 'plain', 'on', '>secret', '~*', '&*', '+@all', '-xadd', '-hmget', '-setrange')
+    const old = await openBroker(t, { client: redis.client({ username: 'plain', password: 'secret' }) })
+    const recent = await openBroker(t, { client: redis.client(), history })
+    await recent.broker.subscribe('a')
+
+    await old.broker.publish('a', '{"n":1}')
+    await recent.recorder.until('a', '{"n":1}')
+    await recent.broker.publish('a', '{"n":2}')
+    await recent.recorder.until('a', '{"n":2}')
+
+    assert.deepEqual(recent.recorder.heard.map(({ kind }) => kind), ['message', 'lost', 'message'])
+  })
+
+  test('are not told of a message from before they were in the group', async (t) => {
+    const redis = await privateRedis(t)
+    const client = redis.client()
+    const { broker, recorder } = await openBroker(t, { client, history })
+    const joined = broker.subscribe('a')
+
+    // as a process of an older version does
+    while (await client.publish('rohrpost:0:a', '0 - 7 {"n":1}') === 0);
+    const top = await joined as Position
+    await broker.publish('a', '{"n":2}')
+    await recorder.until('a', '{"n":2}')
+
+    assert.deepEqual(recorder.positions('a').at(-1), { ...top, offset: 1 })
+  })
+})
