@@ -7,7 +7,7 @@ import type { CommittedRows } from './committed-rows.ts'
 import type { Log } from './drops.ts'
 import { dropped, type Frame, type Notifier, type RowChange } from './notifier.ts'
 import { Database, databaseOf } from './platforms.ts'
-import { portionsOf, readRows, type Wanted } from './read-back.ts'
+import { portionsOf, readRows, tableOf, type Wanted } from './read-back.ts'
 import type { Watched } from './registry.ts'
 import type { Row } from './row.ts'
 
@@ -168,13 +168,11 @@ function needsBefore ({ watched, before, fields, touch }: Entry, after: Row): bo
 async function lock (em: EntityManager, transaction: Transaction, rows: readonly Wanted[]): Promise<void> {
   const platform = em.getPlatform()
   for (const portion of portionsOf(rows)) {
-    const [{ row: { meta: { root }, schema } }] = portion as [Wanted]
-    const name = [schema ?? root.schema ?? [], root.tableName].flat().join('.')
-    const table = platform.quoteIdentifier(name)
-    const columns = root.getPrimaryProps().flatMap(({ fieldNames }) => fieldNames).map((name) => platform.quoteIdentifier(name)).join(', ')
+    const [{ row }] = portion as [Wanted]
+    const columns = row.meta.root.getPrimaryProps().flatMap(({ fieldNames }) => fieldNames).map((name) => platform.quoteIdentifier(name)).join(', ')
     const keys = portion.map(({ row: { databaseKey } }) => databaseKey)
     const places = keys.map((key) => `(${key.map(() => '?').join(', ')})`).join(', ')
-    const sql = `select 1 from ${table} where (${columns}) in (${places}) order by ${columns} for no key update`
+    const sql = `select 1 from ${tableOf(em, row)} where (${columns}) in (${places}) order by ${columns} for no key update`
     await em.getConnection('write').execute(sql, keys.flat(), 'run', transaction)
   }
 }

@@ -27,7 +27,7 @@ export async function readRows (em: EntityManager, connection: Transaction | und
   if (connection !== undefined) fork.setTransactionContext(connection)
 
   for (const portion of portionsOf(wanted)) {
-    const found = await find(fork, portion, lockMode)
+    const found = await (readColumns(em, connection, portion, lockMode) ?? find(fork, portion, lockMode))
     for (const row of found) rows.set(row.id, row)
 
     const missing = portion.filter(({ id }) => !rows.has(id))
@@ -57,6 +57,30 @@ export function portionsOf<Row extends Wanted> (wanted: readonly Row[]): Row[][]
   return [...tables.values()].flatMap((rows) => {
     return Array.from({ length: Math.ceil(rows.length / PORTION) }, (_, i) => rows.slice(i * PORTION, (i + 1) * PORTION))
   })
+}
+
+/** Reads the columns of rows that are sent as the database gives them, at a third of the cost of making entities. */
+function readColumns (em: EntityManager, connection: Transaction | undefined, wanted: readonly Wanted[], lockMode?: LockMode): Promise<Row[]> | undefined {
+  const [{ row, watched: { meta, reads: { columns } } }] = wanted as [Wanted]
+  if (columns === undefined) return
+
+  const platform = em.getPlatform()
+  const quoted = columns.map(({ column }) => platform.quoteIdentifier(column))
+  const keys = wanted.flatMap(({ row: { databaseKey } }) => databaseKey)
+  // the key is the first column
+  const where = `${quoted[0]} in (${keys.map(() => '?').join(', ')})`
+  const sql = `select ${quoted.join(', ')} from ${tableOf(em, row)} where ${where}${lockMode === undefined ? '' : ' for update'}`
+
+  return em.getConnection('write').execute(sql, keys, 'all', connection).then((found: Array<Record<string, unknown>>) => found.map((values) => {
+    const data: Record<string, unknown> = {}
+    for (const { name, column } of columns) data[name] = values[column]
+    return row.withColumns(data, meta)
+  }))
+}
+
+/** The quoted name of a row's table. */
+export function tableOf (em: EntityManager, { meta: { root }, schema }: Row): string {
+  return em.getPlatform().quoteIdentifier([schema ?? root.schema ?? [], root.tableName].flat().join('.'))
 }
 
 async function find (em: EntityManager, wanted: readonly Wanted[], lockMode: LockMode.PESSIMISTIC_WRITE | undefined): Promise<Row[]> {

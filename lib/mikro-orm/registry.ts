@@ -1,8 +1,9 @@
 /** Which rules concern which entities: those of the plugin's options, and those that decorators left on classes. */
-import { EntitySchema, type EntityClass, type EntityCtor, type EntityMetadata, type EntityName, type MetadataStorage } from '@mikro-orm/core'
+import { EntitySchema, type EntityClass, type EntityCtor, type EntityMetadata, type EntityName, type EntityProperty, type MetadataStorage } from '@mikro-orm/core'
 import { errors } from '../errors.ts'
 import { declaredRules } from './decorators.ts'
 import { Notifier, type Report } from './notifier.ts'
+import { fieldOf } from './row.ts'
 import type { NotifyRule } from './rules.ts'
 
 /** An entity whose changes are announced, with the rules for it. */
@@ -25,6 +26,14 @@ export interface Reads {
   readonly fields: readonly string[] | undefined
   /** The relations and lazy properties to load with it. */
   readonly populate: readonly string[]
+  /** The columns of these properties, where their values are sent as the database gives them: then no entity is made of a row. */
+  readonly columns: readonly Column[] | undefined
+}
+
+/** A property in one column. */
+export interface Column {
+  readonly name: string
+  readonly column: string
 }
 
 /**
@@ -49,18 +58,30 @@ export function compileRules (rules: readonly NotifyRule[], metadata: MetadataSt
 
 function watch (meta: EntityMetadata, notifiers: Notifier[]): Watched {
   const reading = notifiers.filter(({ readsBack }) => readsBack)
-  const fields = notifiers.map(({ fields }) => fields).filter((names) => names !== undefined)
+  const named = notifiers.map(({ fields }) => fields).filter((names) => names !== undefined)
+  const fields = named.length < notifiers.length ? undefined : [...new Set([...meta.primaryKeys, ...named.flat()])]
   return {
     meta,
     notifiers,
-    reads: {
-      fields: fields.length < notifiers.length ? undefined : [...new Set([...meta.primaryKeys, ...fields.flat()])],
-      populate: [...new Set(notifiers.flatMap(({ populate }) => populate))]
-    },
+    reads: { fields, populate: [...new Set(notifiers.flatMap(({ populate }) => populate))], columns: fields && columnsOf(meta, fields) },
     readsBack: reading.length > 0,
     needsBefore: reading.some(({ needsBefore }) => needsBefore),
     needsDeleted: reading.some(({ needsDeleted }) => needsDeleted)
   }
+}
+
+/** The columns of properties, if each is in one column of one table and no value has to be converted. */
+function columnsOf (meta: EntityMetadata, names: readonly string[]): Column[] | undefined {
+  if (meta.inheritanceType === 'tpt' || meta.primaryKeys.length > 1) return
+
+  const columns: Column[] = []
+  for (const name of names) {
+    const prop = meta.properties[name] as EntityProperty
+    const [column, ...more] = prop.fieldNames
+    if (column === undefined || more.length > 0 || !fieldOf(prop).isPlain) return
+    columns.push({ name, column })
+  }
+  return columns
 }
 
 function isOrExtends (meta: EntityMetadata, target: { prototype: object }): boolean {

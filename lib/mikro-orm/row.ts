@@ -52,6 +52,8 @@ export const Source = {
   Insert: 'insert',
   /** What the ORM held of the row before a flush. */
   Original: 'original',
+  /** Some columns that were read. */
+  Columns: 'columns',
   /** A key, of which no row is known. */
   Key: 'key'
 } as const
@@ -100,6 +102,11 @@ export class Row {
     return this.meta.primaryKeys.map((name) => this.data[name]).flat()
   }
 
+  /** A row of the same table, of which some columns were read. */
+  withColumns (data: RowData, meta: EntityMetadata): Row {
+    return new Row(meta, this.#entity, data, this.#em, Source.Columns)
+  }
+
   /** The key alone: all other properties count as not loaded. */
   get keyOnly (): Row {
     const data = Object.fromEntries(this.meta.primaryKeys.map((name) => [name, this.data[name]]))
@@ -124,6 +131,7 @@ export class Row {
   /** One property as JSON has it, a relation as its key. @throws NotLoadedError */
   value ({ prop, name, isPlain }: Field): unknown {
     const value = this.data[name]
+    if (this.#source === Source.Columns) return value
     if (isPlain && (typeof value === 'string' || typeof value === 'number') && !(this.#source === Source.Original && isMade(prop))) return value
 
     if (!this.#knows(prop)) throw new NotLoadedError(name)
