@@ -80,7 +80,8 @@ function readColumns (em: EntityManager, connection: Transaction | undefined, wa
 
 /** The quoted name of a row's table. */
 export function tableOf (em: EntityManager, { meta: { root }, schema }: Row): string {
-  return em.getPlatform().quoteIdentifier([schema ?? root.schema ?? [], root.tableName].flat().join('.'))
+  const driver = em.getDriver() as unknown as { getTableName (meta: EntityMetadata, options: { schema: string | undefined }): string }
+  return driver.getTableName(root, { schema })
 }
 
 async function find (em: EntityManager, wanted: readonly Wanted[], lockMode: LockMode.PESSIMISTIC_WRITE | undefined): Promise<Row[]> {
