@@ -5,7 +5,7 @@ const rooms = {
   protocol: [],
   brokers: ['protocol/', 'util/', 'checks.ts', 'errors.ts'],
   server: ['protocol/', 'util/', 'brokers/broker.ts', 'cut.ts', 'diagnostics.ts', 'errors.ts'],
-  testing: ['brokers/broker.ts'],
+  testing: ['brokers/broker.ts', 'client/(?:index|error).ts', 'protocol/contract.ts', 'server/(?:background-work|thenable|types).ts'],
   'mikro-orm': ['protocol/', 'checks.ts', 'cut.ts', 'diagnostics.ts', 'errors.ts']
 }
 

@@ -6,11 +6,14 @@ import { diagnostics } from './diagnostics.ts'
 import { errors } from './errors.ts'
 import { checkOptions, type RohrpostOptions } from './options.ts'
 import { NOTIFIED_GROUPS, type NotifiedGroups } from './protocol/group-name.ts'
+import { BACKGROUND_WORK, type BackgroundWork } from './server/background-work.ts'
+import type { Connection } from './server/connection.ts'
 import { Connections } from './server/connections.ts'
 import { Disconnector, DISCONNECTS } from './server/disconnector.ts'
 import { Groups } from './server/groups.ts'
 import { implement } from './server/implement.ts'
 import { Turn } from './server/outbox.ts'
+import { answerPing } from './server/ping.ts'
 import { Registry } from './server/registry.ts'
 import { report } from './server/report.ts'
 import { addRoute } from './server/route.ts'
@@ -37,7 +40,10 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
 
   const schemas = await SchemaCompiler.load()
   const registry = new Registry(schemas)
-  registry.add(app, 'ping', undefined, (message: RohrpostMessage) => message.reply(message.data, { type: 'pong' }), 'ping')
+  registry.add(app, 'ping', undefined, (message: RohrpostMessage, connection: Connection) => {
+    // an app that registered @fastify/websocket itself may allow less
+    answerPing(message, connection, Math.min(options.maxPayload, app.websocketServer.options.maxPayload || Infinity))
+  }, 'ping')
   const subscriptions = new Subscriptions(registry, app)
   const groups = new Groups({
     broker,
@@ -100,7 +106,9 @@ interface Parts {
  * them inherit from one object, to which other plugins add what is theirs.
  */
 function decorate (app: FastifyInstance, parts: Parts): void {
+  const work: BackgroundWork = { [BACKGROUND_WORK]: [() => parts.connections.leaving] }
   const common = {
+    ...work,
     drainTimeout: parts.drainTimeout,
     [NOTIFIED_GROUPS]: (groups: NotifiedGroups) => parts.subscriptions.use.notifies(groups)
   }

@@ -3,9 +3,10 @@ import assert from 'node:assert/strict'
 import { execFileSync, spawnSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { dirname, join } from 'node:path'
+import { dirname, join, normalize } from 'node:path'
 import { after, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
+import { installTools } from './package/tools.ts'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const folder = mkdtempSync(join(tmpdir(), 'rohrpost-package-'))
@@ -25,7 +26,7 @@ function bareProject (name: string, ...optional: string[]): string {
   const modules = join(dir, 'node_modules')
   mkdirSync(join(modules, 'fastify-rohrpost'), { recursive: true })
   execFileSync('tar', ['xzf', tarball, '--strip-components=1', '-C', join(modules, 'fastify-rohrpost')])
-  const needed = [...Object.keys(manifest.dependencies), 'fastify', '@types/node', 'ws', ...optional]
+  const needed = [...Object.keys(manifest.dependencies), 'fastify', '@types/node', ...optional]
   for (const dependency of needed) {
     mkdirSync(dirname(join(modules, dependency)), { recursive: true })
     symlinkSync(join(root, 'node_modules', dependency), join(modules, dependency))
@@ -34,10 +35,10 @@ function bareProject (name: string, ...optional: string[]): string {
   return dir
 }
 
-function run (cwd: string, file: string, source: string): string {
+function run (cwd: string, file: string, source: string, ...[command, ...args]: string[]): string {
   writeFileSync(join(cwd, file), source)
-  const { status, stdout, stderr } = spawnSync(process.execPath, [file], { cwd, encoding: 'utf8' })
-  assert.equal(status, 0, stderr)
+  const { status, stdout, stderr, error } = spawnSync(command ?? process.execPath, [...args, file], { cwd, encoding: 'utf8', timeout: 60_000 })
+  assert.equal(status, 0, `${error ?? ''}${stdout}${stderr}`)
   return stdout.trim()
 }
 
@@ -46,15 +47,16 @@ function check (command: string, ...args: string[]): void {
   assert.equal(status, 0, stdout + stderr)
 }
 
-/** Compiles `app.ts` of a project, the types of its packages included. */
-function typecheck (dir: string, options: object = {}): void {
+/** Compiles `app.ts` of a project, the types of its packages included. @param tsc the compiler; the project's own by default */
+function typecheck (dir: string, options: object = {}, tsc = join(root, 'node_modules/typescript/bin/tsc')): void {
   writeFileSync(join(dir, 'tsconfig.json'), JSON.stringify({
     compilerOptions: {
       module: 'nodenext', target: 'es2024', lib: ['es2024'], types: ['node'], strict: true, exactOptionalPropertyTypes: true, noEmit: true, ...options
     },
     files: ['app.ts']
   }))
-  check('tsc', '-p', dir)
+  const { status, stdout } = spawnSync(process.execPath, [tsc, '-p', dir], { encoding: 'utf8' })
+  assert.equal(status, 0, stdout)
 }
 
 const subpaths = Object.keys(manifest.exports).filter((path) => path !== './package.json').map((path) => path.replace(/^\./, 'fastify-rohrpost'))
@@ -65,7 +67,21 @@ test('holds what it needs and nothing that is only for building it', () => {
   for (const path of ['package.json', 'README.md', 'LICENSE', 'PROTOCOL.md', 'CHANGELOG.md', 'dist/lib/index.js', 'dist/types/fastify.d.ts']) {
     assert.ok(paths.includes(path), path)
   }
-  assert.deepEqual(paths.filter((path) => /^(?:test|bench|scripts|demo|coverage)\/|\.tst\./.test(path)), [])
+  assert.deepEqual(paths.filter((path) => /^(?:test|bench(?!\/README\.md$)|scripts|demo|examples|coverage)\/|\.tst\./.test(path)), [])
+})
+
+test('has no links in its documents that lead nowhere', () => {
+  const paths: string[] = files.map(({ path }: { path: string }) => path)
+  const lost = paths.filter((path) => path.endsWith('.md')).flatMap((path) => {
+    const prose = readFileSync(join(root, path), 'utf8').replaceAll(/^\s*```[^]*?^\s*```$/gm, '').replaceAll(/`[^`\n]*`(?!\])/g, '')
+    const links = [...prose.matchAll(/\]\((?<link>[^)\s#]+)[^)]*\)/g)].map(({ groups }) => groups?.link ?? '')
+    return links.filter((link) => {
+      const target = normalize(join(dirname(path), link)).replace(/\/$/, '')
+      return !/^[a-z]+:/.test(link) && !paths.some((packed) => packed === target || packed.startsWith(`${target}/`))
+    }).map((link) => `${path}: ${link}`)
+  })
+
+  assert.deepEqual(lost, [])
 })
 
 test('passes publint', () => check('publint', 'run', '--strict', tarball))
@@ -236,3 +252,101 @@ test('needs TypeBox for schemas only', () => {
   const required = run(dir, 'app.cjs', "require('fastify')().register(require('fastify-rohrpost')).ready().then((app) => { console.log(typeof app.rohrpost.handle); return app.close() })")
   assert.equal(required, 'function')
 })
+
+test('gives its types to projects that compile to CommonJS with `moduleResolution: node10`', () => {
+  const dir = project('node10', '@mikro-orm/core', 'ioredis')
+  writeFileSync(join(dir, 'package.json'), '{}')
+  writeFileSync(join(dir, 'app.ts'), `
+    import Fastify from 'fastify'
+    import rohrpost, { type RohrpostConnection } from 'fastify-rohrpost'
+    ${subpaths.map((name, index) => `import * as m${index} from '${name}'; export { m${index} }`).join('\n')}
+
+    const app = Fastify()
+    app.register(rohrpost, { path: '/ws', onConnect: (connection: RohrpostConnection) => connection.join('all') })
+    // @ts-expect-error -- the plugin is typed, not any
+    app.register(rohrpost, { path: 5 })
+    // @ts-expect-error -- so are the subpaths
+    new m${subpaths.indexOf('fastify-rohrpost/client')}.RohrpostClient()
+  `)
+
+  typecheck(dir, {
+    module: 'commonjs', moduleResolution: 'node10', ignoreDeprecations: '6.0', esModuleInterop: true, skipLibCheck: true, exactOptionalPropertyTypes: false
+  })
+})
+
+const tools = installTools()
+
+test('compiles with the oldest TypeScript that the README names', { skip: tools.skip }, () => {
+  const version = /TypeScript (?<oldest>\d\.\d) or later/.exec(readFileSync(join(root, 'README.md'), 'utf8'))?.groups?.oldest
+  const tsc = tools.path('typescript/bin/tsc')
+  assert.match(execFileSync(process.execPath, [tsc, '--version'], { encoding: 'utf8' }), new RegExp(`^Version ${version}\\.`))
+  const dir = project('oldest-typescript', '@mikro-orm/core', 'ioredis')
+  writeFileSync(join(dir, 'app.ts'), `
+    import { Type } from '@sinclair/typebox'
+    import Fastify from 'fastify'
+    import rohrpost from 'fastify-rohrpost'
+    import { RohrpostClient } from 'fastify-rohrpost/client'
+    import { contract } from 'fastify-rohrpost/protocol'
+    import { TestClient } from 'fastify-rohrpost/testing'
+    ${subpaths.map((name, index) => `import * as m${index} from '${name}'; export { m${index} }`).join('\n')}
+
+    const api = contract({ calls: { add: { data: Type.Object({ a: Type.Number() }), reply: Type.String() } } })
+    const app = Fastify()
+    await app.register(rohrpost)
+    app.rohrpost.implement(api, { calls: { add: ({ data }) => data.a.toFixed() } })
+    const text: string = await new RohrpostClient<typeof api>('ws://localhost').call('add', { a: 1 })
+    const { data } = await (await TestClient.connect<typeof api>('ws://localhost')).call('add', { a: 1 })
+    export const texts: string[] = [text, data]
+    // @ts-expect-error -- typed, not any
+    await new RohrpostClient<typeof api>('ws://localhost').call('add', { a: '1' })
+  `)
+
+  typecheck(dir, { target: 'es2022', lib: ['es2023'], skipLibCheck: true }, tsc)
+})
+
+test('runs in Jest with its default configuration and the documented flag', { skip: tools.skip }, () => {
+  const dir = project('jest')
+  symlinkSync(tools.path('@jest'), join(dir, 'node_modules/@jest'))
+  const [, code] = /<!-- jest -->\n```js\n(?<code>[^]*?)```/.exec(readFileSync(join(root, 'docs/testing.md'), 'utf8')) ?? []
+  writeFileSync(join(dir, 'greet.test.js'), code ?? assert.fail('the recipe is in docs/testing.md'))
+  writeFileSync(join(dir, 'required.test.cjs'), `
+    test('is required', () => expect(typeof require('fastify-rohrpost/testing').createTestApp).toBe('function'))
+  `)
+
+  const { status, stderr } = spawnSync(process.execPath, [tools.path('jest/bin/jest.js'), '--testMatch', '**/*.test.?(c)js'], {
+    cwd: dir, encoding: 'utf8', env: { ...process.env, NODE_OPTIONS: '--experimental-vm-modules' }
+  })
+
+  assert.equal(status, 0, stderr)
+  assert.match(stderr, /Tests: +2 passed, 2 total/)
+})
+
+/** The package at work: a server, the client with a call and a group, and the stop. */
+const WORK = `
+  import Fastify from 'fastify'
+  import rohrpost from 'fastify-rohrpost'
+  import { RohrpostClient } from 'fastify-rohrpost/client'
+
+  const app = Fastify()
+  await app.register(rohrpost)
+  app.rohrpost.handle('greet', ({ data }) => 'hello ' + data).group('todo', { authorize: () => true })
+  const address = await app.listen({ port: 0, host: '127.0.0.1' })
+  const client = new RohrpostClient(address.replace('http', 'ws') + '/ws/rohrpost')
+  await client.ready()
+  const changes = client.changes({ type: 'todo', id: 5 })
+  await client.subscribe({ type: 'todo', id: 5 })
+  await app.rohrpost.sendToGroup('todo-5', { type: 'subscription-update', data: { group: 'todo-5', type: 'delete', object: { id: 5 } } })
+  const { value } = await changes.next()
+  console.log(await client.call('greet', 'you'), value.type)
+  client.close()
+  await app.close()
+  process.exit()
+`
+
+for (const [name, args] of [['bun', ['run']], ['deno', ['run', '--allow-all', '--node-modules-dir=manual']]] as const) {
+  const binary = tools.binary(name)
+
+  test(`runs on ${name}, server and client`, { skip: binary.skip }, () => {
+    assert.equal(run(project(name), 'app.js', WORK, binary.path, ...args), 'hello you delete')
+  })
+}

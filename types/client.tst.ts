@@ -112,6 +112,9 @@ describe('a client without contract', () => {
     expect(RohrpostClient).type.toBeConstructableWith('ws://localhost', { token: 'jwt', pingInterval: 5000 })
     expect(RohrpostClient).type.toBeConstructableWith('ws://localhost', { token: async () => 'jwt', WebSocket, backoff: { max: 5000 } })
     expect(RohrpostClient).type.toBeConstructableWith(new URL('ws://localhost'), { WebSocket: globalThis.WebSocket })
+    expect(RohrpostClient).type.toBeConstructableWith(async () => 'ws://localhost', { autoConnect: false, disconnectWhenHidden: 60_000 })
+    expect(RohrpostClient).type.toBeConstructableWith(() => new URL('ws://localhost'))
+    expect(RohrpostClient).type.not.toBeConstructableWith(() => 5)
     expect(RohrpostClient).type.not.toBeConstructableWith()
     expect(RohrpostClient).type.not.toBeConstructableWith('ws://localhost', { pingIntervall: 5000 })
   })
@@ -122,6 +125,16 @@ describe('a client without contract', () => {
     await plain.call('ping')
     expect(plain.call).type.not.toBeCallableWith(5)
     app.log.info({ sum, typed })
+  })
+
+  test('connects when it is told to, waits, and is disposed of', async () => {
+    expect(plain.connect()).type.toBe<void>()
+    expect(plain.reconnect()).type.toBe<void>()
+    expect(plain.call).type.toBeCallableWith('add', 5, { wait: true })
+    expect(plain.call).type.not.toBeCallableWith('add', 5, { wait: 5 })
+    await using client = new RohrpostClient('ws://localhost')
+    expect(client.state).type.toBe<'idle' | 'connecting' | 'open' | 'waiting' | 'closed'>()
+    expect(new RohrpostError('x').retryAfter).type.toBe<number | undefined>()
   })
 
   test('takes any group', async () => {

@@ -14,13 +14,14 @@ function useConnectionState () {
       client.on('state', listener)
       return () => { client.off('state', listener) }
     },
+    () => client.state,
     () => client.state
   )
 }
 
 function Todos () {
   const state = useConnectionState()
-  const list = useSyncExternalStore(todos.subscribe, todos.getSnapshot)
+  const list = useSyncExternalStore(todos.subscribe, todos.getSnapshot, todos.getSnapshot)
   const [title, setTitle] = useState('')
   const [problem, setProblem] = useState('')
 

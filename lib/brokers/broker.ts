@@ -72,7 +72,7 @@ export interface Broker {
    * can't be had: one of them is gone, or the position is of another epoch or beyond the top. May be called for any group, subscribed or
    * not, also while a `subscribe` is under way. A rejection means "not now".
    *
-   * `bytes` bounds the payloads that the broker reads and returns: it SHOULD stop before the message that exceeds it. The caller sees by the
+   * `bytes` bounds the payloads that the broker reads and returns: it MUST stop before the message that exceeds it. The caller sees by the
    * last position that messages are left out.
    */
   history (group: string, after: Position, limit: number, bytes?: number): HistoryEntry[] | undefined | Promise<HistoryEntry[] | undefined>

@@ -1,4 +1,5 @@
 /** How long to wait before trying again. */
+import { MAX_DELAY } from './checks.ts'
 
 /** The shortest and the longest wait, in milliseconds. */
 export interface Backoff {
@@ -11,8 +12,9 @@ export interface Backoff {
  * that restarts do not come back together.
  *
  * @param attempt how many attempts have failed before, from 0
+ * @param least milliseconds that the server wants to pass in any case
  */
-export function backoff ({ min, max }: Backoff, attempt: number): number {
+export function backoff ({ min, max }: Backoff, attempt: number, least = 0): number {
   const bound = Math.min(max, min * 2 ** (attempt + 1))
-  return min + Math.random() * (bound - min)
+  return Math.min(MAX_DELAY, least + min + Math.random() * (bound - min))
 }

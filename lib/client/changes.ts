@@ -1,4 +1,5 @@
 /** The changes of a group as an async iterator. */
+import { checkSignal, deferred, type Deferred } from './deferred.ts'
 import type { RohrpostError } from './error.ts'
 import type { Change, Resync, Watcher } from './subscription.ts'
 
@@ -8,8 +9,9 @@ export function iterateChanges<Item> (
   signal: AbortSignal | undefined,
   resync: boolean | undefined
 ): AsyncIterableIterator<Change<Item> | Resync, undefined> {
+  checkSignal(signal)
   const kept: (Change<Item> | Resync)[] = []
-  const takers: PromiseWithResolvers<IteratorResult<Change<Item> | Resync, undefined>>[] = []
+  const takers: Deferred<IteratorResult<Change<Item> | Resync, undefined>>[] = []
   let ended = false
   let failure: RohrpostError | undefined
 
@@ -43,9 +45,6 @@ export function iterateChanges<Item> (
   if (signal?.aborted) end()
   else {
     stop = watch({
-      joined () {},
-      lost () {},
-      recovered () {},
       resync (missed) {
         if (resync) tell(missed)
       },
@@ -59,7 +58,7 @@ export function iterateChanges<Item> (
     next () {
       const change = kept.shift()
       if (change !== undefined) return Promise.resolve({ done: false, value: change })
-      const taker: typeof takers[number] = Promise.withResolvers()
+      const taker: typeof takers[number] = deferred()
       if (ended) settle(taker)
       else takers.push(taker)
       return taker.promise

@@ -1,60 +1,86 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 /** The client: one connection, the requests on it, and the groups it is in. */
 import type { CallData, CallName, CallReply, Contract, GroupId, GroupObject, GroupType, Json } from '../protocol/contract.ts'
+import type { Backoff } from './backoff.ts'
 import { iterateChanges } from './changes.ts'
+import { after, check, checkDuration, checkFunction, MAX_DELAY, show } from './checks.ts'
+import { deferred, onAbort, throwIfAborted, type Deferred } from './deferred.ts'
 import { Emitter } from './emitter.ts'
 import { ClientErrorCode, RohrpostError } from './error.ts'
 import { Live, type LiveOptions } from './live.ts'
 import { Requests, toError, type Message } from './requests.ts'
-import { isFinal, Socket, type State, type StateChange } from './socket.ts'
+import { isFinal, Socket, type State, type StateChange, type UrlSource } from './socket.ts'
 import type { Change, GroupRef, Resync, Watcher } from './subscription.ts'
 import { Subscriptions } from './subscriptions.ts'
 import { Token } from './token.ts'
 import type { CallArguments, ClientEvents, ClientOptions, EventName, GroupListener, GroupName } from './types.ts'
-import { onWake, type Scope } from './wake.ts'
+import { watchPage, type Scope } from './wake.ts'
+
+/** Bundlers put in what they build for. */
+declare const process: { readonly env: { readonly NODE_ENV?: string } } | undefined
 
 const EVENTS: readonly string[] = ['open', 'closed', 'reconnecting', 'ping', 'pong', 'message', 'error', 'log', 'state', 'resync'] satisfies EventName[]
 const CALL_TIMEOUT = 2000
+const OFFLINE = { code: ClientErrorCode.OFFLINE, retry: true }
 
-/** A client of a rohrpost server. It connects at once, and again whenever the connection breaks, until it is closed. */
+/** A client of a rohrpost server. It connects at once, unless it is told not to, and again whenever the connection breaks, until it is closed. */
 export class RohrpostClient<C extends Contract = Contract> {
   readonly #emitter = new Emitter()
   readonly #socket: Socket
   readonly #requests: Requests
   readonly #subscriptions: Subscriptions
-  readonly #ready = new Set<PromiseWithResolvers<void>>()
+  readonly #ready = new Set<Deferred<void>>()
+  readonly #backoff: Backoff
   readonly #sleep: () => void
+  /** Whether the console was told why there is no connection, or there was one. */
+  #isWarned = false
   /** Why the state is `closed`. */
   #end: RohrpostError | undefined
 
-  /** @throws what the WebSocket's constructor throws, for a URL that is none */
-  constructor (url: string | URL, options: ClientOptions = {}) {
-    const token = new Token('token' in options ? options.token : '')
-    const waits = { min: 500, max: 20_000, ...options.backoff }
+  /**
+   * @param url the address, or a function that is asked for it before each attempt
+   * @throws TypeError, RangeError for options; what the WebSocket's constructor throws, for a URL that is none
+   */
+  constructor (url: UrlSource, options: ClientOptions = {}) {
+    const { pingInterval = 5000, connectTimeout = 10_000, disconnectWhenHidden = Infinity, autoConnect, isFinal: ownIsFinal, WebSocket = globalThis.WebSocket } = options
+    const source = 'token' in options ? options.token : ''
+    check(source === null || /^(str|func|und)/.test(typeof source), 'token', 'a string or a function', source)
+    check(typeof WebSocket === 'function', 'WebSocket', 'a class, as there is no global one', WebSocket)
+    checkFunction('isFinal', ownIsFinal)
+    this.#backoff = checkBackoff(options.backoff)
 
+    const timeout = checkDuration('connectTimeout', connectTimeout)
+    const token = new Token(source, timeout)
     this.#requests = new Requests(token, (text) => this.#send(text))
     this.#subscriptions = new Subscriptions({
       isOpen: () => this.state === 'open',
       request: (type, data, options) => this.#requests.request(type, data, options),
-      report: (error) => this.#emit('error', error.message, error),
+      report: (error) => this.#report(error),
       failed: (group, error) => this.#emitGroup(group, error),
       resync: (group) => this.#emit('resync', group),
-      backoff: waits
+      backoff: this.#backoff
     })
     this.#socket = new Socket({
-      url: String(url),
-      WebSocket: options.WebSocket ?? globalThis.WebSocket,
+      url,
+      WebSocket,
       token,
-      pingInterval: options.pingInterval ?? 5000,
-      connectTimeout: options.connectTimeout ?? 10_000,
-      backoff: waits,
-      isFinal: options.isFinal ?? ((code) => isFinal(code, token.renewable))
+      pingInterval: checkDuration('pingInterval', pingInterval),
+      connectTimeout: timeout,
+      disconnectWhenHidden: checkDuration('disconnectWhenHidden', disconnectWhenHidden),
+      backoff: this.#backoff,
+      isFinal: ownIsFinal ?? ((code) => isFinal(code, token.renewable))
     }, {
       changed: (change) => this.#changed(change),
       received: (text) => this.#receive(text),
-      ping: () => this.#ping(),
+      ping: (isFirst) => this.#ping(isFirst),
       ended: () => this.#emit('closed')
     })
-    this.#sleep = onWake(() => this.#socket.wake(), globalThis as Scope)
+    if (autoConnect ?? true) this.#socket.start()
+    this.#sleep = watchPage({
+      online: () => this.#socket.wake(),
+      offline: () => this.#socket.offline(),
+      shown: (isShown) => this.#socket.shown(isShown)
+    }, globalThis as Scope)
   }
 
   /** What the connection does now; the event `state` tells of each change. */
@@ -64,7 +90,7 @@ export class RohrpostClient<C extends Contract = Contract> {
 
   /** The state in the words of rohrpost-js. */
   get socketState (): 'connecting' | 'open' | 'closed' {
-    return this.state === 'waiting' ? 'closed' : this.state
+    return this.state === 'waiting' || this.state === 'idle' ? 'closed' : this.state
   }
 
   /** The names of the groups that the client is in. */
@@ -74,33 +100,34 @@ export class RohrpostClient<C extends Contract = Contract> {
 
   /** Resolves when requests can be made. Rejects when the client is closed, or with the reason of the signal. */
   async ready ({ signal }: { signal?: AbortSignal | undefined } = {}): Promise<void> {
-    signal?.throwIfAborted()
-    if (this.state === 'open') return
-    this.#checkEnd()
+    await this.#wait(signal, Infinity)
+  }
 
-    const waiting = Promise.withResolvers<void>()
-    const abort = () => waiting.reject(signal?.reason)
-    signal?.addEventListener('abort', abort)
-    this.#ready.add(waiting)
-    try {
-      await waiting.promise
-    } finally {
-      signal?.removeEventListener('abort', abort)
-      this.#ready.delete(waiting)
-    }
+  /** Begins an attempt to connect at once, where there is neither a connection nor an attempt. Does nothing once the client is closed. */
+  connect (): void {
+    if (this.state === 'idle' || this.state === 'waiting') this.#socket.connect('connect')
+  }
+
+  /** Gives up the connection, or the attempt, and connects at once. Does nothing once the client is closed. */
+  reconnect (): void {
+    this.#socket.connect('reconnect')
   }
 
   /**
    * Asks the server and waits for the answer.
    *
-   * @returns the data of the reply. Rejects with a {@link RohrpostError}: at once while there is no connection (`offline`), when no answer
-   * came in time (`timeout`), when the connection breaks before (`connection_lost`), or with what the server says
+   * @returns the data of the reply. Rejects with a {@link RohrpostError}: without a connection (`offline`: at once, or with `wait` when none
+   * came in time), when no answer came in time (`timeout`), when the connection breaks before (`connection_lost`), when the message is larger
+   * than the server takes (`too_large`), or with what the server says
    */
-  async call<Name extends CallName<C>> (name: Name, ...[data, { timeout = CALL_TIMEOUT, signal } = {}]: CallArguments<CallData<C, Name>>): Promise<CallReply<C, Name>> {
-    signal?.throwIfAborted()
+  async call<Name extends CallName<C>> (name: Name, ...[data, { timeout = CALL_TIMEOUT, signal, wait } = {}]: CallArguments<CallData<C, Name>>): Promise<CallReply<C, Name>> {
+    const end = performance.now() + checkDuration('timeout', timeout)
+    throwIfAborted(signal)
     this.#checkEnd()
-    if (this.state !== 'open') throw new RohrpostError('not connected', { code: ClientErrorCode.OFFLINE, retry: true })
-    return await this.#requests.request(name, data, { timeout, signal }) as CallReply<C, Name>
+    if (this.state !== 'open' && !wait) throw new RohrpostError('not connected: { wait: true } waits for it', OFFLINE)
+    // it may be lost again before this goes on
+    while (this.state !== 'open') await this.#wait(signal, end - performance.now())
+    return await this.#requests.request(name, data, { timeout: end - performance.now(), signal }) as CallReply<C, Name>
   }
 
   /**
@@ -113,11 +140,16 @@ export class RohrpostClient<C extends Contract = Contract> {
     group: { readonly type: Type } & GroupId<C, Type>,
     { signal, onResync }: { signal?: AbortSignal | undefined, onResync?: (() => void) | undefined } = {}
   ): Promise<{ group: GroupName<GroupObject<C, Type>> }> {
+    checkFunction('onResync', onResync)
+    throwIfAborted(signal)
     this.#checkEnd()
     return await this.#subscriptions.subscribe(group, signal, onResync) as { group: string }
   }
 
-  /** Leaves a group that `subscribe` joined. Resolves at once while there is no connection. */
+  /**
+   * Takes back one call of `subscribe`. The group is left with the last of them, unless `changes` or `live` follow it. Resolves at once while
+   * there is no connection.
+   */
   async unsubscribe<Type extends GroupType<C>> (group: { readonly type: Type } & GroupId<C, Type>): Promise<void> {
     await this.#subscriptions.unsubscribe(group)
   }
@@ -146,12 +178,25 @@ export class RohrpostClient<C extends Contract = Contract> {
     group: { readonly type: Type } & GroupId<C, Type>,
     options: LiveOptions<Item>
   ): Live<Item> {
-    return new Live(options, (watcher) => this.#watch(group, watcher))
+    return new Live(options, {
+      watch: (watcher) => this.#watch(group, watcher),
+      report: (error) => this.#report(error),
+      backoff: this.#backoff
+    })
   }
 
   /** Closes the connection for good. Whatever waits is settled: calls and subscriptions are rejected, loops over changes end. */
   close (): void {
     this.#socket.close()
+  }
+
+  /** As `close`; resolves when the connection has ended: `await using client = new RohrpostClient(…)`. */
+  async [Symbol.asyncDispose] (): Promise<void> {
+    if (this.state === 'closed') return
+    const { promise, resolve } = deferred<void>()
+    this.close()
+    this.once('closed', resolve)
+    await promise
   }
 
   /** Calls the listener at each event, or at each change of a group. */
@@ -182,6 +227,25 @@ export class RohrpostClient<C extends Contract = Contract> {
     if (this.#end !== undefined) throw this.#end
   }
 
+  /** Waits for the connection. @param timeout milliseconds, or `Infinity` */
+  async #wait (signal: AbortSignal | undefined, timeout: number): Promise<void> {
+    throwIfAborted(signal)
+    if (this.state === 'open') return
+    this.#checkEnd()
+
+    const waiting = deferred<void>()
+    const stop = onAbort(signal, waiting.reject)
+    const timer = after(timeout, () => waiting.reject(new RohrpostError('no connection came in time', OFFLINE)))
+    this.#ready.add(waiting)
+    try {
+      await waiting.promise
+    } finally {
+      stop()
+      clearTimeout(timer)
+      this.#ready.delete(waiting)
+    }
+  }
+
   #watch (group: GroupRef, watcher: Watcher): () => void {
     if (this.#end === undefined) return this.#subscriptions.watch(group, watcher)
     const end = this.#end
@@ -192,10 +256,12 @@ export class RohrpostClient<C extends Contract = Contract> {
   #changed (change: StateChange): void {
     const { state, reason, code, text, cause } = change
     if (state === 'open') {
+      this.#isWarned = true
       for (const { resolve } of this.#ready) resolve()
       this.#subscriptions.opened()
-    } else if (state === 'waiting') {
-      this.#requests.fail(new RohrpostError('connection lost', { code: ClientErrorCode.CONNECTION_LOST, cause }))
+    } else if (state === 'waiting' || state === 'idle') {
+      const why = cause ?? (code === undefined ? reason : `${code} ${text}`.trim())
+      this.#requests.fail(new RohrpostError('connection lost', { code: ClientErrorCode.CONNECTION_LOST, cause: why }))
       this.#subscriptions.lost()
     } else if (state === 'closed') {
       this.#end = new RohrpostError(reason === 'close' ? 'Socket was closed' : `closed by the server: ${code} ${text}`.trim(), { code: ClientErrorCode.CLOSED })
@@ -206,15 +272,23 @@ export class RohrpostClient<C extends Contract = Contract> {
     }
 
     this.#emit('state', state, change)
-    if (cause !== undefined) this.#emit('error', String(cause), cause)
+    if (cause !== undefined) {
+      this.#report(cause)
+      // bundlers put in what they build for; a page without bundler says nothing
+      if (typeof process !== 'undefined' && process.env.NODE_ENV !== 'production' && !this.#isWarned) {
+        this.#isWarned = true
+        console.warn(`rohrpost: the client could not connect, and tries again: ${String(cause)}`)
+      }
+    }
     if (state === 'open') this.#emit('open')
     else if (state === 'connecting') this.#emit('reconnecting')
     // after close() the socket tells when it has ended
     else if (reason !== 'close') this.#emit('closed')
   }
 
-  #ping (): void {
-    this.#send(JSON.stringify({ type: 'ping', id: Date.now() }))
+  /** The first ping of a connection asks for what the server says to those who ask: its limits, and large messages before they come. */
+  #ping (isFirst: boolean): void {
+    this.#send(JSON.stringify({ type: 'ping', id: Date.now(), ...(isFirst && { hello: true }) }))
     this.#emit('ping')
   }
 
@@ -236,22 +310,33 @@ export class RohrpostClient<C extends Contract = Contract> {
   }
 
   #handle (message: Message): void {
-    const { id, type, error, position } = message
-    if (position) this.#subscriptions.reached(position)
+    const { type, error, position, data, spread } = message
     if (type === 'subscription-update' && !error) {
-      const change: Change<never> | Resync = Object(message.data)
-      if (change.type === 'resync') return this.#subscriptions.resync(change.group)
-      this.#subscriptions.receive(change)
-      this.#emitGroup(change.group, null, change)
-      return
+      const change: Change<never> | Resync = Object(data)
+      if (change.type === 'resync') {
+        this.#subscriptions.resync(change.group, spread)
+      } else {
+        this.#subscriptions.receive(change)
+        this.#emitGroup(change.group, null, change)
+      }
+    } else {
+      this.#settle(message)
     }
+    if (position) this.#subscriptions.reached(position)
+  }
+
+  #settle (message: Message): void {
+    const { id, type, error, limits, bytes } = message
     // a ping that was refused, as one too many, is a sign of life too
     const isBeat = type === 'pong' || (type === 'ping' && Boolean(error))
     if (isBeat) this.#socket.pong()
     if (type === 'pong') this.#emit('pong')
+    if (this.#requests.answer(message)) return
+    if (isBeat) this.#requests.limit(Object(limits).max_payload)
+    else if (type === 'incoming' && id === undefined) this.#socket.expect(Number(bytes))
     // messages without id answer nothing, they are the application's
-    if (!this.#requests.answer(message) && !isBeat && (error || id !== undefined)) {
-      this.#emit('error', `no saved request with id: ${String(id)}`, error ? toError(message) : undefined)
+    else if (error || id !== undefined) {
+      this.#emit('error', id === undefined ? show(error) : `no saved request with id: ${show(id)}`, error ? toError(message) : undefined)
     }
   }
 
@@ -260,7 +345,19 @@ export class RohrpostClient<C extends Contract = Contract> {
     if (!EVENTS.includes(group)) this.#emitter.emit(group, error, change)
   }
 
+  #report (error: unknown): void {
+    this.#emit('error', String(error), error)
+  }
+
   #emit<Name extends EventName> (name: Name, ...args: ClientEvents[Name]): void {
     this.#emitter.emit(name, ...args)
   }
+}
+
+/** Fills in what is missing. @throws TypeError, RangeError */
+function checkBackoff (given: Partial<Backoff> = {}): Backoff {
+  const { min = Math.min(500, given.max ?? 500), max = Math.max(20_000, min) } = given
+  check(min > 0 && min <= MAX_DELAY, 'backoff.min', 'milliseconds above 0', min)
+  check(max >= min && max <= MAX_DELAY, 'backoff.max', 'milliseconds from backoff.min', max)
+  return { min, max }
 }

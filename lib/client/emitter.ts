@@ -4,40 +4,37 @@
 type Listener = (...args: never) => void
 
 interface Entry {
+  name: string
   listener: Listener
   once: boolean
 }
 
 /** Calls listeners in the order in which they were added. One that throws harms neither the others nor the client. */
 export class Emitter {
-  readonly #entries = new Map<string, readonly Entry[]>()
+  /** Replaced at each change: a round of calls goes on with the list that it began with. */
+  #entries: readonly Entry[] = []
 
   /** Adds a listener, for good or for the next time only. */
   add (name: string, listener: Listener, once: boolean): void {
-    this.#entries.set(name, [...this.#of(name), { listener, once }])
+    this.#entries = [...this.#entries, { name, listener, once }]
   }
 
   /** Takes a listener away: the one that was added last, if it was added several times. */
   remove (name: string, listener: Listener): void {
-    this.#drop(name, this.#of(name).findLast((entry) => entry.listener === listener))
+    this.#drop(this.#entries.findLast((entry) => entry.name === name && entry.listener === listener))
   }
 
   /** Calls the listeners that are there now. */
   emit (name: string, ...args: unknown[]): void {
-    for (const entry of this.#of(name)) {
-      if (entry.once) this.#drop(name, entry)
+    for (const entry of this.#entries) {
+      if (entry.name !== name) continue
+      if (entry.once) this.#drop(entry)
       attempt(() => entry.listener(...args as never))
     }
   }
 
-  #of (name: string): readonly Entry[] {
-    return this.#entries.get(name) ?? []
-  }
-
-  #drop (name: string, dropped: Entry | undefined): void {
-    const rest = this.#of(name).filter((entry) => entry !== dropped)
-    if (rest.length > 0) this.#entries.set(name, rest)
-    else this.#entries.delete(name)
+  #drop (dropped: Entry | undefined): void {
+    this.#entries = this.#entries.filter((entry) => entry !== dropped)
   }
 }
 

@@ -10,6 +10,8 @@ export const ClientErrorCode = {
   CLOSED: 'closed',
   /** No answer came in time: whether the request took effect is unknown. */
   TIMEOUT: 'timeout',
+  /** The message has more bytes than the server takes: nothing was sent. */
+  TOO_LARGE: 'too_large',
   /** `unsubscribe` came before the subscription was made. */
   UNSUBSCRIBED: 'unsubscribed'
 } as const
@@ -21,6 +23,7 @@ export type ClientErrorCode = typeof ClientErrorCode[keyof typeof ClientErrorCod
 export interface RohrpostErrorDetails {
   code?: string | undefined
   retry?: boolean | undefined
+  retryAfter?: number | undefined
   data?: unknown
   errorId?: string | undefined
   cause?: unknown
@@ -28,22 +31,21 @@ export interface RohrpostErrorDetails {
 
 /** A request that failed. Its message, and `String(error)`, is the text that the server sent. */
 export class RohrpostError extends Error {
-  override readonly name = 'RohrpostError'
+  declare readonly name: 'RohrpostError'
   /** What went wrong, for programs to read: from the server or one of {@link ClientErrorCode}. Servers of the original send none. */
-  readonly code: string | undefined
+  declare readonly code: string | undefined
   /** Whether the same request can succeed later; wait a random time before. */
-  readonly retry: boolean
+  declare readonly retry: boolean
+  /** Milliseconds that the server wants to pass before that. */
+  declare readonly retryAfter: number | undefined
   /** What the server sent beside the error. */
-  readonly data: unknown
+  declare readonly data: unknown
   /** Of a failure of the server, the id that stands in its log, to be told to whoever reads that. */
-  readonly errorId: string | undefined
+  declare readonly errorId: string | undefined
 
-  constructor (message: string, { code, retry, data, errorId, cause }: RohrpostErrorDetails = {}) {
+  constructor (message: string, { cause, ...details }: RohrpostErrorDetails = {}) {
     super(message, cause === undefined ? undefined : { cause })
-    this.code = code
-    this.retry = retry === true
-    this.data = data
-    this.errorId = errorId
+    Object.assign(this, { name: 'RohrpostError', retry: false }, details)
   }
 
   override toString (): string {

@@ -1,9 +1,12 @@
 /** A small collection that stays current: a first load, and the changes from then on. */
+import { backoff, type Backoff } from './backoff.ts'
+import { check, checkFunction, MAX_DELAY, show } from './checks.ts'
+import { checkSignal } from './deferred.ts'
 import { attempt } from './emitter.ts'
 import type { Change, Watcher } from './subscription.ts'
 
 /**
- * `loading`: what is there is about to be replaced. `current`: up to date. `stale`: the connection is down, it loads again when it is
+ * `loading`: what is there is about to be replaced, or asked for again after an `error` that says `retry`. `current`: up to date. `stale`: the connection is down, it loads again when it is
  * back. `failed`: `load` or the subscription failed, see `error`. `closed`: nothing changes any more.
  */
 export type LiveStatus = 'loading' | 'current' | 'stale' | 'failed' | 'closed'
@@ -18,15 +21,27 @@ export interface LiveOptions<Item> {
   signal?: AbortSignal | undefined
 }
 
+/** What a collection needs of its client. */
+export interface LiveContext {
+  readonly watch: (watcher: Watcher) => () => void
+  readonly backoff: Backoff
+  /** Something failed that no caller hears of. */
+  readonly report: (error: unknown) => void
+}
+
+/** Milliseconds between two rounds of calls of the listeners: a frame. */
+const FRAME = 16
+
 /** See {@link LiveStatus}. Made by `client.live()`. Its functions need no `this`. */
 export class Live<Item> {
   readonly #options: LiveOptions<Item>
-  readonly #watch: (watcher: Watcher) => () => void
+  readonly #context: LiveContext
   /** Ends the subscription, while there is one. */
   #stop: (() => void) | undefined
   readonly #listeners = new Set<() => void>()
   #items = new Map<unknown, Item>()
-  #snapshot: readonly Item[] = []
+  /** Made when it is asked for. */
+  #snapshot: readonly Item[] | undefined
   #status: LiveStatus = 'loading'
   #error: unknown
   /** Changes that came while `load` runs. */
@@ -35,14 +50,26 @@ export class Live<Item> {
   #isLoaded = false
   /** Which run of `load` counts. */
   #run = 0
+  /** Loads that failed since the last that did not. */
+  #failures = 0
+  /** Waits for the next load. */
+  #timer: ReturnType<typeof setTimeout> | undefined
+  /** Runs for a frame after the listeners were called. */
+  #frame: ReturnType<typeof setTimeout> | undefined
+  /** Whether something changed since. */
+  #isChanged = false
 
-  constructor (options: LiveOptions<Item>, watch: (watcher: Watcher) => () => void) {
+  constructor (options: LiveOptions<Item>, context: LiveContext) {
+    const { load, key, signal } = options
+    check(typeof load === 'function', 'load', 'a function', load)
+    checkFunction('key', key)
+    checkSignal(signal)
     this.#options = options
-    this.#watch = watch
-    if (options.signal?.aborted) {
+    this.#context = context
+    if (signal?.aborted) {
       this.#status = 'closed'
     } else {
-      options.signal?.addEventListener('abort', this.close)
+      signal?.addEventListener('abort', this.close)
       this.#join()
     }
   }
@@ -52,17 +79,24 @@ export class Live<Item> {
     return this.#status
   }
 
-  /** Why the status is `failed`. */
+  /** Why the status is `failed`, or why it is still `loading`. */
   get error (): unknown {
     return this.#error
   }
 
   /** The objects: the same array until something changes, the objects or the status. */
-  readonly getSnapshot = (): readonly Item[] => this.#snapshot
+  readonly getSnapshot = (): readonly Item[] => {
+    this.#snapshot ??= Object.freeze([...this.#items.values()])
+    return this.#snapshot
+  }
 
-  /** Calls back with the objects, now and after each change. @returns ends it */
+  /**
+   * Calls back with the objects, now, at once after a change, and once for all changes that come within a frame after that.
+   *
+   * @returns ends it
+   */
   readonly subscribe = (listener: (objects: readonly Item[]) => void): () => void => {
-    const call = () => attempt(() => listener(this.#snapshot))
+    const call = () => attempt(() => listener(this.getSnapshot()))
     this.#listeners.add(call)
     call()
     return () => { this.#listeners.delete(call) }
@@ -83,20 +117,36 @@ export class Live<Item> {
 
   #join (): void {
     this.#publish('loading')
-    this.#stop = this.#watch({
+    this.#stop = this.#context.watch({
       joined: () => this.#load(),
       changed: (change) => this.#receive(change),
       lost: () => this.#interrupt('stale'),
       recovered: () => this.#isLoaded ? this.#publish('current') : this.#load(),
-      resync: () => this.#load(),
+      resync: (_, spread) => this.#loadLater(Math.random() * spread),
       ended: (error) => {
         this.#stop = undefined
+        // what the server does not show any more is not shown any more
+        if (error !== undefined) this.#items.clear()
         this.#interrupt(error === undefined ? 'closed' : 'failed', error)
       }
     })
   }
 
+  /** Loads after a delay: clients that load at once would all do so at the same time. */
+  #loadLater (delay: number, error?: unknown): void {
+    if (delay === 0) {
+      this.#load()
+      return
+    }
+    this.#run++
+    this.#early = undefined
+    this.#isLoaded = false
+    this.#timer ??= setTimeout(() => this.#load(), Math.min(delay, MAX_DELAY))
+    this.#publish('loading', error)
+  }
+
   async #load (): Promise<void> {
+    this.#rest()
     const run = ++this.#run
     const early: Change<Item>[] = []
     this.#early = early
@@ -105,15 +155,21 @@ export class Live<Item> {
     try {
       const objects = await this.#options.load()
       if (run !== this.#run) return
+      check(Array.isArray(objects), 'load', 'a function that gives an array', objects)
       this.#items = new Map(objects.map((object) => [this.#keyOf(object), object]))
+      this.#isChanged = true
+      this.#failures = 0
       this.#catchUp(early, 'current')
     } catch (error) {
-      if (run === this.#run) this.#catchUp(early, 'failed', error)
+      if (run !== this.#run) return
+      const { retry, retryAfter } = Object(error)
+      this.#catchUp(early, retry === true ? 'loading' : 'failed', error)
+      if (retry === true) this.#loadLater(backoff(this.#context.backoff, this.#failures++, retryAfter), error)
     }
   }
 
   #catchUp (early: Change<Item>[], status: LiveStatus, error?: unknown): void {
-    for (const change of early) attempt(() => this.#apply(change))
+    for (const change of early) this.#apply(change)
     this.#early = undefined
     this.#isLoaded = status === 'current'
     this.#publish(status, error)
@@ -129,29 +185,66 @@ export class Live<Item> {
   }
 
   #apply ({ type, object }: Change<Item>): void {
-    const key = this.#keyOf(object)
-    if (type === 'delete') this.#items.delete(key)
-    else this.#items.set(key, merge(type === 'update' ? this.#items.get(key) : undefined, object))
+    try {
+      const key = this.#keyOf(object)
+      if (type === 'delete') this.#items.delete(key)
+      else this.#items.set(key, merge(type === 'update' ? this.#items.get(key) : undefined, object))
+      this.#isChanged = true
+    } catch (error) {
+      this.#context.report(error)
+    }
   }
 
   /** Nothing that is under way counts any more. */
   #interrupt (status: LiveStatus, error?: unknown): void {
     if (this.#status === 'closed') return
+    this.#rest()
     this.#run++
     this.#early = undefined
     if (status === 'closed') this.#options.signal?.removeEventListener('abort', this.close)
     this.#publish(status, error)
   }
 
+  #rest (): void {
+    clearTimeout(this.#timer)
+    this.#timer = undefined
+  }
+
   #keyOf (object: Item): unknown {
-    return this.#options.key === undefined ? (object as { id?: unknown }).id : this.#options.key(object)
+    const { key } = this.#options
+    const value = key === undefined ? (object as { id?: unknown } | null | undefined)?.id : key(object)
+    if (value === undefined || value === null) throw new TypeError(`Option 'key' (by default object.id) gives no key for ${show(object).slice(0, 100)}`)
+    return value
   }
 
   #publish (status: LiveStatus, error?: unknown): void {
+    if (status !== this.#status || error !== this.#error) this.#isChanged = true
+    if (!this.#isChanged) return
     this.#status = status
     this.#error = error
-    this.#snapshot = Object.freeze([...this.#items.values()])
+    this.#snapshot = undefined
+    if (status === 'closed') this.#endFrame()
+    else if (this.#frame === undefined) this.#notify()
+  }
+
+  /** Calls the listeners, and again after a frame if something has changed by then. */
+  #notify (): void {
+    this.#isChanged = false
+    this.#startFrame()
     for (const call of [...this.#listeners]) call()
+    // what they did took its time, and messages need some too
+    if (this.#frame !== undefined) this.#startFrame()
+  }
+
+  #startFrame (): void {
+    clearTimeout(this.#frame)
+    this.#frame = this.#status === 'closed' ? undefined : setTimeout(() => this.#endFrame(), FRAME)
+  }
+
+  #endFrame (): void {
+    clearTimeout(this.#frame)
+    this.#frame = undefined
+    if (this.#isChanged) this.#notify()
   }
 }
 

@@ -1,4 +1,5 @@
 /** One group that the client wants to hear, and those who want it. */
+import { show } from './checks.ts'
 import type { RohrpostError } from './error.ts'
 
 /** A change as the server announces it. */
@@ -20,53 +21,46 @@ export interface Resync {
 /** What says which group is meant; servers of the original may take further fields. */
 export type GroupRef = object | string
 
-/** Somebody within the client who follows a group. */
+/** A part of the client, or of the application, that follows a group. */
 export interface Watcher {
+  /** Whether this is a call of `subscribe`: it is refused for itself, and ended by `unsubscribe`. */
+  readonly isCall?: boolean
   /** The client is a member; changes come from now on. */
-  joined (): void
-  changed (change: Change<never>): void
+  joined? (reply: unknown): void
+  changed? (change: Change<never>): void
   /** The connection is down; the group will be joined again. */
-  lost (): void
-  /** The client is a member again, and what it missed comes now. */
-  recovered (): void
-  /** Changes were missed that will not come, while the connection was down or on the way. */
-  resync (resync: Resync): void
+  lost? (): void
+  /** The client is a member again, and what it missed has come. */
+  recovered? (): void
+  /** Changes were missed that will not come, while the connection was down or on the way. @param spread milliseconds over which to load again */
+  resync? (resync: Resync, spread: number): void
   /** Nothing more will come: after `close()`, or because of an error. */
   ended (error: RohrpostError | undefined): void
 }
 
-/** A caller of `subscribe` who waits. */
-export interface Waiter {
-  readonly resolve: (reply: unknown) => void
-  readonly reject: (reason: unknown) => void
-  /** Whether a request under way will answer. */
-  asked: boolean
-}
-
-/** One group that is wanted: by `subscribe`, by watchers, or both. */
+/** One group that is wanted. */
 export interface Subscription {
   readonly key: string
-  readonly ref: GroupRef
-  /** Those who follow the group, and whether they know that it is joined, or that it was. */
-  readonly watchers: Map<Watcher, 'new' | 'joined' | 'away'>
-  readonly waiters: Set<Waiter>
-  /** Those who called `subscribe` and want to know when changes were missed. */
-  readonly resyncs: Set<() => void>
-  /** Whether `subscribe` asked for it. */
-  manual: boolean
+  /** What the server is asked for: what it let the client in for last. */
+  ref: GroupRef
+  /**
+   * What follows the group, and what it knows: `new`, not asked for on this connection; `asked`, a request will answer; `joined`; `away`, it
+   * was joined on an earlier connection.
+   */
+  readonly watchers: Map<Watcher, 'new' | 'asked' | 'joined' | 'away'>
   /** Requests under way. */
   asking: number
   /** The group's name, once the server has told it. */
-  group: string | undefined
+  group?: string
   /** The server's name for the last message of the group; see PROTOCOL.md, "Recovery". */
-  position: unknown
+  position?: unknown
+  /** The position of the last message that was missed and still comes, as a key. */
+  top?: string | undefined
   /** Whether the client is a member on this connection. */
   joined: boolean
-  /** Whether nobody wants it any more. */
-  gone: boolean
 }
 
-/** The same text for the same fields, in whichever order they stand. */
+/** The same text for the same fields, in whichever order they stand; 5 and '5' name one group. */
 export function keyOf (ref: GroupRef): string {
-  return JSON.stringify(Object.entries(ref).filter(([, value]) => value !== undefined).sort())
+  return JSON.stringify(Object.entries(ref).flatMap(([name, value]) => value === undefined ? [] : [[name, show(value)]]).sort())
 }

@@ -1,16 +1,17 @@
 /** What the client wants to hear: kept over reconnects, and in line with what the server was asked for. */
 import { backoff, type Backoff } from './backoff.ts'
+import { deferred, onAbort } from './deferred.ts'
 import { attempt } from './emitter.ts'
 import { ClientErrorCode, RohrpostError } from './error.ts'
 import type { Message, RequestOptions } from './requests.ts'
-import { keyOf, type Change, type GroupRef, type Subscription, type Waiter, type Watcher } from './subscription.ts'
+import { keyOf, type Change, type GroupRef, type Subscription, type Watcher } from './subscription.ts'
 
 /** What subscriptions need of the client. */
 export interface Line {
   readonly isOpen: () => boolean
   readonly request: (type: 'subscribe' | 'unsubscribe', data: GroupRef, options: RequestOptions) => Promise<unknown>
   /** Something failed that no caller hears of. */
-  readonly report: (error: RohrpostError) => void
+  readonly report: (error: unknown) => void
   /** Tells listeners that a group is heard no more. */
   readonly failed: (group: string, error: RohrpostError) => void
   /** Tells listeners that changes of a group were missed. */
@@ -20,6 +21,8 @@ export interface Line {
 
 /** Milliseconds that the server has to answer; its own deadline is the same by default. */
 const ANSWER_TIMEOUT = 30_000
+/** Clients load again over this many of their shortest waits when the server lost messages, unless it says over how long. */
+const SPREAD = 4
 
 /** The subscriptions of one client. */
 export class Subscriptions {
@@ -34,77 +37,78 @@ export class Subscriptions {
 
   /** The names of the groups that the client is in. */
   get groups (): ReadonlySet<string> {
-    return new Set([...this.#all.values()].flatMap(({ joined, group }) => joined && group !== undefined ? [group] : []))
+    return new Set(this.#filter(({ joined, group }) => joined && group !== undefined).map(({ group }) => String(group)))
   }
 
   /** Asks for membership, now or when the connection is back. @returns the data of the reply */
   async subscribe (ref: GroupRef, signal: AbortSignal | undefined, onResync: (() => void) | undefined): Promise<unknown> {
-    signal?.throwIfAborted()
-    const subscription = this.#find(ref)
-    subscription.manual = true
-
-    const { promise, resolve, reject } = Promise.withResolvers<unknown>()
-    if (onResync !== undefined) {
-      subscription.resyncs.add(onResync)
-      promise.catch(() => subscription.resyncs.delete(onResync))
-    }
-    const waiter = { resolve, reject, asked: false }
-    const abort = () => {
-      reject(signal?.reason)
-      subscription.waiters.delete(waiter)
-      if (subscription.group === undefined && subscription.waiters.size === 0) {
-        subscription.manual = false
-        this.#release(subscription)
-      }
-    }
-    signal?.addEventListener('abort', abort)
-    subscription.waiters.add(waiter)
-    this.#ask(subscription)
+    const { promise, resolve, reject } = deferred<unknown>()
+    const stop = onAbort(signal, (reason) => {
+      reject(reason)
+      leave()
+    })
+    const leave = this.watch(ref, { isCall: true, joined: resolve, resync: () => onResync?.(), ended: reject })
     try {
       return await promise
     } finally {
-      signal?.removeEventListener('abort', abort)
+      stop()
     }
   }
 
-  /** Ends what `subscribe` began; watchers keep the membership. */
+  /** Ends one call of `subscribe`; other calls and watchers keep the membership. */
   async unsubscribe (ref: GroupRef): Promise<unknown> {
     const subscription = this.#all.get(keyOf(ref))
     if (subscription !== undefined) {
-      subscription.manual = false
-      subscription.resyncs.clear()
-      if (subscription.watchers.size > 0) return
-      this.#remove(subscription, new RohrpostError('unsubscribed', { code: ClientErrorCode.UNSUBSCRIBED }))
+      const { watchers } = subscription
+      const error = new RohrpostError('unsubscribed', { code: ClientErrorCode.UNSUBSCRIBED })
+      const call = [...watchers].find(([{ isCall }]) => isCall)
+      if (call !== undefined) end(watchers, call, error)
+      if (watchers.size > 0) return
+      this.#remove(subscription)
+      if (this.#twins(subscription).length > 0) return
     }
     if (this.#line.isOpen()) return this.#leave(ref)
   }
 
   /** Follows a group. @returns ends it */
   watch (ref: GroupRef, watcher: Watcher): () => void {
-    const subscription = this.#find(ref)
-    subscription.watchers.set(watcher, 'new')
-    this.#ask(subscription)
+    const key = keyOf(ref)
+    const subscription: Subscription = this.#all.get(key) ?? { key, ref, watchers: new Map(), asking: 0, joined: false }
+    const { watchers } = subscription
+    this.#all.set(key, subscription)
+    watchers.set(watcher, 'new')
+    this.#ask(subscription, ref)
 
     return () => {
-      if (subscription.watchers.delete(watcher)) this.#release(subscription)
+      if (!watchers.delete(watcher) || watchers.size > 0) return
+      this.#remove(subscription)
+      if (this.#line.isOpen() && this.#twins(subscription).length === 0) this.#leaveQuietly(subscription.ref)
     }
   }
 
   /** Hands a change to those who watch its group. */
   receive (change: Change<never>): void {
     for (const { watchers } of this.#members(change.group)) {
-      for (const watcher of watchers.keys()) attempt(() => watcher.changed(change))
+      for (const watcher of watchers.keys()) attempt(() => watcher.changed?.(change))
     }
   }
 
-  /** A message of a group came: where to go on from after a reconnect. */
-  reached (position: { group?: unknown }): void {
-    for (const subscription of this.#members(position.group)) subscription.position = position
+  /** A message of a group was handled: where to go on from after a reconnect. */
+  reached (position: { group?: unknown, offset?: unknown }): void {
+    if (typeof position.offset !== 'number') return
+    for (const subscription of this.#members(position.group)) {
+      subscription.position = position
+      if (subscription.top !== keyOf(position)) continue
+      subscription.top = undefined
+      tell(subscription)
+    }
   }
 
-  /** Messages of a group are lost, though the connection is there. */
-  resync (name: unknown): void {
-    for (const subscription of this.#members(name)) this.#resync(subscription, String(name))
+  /** Messages of a group are lost, though the connection is there. @param spread milliseconds over which clients are to load again */
+  resync (name: unknown, spread: unknown): void {
+    for (const subscription of this.#members(name)) {
+      this.#resync(subscription, String(name), typeof spread === 'number' ? spread : SPREAD * this.#line.backoff.min)
+    }
   }
 
   /** The connection is there: asks for all that is wanted. */
@@ -118,9 +122,10 @@ export class Subscriptions {
     this.#stop()
     for (const subscription of this.#all.values()) {
       subscription.joined = false
+      subscription.top = undefined
       for (const [watcher, known] of subscription.watchers) {
-        if (known === 'joined') subscription.watchers.set(watcher, 'away')
-        watcher.lost()
+        subscription.watchers.set(watcher, known === 'joined' || known === 'away' ? 'away' : 'new')
+        watcher.lost?.()
       }
     }
   }
@@ -131,93 +136,95 @@ export class Subscriptions {
     for (const subscription of this.#all.values()) this.#remove(subscription, reason, error)
   }
 
-  async #ask (subscription: Subscription): Promise<void> {
+  async #ask (subscription: Subscription, ref = subscription.ref): Promise<void> {
     if (!this.#line.isOpen()) return
-    const { ref, waiters } = subscription
-    const asked = [...waiters].filter((waiter) => !waiter.asked)
-    for (const waiter of asked) waiter.asked = true
+    const { watchers } = subscription
+    const asked = [...watchers.keys()].filter((watcher) => watchers.get(watcher) === 'new')
+    for (const watcher of asked) watchers.set(watcher, 'asked')
     // who is a member, or is about to be one, would hear twice what came after a position
     const isMember = [subscription, ...this.#twins(subscription)].some(({ joined, asking }) => joined || asking > 0)
-    const recover = isMember ? true : subscription.position ?? true
 
+    let failure: RohrpostError | undefined
     subscription.asking++
     try {
       await this.#line.request('subscribe', ref, {
         timeout: ANSWER_TIMEOUT,
-        still: () => !subscription.gone,
-        fields: { recover },
-        answered: (reply) => this.#joined(subscription, asked, reply)
+        still: () => watchers.size > 0,
+        fields: { recover: (!isMember && subscription.position) || true },
+        answered: (reply) => this.#joined(subscription, ref, asked, reply)
       })
-      subscription.asking--
-    } catch (cause) {
-      subscription.asking--
-      this.#refused(subscription, asked, cause as RohrpostError)
+    } catch (error) {
+      failure = error as RohrpostError
     }
+    subscription.asking--
+    if (failure !== undefined) this.#refused(subscription, asked, failure)
   }
 
-  #joined (subscription: Subscription, asked: Waiter[], { data, position, recovered }: Message): void {
-    const { watchers, waiters, joined, group } = subscription
+  #joined (subscription: Subscription, ref: GroupRef, asked: Watcher[], { data, position, recovered, top }: Message): void {
+    const { joined, group } = subscription
     const reply: { group: string } = Object(data)
     const isRecovered = recovered === true
+    subscription.ref = ref
     subscription.group = reply.group
     subscription.position = position
-    subscription.joined = !subscription.gone
 
-    for (const waiter of asked) {
-      waiters.delete(waiter)
-      waiter.resolve(reply)
+    for (const { isCall, joined } of asked) {
+      if (isCall) joined?.(reply)
     }
-    if (group !== undefined && !joined && !isRecovered) this.#resync(subscription, reply.group)
-    tell(watchers)
-    if (!isRecovered) return
+    if (group !== undefined && !joined && !isRecovered) this.#resync(subscription, reply.group, 0)
     // what was missed comes once, for all that were equally far
-    for (const twin of this.#twins(subscription)) {
-      if (twin.joined || keyOf(Object(twin.position)) !== keyOf(Object(position))) continue
-      twin.joined = true
-      tell(twin.watchers)
+    const isEqual = (twin: Subscription) => isRecovered && !twin.joined && keyOf(Object(twin.position)) === keyOf(Object(position))
+    for (const each of [subscription, ...this.#twins(subscription).filter(isEqual)]) {
+      each.joined = each.watchers.size > 0
+      each.top = isRecovered && top ? keyOf(top) : undefined
+      tell(each, reply)
     }
   }
 
   /** Those that knew the group before have missed something. */
-  #resync ({ watchers, resyncs }: Subscription, group: string): void {
+  #resync (subscription: Subscription, group: string, spread: number): void {
+    const { watchers } = subscription
+    subscription.top = undefined
     for (const [watcher, known] of watchers) {
-      if (known === 'new') continue
+      if (known === 'new' || known === 'asked') continue
       watchers.set(watcher, 'joined')
-      attempt(() => watcher.resync({ group, type: 'resync' }))
+      attempt(() => watcher.resync?.({ group, type: 'resync' }, spread))
     }
-    for (const call of resyncs) attempt(call)
     this.#line.resync(group)
   }
 
-  #refused (subscription: Subscription, asked: Waiter[], error: RohrpostError): void {
-    const { waiters, group } = subscription
-    if (error.code === ClientErrorCode.CONNECTION_LOST && !subscription.gone) {
-      for (const waiter of asked) waiter.asked = false
-      return
-    }
-    for (const waiter of asked) {
-      waiters.delete(waiter)
-      waiter.reject(error)
+  #refused (subscription: Subscription, asked: Watcher[], error: RohrpostError): void {
+    const { watchers, group, ref } = subscription
+    const { code } = error
+    const isLost = code === ClientErrorCode.CONNECTION_LOST
+    for (const watcher of asked) {
+      // one that is still there is asked for again
+      if (watcher.isCall && !(isLost && watchers.has(watcher))) {
+        watchers.delete(watcher)
+        watcher.ended(error)
+      }
     }
 
-    // still a member, or another request decides
-    if (subscription.gone || subscription.joined || subscription.asking > 0) return
-    if (group !== undefined && (error.retry || error.code === ClientErrorCode.TIMEOUT)) return this.#askLater()
+    // still a member, wanted no more, or another request decides
+    if (isLost || subscription.joined || subscription.asking > 0 || this.#all.get(subscription.key) !== subscription) return
+    const isTimeout = code === ClientErrorCode.TIMEOUT
+    if (watchers.size > 0 && (error.retry || isTimeout)) return this.#askLater(error.retryAfter)
 
     this.#remove(subscription, error, error)
     // the server may let the client in after all
-    if (error.code === ClientErrorCode.TIMEOUT) this.#leaveQuietly(subscription.ref)
+    if (isTimeout) this.#leaveQuietly(ref)
     if (group !== undefined) this.#line.failed(group, error)
   }
 
-  /** A group that the client was in before is asked for until the server decides. */
-  #askLater (): void {
+  /** What is wanted is asked for until the server decides. */
+  #askLater (retryAfter = 0): void {
+    if (retryAfter > 0) this.#stop()
     this.#retry ??= setTimeout(() => {
       this.#retry = undefined
       for (const subscription of this.#all.values()) {
         if (!subscription.joined && subscription.asking === 0) this.#ask(subscription)
       }
-    }, backoff(this.#line.backoff, this.#failures++))
+    }, backoff(this.#line.backoff, this.#failures++, retryAfter))
   }
 
   #stop (): void {
@@ -225,15 +232,8 @@ export class Subscriptions {
     this.#retry = undefined
   }
 
-  /** Leaves a group that nobody wants any more. */
-  #release (subscription: Subscription): void {
-    if (subscription.gone || subscription.manual || subscription.watchers.size > 0) return
-    this.#remove(subscription)
-    if (this.#line.isOpen()) this.#leaveQuietly(subscription.ref)
-  }
-
   #leaveQuietly (ref: GroupRef): void {
-    this.#leave(ref).catch((error: RohrpostError) => this.#line.report(error))
+    this.#leave(ref).catch(this.#line.report)
   }
 
   /** Resolves also when the connection goes: the membership goes with it. */
@@ -247,44 +247,41 @@ export class Subscriptions {
     }
   }
 
+  #filter (fits: (subscription: Subscription) => boolean): Subscription[] {
+    return [...this.#all.values()].filter(fits)
+  }
+
   /** What makes the client a member of a group: it may have been asked for in several ways. */
-  #members (group: unknown): Subscription[] {
-    return [...this.#all.values()].filter((subscription) => subscription.joined && subscription.group === group)
+  #members (name: unknown): Subscription[] {
+    return this.#filter(({ joined, group }) => joined && group === name)
   }
 
   /** What asked for the same group in another way. */
-  #twins ({ key, group }: Subscription): Subscription[] {
-    return group === undefined ? [] : [...this.#all.values()].filter((other) => other.key !== key && other.group === group)
-  }
-
-  #find (ref: GroupRef): Subscription {
-    const key = keyOf(ref)
-    let subscription = this.#all.get(key)
-    if (subscription === undefined) {
-      subscription = { key, ref, watchers: new Map(), waiters: new Set(), resyncs: new Set(), manual: false, asking: 0, group: undefined, position: undefined, joined: false, gone: false }
-      this.#all.set(key, subscription)
-    }
-    return subscription
+  #twins (subscription: Subscription): Subscription[] {
+    const { group } = subscription
+    return this.#filter((other) => other !== subscription && group !== undefined && other.group === group)
   }
 
   #remove (subscription: Subscription, reason?: RohrpostError, error?: RohrpostError): void {
-    const { key, watchers, waiters } = subscription
-    subscription.gone = true
+    const { key, watchers } = subscription
     subscription.joined = false
     this.#all.delete(key)
-    for (const waiter of waiters) {
-      if (!waiter.asked) waiter.reject(reason)
-    }
-    for (const watcher of watchers.keys()) watcher.ended(error)
+    for (const each of [...watchers]) end(watchers, each, each[0].isCall ? reason : error)
   }
 }
 
-/** The client is a member, for the first time or again. */
-function tell (watchers: Subscription['watchers']): void {
+/** Ends a watcher; a call that is under way is ended by its answer. */
+function end (watchers: Subscription['watchers'], [watcher, known]: [Watcher, string], error: RohrpostError | undefined): void {
+  watchers.delete(watcher)
+  if (!watcher.isCall || known !== 'asked') watcher.ended(error)
+}
+
+/** The client is a member, for the first time or again: then once all that was missed has come. */
+function tell ({ watchers, top }: Subscription, reply?: unknown): void {
   for (const [watcher, known] of watchers) {
-    if (known === 'joined') continue
+    if (known === 'joined' || (known === 'away' && top !== undefined)) continue
     watchers.set(watcher, 'joined')
-    if (known === 'new') watcher.joined()
-    else watcher.recovered()
+    if (known === 'away') watcher.recovered?.()
+    else watcher.joined?.(reply)
   }
 }

@@ -5,13 +5,17 @@ export type TokenSource = string | undefined | (() => string | undefined | Promi
 
 /** Knows the token of now, and asks for another where the source can tell. */
 export class Token {
-  readonly #source: TokenSource
+  readonly #source: Exclude<TokenSource, string> | undefined
+  readonly #timeout: number
   #current: string | undefined
   #asking: Promise<void> | undefined
+  #askedAt = 0
 
-  constructor (source: TokenSource) {
-    this.#source = source
-    if (typeof source !== 'function') this.#current = source
+  /** @param timeout milliseconds after which an answer is not waited for any more */
+  constructor (source: TokenSource, timeout: number) {
+    this.#timeout = timeout
+    if (typeof source === 'function') this.#source = source
+    else this.#current = source
   }
 
   /** What is sent as `auth_jwt`. */
@@ -21,16 +25,28 @@ export class Token {
 
   /** Whether asking again can give another one. */
   get renewable (): boolean {
-    return typeof this.#source === 'function'
+    return this.#source !== undefined
   }
 
-  /** Asks the source; those who ask meanwhile share the answer. */
-  renew (): Promise<void> {
-    this.#asking ??= this.#ask().finally(() => { this.#asking = undefined })
+  /**
+   * Asks the source. Callers that ask meanwhile share the answer, unless it takes too long: a request on a dead line never settles.
+   *
+   * @param isFresh whether to ask in any case; an older answer counts no more then
+   */
+  renew (isFresh = false): Promise<void> {
+    const now = performance.now()
+    if (isFresh || this.#asking === undefined || now - this.#askedAt >= this.#timeout) {
+      this.#askedAt = now
+      const asking = this.#asking = this.#ask().then((token) => {
+        if (this.#asking === asking) this.#current = token
+      }).finally(() => {
+        if (this.#asking === asking) this.#asking = undefined
+      })
+    }
     return this.#asking
   }
 
-  async #ask (): Promise<void> {
-    if (typeof this.#source === 'function') this.#current = await this.#source()
+  async #ask (): Promise<string | undefined> {
+    return this.#source?.()
   }
 }

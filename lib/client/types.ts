@@ -15,22 +15,28 @@ export interface ClientOptions {
    * @defaultValue `''`
    */
   token?: TokenSource
-  /** Time between two pings, and time after which a silent line is given up. @defaultValue 5000 */
+  /** Time between two pings, and time after which a silent line is given up; 0 and `Infinity`: never. @defaultValue 5000 */
   pingInterval?: number | undefined
-  /** Time that an attempt to connect may take, the token included. @defaultValue 10 000 */
+  /** Time that an attempt to connect may take, token and URL included; 0 and `Infinity`: any. @defaultValue 10 000 */
   connectTimeout?: number | undefined
   /** The shortest and the longest wait before the next attempt. @defaultValue 500 and 20 000 */
   backoff?: Partial<Backoff> | undefined
   /** Whether a close code means "do not come back". @defaultValue 4400 to 4499 but 4408, 4429, and 4401 if `token` is a function */
   isFinal?: ((code: number, reason: string) => boolean) | undefined
+  /** Whether to connect at once, or at `connect()`. @defaultValue `true` */
+  autoConnect?: boolean | undefined
+  /** Time after which a page that is hidden lets its connection go, until it is shown again; 0 and `Infinity`: never. @defaultValue `Infinity` */
+  disconnectWhenHidden?: number | undefined
   /** Makes WebSockets. @defaultValue the global `WebSocket` */
   WebSocket?: WebSocketConstructor | undefined
 }
 
 /** How one call is made. */
 export interface CallOptions {
-  /** Milliseconds to wait for the answer. @defaultValue 2000 */
+  /** Milliseconds to wait for the answer; 0 and `Infinity`: for ever. @defaultValue 2000 */
   timeout?: number | undefined
+  /** Whether to wait for a connection where there is none, within `timeout`. @defaultValue `false` */
+  wait?: boolean | undefined
   /** Gives the call up; it rejects with the signal's reason. */
   signal?: AbortSignal | undefined
 }

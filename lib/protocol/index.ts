@@ -5,6 +5,7 @@ export { type Envelope, type MessageId } from './decode.ts'
 export {
   envelopes,
   ErrorSchema,
+  IncomingSchema,
   PositionSchema,
   ReplySchema,
   RequestSchema,

@@ -33,6 +33,7 @@ export const ErrorSchema = Type.Object({
   data: Type.Optional(Type.Unknown()),
   code: Type.Optional(Type.String({ description: 'For programs to read, see ErrorCode.' })),
   retry: Type.Optional(Type.Literal(true, { description: 'Trying again can help.' })),
+  retry_after: Type.Optional(Type.Number({ minimum: 0, description: 'Milliseconds to wait before that.' })),
   error_id: Type.Optional(Type.String({ description: 'Names a failure of the server, for its log.' }))
 }, { additionalProperties: true, $id: 'rohrpost.error' })
 
@@ -59,7 +60,8 @@ export const SubscriptionUpdateSchema = Type.Object({
 export const ResyncSchema = Type.Object({
   type: Type.Literal('subscription-update'),
   data: Type.Object({ type: Type.Literal('resync'), group: Type.String() }),
-  position: Type.Optional(PositionSchema)
+  position: Type.Optional(PositionSchema),
+  spread: Type.Optional(Type.Number({ minimum: 0, description: 'Milliseconds over which clients are to load again.' }))
 }, { additionalProperties: true, $id: 'rohrpost.resync' })
 
 /** `data` of `subscribe` and `unsubscribe`. The server checks it by hand, with the same texts. */
@@ -68,6 +70,12 @@ export const SubscribeDataSchema = Type.Object({
   id: Type.Optional(Type.Unknown({ description: 'What it may be is the business of the group type.' }))
 })
 
+/** Server to client, unasked, to those who said hello: the next message is a large one. */
+export const IncomingSchema = Type.Object({
+  type: Type.Literal('incoming'),
+  bytes: Type.Integer({ minimum: 0 })
+}, { additionalProperties: true, $id: 'rohrpost.incoming' })
+
 /** The schemas of all envelopes by name. */
 export const envelopes = {
   request: RequestSchema,
@@ -75,6 +83,7 @@ export const envelopes = {
   error: ErrorSchema,
   subscriptionUpdate: SubscriptionUpdateSchema,
   resync: ResyncSchema,
+  incoming: IncomingSchema,
   position: PositionSchema
 } as const
 

@@ -230,6 +230,11 @@ export class Connection implements RequestConnection, Subscriber, Peer {
     this.#inbox.end()
   }
 
+  /** Tells the client of each large message before it comes. */
+  announce (): void {
+    this.#outbox.announce()
+  }
+
   transmit (text: string): void {
     this.#outbox.send(new Frame(text))
     if (this.#expulsion !== undefined) this.#checkExpulsion(this.#expulsion)

@@ -46,6 +46,11 @@ export class Connections {
     return this.#live
   }
 
+  /** How many `onDisconnect` hooks run. */
+  get leaving (): number {
+    return this.#leaving
+  }
+
   /** Whether the graceful stop has begun. */
   get draining (): boolean {
     return this.#drained !== undefined

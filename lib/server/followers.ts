@@ -22,6 +22,8 @@ export interface Start {
   position?: Position | undefined
   /** Whether the follower hears everything that it missed; `undefined` if it asked for nothing. */
   recovered?: boolean
+  /** The last message of those that it missed, where it hears all of them. */
+  top?: Position | undefined
 }
 
 /** A `subscribe` that asks for a membership. Either `joined` or `failed` is called, once; neither after it was cancelled or the member left. */
@@ -146,7 +148,9 @@ export class Followers {
     const after = recover?.after
     const missed = after && found && this.#missed(after, found, held, top)
     const position = missed !== undefined ? after : isAhead(held.ahead, top) ? held.ahead : top
-    request.joined(after === undefined && position !== undefined ? { position } : { position, recovered: missed !== undefined })
+    request.joined(after === undefined && position !== undefined
+      ? { position }
+      : { position, recovered: missed !== undefined, top: missed && (missed.at(-1)?.position ?? after) })
     // the member may leave while it is told
     if (this.#held.get(member) !== held) return
     this.#release(member, missed ?? [], position)

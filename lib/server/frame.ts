@@ -5,6 +5,7 @@
 export class Frame {
   readonly text: string
   #bytes: Buffer | undefined
+  #notice: Frame | undefined
 
   constructor (text: string) {
     this.text = text
@@ -15,8 +16,17 @@ export class Frame {
     this.#bytes ??= toBytes(this.text)
     return this.#bytes
   }
+
+  /** What announces a large frame: while it is on its way, a client hears nothing else. `undefined` for all others. */
+  get notice (): Frame | undefined {
+    if (this.text.length <= LARGE) return undefined
+    this.#notice ??= new Frame(`{"type":"incoming","bytes":${Buffer.byteLength(this.text)}}`)
+    return this.#notice
+  }
 }
 
+/** Texts longer than this, in characters, are announced to clients that asked for it. */
+const LARGE = 32_768
 /** A final frame with text. */
 const FIN_TEXT = 0x81
 

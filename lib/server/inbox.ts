@@ -40,6 +40,9 @@ interface Waiting {
   bytes: number
 }
 
+/** Bytes of the largest `ping` that is answered while `onConnect` runs. */
+const MAX_PING = 1024
+
 /** See the file's head. */
 export class Inbox implements RequestHost {
   readonly #context: InboxContext
@@ -84,7 +87,7 @@ export class Inbox implements RequestHost {
   receive (raw: Buffer, isBinary: boolean): void {
     if (this.#ending || this.#socket.readyState !== this.#socket.OPEN) return
     if (raw.length > this.#context.limits.maxPayload) return this.#connection.close(CloseCode.TOO_LARGE)
-    if (!this.#opened) {
+    if (!this.#opened && !this.#isPing(raw, isBinary)) {
       this.#early ??= []
       this.#early.push({ raw, isBinary })
       return this.#hold(raw.length)
@@ -102,6 +105,16 @@ export class Inbox implements RequestHost {
       return this.#refuse({ id, type, error: `Unknown message type '${type}'.`, code: ErrorCode.UNKNOWN_TYPE }, message, raw.length)
     }
     this.#accept(message, registration, raw.length)
+  }
+
+  /**
+   * Whether a message is a `ping` for the built-in handler, which is answered while `onConnect` still runs: a client that waits long for a sign
+   * of life gives the connection up. A handler of the application, and messages that are large for a ping, wait.
+   */
+  #isPing (raw: Buffer, isBinary: boolean): boolean {
+    if (isBinary || raw.length > MAX_PING) return false
+    const message = decode(raw.toString())
+    return !(message instanceof Malformed) && this.#context.registry.get(message.type)?.role === 'ping'
   }
 
   /** The client was let in: handles the messages that came meanwhile. */

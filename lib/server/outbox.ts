@@ -74,6 +74,8 @@ export class Outbox implements Follower, Watchable {
   readonly #turn: Turn
   readonly #limits: OutboxLimits
   readonly #peer: Peer
+  /** Whether the client asked to be told of large frames before they come. */
+  #announces = false
   /** What is to be sent, while there is something. */
   #list: FrameList | undefined
   #replays: Replays | undefined
@@ -98,7 +100,12 @@ export class Outbox implements Follower, Watchable {
   /** Sends a frame when the turn ends. */
   send (frame: Frame): void {
     const list = this.#list ?? this.#turn.add(this)
-    this.#list = list.with(frame)
+    this.#list = (this.#announces && frame.notice !== undefined ? list.with(frame.notice) : list).with(frame)
+  }
+
+  /** Tells the client of each large frame before it comes. */
+  announce (): void {
+    this.#announces = true
   }
 
   replay (next: () => Frame | undefined): void {

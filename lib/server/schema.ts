@@ -5,6 +5,11 @@ import type { HasTransform } from '@sinclair/typebox/value'
 import { errors } from '../errors.ts'
 import type * as schemas from '../protocol/schemas.ts'
 
+/** All that TypeBox says of a value that is none of a union. */
+const UNION_TEXT = 'Expected union value'
+/** How many values of a union of literals an error lists. */
+const SHOWN_VALUES = 20
+
 /** Returns what was expected instead of a value, and at which path in it (after that of the value itself); `undefined` if it is fine. */
 export type Check = (value: unknown, at?: string) => string | undefined
 
@@ -83,8 +88,9 @@ function checkWith (checker: TypeCheck<TSchema>): Check {
     try {
       if (checker.Check(value)) return undefined
       // there is a first one: Check found it
-      const { path, message } = checker.Errors(value).First() as ValueError
+      const { path, schema, message: text } = checker.Errors(value).First() as ValueError
       const place = at + path
+      const message = (text === UNION_TEXT && expectedValues(schema)) || text
       return place === '' ? message : `${message} at '${place}'`
     } catch (error) {
       // a recursive schema, and a value nested deeper than the stack
@@ -105,6 +111,24 @@ function foreignTo (schema: unknown): string | undefined {
       ? `but one of the package '${standard.vendor}'`
       : KEYWORDS.some((keyword) => Object.hasOwn(schema, keyword)) && 'but plain JSON Schema'
   return kind === false ? 'it is not a TypeBox schema' : `it is not a TypeBox schema, ${kind}: make it with Type of '@sinclair/typebox' (npm install @sinclair/typebox@0.34)`
+}
+
+/** What a union of literals expects, of which TypeBox says no more than that it is a union; `undefined` for any other union. */
+function expectedValues (schema: TSchema): string | undefined {
+  const values = valuesOf(schema)
+  if (values === undefined) return undefined
+  const shown = values.slice(0, SHOWN_VALUES).map((value) => typeof value === 'string' ? `'${value}'` : String(value))
+  return `Expected one of ${shown.join(', ')}${values.length > shown.length ? `, … (${values.length} values)` : ''}`
+}
+
+/** The values of a literal, of `null`, or of a union of these; `undefined` for any other schema. */
+function valuesOf (schema: TSchema): unknown[] | undefined {
+  const { [KIND]: kind } = schema as { [KIND]?: string }
+  if (kind === 'Literal') return [schema.const]
+  if (kind === 'Null') return [null]
+  if (kind !== 'Union') return undefined
+  const members = (schema.anyOf as TSchema[]).map(valuesOf)
+  return members.every((values) => values !== undefined) ? members.flat() : undefined
 }
 
 /** The first `format` in a schema that would be refused at the first message. */

@@ -135,7 +135,11 @@ export class Subscriptions {
       // one client's replays do not pile up in memory: the next one is read when those before are on their way
       if (recover?.after !== undefined) await connection.replayed(pending)
       await connection.subscribe(pending, recover, (start) => message.reply({ group }, start && {
-        extensions: { position: start.position && { group, ...start.position }, recovered: start.recovered }
+        extensions: {
+          position: start.position && { group, ...start.position },
+          recovered: start.recovered,
+          top: start.top && { group, ...start.top }
+        }
       }))
     } finally {
       pending.cancel()

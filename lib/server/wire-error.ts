@@ -8,6 +8,8 @@ export interface WireError {
   error: string
   code?: string | undefined
   retry?: true | undefined
+  /** Milliseconds that the client is to wait before it tries again. */
+  retry_after?: number | undefined
   /** Names a failure of the server, for its log. */
   error_id?: string | undefined
 }
@@ -31,11 +33,15 @@ export const INTERNAL: Readonly<WireError> = { error: 'Internal error.', code: E
 export function toWireError (thrown: unknown): WireError | undefined {
   try {
     if (!(thrown instanceof Error)) return undefined
-    const { statusCode, code, retry, message } = thrown as Error & { statusCode?: unknown, code?: unknown, retry?: unknown }
+    const { statusCode, code, retry, retryAfter, message } = thrown as Error & Record<'statusCode' | 'code' | 'retry' | 'retryAfter', unknown>
     // by its code: the error may be of another copy of the package
     if (code === 'RP_ERR_UNAVAILABLE') return { error: message, code: ErrorCode.UNAVAILABLE, retry: true }
     if (typeof statusCode !== 'number' || !(statusCode >= 400 && statusCode < 500)) return undefined
-    return { error: String(message) || `${STATUS_CODES[statusCode]}`, code: toCode(code, statusCode), ...(retry === true && { retry }) }
+    return {
+      error: String(message) || `${STATUS_CODES[statusCode]}`,
+      code: toCode(code, statusCode),
+      ...(retry === true && { retry, ...(Number(retryAfter) > 0 && Number.isSafeInteger(retryAfter) && { retry_after: Number(retryAfter) }) })
+    }
   } catch {
     // getters of the error threw: it is not one that was made for a client
     return undefined

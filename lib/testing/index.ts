@@ -1,4 +1,7 @@
 export { brokerSuite } from './broker-suite.ts'
+export { createTestApp } from './test-app.ts'
 export { TestClient } from './test-client.ts'
+export type { TestFrame } from './mailbox.ts'
+export type { SignIn, TestApp, TestAppOptions } from './test-app.ts'
+export type { TestCallData, TestClientOptions, TestReply, TestSocket } from './test-client.ts'
 export type { BrokerCapabilities, BrokerFaults, BrokerSuiteOptions, DefineTest } from './types.ts'
-export type { TestFrame, TestSocket } from './test-client.ts'

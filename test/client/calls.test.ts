@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
-import { RohrpostError } from '../../lib/client/index.ts'
+import { RohrpostError, type RohrpostClient } from '../../lib/client/index.ts'
 import { connect, next, serve } from './support/client.ts'
 import { settled } from './support/fake-socket.ts'
 import { openFake } from './support/open.ts'
@@ -10,7 +10,7 @@ suite('without a connection', () => {
     const { client, fake, drop, reopen } = await openFake(t)
     await drop()
 
-    await assert.rejects(client.call('add'), { message: 'not connected', code: 'offline', retry: true })
+    await assert.rejects(client.call('add'), { message: 'not connected: { wait: true } waits for it', code: 'offline', retry: true })
 
     await reopen()
     assert.deepEqual(fake.last.requests, [])
@@ -39,6 +39,146 @@ suite('without a connection', () => {
     client.close()
     await assert.rejects(closed, { message: 'Socket was closed', code: 'closed' })
     await assert.rejects(client.call('add'), { message: 'Socket was closed', code: 'closed' })
+  })
+})
+
+suite('a call that waits', () => {
+  test('is sent when there is a connection, within its time', async (t) => {
+    const { client, fake, drop, reopen } = await openFake(t, { backoff: { max: 1000 } })
+    await drop()
+    const call = client.call('add', 1, { wait: true, timeout: 60_000 })
+    await reopen()
+    await settled()
+    fake.last.answer({ data: 2 })
+
+    assert.equal(await call, 2)
+  })
+
+  test('gives up when none comes in time, or the signal or the client says so, and nothing is sent', async (t) => {
+    const { client, fake, drop, reopen, tick } = await openFake(t)
+    await drop()
+    const controller = new AbortController()
+    const late = client.call('add', 1, { wait: true, timeout: 100 })
+    const aborted = client.call('add', 1, { wait: true, signal: controller.signal })
+    controller.abort(new Error('enough'))
+    tick(100)
+    await assert.rejects(late, { message: 'no connection came in time', code: 'offline', retry: true })
+    await assert.rejects(aborted, { message: 'enough' })
+    await reopen()
+    await settled()
+    assert.deepEqual(fake.last.requests, [])
+    await drop()
+    const closed = client.call('add', 1, { wait: true })
+    client.close()
+
+    await assert.rejects(closed, { code: 'closed' })
+  })
+
+  test('waits on if the connection is lost before it is sent', async (t) => {
+    const { client, fake, drop, reopen } = await openFake(t, { backoff: { max: 1000 } })
+    await drop()
+    const call = client.call('add', 1, { wait: true, timeout: 0 })
+    client.once('state', () => client.once('state', () => client.reconnect()))
+    await reopen()
+    await settled()
+    assert.deepEqual(fake.last.requests, [])
+    fake.last.open()
+    await settled()
+    fake.last.answer({ data: 2 })
+
+    assert.equal(await call, 2)
+  })
+})
+
+suite('a message that is larger than the server takes', () => {
+  const pong = (more: object = {}) => ({ type: 'pong', id: 99, ...more })
+
+  test('is not sent, and no other request suffers', async (t) => {
+    const { client, fake } = await openFake(t)
+    fake.last.receive(pong({ limits: { max_payload: 60 } }))
+    const fits = client.call('save', 'x'.repeat(14))
+    assert.equal(fake.last.requests.length, 1)
+
+    await assert.rejects(client.call('save', 'é'.repeat(8)), { message: 'too large: 62 bytes, and the server takes 60', code: 'too_large', retry: false })
+    await assert.rejects(client.subscribe({ type: 'todo', id: 'x'.repeat(60) }), { code: 'too_large' })
+    fake.last.receive({ id: 1, type: 'save', data: 'saved' })
+    assert.equal(await fits, 'saved')
+    assert.equal(fake.last.requests.length, 1)
+  })
+
+  test('waits until the server has said what it takes, and so do those behind it', async (t) => {
+    const { client, fake, drop, reopen } = await openFake(t)
+    const small = client.call('one')
+    const controller = new AbortController()
+    const calls = [client.call('two', 'x'.repeat(5000)), client.call('three', 3), client.call('four', 4, { signal: controller.signal })]
+    const results = Promise.allSettled([small, ...calls])
+    assert.deepEqual(fake.last.requests.map(({ type }) => type), ['one'])
+    fake.last.receive({ id: 1, type: 'pong' })
+    controller.abort()
+    await settled()
+    fake.last.receive(pong({ limits: { max_payload: 5000 } }))
+    assert.deepEqual(fake.last.requests.map(({ type }) => type), ['one', 'three'])
+    await drop()
+
+    assert.deepEqual((await results).map((result) => result.status === 'rejected' && result.reason.code), [false, 'too_large', 'connection_lost', 20])
+    await reopen()
+    client.call('five', 'x'.repeat(4900)).catch(() => {})
+    assert.equal(fake.last.requests.length, 1)
+  })
+
+  test('is left to a server that does not say, once it has answered', async (t) => {
+    for (const answer of [pong(), pong({ limits: 5 }), { type: 'ping', id: 99, error: 'Too many messages.' }]) {
+      const { client, fake, tick } = await openFake(t)
+      const call = client.call('save', 'x'.repeat(5000), { timeout: 60_000 })
+      assert.equal(fake.last.requests.length, 0)
+      fake.last.receive(answer)
+      assert.equal(fake.last.requests.length, 1)
+      tick(5000)
+      assert.deepEqual(fake.last.sent.filter(({ type }) => type === 'ping').map(({ hello }) => hello), [true, undefined])
+      fake.last.end(1009, 'too big')
+
+      await assert.rejects(call, { code: 'connection_lost', cause: '1009 too big' })
+      t.mock.reset()
+      t.mock.timers.reset()
+    }
+  })
+
+  test('is known from a real server', async (t) => {
+    const server = await serve(t, { maxPayload: 10_000, with: (app) => app.rohrpost.handle('save', ({ data }) => String(data).length) })
+    const client = connect(t, server)
+    const closed = () => assert.fail('the connection was lost')
+    client.on('closed', closed)
+    await client.ready()
+    const results = await Promise.allSettled([client.call('save', 'x'.repeat(12_000)), client.call('save', 'x'.repeat(9000)), client.call('save', '')])
+
+    client.off('closed', closed)
+    assert.deepEqual(results.map((result) => result.status === 'rejected' ? result.reason.code : result.value), ['too_large', 9000, 0])
+  })
+})
+
+suite('an error', () => {
+  test('says how long to wait, where that is a number', async (t) => {
+    const { client, fake } = await openFake(t)
+    for (const [told, expected] of [[500, 500], ['500', undefined]]) {
+      const call = client.call('add')
+      fake.last.answer({ error: 'Not now.', retry: true, retry_after: told })
+      await assert.rejects(call, { retry: true, retryAfter: expected })
+    }
+  })
+})
+
+suite('await using', () => {
+  test('closes the connection, and has closed it when the block is left', async (t) => {
+    const server = await serve(t, { with: (app) => app.rohrpost.handle('add', () => 3) })
+    let used: RohrpostClient | undefined
+    {
+      await using client = connect(t, server)
+      used = client
+      assert.equal(await client.call('add', null, { wait: true }), 3)
+    }
+    assert.equal(used.state, 'closed')
+    await used[Symbol.asyncDispose]()
+    while (server.app.rohrpost.connections.size > 0) await settled()
   })
 })
 
@@ -120,7 +260,7 @@ suite('a message', () => {
     assert.equal(client.state, 'open')
   })
 
-  for (const message of ['null', '5', '[]', '{"type":"news"}', '{"type":"subscription-update"}']) {
+  for (const message of ['null', '5', '[]', '{"type":"news"}', '{"type":"subscription-update"}', '{"type":"incoming"}', '{"position":7}']) {
     test(`that answers nothing is left to the application: ${message}`, async (t) => {
       const { client, fake, errors } = await openFake(t)
       const heard = next(client, 'message')
@@ -131,12 +271,19 @@ suite('a message', () => {
     })
   }
 
+  test('with an id that has no text is shown as JSON', async (t) => {
+    const { fake, errors } = await openFake(t)
+    fake.last.receive({ id: { toString: 1 } })
+
+    assert.deepEqual(errors, [['no saved request with id: {"toString":1}', undefined]])
+  })
+
   test('with an error that belongs to no request shows it', async (t) => {
     const { fake, errors } = await openFake(t)
     fake.last.receive({ error: 'Received empty message.', code: 'empty_message' })
 
     const [text, cause] = errors[0] ?? []
-    assert.equal(text, 'no saved request with id: undefined')
+    assert.equal(text, 'Received empty message.')
     assert.ok(cause instanceof RohrpostError)
     assert.deepEqual([cause.message, cause.code], ['Received empty message.', 'empty_message'])
   })

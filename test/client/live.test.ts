@@ -91,21 +91,195 @@ suite('snapshots', () => {
   })
 
   test('are handed to subscribers at once and after each change, as a store of Svelte does', async (t) => {
-    const { todos: { subscribe }, fake, receive, loaded } = await live(t)
+    const { todos: { subscribe }, fake, receive, loaded, tick } = await live(t)
     const heard: string[] = []
     t.mock.method(globalThis, 'queueMicrotask', () => {})
     const stop = subscribe((objects) => heard.push(JSON.stringify(objects)))
     const stopOther = subscribe(() => { throw new Error('by the listener') })
     fake.last.answer(joined)
     await loaded({ id: 1 })
+    tick(16)
     receive('delete', { id: 1 })
     stop()
     stop()
     stopOther()
     receive('create', { id: 1 })
 
-    assert.deepEqual(heard, ['[]', '[]', '[{"id":1}]', '[]'])
+    assert.deepEqual(heard, ['[]', '[{"id":1}]', '[]'])
   })
+})
+
+suite('many changes', () => {
+  test('call the listeners once at first, and once for all that come within a frame', async (t) => {
+    const { todos, fake, receive, loaded, tick } = await live(t)
+    fake.last.answer(joined)
+    await loaded()
+    tick(16)
+    const heard: number[] = []
+    todos.subscribe((objects) => heard.push(objects.length))
+    for (let id = 1; id <= 500; id++) receive('create', { id })
+    assert.deepEqual(heard, [0, 1])
+    assert.equal(todos.getSnapshot().length, 500)
+    tick(16)
+    assert.deepEqual(heard, [0, 1, 500])
+    tick(1000)
+    assert.deepEqual(heard, [0, 1, 500])
+    receive('create', { id: 501 })
+
+    assert.deepEqual(heard, [0, 1, 500, 501])
+  })
+
+  test('and the end: listeners hear of it at once, and of nothing after it', async (t) => {
+    const { todos, fake, receive, loaded, tick } = await live(t)
+    fake.last.answer(joined)
+    await loaded()
+    tick(16)
+    const heard: string[] = []
+    todos.subscribe((objects) => heard.push(`${todos.status} ${objects.length}`))
+    receive('create', { id: 1 })
+    receive('create', { id: 2 })
+    todos.close()
+    tick(1000)
+
+    assert.deepEqual(heard, ['current 0', 'current 1', 'closed 2'])
+  })
+
+  test('that a listener causes are told too, and it may end the collection', async (t) => {
+    const { todos, fake, loaded, tick } = await live(t)
+    fake.last.answer(joined)
+    await loaded({ id: 1 })
+    tick(16)
+    const heard: string[] = []
+    todos.subscribe(() => {
+      heard.push(todos.status)
+      if (heard.length === 1) todos.reload()
+      if (todos.status === 'stale') todos.close()
+    })
+    tick(16)
+    fake.last.end()
+
+    assert.deepEqual(heard, ['current', 'loading', 'stale', 'closed'])
+  })
+})
+
+suite('an object without a key', () => {
+  test('fails the load, instead of taking the place of another one', async (t) => {
+    const { todos, fake, loaded } = await live(t)
+    fake.last.answer(joined)
+    await loaded({ uuid: 'a' } as never, { uuid: 'b' } as never)
+
+    assert.deepEqual([todos.status, String(todos.error)], ['failed', 'TypeError: Option \'key\' (by default object.id) gives no key for {"uuid":"a"}'])
+  })
+
+  test('in a change is an error event, and the collection goes on', async (t) => {
+    const { todos, fake, errors, receive, loaded } = await live(t)
+    fake.last.answer(joined)
+    receive('create', null as never)
+    await loaded({ id: 1 })
+    receive('delete', null as never)
+    receive('update', { id: null })
+    receive('create', { id: 2 })
+
+    assert.deepEqual(todos.getSnapshot(), [{ id: 1 }, { id: 2 }])
+    assert.deepEqual(errors.map(([text]) => text.replace(/.* gives/, 'gives')), ['gives no key for null', 'gives no key for null', 'gives no key for {"id":null}'])
+  })
+
+  test('may have a key that fails', async (t) => {
+    const { client, fake, errors } = await openFake(t)
+    const all = client.live({ type: 'todos' }, { load: () => [], key: (object: { uuid: number }) => object.uuid.toString() })
+    fake.last.answer(joined)
+    await settled()
+    fake.last.receive(change('todos', 'create', {}))
+    fake.last.receive(change('todos', 'create', { uuid: 'a' }))
+
+    assert.equal(all.getSnapshot().length, 1)
+    assert.match(String(errors[0]?.[0]), /^TypeError/)
+  })
+})
+
+test('a load that gives no array says so', async (t) => {
+  const { todos, fake, loads } = await live(t)
+  fake.last.answer(joined)
+  loads[0]?.resolve({ items: [] } as never)
+  await settled()
+
+  assert.deepEqual([todos.status, String(todos.error)], ['failed', 'TypeError: Option \'load\' must be a function that gives an array, got {"items":[]}'])
+})
+
+suite('a temporary refusal', () => {
+  const unavailable = { error: 'Not now.', code: 'unavailable', retry: true }
+
+  test('of the group is no failure: it is asked for again, later and later', async (t) => {
+    const { todos, fake, asked, tick, loaded } = await live(t)
+    t.mock.method(Math, 'random', () => 0)
+    for (const refusal of [unavailable, { ...unavailable, retry_after: 5000 }]) {
+      fake.last.answer(refusal)
+      await settled()
+      fake.last.receive({ type: 'pong', id: 99 })
+      assert.equal(todos.status, 'loading')
+      const before = asked().length
+      tick((refusal as { retry_after?: number }).retry_after ?? 0)
+      tick(499)
+      assert.equal(asked().length, before)
+      tick(1)
+      assert.equal(asked().length, before + 1)
+    }
+    fake.last.answer(joined)
+    await loaded({ id: 1 })
+
+    assert.equal(todos.status, 'current')
+  })
+
+  test('of a load is none either, and the collection tells why it waits', async (t) => {
+    const { todos, fake, loads, receive, tick, loaded } = await live(t)
+    t.mock.method(Math, 'random', () => 0)
+    fake.last.answer(joined)
+    const error = Object.assign(new Error('Not now.'), { retry: true })
+    receive('create', { id: 9 })
+    loads[0]?.reject(error)
+    await settled()
+    assert.deepEqual([todos.status, todos.error, todos.getSnapshot()], ['loading', error, [{ id: 9 }]])
+    tick(499)
+    assert.equal(loads.length, 1)
+    tick(1)
+    assert.equal(loads.length, 2)
+    loads[1]?.reject(Object.assign(new Error('Not now.'), { retry: true, retryAfter: 2000 }))
+    await settled()
+    tick(2499)
+    assert.equal(loads.length, 2)
+    tick(1)
+    await loaded({ id: 1 })
+
+    assert.deepEqual([todos.status, todos.error, todos.getSnapshot()], ['current', undefined, [{ id: 1 }]])
+  })
+
+  test('of a load is forgotten with the connection, and with the collection', async (t) => {
+    for (const ends of ['drop', 'close'] as const) {
+      const { todos, fake, loads, tick, drop } = await live(t)
+      fake.last.answer(joined)
+      loads[0]?.reject(Object.assign(new Error('Not now.'), { retry: true }))
+      await settled()
+      if (ends === 'drop') await drop()
+      else todos.close()
+      tick(20_000)
+
+      assert.deepEqual([todos.status, loads.length], [ends === 'drop' ? 'stale' : 'closed', 1])
+      t.mock.reset()
+      t.mock.timers.reset()
+    }
+  })
+})
+
+test('a group that may not be joined any more takes with it what it showed', async (t) => {
+  const { todos, fake, drop, reopen, loaded } = await live(t)
+  fake.last.answer(joined)
+  await loaded({ id: 1 })
+  await drop()
+  await reopen()
+  fake.last.answer({ error: 'ACCESS_DENIED', code: 'access_denied' })
+  await settled()
+
+  assert.deepEqual([todos.status, String(todos.error), todos.getSnapshot()], ['failed', 'ACCESS_DENIED', []])
 })
 
 suite('after the connection broke', () => {

@@ -53,7 +53,8 @@ class Run {
   readonly controller = new AbortController()
   readonly promises: Promise<unknown>[] = []
   readonly #line: Line
-  readonly #wanted = new Set<number>()
+  /** Calls of `subscribe` that were not taken back, for each group. */
+  readonly #wanted = new Map<number, number>()
   readonly #followed = new Map<number, AsyncIterableIterator<unknown>>()
 
   constructor (line: Line, implementation: typeof WebSocket | undefined) {
@@ -62,7 +63,7 @@ class Run {
   }
 
   get groups (): string[] {
-    return [...new Set([...this.#wanted, ...this.#followed.keys()])].map((id) => `todo-${id}`).sort()
+    return [...new Set([...this.#wanted.keys(), ...this.#followed.keys()])].map((id) => `todo-${id}`).sort()
   }
 
   async take ({ do: what, id = 0 }: Step): Promise<void> {
@@ -79,11 +80,13 @@ class Run {
     }
     if (what === 'subscribe') {
       this.promises.push(client.subscribe(todo))
-      if (id < DENIED) this.#wanted.add(id)
+      if (id < DENIED) this.#wanted.set(id, (this.#wanted.get(id) ?? 0) + 1)
     }
     if (what === 'unsubscribe') {
       this.promises.push(client.unsubscribe(todo))
-      this.#wanted.delete(id)
+      const left = (this.#wanted.get(id) ?? 0) - 1
+      if (left > 0) this.#wanted.set(id, left)
+      else this.#wanted.delete(id)
     }
     if (what === 'follow' && id < DENIED && !this.#followed.has(id)) {
       const changes = client.changes(todo, { signal: this.controller.signal })

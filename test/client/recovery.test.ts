@@ -9,7 +9,7 @@ import { openFake } from './support/open.ts'
 const todo = { type: 'todo', id: 5 }
 const at = (offset: number, epoch = 'k3f') => ({ group: 'todo-5', epoch, offset })
 const joined = (offset: number, more: object = {}) => ({ data: { group: 'todo-5' }, position: at(offset), ...more })
-const update = (offset: number) => ({ ...change('todo-5', 'update', offset), position: at(offset) })
+const update = (offset: number, object: unknown = offset) => ({ ...change('todo-5', 'update', object), position: at(offset) })
 const resync = (offset: number, epoch?: string) => ({ type: 'subscription-update', data: { type: 'resync', group: 'todo-5' }, position: at(offset, epoch) })
 const unavailable = { error: 'Not now.', code: 'unavailable', retry: true }
 
@@ -152,6 +152,17 @@ suite('a subscription', () => {
     assert.deepEqual(events, [])
   })
 
+  test('takes no position that is none', async (t) => {
+    const { client, fake, recovers, again } = await open(t)
+    const subscribing = client.subscribe(todo)
+    fake.last.answer(joined(57))
+    await subscribing
+    fake.last.receive({ type: 'odd', position: { group: 'todo-5' } })
+    await again()
+
+    assert.deepEqual(recovers(), [at(57)])
+  })
+
   test('that has ended, or failed, forgets all', async (t) => {
     const { client, fake, events, recovers } = await open(t)
     let told = 0
@@ -264,6 +275,64 @@ suite('a live collection', () => {
     assert.deepEqual(state(), ['current', [1, 2]])
   })
 
+  test('is current only when all that was missed has come', async (t) => {
+    const { fake, again, receive, loaded, state } = await live(t)
+    fake.last.answer(joined(57))
+    await loaded(1)
+    await again()
+    fake.last.answer(joined(57, { recovered: true, top: at(59) }))
+    assert.deepEqual(state(), ['stale', [1]])
+    receive(2, 58)
+    assert.deepEqual(state(), ['stale', [1, 2]])
+    receive(3, 59)
+    assert.deepEqual(state(), ['current', [1, 2, 3]])
+    await again()
+    fake.last.answer(joined(59, { recovered: true, top: at(59) }))
+
+    assert.deepEqual(state(), ['current', [1, 2, 3]])
+    assert.equal(await loaded(), 0)
+  })
+
+  test('goes on from the start if the connection breaks, or messages are lost, before that', async (t) => {
+    const { fake, again, receive, loaded, state, recovers, tick } = await live(t)
+    fake.last.answer(joined(57))
+    await loaded(1)
+    await again()
+    fake.last.answer(joined(57, { recovered: true, top: at(59) }))
+    receive(2, 58)
+    await again()
+    assert.deepEqual(recovers(), [at(58)])
+    fake.last.answer(joined(58, { recovered: true, top: at(60) }))
+    fake.last.receive({ ...resync(60), spread: 100 })
+    receive(4, 60)
+    assert.deepEqual(state(), ['loading', [1, 2, 4]])
+    tick(100)
+    assert.equal(await loaded(5), 1)
+
+    assert.deepEqual(state(), ['current', [5]])
+  })
+
+  test('loads once for losses that come while it waits to load, and again for one while it loads', async (t) => {
+    const { fake, loaded, state, tick } = await live(t)
+    t.mock.method(Math, 'random', () => 0.5)
+    fake.last.answer(joined(57))
+    await loaded(1)
+    for (const offset of [60, 61, 62]) {
+      fake.last.receive({ ...resync(offset), spread: 1000 })
+      tick(200)
+    }
+    fake.last.receive({ ...resync(63), spread: 0 })
+    assert.equal(await loaded(2), 2)
+    fake.last.receive({ ...resync(64), spread: 1000 })
+    fake.last.receive({ ...resync(64), spread: 1000 })
+    tick(500)
+    fake.last.receive({ ...resync(65), spread: 1000 })
+    assert.deepEqual([await loaded(3), state()], [1, ['loading', [2]]])
+    tick(500)
+
+    assert.deepEqual([await loaded(4), state()], [1, ['current', [4]]])
+  })
+
   test('loads again where it had not loaded all, whatever the server recovers', async (t) => {
     const { fake, again, loaded, state } = await live(t)
     fake.last.answer(joined(57))
@@ -276,7 +345,8 @@ suite('a live collection', () => {
   })
 
   test('loads again when changes were missed, once', async (t) => {
-    const { fake, again, receive, loaded, state } = await live(t)
+    const { fake, again, receive, loaded, state, tick } = await live(t)
+    t.mock.method(Math, 'random', () => 0.5)
     fake.last.answer(joined(57))
     await loaded(1)
     await again()
@@ -288,8 +358,11 @@ suite('a live collection', () => {
 
     fake.last.receive(resync(95))
     receive(5, 96)
+    assert.deepEqual(state(), ['loading', [2, 3, 5]])
+    tick(1000)
+    receive(6, 97)
     assert.equal(await loaded(4), 1)
-    assert.deepEqual(state(), ['current', [4, 5]])
+    assert.deepEqual(state(), ['current', [4, 6]])
   })
 
   test('that is made while the connection is down loads, also if others recover', async (t) => {
@@ -378,9 +451,9 @@ test('a group that is followed in two ways recovers once, for both', async (t) =
 
   assert.deepEqual(recovers(), [at(57), true])
   fake.last.receive({ id: 3, ...joined(57, { recovered: true }) })
-  fake.last.receive(update(58))
+  fake.last.receive(update(58, { id: 1 }))
   fake.last.receive({ id: 4, ...joined(58) })
-  fake.last.receive(update(59))
+  fake.last.receive(update(59, { id: 1 }))
   await settled()
 
   assert.deepEqual([events, changes], [[], 2])

@@ -1,21 +1,53 @@
 /** When the client comes, goes and comes back: time, chance and the other end are the test's. */
 import assert from 'node:assert/strict'
 import { suite, test, type TestContext } from 'node:test'
-import { RohrpostClient, type ClientOptions, type StateChange } from '../../lib/client/index.ts'
+import { RohrpostClient, type ClientOptions, type StateChange, type UrlSource } from '../../lib/client/index.ts'
 import { isFinal } from '../../lib/client/socket.ts'
-import { onWake } from '../../lib/client/wake.ts'
+import { watchPage } from '../../lib/client/wake.ts'
 import { fakeSockets, settled } from './support/fake-socket.ts'
+import { stopClock } from './support/open.ts'
 
 function dial (t: TestContext, options: ClientOptions = {}) {
-  t.mock.timers.enable({ apis: ['setTimeout', 'Date'] })
+  stopClock(t)
   t.mock.method(Math, 'random', () => 0.5)
+  return dialAgain(t, options)
+}
+
+/** Another client under the same clock. */
+function dialAgain (t: TestContext, options: ClientOptions = {}, url: UrlSource = 'ws://host/ws/rohrpost') {
   const fake = fakeSockets()
-  const client = new RohrpostClient('ws://host/ws/rohrpost', { WebSocket: fake.WebSocket, ...options })
+  const client = new RohrpostClient(url, { WebSocket: fake.WebSocket, ...options })
+  t.after(() => client.close())
   const changes: StateChange[] = []
   const events: string[] = []
   client.on('state', (_, change) => changes.push(change))
   for (const event of ['open', 'closed', 'reconnecting'] as const) client.on(event, () => events.push(event))
   return { client, fake, changes, events, tick: (ms: number) => t.mock.timers.tick(ms) }
+}
+
+/** The global scope of a browser. */
+function enter (t: TestContext, visibilityState: 'visible' | 'hidden' = 'visible') {
+  const scope = Object.assign(new EventTarget(), { document: Object.assign(new EventTarget(), { visibilityState }) })
+  const before = Object.getOwnPropertyDescriptors(globalThis)
+  for (const name of ['addEventListener', 'removeEventListener'] as const) {
+    Object.defineProperty(globalThis, name, { value: scope[name].bind(scope), configurable: true })
+  }
+  Object.defineProperty(globalThis, 'document', { value: scope.document, configurable: true })
+  t.after(() => {
+    for (const name of ['addEventListener', 'removeEventListener', 'document'] as const) {
+      const own = Object.hasOwn(before, name) ? before[name] : undefined
+      if (own === undefined) Reflect.deleteProperty(globalThis, name)
+      else Object.defineProperty(globalThis, name, own)
+    }
+  })
+  return {
+    online: () => scope.dispatchEvent(new Event('online')),
+    offline: () => scope.dispatchEvent(new Event('offline')),
+    show (visibilityState: 'visible' | 'hidden') {
+      scope.document.visibilityState = visibilityState
+      scope.document.dispatchEvent(new Event('visibilitychange'))
+    }
+  }
 }
 
 test('says of every change of state why it came', (t) => {
@@ -76,16 +108,38 @@ suite('waits', () => {
     assert.deepEqual(changes.map(({ delay }) => delay), [15, undefined, 20])
   })
 
-  test('shortly again only once the server was heard: one that lets in and throws out is no reason to hurry', (t) => {
+  test('shortly again only once the server was heard for a while: one that lets in, says why not and throws out is no reason to hurry', (t) => {
     const { fake, changes, tick } = dial(t)
-    for (const heard of [false, false, true]) {
+    for (const open of [0, 0, 4999, 5000]) {
       fake.last.open()
-      if (heard) fake.last.receive({ type: 'pong', id: 1 })
+      fake.last.receive({ type: 'pong', id: 1 })
+      tick(open)
+      fake.last.receive({ error: 'The token has expired.', code: 'token_expired' })
       fake.last.end()
       tick(20_000)
     }
 
-    assert.deepEqual(changes.flatMap(({ delay }) => delay ?? []), [750, 1250, 750])
+    assert.deepEqual(changes.flatMap(({ delay }) => delay ?? []), [750, 1250, 2250, 750])
+  })
+
+  test('for as long as the server says at the close, and a random time more, and no wake-up hastens that', (t) => {
+    const { client, fake, changes, tick } = dial(t)
+    const { online } = enter(t)
+    fake.last.end(1013, 'maintenance, retry_after=60000')
+    const { delay } = changes[0] ?? {}
+    const other = dialAgain(t)
+    other.fake.last.end(1013, 'retry_after=60000')
+    online()
+    tick(59_999)
+    assert.deepEqual([client.state, other.client.state], ['waiting', 'waiting'])
+    tick(1)
+
+    assert.equal(delay, 60_750)
+    assert.deepEqual([client.state, other.client.state], ['waiting', 'connecting'])
+    tick(750)
+    assert.equal(client.state, 'connecting')
+    other.fake.last.end(1013, 'retry_after=99999999999')
+    assert.equal(other.changes.at(-1)?.delay, 2 ** 31 - 1)
   })
 })
 
@@ -291,30 +345,6 @@ suite('close', () => {
 })
 
 suite('the network, or the tab, is back', () => {
-  /** The global scope of a browser. */
-  function enter (t: TestContext) {
-    const scope = Object.assign(new EventTarget(), { document: Object.assign(new EventTarget(), { visibilityState: 'hidden' }) })
-    const before = Object.getOwnPropertyDescriptors(globalThis)
-    for (const name of ['addEventListener', 'removeEventListener'] as const) {
-      Object.defineProperty(globalThis, name, { value: scope[name].bind(scope), configurable: true })
-    }
-    Object.defineProperty(globalThis, 'document', { value: scope.document, configurable: true })
-    t.after(() => {
-      for (const name of ['addEventListener', 'removeEventListener', 'document'] as const) {
-        const own = Object.hasOwn(before, name) ? before[name] : undefined
-        if (own === undefined) Reflect.deleteProperty(globalThis, name)
-        else Object.defineProperty(globalThis, name, own)
-      }
-    })
-    return {
-      online: () => scope.dispatchEvent(new Event('online')),
-      show (visibilityState: 'visible' | 'hidden') {
-        scope.document.visibilityState = visibilityState
-        scope.document.dispatchEvent(new Event('visibilitychange'))
-      }
-    }
-  }
-
   test('ends a wait, but not sooner than the shortest wait after the last attempt', (t) => {
     const { online, show } = enter(t)
     const { fake, changes, tick } = dial(t)
@@ -357,10 +387,9 @@ suite('the network, or the tab, is back', () => {
     assert.equal(client.state, 'waiting')
   })
 
-  test('means nothing to a client that is connecting, or closed', (t) => {
+  test('means nothing to a client that is closed', (t) => {
     const { online } = enter(t)
     const { client, fake, tick } = dial(t)
-    online()
     client.close()
     online()
     tick(60_000)
@@ -368,7 +397,351 @@ suite('the network, or the tab, is back', () => {
     assert.equal(fake.sockets.length, 1)
   })
 
+  test('gives an attempt of the old network up, and each next one twice the time', (t) => {
+    const { online } = enter(t)
+    const { client, fake, changes, tick } = dial(t)
+    tick(100)
+    online()
+    online()
+    tick(399)
+    assert.equal(fake.sockets.length, 1)
+    tick(1)
+    assert.equal(fake.sockets.length, 2)
+    assert.deepEqual(changes.map(({ state, reason }) => [state, reason]), [['waiting', 'wake'], ['connecting', 'wake']])
+    for (const time of [1000, 2000, 4000, 8000, 10_000]) {
+      const count: number = fake.sockets.length
+      for (let passed = 0; passed < time; passed += 100) {
+        assert.equal(fake.sockets.length, count)
+        online()
+        tick(100)
+      }
+    }
+    fake.last.open()
+
+    assert.equal(client.state, 'open')
+    assert.ok(fake.sockets.slice(0, -1).every(({ closes }) => closes.length === 1))
+  })
+
+  test('again and again does not put off the moment at which a dead line is noticed', (t) => {
+    const { online } = enter(t)
+    const { client, fake, tick } = dial(t)
+    fake.last.open()
+    fake.last.receive({ type: 'pong', id: 1 })
+    tick(5000)
+    assert.equal(fake.last.sent.length, 2)
+    for (let passed = 0; passed < 5000; passed += 500) {
+      assert.equal(client.state, 'open')
+      online()
+      tick(500)
+    }
+
+    assert.equal(client.state, 'waiting')
+  })
+
+  test('hastens an attempt though the clock of the machine was set back', (t) => {
+    const { online } = enter(t)
+    const { fake, tick } = dial(t)
+    fake.last.end()
+    tick(600)
+    t.mock.method(Date, 'now', () => -3_600_000)
+    t.mock.method(performance, 'now', () => 600)
+    online()
+    tick(0)
+
+    assert.equal(fake.sockets.length, 2)
+  })
+
   test('is nothing that a runtime without network events tells', () => {
-    onWake(() => assert.fail('it did'), {})()
+    const fail = () => assert.fail('it did')
+    watchPage({ online: fail, offline: fail, shown: fail }, {})()
+  })
+})
+
+suite('the network is gone', () => {
+  test('which ends a connection, and an attempt, at once', (t) => {
+    const { offline } = enter(t)
+    const { client, fake, changes, tick } = dial(t)
+    offline()
+    offline()
+    tick(750)
+    fake.last.open()
+    offline()
+
+    assert.equal(client.state, 'waiting')
+    assert.deepEqual(changes.map(({ reason }) => reason), ['offline', 'retry', 'opened', 'offline'])
+    assert.deepEqual(fake.sockets.map(({ closes }) => closes), [[undefined], [undefined]])
+  })
+})
+
+suite('a hidden page', () => {
+  test('lets its connection go after a while, and is back when it is shown', (t) => {
+    const { show } = enter(t)
+    const { client, fake, changes, tick } = dial(t, { disconnectWhenHidden: 10_000 })
+    fake.last.open()
+    fake.last.receive({ type: 'pong', id: 1 })
+    show('hidden')
+    tick(9999)
+    show('visible')
+    show('hidden')
+    for (let passed = 0; passed < 10_000; passed += 2500) {
+      assert.equal(client.state, 'open')
+      fake.last.receive({ type: 'pong', id: 1 })
+      tick(2500)
+    }
+    assert.deepEqual([client.state, client.socketState], ['idle', 'closed'])
+    tick(60_000)
+    assert.equal(fake.sockets.length, 1)
+    show('visible')
+
+    assert.equal(client.state, 'connecting')
+    assert.deepEqual(changes.map(({ state, reason }) => [state, reason]), [['open', 'opened'], ['idle', 'hidden'], ['connecting', 'wake']])
+    assert.deepEqual(fake.sockets[0]?.closes, [undefined])
+  })
+
+  test('that was hidden from the start lets go too, waits no more, and may connect', (t) => {
+    const { show } = enter(t, 'hidden')
+    const { client, fake, tick } = dial(t, { disconnectWhenHidden: 100 })
+    fake.last.end()
+    tick(100)
+    assert.equal(client.state, 'idle')
+    client.connect()
+    assert.equal(client.state, 'connecting')
+    show('visible')
+    show('hidden')
+    client.close()
+    tick(1000)
+
+    assert.equal(client.state, 'closed')
+  })
+
+  test('keeps its connection unless it is told otherwise, and stays without one that it did not have', (t) => {
+    const { show } = enter(t)
+    const { client, fake, tick } = dial(t)
+    const other = dialAgain(t, { autoConnect: false, disconnectWhenHidden: 10 })
+    fake.last.open()
+    show('hidden')
+    tick(4000)
+    show('visible')
+
+    assert.deepEqual([client.state, other.client.state], ['open', 'idle'])
+    fake.last.end(4403)
+    tick(60_000)
+    assert.equal(client.state, 'closed')
+  })
+})
+
+suite('the application', () => {
+  test('may connect later, and again at any time', (t) => {
+    const { client, fake, changes, tick } = dial(t, { autoConnect: false })
+    assert.deepEqual([client.state, client.socketState, fake.sockets.length], ['idle', 'closed', 0])
+    tick(60_000)
+    client.connect()
+    client.connect()
+    assert.equal(fake.sockets.length, 1)
+    fake.last.open()
+    client.connect()
+    fake.last.end()
+    client.connect()
+    assert.equal(fake.sockets.length, 2)
+    client.close()
+    client.connect()
+    client.reconnect()
+
+    assert.equal(fake.sockets.length, 2)
+    assert.deepEqual(changes.map(({ state, reason }) => [state, reason]), [
+      ['connecting', 'connect'], ['open', 'opened'], ['waiting', 'lost'], ['connecting', 'connect'], ['closed', 'close']
+    ])
+  })
+
+  test('may give a connection up for another one, whatever its state', async (t) => {
+    const { client, fake, tick } = dial(t)
+    client.reconnect()
+    fake.last.open()
+    const call = client.call('add')
+    client.reconnect()
+    await assert.rejects(call, { code: 'connection_lost', cause: 'reconnect' })
+    fake.last.end()
+    client.reconnect()
+    assert.equal(fake.sockets.length, 4)
+    client.once('state', () => client.close())
+    client.reconnect()
+    tick(60_000)
+
+    assert.equal(fake.sockets.length, 4)
+    assert.deepEqual(fake.sockets.map(({ closes }) => closes.length), [1, 1, 0, 1])
+  })
+
+  test('may give the address for each attempt, and the attempt waits for it', async (t) => {
+    const urls: (string | URL | Error)[] = ['ws://one', new URL('ws://two'), new Error('no address'), 'no address']
+    stopClock(t)
+    const { client, fake, changes, tick } = dialAgain(t, {}, async () => {
+      const url = urls.shift() ?? 'ws://last'
+      if (url instanceof Error) throw url
+      return url
+    })
+    await settled()
+    for (let n = 0; n < 3; n++) {
+      fake.last.end()
+      tick(20_000)
+      await settled()
+    }
+
+    assert.deepEqual(fake.sockets.map(({ url }) => url), ['ws://one', 'ws://two/', 'no address'])
+    assert.deepEqual(changes.filter(({ cause }) => cause !== undefined).map(({ reason, cause }) => [reason, String(cause)]), [['url', 'Error: no address']])
+    client.close()
+  })
+})
+
+suite('a token function', () => {
+  test('that hangs is asked again by the next attempt, and what it says later does not count', async (t) => {
+    const asked: PromiseWithResolvers<string>[] = []
+    const { fake, changes, client, tick } = dial(t, {
+      token: () => {
+        const token = Promise.withResolvers<string>()
+        asked.push(token)
+        return token.promise
+      }
+    })
+    tick(10_000)
+    tick(750)
+    assert.equal(asked.length, 2)
+    asked[1]?.resolve('good')
+    await settled()
+    asked[0]?.resolve('late')
+    await settled()
+    fake.last.open()
+    client.call('who').catch(() => {})
+
+    assert.equal(fake.last.requests[0]?.auth_jwt, 'good')
+    assert.deepEqual(changes.map(({ reason }) => reason), ['slow', 'retry', 'opened'])
+  })
+
+  test('that hangs on an open connection is asked again too', async (t) => {
+    const asked: PromiseWithResolvers<string>[] = []
+    const { client, fake, tick } = dial(t, {
+      pingInterval: 0,
+      token: () => {
+        const token = Promise.withResolvers<string>()
+        asked.push(token)
+        return token.promise
+      }
+    })
+    asked[0]?.resolve('old')
+    await settled()
+    fake.last.open()
+    const expire = () => {
+      const call = client.call('who', null, { timeout: 60_000 })
+      fake.last.answer({ error: 'expired', code: 'token_expired' })
+      return call
+    }
+    const hangs = expire()
+    tick(9999)
+    expire().catch(() => {})
+    assert.equal(asked.length, 2)
+    tick(1)
+    const answered = expire()
+    assert.equal(asked.length, 3)
+    asked[2]?.resolve('new')
+    await settled()
+    fake.last.receive({ id: 3, data: 'me' })
+
+    assert.equal(await answered, 'me')
+    tick(60_000)
+    await assert.rejects(hangs, { code: 'timeout' })
+  })
+})
+
+suite('a large message on a slow line', () => {
+  test('that the server announced is no silence, for as long as it may take', (t) => {
+    const { client, fake, tick } = dial(t)
+    fake.last.open()
+    fake.last.receive({ type: 'pong', id: 1 })
+    fake.last.receive({ type: 'incoming', bytes: 140_000 })
+    tick(14_999)
+    assert.equal(client.state, 'open')
+    tick(5001)
+
+    assert.equal(client.state, 'waiting')
+  })
+
+  test('that the client sends is none either, until a later ping is answered', (t) => {
+    const { client, fake, tick } = dial(t)
+    fake.last.open()
+    fake.last.receive({ type: 'pong', id: 1 })
+    client.call('save', 'x'.repeat(200_000)).catch(() => {})
+    tick(15_000)
+    assert.equal(client.state, 'open')
+    fake.last.receive({ type: 'pong', id: 1 })
+    tick(5000)
+    tick(5000)
+
+    assert.equal(client.state, 'waiting')
+  })
+
+  test('leaves the line as long as what is unsent gets less', (t) => {
+    const { client, fake, tick } = dial(t)
+    fake.last.open()
+    for (const bufferedAmount of [300, 200, 100]) {
+      if (bufferedAmount === 300) fake.last.receive({ type: 'news' })
+      Object.assign(fake.last, { bufferedAmount })
+      tick(5000)
+    }
+    assert.equal(client.state, 'open')
+    tick(5000)
+
+    assert.equal(client.state, 'waiting')
+  })
+})
+
+suite('a connection that does not come about', () => {
+  test('says why, as far as the WebSocket does, and once on the console', (t) => {
+    const warn = t.mock.method(console, 'warn', () => {})
+    const { client, fake, changes, tick } = dial(t)
+    const errors: string[] = []
+    client.on('error', (text) => errors.push(text))
+    const told = new Error('Unexpected server response: 404')
+    const silent = new TypeError('')
+    for (const event of [{ error: told, message: told.message }, { error: silent, message: '' }, {}]) {
+      fake.last.end(1006, '', event)
+      tick(20_000)
+    }
+
+    const causes = changes.filter(({ state }) => state === 'waiting').map(({ cause }) => cause)
+    assert.equal(causes[0], told)
+    assert.deepEqual([String(causes[1]), (causes[1] as Error).cause], ['Error: no WebSocket at this address', silent])
+    assert.equal(causes[2], undefined)
+    assert.deepEqual(errors, [String(told), 'Error: no WebSocket at this address'])
+    assert.deepEqual(warn.mock.calls.map(({ arguments: [text] }) => text), [`rohrpost: the client could not connect, and tries again: ${told}`])
+  })
+
+  test('says nothing on the console in production', (t) => {
+    const warn = t.mock.method(console, 'warn', () => {})
+    const { NODE_ENV } = process.env
+    t.after(() => {
+      if (NODE_ENV === undefined) delete process.env.NODE_ENV
+      else process.env.NODE_ENV = NODE_ENV
+    })
+    process.env.NODE_ENV = 'production'
+    const { fake } = dial(t)
+    fake.last.end(1006, '', { error: new Error('refused'), message: 'refused' })
+
+    assert.equal(warn.mock.callCount(), 0)
+  })
+
+  test('nor where there is no process, nor of a connection that was there', (t) => {
+    const warn = t.mock.method(console, 'warn', () => {})
+    const refused = { error: new Error('refused'), message: 'refused' }
+    const { process } = globalThis
+    const [open, bare] = [dial(t), dialAgain(t)]
+    open.fake.last.open()
+    open.fake.last.end(1006, '', refused)
+    Object.assign(globalThis, { process: undefined })
+    try {
+      bare.fake.last.end(1006, '', refused)
+    } finally {
+      Object.assign(globalThis, { process })
+    }
+
+    assert.equal(warn.mock.callCount(), 0)
   })
 })

@@ -14,7 +14,7 @@ suite('subscribe', () => {
     const { client, fake, asked } = await openFake(t)
     const first = client.subscribe(todo)
     fake.last.answer(joined)
-    const second = client.subscribe({ id: 5, type: 'todo' })
+    const second = client.subscribe({ type: 'todo', id: 5 })
     fake.last.answer(denied)
 
     assert.deepEqual(await first, { group: 'todo-5' })
@@ -132,6 +132,123 @@ suite('subscribe', () => {
 
     await leaving
     assert.deepEqual([...client.groups], [])
+  })
+})
+
+suite('a group that is wanted several times', () => {
+  test('is left with the last unsubscribe, and the one before is told of nothing', async (t) => {
+    const { client, fake, asked } = await openFake(t)
+    let resyncs = 0
+    const both = [client.subscribe(todo, { onResync: () => { resyncs += 1 } }), client.subscribe(todo, { onResync: () => { resyncs += 10 } })]
+    fake.last.receive({ id: 1, ...joined })
+    fake.last.receive({ id: 2, ...joined })
+    await Promise.all(both)
+    await client.unsubscribe(todo)
+    fake.last.receive({ type: 'subscription-update', data: { type: 'resync', group: 'todo-5' } })
+    assert.deepEqual([[...client.groups], resyncs], [['todo-5'], 10])
+    const left = client.unsubscribe(todo)
+    fake.last.answer()
+    await left
+
+    assert.deepEqual(asked(), ['subscribe todo-5', 'subscribe todo-5', 'unsubscribe todo-5'])
+    assert.deepEqual([...client.groups], [])
+  })
+
+  test('as 5 and as \'5\' is one', async (t) => {
+    const { client, fake, asked } = await openFake(t)
+    const [number, text] = [client.changes(todo), client.changes({ type: 'todo', id: '5' })]
+    fake.last.receive({ id: 1, ...joined })
+    fake.last.receive({ id: 2, ...denied })
+    await settled()
+    await text.return?.()
+    fake.last.receive(change('todo-5', 'update', 1))
+    assert.equal((await number.next()).value?.object, 1)
+    await number.return?.()
+
+    assert.deepEqual(asked(), ['subscribe todo-5', 'subscribe todo-5', 'unsubscribe todo-5'])
+  })
+
+  test('under one name that the server makes of two, is left with the last', async (t) => {
+    const { client, fake, asked } = await openFake(t)
+    const loop = client.changes({ type: 'todo', id: 'A' })
+    const first = client.subscribe({ type: 'todo', id: 'a' })
+    const second = client.changes({ type: 'todo', id: 'á' })
+    for (const id of [1, 2, 3]) fake.last.receive({ id, data: { group: 'todo-a' } })
+    await first
+    await loop.return?.()
+    await client.unsubscribe({ type: 'todo', id: 'a' })
+    fake.last.receive(change('todo-a', 'update', 1))
+    assert.equal((await second.next()).value?.object, 1)
+    assert.equal(asked().filter((request) => request.startsWith('unsubscribe')).length, 0)
+    await second.return?.()
+
+    assert.equal(asked().at(-1), 'unsubscribe todo-á')
+  })
+
+  test('and given up once while there is no connection is still wanted by the others', async (t) => {
+    const { client, fake, drop, reopen, asked } = await openFake(t)
+    await drop()
+    const both = [client.subscribe(todo), client.subscribe(todo)]
+    await client.unsubscribe(todo)
+    await assert.rejects(both[0] ?? Promise.resolve(), { code: 'unsubscribed' })
+    await reopen()
+    fake.last.answer(joined)
+
+    assert.deepEqual(await both[1], { group: 'todo-5' })
+    assert.deepEqual(asked(), ['subscribe todo-5'])
+  })
+
+  test('and unsubscribed from once while both are asked for is answered to both, whatever happens', async (t) => {
+    const { client, fake, drop, reopen } = await openFake(t)
+    const answered = [client.subscribe(todo), client.subscribe(todo)]
+    await client.unsubscribe(todo)
+    fake.last.receive({ id: 1, ...joined })
+    fake.last.receive({ id: 2, ...joined })
+    assert.deepEqual(await Promise.all(answered), [{ group: 'todo-5' }, { group: 'todo-5' }])
+
+    const third = assert.rejects(client.subscribe(todo), { code: 'connection_lost' })
+    await client.unsubscribe(todo)
+    const left = client.unsubscribe(todo)
+    const broken = client.subscribe(todo)
+    await drop()
+    assert.equal(await left, undefined)
+    await third
+    await reopen()
+    fake.last.answer(joined)
+    assert.deepEqual(await broken, { group: 'todo-5' })
+  })
+})
+
+suite('a loop that the server can not let in now', () => {
+  test('waits, and comes in later; a call of subscribe beside it is told', async (t) => {
+    const { client, fake, tick, asked } = await openFake(t, { pingInterval: 0 })
+    const changes = client.changes(todo)
+    const next = changes.next()
+    fake.last.answer({ ...unavailable, retry_after: 3000 })
+    await settled()
+    const refused = client.subscribe(todo)
+    fake.last.answer(unavailable)
+    await assert.rejects(refused, { code: 'unavailable', retry: true })
+    tick(3499)
+    assert.equal(asked().length, 2)
+    tick(1501)
+    assert.equal(asked().length, 3)
+    fake.last.answer(joined)
+    fake.last.receive(change('todo-5', 'update', 1))
+
+    assert.equal((await next).value?.object, 1)
+  })
+
+  test('and has ended meanwhile, is not asked for', async (t) => {
+    const { client, fake, tick, asked } = await openFake(t)
+    const changes = client.changes(todo)
+    await changes.return?.()
+    fake.last.receive({ id: 1, ...unavailable })
+    fake.last.receive({ id: 2 })
+    await settled()
+    tick(20_000)
+
+    assert.deepEqual(asked(), ['subscribe todo-5', 'unsubscribe todo-5'])
   })
 })
 

@@ -18,7 +18,8 @@ const schemas: Record<string, TSchema> = {
   'example: reply': envelopes.reply,
   'example: error': envelopes.error,
   'example: subscription-update': envelopes.subscriptionUpdate,
-  'example: resync': envelopes.resync
+  'example: resync': envelopes.resync,
+  'example: incoming': envelopes.incoming
 }
 
 /** The server that the document supposes. */

@@ -7,7 +7,7 @@ const rows = ['Getting in', 'Hearing what is meant for others', 'Taking more tha
 
 /** The title of the test that shows what a row says, and the file that it is in. */
 function testOf ([, , cell = '']: string[]): { title: string, file: string } {
-  const { title, file } = /^\[(?<title>.*)\]\((?<file>test\/[\w/-]+\.test\.ts)\)$/.exec(cell)?.groups ?? {}
+  const { title, file } = /^(?<title>.*) \(`(?<file>test\/[\w/-]+\.test\.ts)`\)$/.exec(cell)?.groups ?? {}
   return { title: title ?? '', file: file ?? '' }
 }
 

@@ -141,6 +141,24 @@ test('refuses data that fails the schema, naming path and expectation, and conve
   assert.deepEqual(await client.ask({ id: null, type: 'add' }), { type: 'add', error: 'Invalid data: Expected object.', code: 'invalid_data' })
 })
 
+test('names the values that a union of literals allows', async (t) => {
+  const State = Type.Union([Type.Literal('open'), Type.Union([Type.Literal(5), Type.Literal(true)]), Type.Null()])
+  const Many = Type.Union(Array.from({ length: 30 }, (_, n) => Type.Literal(n)))
+  const Mixed = Type.Union([Type.Literal('a'), Type.Number()])
+  const server = await start(t, {
+    with: (app) => app.rohrpost
+      .handle('set', { data: Type.Object({ state: State }) }, () => {})
+      .handle('many', { data: Many }, () => {})
+      .handle('mixed', { data: Mixed }, () => {})
+  })
+  const client = await server.connect()
+
+  assert.equal((await client.call('set', { state: 'closed' })).error, "Invalid data: Expected one of 'open', 5, true, null at '/state'.")
+  assert.equal((await client.call('set', {})).error, "Invalid data: Expected required property at '/state'.")
+  assert.equal((await client.call('many', 30)).error, `Invalid data: Expected one of ${Array.from({ length: 20 }, (_, n) => n).join(', ')}, … (30 values).`)
+  assert.equal((await client.call('mixed', true)).error, 'Invalid data: Expected union value.')
+})
+
 test('answers data that is nested deeper than a recursive schema can follow', async (t) => {
   const tree = Type.Recursive((node) => Type.Array(node))
   const server = await start(t, { with: (app) => app.rohrpost.handle('tree', { data: tree }, () => 1) })
@@ -178,6 +196,23 @@ test('hides a reply that fails its schema or has no JSON form', async (t) => {
   assert.match(nameless ?? '', /this type: expected a non-empty string, got ""/)
   assert.match(numbered ?? '', /got 5/)
   assert.match(cyclic ?? '', /has no JSON form \(Converting circular structure/)
+})
+
+test('says how long to wait where an error has retry and a whole number of milliseconds', async (t) => {
+  const server = await start(t, {
+    with: (app) => app.rohrpost.handle('busy', ({ data }) => {
+      const [retry, retryAfter] = data as unknown[]
+      throw Object.assign(new Error('Busy.'), { statusCode: 409, retry, retryAfter: retryAfter === 'none' ? Infinity : retryAfter })
+    })
+  })
+  const client = await server.connect()
+  const busy = { id: 1, type: 'busy', error: 'Busy.', code: 'conflict' }
+
+  assert.deepEqual(await client.ask({ id: 1, type: 'busy', data: [true, 500] }), { ...busy, retry: true, retry_after: 500 })
+  for (const wrong of [0, -1, 0.5, '500', null, 'none']) {
+    assert.deepEqual(await client.ask({ id: 1, type: 'busy', data: [true, wrong] }), { ...busy, retry: true })
+  }
+  assert.deepEqual(await client.ask({ id: 1, type: 'busy', data: [false, 500] }), busy)
 })
 
 test('shows errors that are meant for the client, and no others', async (t) => {

@@ -150,7 +150,7 @@ suite('a client that comes back', () => {
     const answer = await subscribe(back, at(begin, 1))
     server.publish(5)
 
-    assert.deepEqual(answer, { id: 1, type: 'subscribe', data: { group: 'todo-5' }, position: at(begin, 1), recovered: true })
+    assert.deepEqual(answer, { id: 1, type: 'subscribe', data: { group: 'todo-5' }, position: at(begin, 1), recovered: true, top: at(begin, 4) })
     assert.deepEqual(await back.untilPong(), [2, 3, 4, 5].map((n) => ({ n, position: at(begin, n) })))
   })
 
@@ -164,7 +164,8 @@ suite('a client that comes back', () => {
 
     const [first, second] = [await server.connect(), await server.connect()]
     assert.equal((await subscribe(first, at(begin, 0))).recovered, true)
-    assert.equal((await subscribe(second, at(begin, 1))).recovered, true)
+    const { recovered, top } = await subscribe(second, at(begin, 1))
+    assert.deepEqual([recovered, top], [true, at(begin, 1)])
 
     assert.deepEqual(await first.untilPong(), [{ n: 1, position: at(begin, 1) }])
     assert.deepEqual(await second.untilPong(), [])

@@ -83,13 +83,17 @@ test('keeps what arrives while onConnect still runs, and handles it in order', a
 
 test('reads no further while too much waits for onConnect', async (t) => {
   const admitted = Promise.withResolvers<void>()
-  const server = await start(t, { onConnect: () => admitted.promise, maxPending: { messages: 2, bytes: 1000 } })
+  const server = await start(t, {
+    onConnect: () => admitted.promise,
+    maxPending: { messages: 2, bytes: 1000 },
+    with: (app) => app.rohrpost.handle('echo', () => {})
+  })
   const client = await server.connect()
-  client.send({ id: 0, type: 'ping' })
+  client.send({ id: 0, type: 'echo' })
   await client.read()
-  client.send({ id: 1, type: 'ping' })
+  client.send({ id: 1, type: 'echo' })
   client.send('x'.repeat(900_000))
-  client.send({ id: 'last', type: 'ping' })
+  client.send({ id: 'last', type: 'echo' })
   // more than one read of the socket holds: the rest stays with the client until there is room
   await server.paused()
 
@@ -99,6 +103,43 @@ test('reads no further while too much waits for onConnect', async (t) => {
   assert.equal((await client.next()).id, 1)
   assert.equal((await client.next()).code, 'invalid_json')
   assert.equal((await client.next()).id, 'last')
+})
+
+test('answers ping while onConnect still runs, within the rate limit', async (t) => {
+  const admitted = Promise.withResolvers<void>()
+  const server = await start(t, {
+    onConnect: () => admitted.promise,
+    rateLimit: { max: 2, interval: 60_000 },
+    with: (app) => app.rohrpost.handle('echo', ({ data }) => data)
+  })
+  const client = await server.connect()
+  client.send({ id: 1, type: 'echo' })
+  client.send('{"id":1,')
+  client.socket.send(Buffer.from('{"id":2,"type":"ping"}'))
+  client.send({ id: 3, type: 'ping', data: 'x'.repeat(1024) })
+  for (const id of [4, 5, 6]) client.send({ id, type: 'ping' })
+
+  assert.deepEqual(await client.next(), { id: 4, type: 'pong' })
+  assert.deepEqual(await client.next(), { id: 5, type: 'pong' })
+  assert.equal((await client.next()).code, 'rate_limited')
+  admitted.resolve()
+  assert.equal((await client.next()).id, 1)
+})
+
+test("does not call the application's own ping handler while onConnect still runs", async (t) => {
+  const admitted = Promise.withResolvers<void>()
+  let isAdmitted = false
+  const server = await start(t, {
+    onConnect: () => admitted.promise,
+    with: (app) => app.rohrpost.handle('ping', () => ({ isAdmitted }))
+  })
+  const client = await server.connect()
+  client.send({ id: 1, type: 'ping' })
+  await client.read()
+  isAdmitted = true
+  admitted.resolve()
+
+  assert.deepEqual((await client.next()).data, { isAdmitted: true })
 })
 
 test('closes with 4403 when onConnect throws, and handles nothing', async (t) => {

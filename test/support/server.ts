@@ -5,6 +5,7 @@ import type { TestContext } from 'node:test'
 import Fastify, { type FastifyInstance } from 'fastify'
 import { WebSocket, type ClientOptions } from 'ws'
 import rohrpost, { type RohrpostOptions } from '../../lib/index.ts'
+import type { Contract } from '../../lib/protocol/contract.ts'
 import { TestClient, type TestFrame } from '../../lib/testing/index.ts'
 
 export type Frame = TestFrame
@@ -64,7 +65,7 @@ export async function listen (t: TestContext, app: FastifyInstance, logs: LogLin
     http,
     logs,
     async connect (path = '/ws/rohrpost', clientOptions = {}) {
-      const client = new Client(new WebSocket(url + path, clientOptions))
+      const client = new Client(new WebSocket(url + path, clientOptions), { timeout: 20_000 })
       t.after(() => client.socket.terminate())
       await once(client.socket, 'open')
       return client
@@ -85,7 +86,7 @@ export async function listen (t: TestContext, app: FastifyInstance, logs: LogLin
 }
 
 /** The published client over `ws`, which lets tests ping and cut off. */
-export class Client extends TestClient<WebSocket> {
+export class Client extends TestClient<Contract, WebSocket> {
   /** Resolves when the server has read all that was sent: its pong comes after. */
   async read (): Promise<void> {
     this.socket.ping()

@@ -1,7 +1,7 @@
 /** A WebSocket whose other end is the test. */
 import type { WebSocketLike } from '../../../lib/client/index.ts'
 
-type Events = { open: unknown, error: unknown, message: { data: unknown }, close: { code: number, reason: string } }
+type Events = { open: unknown, error: object, message: { data: unknown }, close: { code: number, reason: string } }
 
 /** A new class with the sockets that were made of it. */
 export function fakeSockets () {
@@ -66,8 +66,8 @@ export class FakeSocket implements WebSocketLike {
     this.receive({ id, type, ...fields })
   }
 
-  end (code = 1006, reason = ''): void {
-    this.#emit('error', {})
+  end (code = 1006, reason = '', error: object = {}): void {
+    this.#emit('error', error)
     this.#emit('close', { code, reason })
   }
 

@@ -5,9 +5,15 @@ import { fakeSockets, settled } from './fake-socket.ts'
 
 export interface Errors extends Array<[text: string, cause?: unknown]> {}
 
+/** Time stands still until it is moved on, that of `performance` too. */
+export function stopClock (t: TestContext): void {
+  t.mock.timers.enable({ apis: ['setTimeout', 'Date'] })
+  t.mock.method(performance, 'now', () => Date.now())
+}
+
 /** Time stands still until `tick`. */
 export async function openFake (t: TestContext, options: ClientOptions = {}) {
-  t.mock.timers.enable({ apis: ['setTimeout', 'Date'] })
+  stopClock(t)
   const fake = fakeSockets()
   const client = new RohrpostClient('ws://host', { WebSocket: fake.WebSocket, ...options })
   t.after(() => client.close())

@@ -1,0 +1,69 @@
+/** Where JavaScript runs without all that browsers and Node.js have. */
+import assert from 'node:assert/strict'
+import { test, type TestContext } from 'node:test'
+import { RohrpostClient } from '../../lib/client/index.ts'
+import { onAbort } from '../../lib/client/deferred.ts'
+import { settled } from './support/fake-socket.ts'
+import { openFake } from './support/open.ts'
+
+/** Takes something away for one test. */
+function without (t: TestContext, object: object, name: string, value?: unknown): void {
+  const own = Object.getOwnPropertyDescriptor(object, name)
+  Object.defineProperty(object, name, { value, configurable: true, writable: true })
+  t.after(() => {
+    if (own === undefined) Reflect.deleteProperty(object, name)
+    else Object.defineProperty(object, name, own)
+  })
+}
+
+test('React Native has no Promise.withResolvers and no signal.throwIfAborted', async (t) => {
+  without(t, Promise, 'withResolvers')
+  without(t, AbortSignal.prototype, 'throwIfAborted')
+  const { client, fake } = await openFake(t)
+  const { signal } = new AbortController()
+  await client.ready({ signal })
+  const call = client.call('add', 1, { signal })
+  fake.last.answer({ data: 2 })
+  const subscribing = client.subscribe({ type: 'todo', id: 5 }, { signal })
+  fake.last.answer({ data: { group: 'todo-5' } })
+  const changes = client.changes({ type: 'todo', id: 5 }, { signal }).next()
+  fake.last.answer({ data: { group: 'todo-5' } })
+  fake.last.receive({ type: 'subscription-update', data: { group: 'todo-5', type: 'update', object: 5 } })
+
+  assert.deepEqual([await call, await subscribing, (await changes).value?.object], [2, { group: 'todo-5' }, 5])
+})
+
+test('a signal without reason gives one', async (t) => {
+  const signal = Object.assign(new EventTarget(), { aborted: false }) as AbortSignal
+  const reasons: unknown[] = []
+  onAbort(signal, (reason) => reasons.push(reason))
+  signal.dispatchEvent(new Event('abort'))
+  Object.assign(signal, { aborted: true })
+
+  assert.equal((reasons[0] as Error).name, 'AbortError')
+  assert.throws(() => onAbort(signal, () => {}), { name: 'AbortError', message: 'aborted' })
+})
+
+for (const document of [{}, { addEventListener: true }, { visibilityState: 'visible' }]) {
+  test(`a document may be half a one: ${JSON.stringify(document)}`, async (t) => {
+    without(t, globalThis, 'document', { ...document, ...('addEventListener' in document && { addEventListener () {} }) })
+    const { client, fake } = await openFake(t)
+    const call = client.call('add')
+    fake.last.answer({ data: 2 })
+    assert.equal(await call, 2)
+    client.close()
+    await settled()
+  })
+}
+
+test('a runtime without WebSocket is told of the option, before anything else happens', (t) => {
+  without(t, globalThis, 'WebSocket')
+  let asked = 0
+  for (const options of [{}, { token: () => String(asked++) }, { autoConnect: false }]) {
+    assert.throws(() => new RohrpostClient('ws://host', options), {
+      name: 'TypeError',
+      message: "Option 'WebSocket' must be a class, as there is no global one, got undefined"
+    })
+  }
+  assert.equal(asked, 0)
+})
