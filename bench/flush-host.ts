@@ -1,45 +1,63 @@
-/** The process that flushes, into one database with notifications and into one without. Started by the benchmark. */
+/** The process that flushes, into databases with notifications and into one without. Started by the benchmark. */
 import type { EntityManager, InferEntity, MikroORM } from '@mikro-orm/sql'
 import Fastify from 'fastify'
 import { memoryBroker, rohrpost } from '../lib/index.ts'
-import { announce, book, Book, openOrm } from './lib/orm.ts'
+import { announce, book, Book, openServerOrm } from './lib/orm.ts'
 import { serve } from './lib/remote.ts'
 
-type Kind = 'insert' | 'update' | 'transaction'
-type Side = 'with' | 'without'
+type Kind = 'insert' | 'update' | 'transaction' | 'insertOne' | 'updateOne'
+type Side = 'read' | 'unread' | 'without'
+type Announced = Exclude<Side, 'without'>
+
+/** How many flushes of one row stand beside one of many. */
+const SINGLES = 20
 
 let heard = 0
-const orms: Record<Side, MikroORM> = { with: await openOrm(), without: await openOrm() }
+const orms: Record<Side, MikroORM> = {
+  read: await openServerOrm('read'),
+  unread: await openServerOrm('unread'),
+  without: await openServerOrm('without')
+}
 const app = Fastify()
 // nobody listens: this is about the side of the ORM, from the change to the broker
 await app.register(rohrpost, { broker: { ...memoryBroker(), publish: () => { heard++ } } })
-await announce(app, orms.with)
+await announce(app, orms.read)
+await announce(app, orms.unread, false)
 await app.ready()
 
-/** Microseconds of CPU time, those of the garbage collector's threads included. */
+/** Microseconds that pass. */
 async function cost (work: () => Promise<void>): Promise<number> {
-  const before = process.cpuUsage()
+  const before = performance.now()
   await work()
-  const { user, system } = process.cpuUsage(before)
-  return user + system
+  return (performance.now() - before) * 1000
 }
 
-/** Inserts rows, updates each of them, and inserts them again in a transaction of the app; only the flushes and the COMMITs count. */
+/** Inserts rows, updates each of them, inserts them again in a transaction of the app, and flushes rows one by one; only the flushes and the COMMITs count. */
 async function flush (orm: MikroORM, rows: number): Promise<Record<Kind, number>> {
   const em = orm.em.fork()
   const books = create(em, rows)
-  const insert = await cost(() => em.flush())
+  const insert = await cost(() => em.flush()) / rows
 
   for (const row of books) row.stock++
-  const update = await cost(() => em.flush())
+  const update = await cost(() => em.flush()) / rows
   await orm.em.fork().nativeDelete(Book, {})
 
   em.clear()
   await em.begin()
   create(em, rows)
-  const transaction = await cost(() => em.commit())
+  const transaction = await cost(() => em.commit()) / rows
   await orm.em.fork().nativeDelete(Book, {})
-  return { insert, update, transaction }
+
+  let [insertOne, updateOne] = [0, 0]
+  for (let id = 1; id <= SINGLES; id++) {
+    const em = orm.em.fork()
+    const row = em.create(Book, book(id, id))
+    insertOne += await cost(() => em.flush()) / SINGLES
+    row.stock++
+    updateOne += await cost(() => em.flush()) / SINGLES
+  }
+  await orm.em.fork().nativeDelete(Book, {})
+  return { insert, update, transaction, insertOne, updateOne }
 }
 
 function create (em: EntityManager, rows: number): Array<InferEntity<typeof Book>> {
@@ -66,22 +84,23 @@ function usedHeap (): number {
 }
 
 const host = {
-  /** Flushes on both sides in turns. Gives microseconds for each row, and how many notifications there were. */
-  async flush ({ rows, flushes }: { rows: number, flushes: number }) {
-    const nothing: Record<Kind, number> = { insert: 0, update: 0, transaction: 0 }
-    const cpu: Record<Side, Record<Kind, number>> = { with: { ...nothing }, without: { ...nothing } }
+  /** Flushes on two sides in turns. Gives microseconds for each row, and how many notifications there were of how many. */
+  async flush ({ side, rows, flushes }: { side: Announced, rows: number, flushes: number }) {
+    const nothing: Record<Kind, number> = { insert: 0, update: 0, transaction: 0, insertOne: 0, updateOne: 0 }
+    const time = { with: { ...nothing }, without: { ...nothing } }
     heard = 0
     for (let count = 0; count < flushes; count++) {
-      for (const side of count % 2 === 0 ? ['with', 'without'] as const : ['without', 'with'] as const) {
-        for (const [kind, spent] of Object.entries(await flush(orms[side], rows))) cpu[side][kind as Kind] += spent / rows / flushes
+      for (const one of count % 2 === 0 ? ['with', 'without'] as const : ['without', 'with'] as const) {
+        const spent = await flush(orms[one === 'with' ? side : 'without'], rows)
+        for (const kind of Object.keys(spent) as Kind[]) time[one][kind] += spent[kind] / flushes
       }
     }
-    return { ...cpu, heard }
+    return { ...time, heard, expected: (3 * rows + 2 * SINGLES) * flushes }
   },
 
   /** Bytes for each row that waits for its COMMIT. */
-  async pending ({ rows }: { rows: number }): Promise<Record<Side, number>> {
-    return { without: await pending(orms.without, rows), with: await pending(orms.with, rows) }
+  async pending ({ side, rows }: { side: Announced, rows: number }): Promise<Record<'with' | 'without', number>> {
+    return { without: await pending(orms.without, rows), with: await pending(orms[side], rows) }
   }
 }
 

@@ -75,7 +75,7 @@ export interface NotifyEvent {
 }
 
 /** Why a change of a row is not sent. */
-export type ChangeDropReason = 'kind' | 'unchanged' | 'no_group' | 'short_lived' | 'rolled_back' | 'not_loaded' | 'failed'
+export type ChangeDropReason = 'kind' | 'unchanged' | 'no_group' | 'short_lived' | 'rolled_back' | 'unknown' | 'missing' | 'not_loaded' | 'failed'
 
 /** A change of a row that is not sent. */
 export interface ChangeDropEvent {

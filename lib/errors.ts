@@ -37,7 +37,8 @@ export const errors = {
   RP_ERR_ORM_ALREADY_REGISTERED: createError('RP_ERR_ORM_ALREADY_REGISTERED', "The changes of the ORM '%s' are already announced"),
   RP_ERR_UNKNOWN_ENTITY: createError('RP_ERR_UNKNOWN_ENTITY', "Can't announce changes of '%s': no entity of the ORM is it or extends it"),
   RP_ERR_UNKNOWN_PROPERTY: createError('RP_ERR_UNKNOWN_PROPERTY', "Unknown property '%s' of entity '%s' in %s"),
-  RP_ERR_INVALID_TEMPLATE: createError('RP_ERR_INVALID_TEMPLATE', "Invalid group template '%s': expected %s")
+  RP_ERR_INVALID_TEMPLATE: createError('RP_ERR_INVALID_TEMPLATE', "Invalid group template '%s': expected %s"),
+  RP_ERR_ROLLED_BACK: createError('RP_ERR_ROLLED_BACK', 'The database has rolled the transaction back: an earlier error of it was not handled')
 } as const
 
 /** Longest text that `show` returns. */

@@ -82,7 +82,7 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
     })
   }
 
-  decorate(app, { schemas, registry, subscriptions, groups, connections, disconnector, health: () => disconnector.health() })
+  decorate(app, { schemas, registry, subscriptions, groups, connections, disconnector, health: () => disconnector.health(), drainTimeout: options.drain })
 
   Upgrades.of(app.server).take(app.websocketServer)
   addRoute(app, options, connections)
@@ -97,6 +97,8 @@ interface Parts {
   connections: Connections
   disconnector: Disconnector
   health: () => { ok: boolean, detail?: string }
+  /** How long the stop waits for what is running, in milliseconds. */
+  drainTimeout: number
 }
 
 /**
@@ -105,7 +107,11 @@ interface Parts {
  */
 function decorate (app: FastifyInstance, parts: Parts): void {
   const work: BackgroundWork = { [BACKGROUND_WORK]: [() => parts.connections.leaving] }
-  const common = { ...work, [NOTIFIED_GROUPS]: (groups: NotifiedGroups) => parts.subscriptions.use.notifies(groups) }
+  const common = {
+    ...work,
+    drainTimeout: parts.drainTimeout,
+    [NOTIFIED_GROUPS]: (groups: NotifiedGroups) => parts.subscriptions.use.notifies(groups)
+  }
   const faces = new WeakMap<FastifyInstance, Rohrpost>()
   app.decorate('rohrpost', {
     getter (this: FastifyInstance) {

@@ -1,5 +1,6 @@
-/** A table of an ordinary width, in memory; the changes of a row are announced to the group that its shelf names. */
+/** A table of an ordinary width, in memory or on PostgreSQL; the changes of a row are announced to the group that its shelf names. */
 import { defineEntity, MikroORM, NodeSqliteDialect, p, RequestContext, SqliteDriver, type InferEntity, type RequiredEntityData } from '@mikro-orm/sql'
+import { MikroORM as PostgreSqlORM } from '@mikro-orm/postgresql'
 import type { FastifyInstance } from 'fastify'
 import { notifyOnChange, rohrpostMikroOrm } from '../../lib/mikro-orm/index.ts'
 
@@ -30,9 +31,22 @@ export async function openOrm (): Promise<MikroORM> {
   return orm
 }
 
+/** Opens an empty table on PostgreSQL, over the socket of this machine unless `PGHOST` names another host, in a database of its own. */
+export async function openServerOrm (name: string): Promise<MikroORM> {
+  const server = { host: process.env['PGHOST'] ?? '/var/run/postgresql', user: process.env['PGUSER'] ?? 'postgres' }
+  const admin = await PostgreSqlORM.init({ ...server, dbName: 'postgres', entities: [], discovery: { warnWhenNoEntities: false } })
+  await admin.em.getConnection().execute(`drop database if exists rohrpost_bench_${name} with (force)`)
+  await admin.em.getConnection().execute(`create database rohrpost_bench_${name}`)
+  await admin.close()
+
+  const orm = await PostgreSqlORM.init({ ...server, dbName: `rohrpost_bench_${name}`, contextName: name, entities: [Book] })
+  await orm.schema.create()
+  return orm
+}
+
 /** Has an app with the plugin tell the group of each row. */
-export async function announce (app: FastifyInstance, orm: MikroORM): Promise<void> {
-  const rule = notifyOnChange(Book, { group: 'group-{shelf}', data: ['id', 'title', 'price', 'stock'] })
+export async function announce (app: FastifyInstance, orm: MikroORM, readBack = true): Promise<void> {
+  const rule = notifyOnChange(Book, { group: 'group-{shelf}', data: ['id', 'title', 'price', 'stock'], readBack })
   await app.register(rohrpostMikroOrm, { orm, notify: [rule] })
 }
 

@@ -1,104 +1,109 @@
-/** What a transaction changed so far: one outcome for each row, savepoints as marks, taken back by rollbacks. */
-import { believed } from './beliefs.ts'
-import type { Frame, Outcome } from './notifier.ts'
-import type { Row, RowData } from './row.ts'
+/** The changes of one transaction: one entry for each row; savepoints are marks, to which rollbacks cut the log. */
+import type { Watched } from './registry.ts'
+import type { Row } from './row.ts'
 import type { ChangeType } from './rules.ts'
 
-/** One change of one row, as the ORM made it. */
+/** How a row that no statement of a flush wrote came into the log. */
+export const Touch = {
+  /** An M:N collection of the row changed. */
+  Collection: 'collection',
+  /** `em.upsert`, which may have refused what it was given. */
+  Upsert: 'upsert',
+  /** `notify`, by key. */
+  Key: 'key',
+  /** `notify`, with an entity: it counts where the row is gone. */
+  Entity: 'entity'
+} as const
+export type Touch = typeof Touch[keyof typeof Touch]
+
+/** One change of one row. */
 export interface Change {
   readonly type: ChangeType
+  /** The row as the ORM held it; nothing for a new one. */
   readonly before: Row | undefined
+  /** The row as it was flushed; nothing for a deleted one. */
   readonly after: Row | undefined
+  /** The changed properties; nothing where the ORM does not tell. */
   readonly fields: readonly string[] | undefined
-  readonly belief?: Belief | undefined
+  readonly touch?: Touch | undefined
 }
 
-/** What the ORM believed of a row before a change, which is true again after a rollback: `undefined` for no row. */
-export interface Belief {
-  readonly entity: object
-  readonly before: RowData | undefined
+/** All changes of one row in a transaction, taken together. */
+export interface Entry extends Change {
+  /** What tells the row from all others. */
+  readonly id: string
+  readonly watched: Watched
 }
 
-/** And what it believes from then on. */
-export interface HeldBelief extends Belief {
-  readonly now: RowData | undefined
-}
-
-/** All changes of one row taken together, as of one of them. */
-interface Entry {
-  readonly key: string
-  /** What stood in its place, and does again when the last change is taken back. */
-  readonly previous: Entry | undefined
-  readonly belief: HeldBelief | undefined
-  readonly type: ChangeType
-  readonly before: Row | undefined
-  readonly fields: readonly string[] | undefined
-  /** The place among all that is sent: that of the first change, for a `delete` of the last. */
+/** An entry in the log. */
+interface Step extends Entry {
+  /** The step that this one replaced; it counts again when the change is rolled back. */
+  readonly previous: Step | undefined
+  /** The place among all that is sent: that of the first change, for a `delete` that of the last. */
   readonly order: number
-  readonly frames: Frame[]
-  /** What was sent of a row of the same key that had been deleted before. */
-  readonly predecessor: Entry | undefined
-}
-
-/** Knows what is sent of an outcome. */
-export interface Announcer {
-  frames (outcome: Outcome): Frame[]
+  /** The entry of a row with the same key that was deleted before in this transaction. */
+  readonly predecessor: Step | undefined
 }
 
 /** Takes changes, one after the other. */
 export interface Sink {
-  /** Adds a change. The announcers tell what is sent of the outcome. */
-  add (change: Change, announcers: readonly Announcer[]): void
+  add (change: Change, watched: Watched): void
 }
 
-/** Something under way, whose changes are there when they are asked for. */
-export interface Source {
-  /** Whether there may be changes that nobody has asked for. */
+/** A running flush. Its changes are pulled with `drain`. */
+export interface Pending {
+  /** Whether there may be changes that were not pulled. */
   readonly isWaiting: boolean
-  /** Whether no two of them are of one row. */
-  readonly isSimple: boolean
-  /** Gives those that are not given yet. @param isRunning whether it may be in the midst of them */
+  /** Gives the changes since the last call. @param isRunning whether the flush may be between two of its statements */
   drain (sink: Sink, isRunning: boolean): void
 }
 
 /** The changes of one outermost transaction. */
 export class ChangeLog implements Sink {
-  readonly #sources = new Set<Source>()
-  readonly #entries = new Map<string, Entry>()
+  readonly #pending = new Set<Pending>()
+  readonly #last = new Map<string, Step>()
   /** One for each change, in order. */
-  readonly #steps: Entry[] = []
+  readonly #steps: Step[] = []
   readonly #marks: Array<{ savepoint: string, at: number }> = []
+  /** Rows that were read before the transaction changed them; `undefined` for one that was not there. */
+  readonly before: Map<string, Row | undefined>
+  /** Why a statement of ours failed in a hook that must not throw: the COMMIT rejects with it. */
+  failure: { readonly error: unknown } | undefined
 
-  /** Asks a source from now on, before whatever comes next. */
-  begin (source: Source): void {
-    this.#sources.add(source)
+  constructor (before: ReadonlyMap<string, Row | undefined> = new Map()) {
+    this.before = new Map(before)
   }
 
-  /** Asks a source for the last time. */
-  end (source: Source): void {
+  /** Pulls the changes of a flush from now on. */
+  begin (flush: Pending): void {
+    this.#pending.add(flush)
+  }
+
+  /** Pulls the changes of a flush for the last time. */
+  end (flush: Pending): void {
     this.#drain()
-    this.#sources.delete(source)
+    this.#pending.delete(flush)
   }
 
   /** Whether there is nothing to send. */
   get isEmpty (): boolean {
-    return this.#entries.size === 0 && ![...this.#sources].some(({ isWaiting }) => isWaiting)
+    return this.#last.size === 0 && ![...this.#pending].some(({ isWaiting }) => isWaiting)
   }
 
-  /** Adds a change to those that the sources have so far. */
-  record (change: Change, announcers: readonly Announcer[]): void {
+  /** Adds a change after those that the flushes made so far. */
+  record (change: Change, watched: Watched): void {
     this.#drain()
-    this.add(change, announcers)
+    this.add(change, watched)
   }
 
-  add (change: Change, announcers: readonly Announcer[]): void {
-    const { id: key } = (change.before ?? change.after) as Row
-    const entry = coalesce(key, this.#entries.get(key), change, this.#steps.length, announcers)
-    this.#entries.set(key, entry)
-    this.#steps.push(entry)
+  add (change: Change, watched: Watched): void {
+    const { id } = (change.before ?? change.after) as Row
+    const step = coalesce(id, this.#last.get(id), change, this.#steps.length, watched)
+    this.#last.set(id, step)
+    this.#steps.push(step)
   }
 
-  /** SAVEPOINT: names may be taken several times. */
+  /** SAVEPOINT: a name may be used several times. */
   mark (savepoint: string): void {
     this.#drain()
     this.#marks.push({ savepoint, at: this.#steps.length })
@@ -109,44 +114,30 @@ export class ChangeLog implements Sink {
     this.#marks.splice(this.#find(savepoint))
   }
 
-  /** ROLLBACK TO SAVEPOINT, or without a name that of all. Gives the beliefs that it took back, the first one first. */
-  rollback (savepoint?: string): HeldBelief[] {
+  /** ROLLBACK TO SAVEPOINT; without a name, ROLLBACK. */
+  rollback (savepoint?: string): void {
     this.#drain(false)
     const index = savepoint === undefined ? -1 : this.#find(savepoint)
     const undone = this.#steps.splice(this.#marks[index]?.at ?? 0)
     this.#marks.splice(index + 1)
-    for (const { key, previous } of undone.toReversed()) {
-      if (previous === undefined) this.#entries.delete(key)
-      else this.#entries.set(key, previous)
+    for (const { id, previous } of undone.toReversed()) {
+      if (previous === undefined) this.#last.delete(id)
+      else this.#last.set(id, previous)
     }
-    return undone.flatMap(({ belief }) => belief ?? [])
   }
 
-  /** What is to be sent, in order. */
-  frames (): Frame[] {
+  /** The changes by row, in the order in which they are sent. */
+  entries (): Entry[] {
     this.#drain(false)
-    const entries: Entry[] = []
-    for (let entry of this.#entries.values() as Iterable<Entry | undefined>) {
-      for (; entry !== undefined; entry = entry.predecessor) entries.push(entry)
+    const entries: Step[] = []
+    for (let step of this.#last.values() as Iterable<Step | undefined>) {
+      for (; step !== undefined; step = step.predecessor) entries.push(step)
     }
-    return entries.sort((a, b) => a.order - b.order).flatMap(({ frames }) => frames)
-  }
-
-  /**
-   * Gives the changes to somebody else instead of taking them in: most transactions are one flush, of which nothing need be kept.
-   *
-   * @returns false where there is more to it, and `frames` has what is to be sent
-   */
-  forward (sink: Sink): boolean {
-    const [source, ...more] = this.#sources
-    if (this.#steps.length > 0 || source?.isSimple !== true || more.length > 0) return false
-
-    source.drain(sink, false)
-    return true
+    return entries.sort((a, b) => a.order - b.order)
   }
 
   #drain (isRunning = true): void {
-    for (const source of this.#sources) source.drain(this, isRunning)
+    for (const flush of this.#pending) flush.drain(this, isRunning)
   }
 
   #find (savepoint: string): number {
@@ -154,23 +145,25 @@ export class ChangeLog implements Sink {
   }
 }
 
-/** The one rule: `before` is the row at the first change, the outcome what a reader of committed rows would see. */
-function coalesce (key: string, previous: Entry | undefined, change: Change, at: number, announcers: readonly Announcer[]): Entry {
+/** Takes a change together with those of the same row before it, as a reader of committed rows would see them. */
+function coalesce (id: string, previous: Step | undefined, change: Change, at: number, watched: Watched): Step {
   const isAlive = previous !== undefined && previous.type !== 'delete'
   const first = isAlive ? previous : undefined
-  const predecessor = isAlive ? previous.predecessor : previous
-
   const type = first === undefined || change.type === 'delete' ? change.type : first.type
-  const before = first === undefined ? change.before : first.before
-  const fields = first === undefined ? change.fields : union(first.fields, change.fields)
-  const order = first === undefined || type === 'delete' ? at : first.order
-
-  // of a row that began and ended here nothing was known before: nothing is told
-  const outcome = { type, before, after: change.after, fields }
-  const [only] = announcers
-  const frames = announcers.length === 1 && only !== undefined ? only.frames(outcome) : announcers.flatMap((announcer) => announcer.frames(outcome))
-  const belief = change.belief && { ...change.belief, now: believed(change.belief.entity) }
-  return { key, previous, belief, type, before, fields, order, frames, predecessor }
+  return {
+    id,
+    watched,
+    type,
+    before: first === undefined ? change.before : first.before,
+    // a collection leaves the columns as they were flushed
+    after: change.touch === Touch.Collection && first !== undefined ? first.after : change.after,
+    fields: first === undefined ? change.fields : union(first.fields, change.fields),
+    // a statement that wrote the row holds its lock
+    touch: first === undefined || first.touch !== undefined ? change.touch : undefined,
+    order: first === undefined || type === 'delete' ? at : first.order,
+    previous,
+    predecessor: isAlive ? previous.predecessor : previous
+  }
 }
 
 function union (a: readonly string[] | undefined, b: readonly string[] | undefined): readonly string[] | undefined {

@@ -1,26 +1,14 @@
 /** Changes of M:N collections, of which the ORM has no event: they are told from what a flush is about to do. */
 import { ReferenceKind, type UnitOfWork } from '@mikro-orm/core'
 import type { Watched } from './registry.ts'
-import { heldBy, type Held } from './row.ts'
 
-/** What a flush changes of the collections of one entity. */
-export interface CollectionChange {
-  /** The names of the properties. */
-  readonly fields: Set<string>
-  /** What the entity held before. */
-  readonly held: Held | undefined
-}
-
-/** The watched entities whose collections a flush changes; always those of the owning side. */
-export function changedCollections (uow: UnitOfWork, watched: (entity: object) => Watched | undefined): Map<object, CollectionChange> {
-  const changes = new Map<object, CollectionChange>()
+/** The properties whose collections a flush changes, by watched entity; always those of the owning side. */
+export function changedCollections (uow: UnitOfWork, watched: (entity: object) => Watched | undefined): Map<object, Set<string>> {
+  const changes = new Map<object, Set<string>>()
   const add = (entity: object, name: string) => {
-    const props = watched(entity)?.held
-    if (props === undefined) return
-
-    const change = changes.get(entity) ?? { fields: new Set(), held: heldBy(entity, props) }
-    changes.set(entity, change)
-    change.fields.add(name)
+    if (watched(entity) === undefined) return
+    const fields = changes.get(entity) ?? new Set()
+    changes.set(entity, fields.add(name))
   }
 
   for (const collection of uow.getCollectionUpdates()) {

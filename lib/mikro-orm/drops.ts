@@ -7,7 +7,7 @@ import type { NotifyRule } from './rules.ts'
 
 /** Where it is logged; a Fastify logger is one. */
 export interface Log {
-  readonly level?: string
+  readonly level?: string | undefined
   error (context: object, message: string): void
   warn (context: object, message: string): void
   debug? (context: object, message: string): void
@@ -19,6 +19,8 @@ const IN_WORDS: Readonly<Record<ChangeDropReason, string>> = {
   no_group: 'the row is in no group',
   short_lived: 'the row began and ended in one transaction',
   rolled_back: 'it was rolled back',
+  unknown: 'the answer to its COMMIT was lost, so nobody knows whether it was committed',
+  missing: 'the row is not there',
   not_loaded: 'a property is not loaded',
   failed: 'something failed'
 }
@@ -42,10 +44,29 @@ export function tellFailure (log: Log | undefined, err: unknown, change: Omit<Ch
   tellDrop(log, { reason: 'failed', ...change, error: err })
 }
 
-/** Tells what of a transaction is not sent because it was rolled back. */
-export function tellRolledBack (log: Log | undefined, undone: readonly Frame[]): void {
-  for (const { entity, type, group, drop } of undone) {
-    if (drop === undefined) tellDrop(log, { reason: 'rolled_back', entity, type, group })
+/** Tells what of a transaction is not sent, as it was not committed or nobody knows that it was. */
+export function tellUndone (log: Log | undefined, reason: 'rolled_back' | 'unknown', frames: readonly Frame[]): void {
+  for (const { entity, type, group, drop } of frames) {
+    if (drop === undefined) tellDrop(log, { reason, entity, type, group })
+  }
+}
+
+/** A log that never throws: a flush must not fail because a line could not be written. */
+export function makeSafe (log: Log): Log {
+  const call = (write: () => void) => {
+    try {
+      write()
+    } catch {
+      // a logger that fails has nowhere to say so
+    }
+  }
+  return {
+    get level () {
+      return log.level
+    },
+    error: (context, message) => call(() => log.error(context, message)),
+    warn: (context, message) => call(() => log.warn(context, message)),
+    debug: (context, message) => call(() => log.debug?.(context, message))
   }
 }
 
@@ -60,7 +81,7 @@ export function makeReport (log: Log): Report {
     tellDrop(log, { reason: 'not_loaded', ...change, error: err })
     if (warned.has(rule)) return
     warned.add(rule)
-    log.warn({ property: err.property, ...cutFields(change) }, `a change is not announced: load '${err.property}' before the flush`)
+    log.warn({ property: err.property, ...cutFields(change) }, `a change is not announced: '${err.property}' is not loaded, name it in 'populate' of the rule or load it before the flush`)
   }
 }
 

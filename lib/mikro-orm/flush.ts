@@ -1,9 +1,8 @@
 /** What flushes insert and update: looked up when it is needed, as an event for each row costs as much as all that is done with it. */
 import { ChangeSetType, wrap, type ChangeSet, type EntityManager, type EventArgs, type EventSubscriber, type UnitOfWork } from '@mikro-orm/core'
-import { believed } from './beliefs.ts'
-import type { ChangeLog, Sink, Source } from './change-log.ts'
+import type { ChangeLog, Sink, Pending } from './change-log.ts'
 import type { Watched } from './registry.ts'
-import { heldBy, type Held, type RowData } from './row.ts'
+import { originalData, type RowData } from './row.ts'
 
 /** An INSERT or UPDATE of a row that was executed. */
 export interface Written {
@@ -12,8 +11,6 @@ export interface Written {
   readonly payload: RowData
   /** What the ORM held of it before; nothing where there was no row. */
   readonly original: RowData | undefined
-  /** What the entity held beside that before. */
-  readonly held: Held | undefined
 }
 
 /** What flushes need to know of their surroundings. */
@@ -71,7 +68,7 @@ export class Flushes {
 }
 
 /** The inserts and updates of one flush. */
-class Flush implements Source {
+class Flush implements Pending {
   readonly #em: EntityManager
   readonly #uow: UnitOfWork
   readonly #context: FlushContext
@@ -82,28 +79,26 @@ class Flush implements Source {
   #waiting: Array<ChangeSet<object>> = []
   /** Whether they were executed. */
   readonly #extras = new Map<ExtraUpdate, boolean>()
-  /** What entities hold which the flush updates. */
-  readonly #held = new Map<object, Held>()
 
   constructor (em: EntityManager, uow: UnitOfWork, context: FlushContext) {
     this.#em = em
     this.#uow = uow
     this.#context = context
-    this.#collect(false)
+    this.#collect()
     // a flush that waited for another one still finds those of that
     for (const extra of this.#extras.keys()) this.#extras.set(extra, isDone(extra))
   }
 
   /** It is part of a transaction, whose log asks from now on. */
   join (log: ChangeLog): void {
-    this.#collect(false)
+    this.#collect()
     this.#log = log
     log.begin(this)
   }
 
   /** All is done. */
   complete (): void {
-    this.#collect(true)
+    this.#collect()
     this.end()
   }
 
@@ -115,11 +110,6 @@ class Flush implements Source {
 
   get isWaiting (): boolean {
     return this.#waiting.length > 0
-  }
-
-  get isSimple (): boolean {
-    this.#collectExtras()
-    return [...this.#extras.values()].every((isExecuted) => isExecuted)
   }
 
   isWaitingFor (changeSet: ChangeSet<object>): boolean {
@@ -152,12 +142,8 @@ class Flush implements Source {
     }
   }
 
-  /**
-   * Looks up what the flush is about to do; other subscribers may add to it.
-   *
-   * @param isLate whether it may have done that already
-   */
-  #collect (isLate: boolean): void {
+  /** Looks up what the flush is about to do; other subscribers may add to it. */
+  #collect (): void {
     this.#collectExtras()
     const all = this.#uow.getChangeSets() as Array<ChangeSet<object>>
     if (all.length === this.#known.length && all.every((changeSet, i) => changeSet === this.#known[i])) return
@@ -167,18 +153,13 @@ class Flush implements Source {
     for (const changeSet of all) {
       const { type, entity } = changeSet
       if (!(type in ORDER) || known.has(changeSet)) continue
-      const watched = this.#context.watched(entity)
-      if (watched === undefined) continue
-
-      this.#waiting.push(changeSet)
-      const held = type === ChangeSetType.CREATE ? undefined : heldBy(entity, watched.held, isLate)
-      if (held !== undefined && !this.#held.has(entity)) this.#held.set(entity, held)
+      if (this.#context.watched(entity) !== undefined) this.#waiting.push(changeSet)
     }
     this.#waiting.sort((a, b) => Number(ORDER[a.type]) - Number(ORDER[b.type]))
   }
 
   #write (changeSet: ChangeSet<object>, payload: RowData, original: unknown, sink: Sink | undefined): void {
-    this.#context.write({ changeSet, payload, original: original as RowData | undefined, held: this.#held.get(changeSet.entity) }, this.#em, sink)
+    this.#context.write({ changeSet, payload, original: original as RowData | undefined }, this.#em, sink)
   }
 
   #collectExtras (): void {
@@ -202,7 +183,7 @@ function executed (changeSet: ChangeSet<object>): { payload: RowData | undefined
 
 /** Whether the ORM has yet to take note of what it executed. */
 function isInHand ({ entity, originalEntity }: ChangeSet<object>): boolean {
-  return wrap(entity, true).__processing === true && believed(entity) === originalEntity
+  return wrap(entity, true).__processing === true && originalData(entity) === originalEntity
 }
 
 /** Those of its properties that a later UPDATE has written: the ORM adds their values to what it wrote before once it is done with all rows. */

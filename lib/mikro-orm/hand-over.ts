@@ -6,26 +6,45 @@ import type { Frame } from './notifier.ts'
 
 /** Where changes go to. */
 export interface Outlet {
-  /** Hands a message to a group. Called once the change is committed; must not wait, and reports its own failures. */
-  publish: (group: string, payload: string) => void
+  /** Hands a message to a group. A promise rejects where the broker does not take it. */
+  publish: (group: string, payload: string) => void | Promise<void>
   log: Log
 }
 
-/** Publishes frames in order, and tells of those that are not sent. Never throws. */
-export function handOver (frames: readonly Frame[], { publish, log }: Outlet): void {
-  for (const { entity, group, type, object, drop } of frames) {
-    if (drop !== undefined) {
-      tellDrop(log, { ...drop, entity, type })
-      continue
-    }
-    const id = Math.floor(Math.random() * 2 ** 31)
-    const payload = `{"id":${id},"type":"subscription-update","data":{"group":${quote(group)},"type":"${type}","object":${object}}}`
-    try {
-      publish(group, payload)
-    } catch (err) {
-      tellFailure(log, err, { entity, type, group }, 'a change could not be handed over')
-      continue
-    }
-    if (diagnostics.notify.hasSubscribers) diagnostics.notify.publish({ entity, type, group, size: Buffer.byteLength(payload) })
+/** How many messages wait for the broker at a time. */
+const PORTION = 128
+
+/**
+ * Publishes frames in order, and tells of those that are not sent. Never throws or rejects.
+ *
+ * @param failed told of each group whose message the broker does not take
+ * @returns a promise where a portion has to wait for the one before it: it resolves when the last portion is handed over
+ */
+export function handOver (frames: readonly Frame[], outlet: Outlet, failed: (group: string) => void, from = 0): void | Promise<void> {
+  const waiting: Array<Promise<void>> = []
+  for (let at = from; at < frames.length; at++) {
+    if (waiting.length === PORTION) return Promise.all(waiting).then(() => handOver(frames, outlet, failed, at))
+    const publishing = send(frames[at] as Frame, outlet, failed)
+    if (publishing !== undefined) waiting.push(publishing)
   }
+}
+
+function send (frame: Frame, { publish, log }: Outlet, failed: (group: string) => void): void | Promise<void> {
+  const { entity, group, type, object, drop } = frame
+  if (drop !== undefined) return tellDrop(log, { ...drop, entity, type })
+
+  const fail = (err: unknown) => {
+    tellFailure(log, err, { entity, type, group }, 'a change could not be handed over')
+    failed(group)
+  }
+  const id = Math.floor(Math.random() * 2 ** 31)
+  const payload = `{"id":${id},"type":"subscription-update","data":{"group":${quote(group)},"type":"${type}","object":${object}}}`
+  let publishing: void | Promise<void>
+  try {
+    publishing = publish(group, payload)
+  } catch (err) {
+    return fail(err)
+  }
+  if (diagnostics.notify.hasSubscribers) diagnostics.notify.publish({ entity, type, group, size: Buffer.byteLength(payload) })
+  return publishing?.catch(fail)
 }

@@ -4,7 +4,7 @@ import type { ChangeDropReason } from '../diagnostics.ts'
 import { errors, show } from '../errors.ts'
 import { encode, quote } from '../protocol/encode.ts'
 import { isGroupName, type NotifiedGroups } from '../protocol/group-name.ts'
-import { fieldOf, type Field, type Row } from './row.ts'
+import { fieldOf, isColumn, isLoadedApart, NotLoadedError, type Field, type Row } from './row.ts'
 import type { ChangeType, NotifyRule } from './rules.ts'
 import { findProperty, parseTemplate, type Template } from './template.ts'
 
@@ -26,12 +26,12 @@ interface SentField extends Field {
   readonly start: string
 }
 
-/** What happened to a row in a transaction so far. */
-export interface Outcome {
+/** What a transaction did to a row. */
+export interface RowChange {
   readonly type: ChangeType
-  /** The row before its first change; nothing for one that began in the transaction. */
+  /** The row before the transaction; nothing if there was none. The same object as `after` where the groups depend on the key alone. */
   readonly before: Row | undefined
-  /** The row after its last change; nothing for a `delete`. */
+  /** The row that was committed; nothing if there is none. */
   readonly after: Row | undefined
   /** The changed properties; nothing where the ORM does not tell. */
   readonly fields: readonly string[] | undefined
@@ -62,6 +62,12 @@ export class Notifier {
   readonly #sent: ReadonlyMap<string, SentField> | undefined
   /** The primary key. */
   readonly #key: readonly Field[]
+  /** Whether rows are read before the COMMIT. */
+  readonly readsBack: boolean
+  /** The properties that the rule reads; nothing where a function may read any. */
+  readonly fields: readonly string[] | undefined
+  /** The relations and lazy properties that are to be loaded. */
+  readonly populate: readonly string[]
 
   /**
    * @param isWatched whether anybody wants to know what is not sent
@@ -79,6 +85,46 @@ export class Notifier {
       const props = [...new Set(rule.options.data)].map((name) => findProperty(name, meta, "'data'")).filter(({ hidden }) => hidden !== true)
       this.#sent = new Map(props.map((prop, i) => [prop.name, { ...fieldOf(prop), start: `${i === 0 ? '' : ','}${quote(prop.name)}:` }]))
     }
+    this.readsBack = rule.options.readBack !== false
+    const names = this.#names()
+    const props = (names ?? []).map((name) => meta.properties[name]).filter((prop) => prop !== undefined)
+    this.populate = [...rule.options.populate ?? [], ...props.filter(isLoadedApart).map(({ name }) => name)]
+    this.fields = this.populate.length === 0 && props.every(isColumn) ? names : undefined
+  }
+
+  /** Whether the groups depend on more than the key, so that an update may move a row. */
+  get needsBefore (): boolean {
+    return this.#template === undefined || !this.#areKeys(this.#template.reads)
+  }
+
+  /** Whether the groups or the data depend on more than the key. */
+  get needsDeleted (): boolean {
+    const names = this.#names()
+    return names === undefined || !this.#areKeys(names)
+  }
+
+  /** Whether the groups of a row that was read are those that the ORM held, and no changed property decides on them. */
+  isInPlace (held: Row, read: Row, fields: readonly string[] | undefined): boolean {
+    const template = this.#template
+    if (template === undefined || fields === undefined || template.reads.some((name) => fields.includes(name))) return false
+    try {
+      return template.group(held) === template.group(read)
+    } catch {
+      // a property was not loaded
+      return false
+    }
+  }
+
+  #areKeys (names: readonly string[]): boolean {
+    return names.every((name) => this.#meta.primaryKeys.includes(name))
+  }
+
+  /** The properties that the template and the data name; nothing where a function decides. */
+  #names (): readonly string[] | undefined {
+    if (this.#template === undefined) return
+    const sendsKey = this.#rule.options.data === undefined && typeof this.#meta.prototype.getPushNotificationData !== 'function'
+    if (this.#sent === undefined) return sendsKey ? [...this.#template.reads, ...this.#meta.primaryKeys] : undefined
+    return [...this.#template.reads, ...this.#sent.keys()]
   }
 
   /** The groups that clients may subscribe to, as far as a template says. */
@@ -88,12 +134,12 @@ export class Notifier {
   }
 
   /** What the groups are told of a row. Failures are reported and leave out what they concern. */
-  frames ({ type, before, after, fields }: Outcome): Frame[] {
+  frames ({ type, before, after, fields }: RowChange): Frame[] {
     if (!this.#rule.types.includes(type)) return this.#drop('kind', type, after ?? before)
 
     const entered = after === undefined ? [] : this.#groups(after, type)
     if (entered === undefined) return []
-    const left = before === undefined ? [] : this.#mayMove(fields) || after === undefined ? this.#groups(before, type) : entered
+    const left = before === undefined ? [] : this.#mayMove(before, after, fields) ? this.#groups(before, type) : entered
     if (entered.length === 0 && left?.length === 0) {
       return this.#drop(before === undefined && after === undefined ? 'short_lived' : 'no_group', type, after ?? before)
     }
@@ -120,9 +166,11 @@ export class Notifier {
     return this.#isWatched() ? [{ entity: this.#meta.className, group: '', type, object: '', drop: { reason, key: row?.key } }] : []
   }
 
-  /** Whether an update of these properties can change the groups. */
-  #mayMove (fields: readonly string[] | undefined): boolean {
-    return this.#template === undefined || fields === undefined || this.#template.reads.some((name) => fields.includes(name))
+  /** Whether the groups before a change may be others than those after it. */
+  #mayMove (before: Row, after: Row | undefined, fields: readonly string[] | undefined): boolean {
+    if (before === after) return false
+    // another transaction, or a trigger, may have changed more than the flush says
+    return after === undefined || this.readsBack || this.#template === undefined || fields === undefined || this.#template.reads.some((name) => fields.includes(name))
   }
 
   /** The groups of a row; nothing where they can't be told. */
@@ -170,8 +218,16 @@ export class Notifier {
       if (!text.startsWith('{') || names.has('updated_fields')) return text
       return `${text.slice(0, -1)}${text === '{}' ? '' : ','}${this.#updated(fields)}}`
     } catch (error) {
+      // of a row that is gone, its key is enough to remove it from a screen
+      if (type === 'delete' && error instanceof NotLoadedError) return encode(this.#keyObject(row))
       this.#report(error, row, this.#rule)
     }
+  }
+
+  /** The named properties of the key; `{ id }` where there are none. */
+  #keyObject (row: Row): object {
+    const named = this.#key.filter(({ name }) => this.#sent?.has(name))
+    return named.length === 0 ? { id: keyOf(row, this.#key) } : Object.fromEntries(named.map((field) => [field.name, row.value(field)]))
   }
 
   #isUnchanged (fields: readonly string[], sent: Names): boolean {
@@ -221,7 +277,12 @@ function keyOf (row: Row, fields: readonly Field[]): unknown {
   return Object.fromEntries(fields.map((field) => [field.name, row.value(field)]))
 }
 
-/** The template that names the groups, unless a function or an instance does. */
+/** A change of which nothing is sent, for those who want to know why. */
+export function dropped (reason: ChangeDropReason, { meta: { className: entity }, key }: Row, type: ChangeType): Frame {
+  return { entity, group: '', type, object: '', drop: { reason, key } }
+}
+
+/** The template that names the groups, unless a function or an instance does. @throws RP_ERR_INVALID_OPTION, RP_ERR_INVALID_TEMPLATE, RP_ERR_UNKNOWN_PROPERTY */
 function findTemplate (rule: NotifyRule, meta: EntityMetadata): Template | undefined {
   const { group } = rule.options
   if (typeof group === 'string') return parseTemplate(group, meta)
@@ -242,7 +303,14 @@ function groupNameOf (meta: EntityMetadata): string | undefined {
     return typeof groupName === 'string' ? groupName : undefined
   } catch {
     // a constructor that needs its arguments
+    if (!mentionsGroupName(meta.class)) return
+    throw new errors.RP_ERR_INVALID_OPTION('groupName', `a static property of ${meta.className}, whose constructor needs arguments`, 'a field')
   }
+}
+
+/** Whether a class, or one that it extends, may declare a field `groupName`. */
+function mentionsGroupName (type: unknown): boolean {
+  return typeof type === 'function' && (/\bgroupName\b/.test(String(type)) || mentionsGroupName(Object.getPrototypeOf(type)))
 }
 
 /** A value that a user's function gave, which must be there already. */

@@ -1,7 +1,9 @@
 /** `app.rohrpost.notify`: announces by hand what the ORM has no event for. */
-import type { EntityManager, EntityName, MikroORM, Primary } from '@mikro-orm/core'
+import { Utils, wrap, type EntityManager, type EntityMetadata, type EntityName, type FilterQuery, type MikroORM, type Primary } from '@mikro-orm/core'
 import { errors, show } from '../errors.ts'
+import { Touch } from './change-log.ts'
 import { classOf, nameOf } from './registry.ts'
+import { Row, Source } from './row.ts'
 import type { ChangeType } from './rules.ts'
 import type { ChangeSubscriber } from './subscriber.ts'
 import { findProperty } from './template.ts'
@@ -10,20 +12,25 @@ import { findProperty } from './template.ts'
 export interface ManualNotifyOptions<Entity extends object> {
   /** The properties that an update changed; without them the update is sent without `updated_fields`. */
   updatedFields?: ReadonlyArray<Extract<keyof Entity, string>>
-  /** An `EntityManager` in a transaction: what is announced is sent when that commits. */
+  /**
+   * An `EntityManager` in a transaction: what is announced is sent when that commits.
+   *
+   * @defaultValue that of the `RequestContext`
+   */
   em?: EntityManager
 }
 
 /**
- * Announces a change by the rules of its entity. A key stands for the row as it is now, which is loaded; of a row that is deleted, nothing
- * but the key is known then.
+ * Announces changes by the rules of their entity. Keys, and the rows that a condition finds, are read with one query; of a deleted row whose
+ * committed version is gone, the key is announced. A row that is not there is not announced, with a warning.
  *
- * @returns resolves when the change is sent, or is in the log of the transaction of `em`
- * @throws RP_ERR_UNKNOWN_ENTITY, RP_ERR_UNKNOWN_PROPERTY, RP_ERR_INVALID_OPTION; what loading the row rejects with
+ * @returns resolves when the changes are handed over, or are in the log of the transaction: that of `em`, or else the current one of the
+ * `RequestContext`
+ * @throws RP_ERR_UNKNOWN_ENTITY, RP_ERR_UNKNOWN_PROPERTY, RP_ERR_INVALID_OPTION; what reading the rows rejects with
  */
 export type Notify = <Entity extends object>(
   entity: EntityName<Entity>,
-  subject: Primary<Entity> | Entity,
+  subject: Primary<Entity> | ReadonlyArray<Primary<Entity>> | Entity | FilterQuery<Entity>,
   type: ChangeType,
   options?: ManualNotifyOptions<Entity>
 ) => Promise<void>
@@ -38,7 +45,7 @@ declare module '../server/types.ts' {
 /** Makes `notify` for one ORM; entities of others are left to `next`. */
 export function makeNotify (orm: MikroORM, subscriber: ChangeSubscriber, next: Notify | undefined): Notify {
   return async (type, subject, change, options = {}) => {
-    const { em = orm.em.fork(), updatedFields } = options
+    const { em = orm.em, updatedFields } = options
     const meta = orm.getMetadata().getAll().get(classOf(type))
     if (meta === undefined) {
       if (next === undefined) throw new errors.RP_ERR_UNKNOWN_ENTITY(nameOf(type))
@@ -47,14 +54,44 @@ export function makeNotify (orm: MikroORM, subscriber: ChangeSubscriber, next: N
     if (!['create', 'update', 'delete'].includes(change)) throw new errors.RP_ERR_INVALID_OPTION('type', "'create', 'update' or 'delete'", show(change))
     for (const name of updatedFields ?? []) findProperty(name, meta, "'updatedFields'")
 
-    const entity = subject instanceof meta.class ? subject : await load(em, type, subject as Primary<object>, change)
-    if (entity === null) return
-    subscriber.announce(entity as object, em, change, change === 'update' ? updatedFields && [...new Set(updatedFields)] : [])
+    // within a transaction of the application the same connection is used
+    const fork = em.fork({ keepTransactionContext: true })
+    const fields = change === 'update' ? updatedFields && [...new Set(updatedFields)] : []
+    const rows = await rowsOf(fork, meta, subject)
+    await subscriber.announce(rows.map(({ row, touch }) => ({
+      type: change,
+      before: change === 'create' ? undefined : row,
+      after: change === 'delete' ? undefined : row,
+      fields,
+      touch
+    })), fork)
   }
 }
 
-async function load (em: EntityManager, type: EntityName, key: Primary<object>, change: ChangeType): Promise<object | null> {
-  // what is in the memory of the given one may be what a native query has just changed
-  const fork = em.fork({ keepTransactionContext: true })
-  return change === 'delete' ? fork.getReference(type, key as never) : fork.findOne(type, key as never, { filters: false })
+async function rowsOf (em: EntityManager, meta: EntityMetadata, subject: unknown): Promise<Array<{ row: Row, touch: Touch }>> {
+  if (subject instanceof meta.class) {
+    return [{ row: new Row(meta, subject, em.getComparator().prepareEntity(subject), em, Source.Flush), touch: Touch.Entity }]
+  }
+  const keys = isWhere(subject, meta) ? await findKeys(em, meta, subject) : areKeys(subject, meta) ? subject : [subject]
+  return keys.map((key) => {
+    const reference = em.getReference(meta.class, key as never)
+    return { row: new Row(meta, reference, em.getComparator().prepareEntity(reference), em, Source.Flush), touch: Touch.Key }
+  })
+}
+
+/** Whether a list is one of keys: the key of an entity with several key properties is a list itself. */
+function areKeys (subject: unknown, { primaryKeys }: EntityMetadata): subject is unknown[] {
+  return Array.isArray(subject) && (primaryKeys.length === 1 || subject.every((key) => typeof key === 'object' && key !== null))
+}
+
+/** Whether an object is a condition, rather than a key that is an object. */
+function isWhere (subject: unknown, { primaryKeys }: EntityMetadata): subject is object {
+  if (!Utils.isPlainObject(subject)) return false
+  const names = Object.keys(subject)
+  return primaryKeys.length === 1 || names.length !== primaryKeys.length || !names.every((name) => primaryKeys.includes(name))
+}
+
+async function findKeys (em: EntityManager, meta: EntityMetadata, where: object): Promise<unknown[]> {
+  const entities = await em.find(meta.class, where as never, { fields: meta.primaryKeys as never, filters: false, connectionType: 'write', cache: false }) as object[]
+  return entities.map((entity) => wrap(entity, true).getPrimaryKey())
 }

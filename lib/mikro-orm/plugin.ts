@@ -6,7 +6,8 @@ import { checkNames } from '../checks.ts'
 import { errors, show } from '../errors.ts'
 import { NOTIFIED_GROUPS } from '../protocol/group-name.ts'
 import { ObjectText } from '../protocol/object-text.ts'
-import { makeNotify } from './notify.ts'
+import { makeNotify, type Notify } from './notify.ts'
+import { toAnswer, type OrmErrorHandler } from './orm-errors.ts'
 import { checkRules, type NotifyRule } from './rules.ts'
 import { ChangeSubscriber } from './subscriber.ts'
 
@@ -23,12 +24,10 @@ export interface RohrpostMikroOrmOptions {
    */
   subscriber?: ChangeSubscriber
   /**
-   * Whether to ask PostgreSQL and MariaDB, before the COMMIT of a transaction that is to be announced, if they still have it: they
-   * may have rolled it back after an error that nobody saw, and not say so. Costs one small query.
-   *
-   * @defaultValue true
+   * Says what the client reads of an error that a handler throws. By default a violated unique constraint and an optimistic lock are
+   * `conflict`, and an entity that is not found is `not_found`.
    */
-  probe?: boolean
+  errorHandler?: OrmErrorHandler
 }
 
 /**
@@ -38,7 +37,7 @@ export interface RohrpostMikroOrmOptions {
  * RP_ERR_INVALID_TEMPLATE, RP_ERR_UNKNOWN_PROPERTY
  */
 export const rohrpostMikroOrm = fp(async function rohrpostMikroOrm (app: FastifyInstance, options: RohrpostMikroOrmOptions) {
-  const { orm, notify, subscriber, probe } = checkOptions(options)
+  const { orm, notify, subscriber, errorHandler } = checkOptions(options)
 
   const subscribers = [...orm.em.getEventManager().getSubscribers()]
   if (subscribers.some((other) => isChangeSubscriber(other) && other.isConnected)) {
@@ -46,22 +45,45 @@ export const rohrpostMikroOrm = fp(async function rohrpostMikroOrm (app: Fastify
   }
 
   const { rohrpost } = app
+  // each Fastify instance has an `app.rohrpost` of its own; they inherit from one object
+  const common: { notify?: Notify, readonly drainTimeout: number } = Object.getPrototypeOf(rohrpost)
+  // a broker that takes a message at once gives this promise: then nothing is to be waited for
+  const sent = rohrpost.sendToGroup('unsent', '')
   subscriber.connect({
     orm,
     notify,
-    probe,
-    // it reports its own failures
-    publish: (group, payload) => { rohrpost.sendToGroup(group, new ObjectText(payload)) },
+    publish (group, payload) {
+      const publishing = rohrpost.sendToGroup(group, new ObjectText(payload))
+      return publishing === sent ? undefined : publishing
+    },
     log: app.log,
     notified: Reflect.get(rohrpost, NOTIFIED_GROUPS)
   })
-  app.addHook('onClose', () => subscriber.disconnect())
+  app.addHook('onClose', async () => {
+    // background work that still commits is announced before the broker closes
+    await settles(subscriber.idle(), common.drainTimeout)
+    await subscriber.disconnect()
+  })
 
-  // each Fastify instance has an `app.rohrpost` of its own; they inherit from one object
-  const common: Partial<FastifyInstance['rohrpost']> = Object.getPrototypeOf(app.rohrpost)
   common.notify = makeNotify(orm, subscriber, common.notify)
-  app.rohrpost.use((_message, _connection, next) => runInContext(orm, next))
+  app.rohrpost.use((message, _connection, next) => {
+    const fail = (error: unknown) => { throw toAnswer(error, message, errorHandler) }
+    try {
+      const result = runInContext(orm, next)
+      return result instanceof Promise ? result.catch(fail) : result
+    } catch (error) {
+      return fail(error)
+    }
+  })
 }, { fastify: '5.x', name: 'fastify-rohrpost-mikro-orm', dependencies: ['fastify-rohrpost'] })
+
+/** Waits for a promise, for some time. */
+async function settles (promise: Promise<void>, timeout: number): Promise<void> {
+  const timer = Promise.withResolvers<void>()
+  const timeoutId = setTimeout(timer.resolve, timeout)
+  await Promise.race([promise, timer.promise])
+  clearTimeout(timeoutId)
+}
 
 /** Runs a handler in a `RequestContext`, in which the ORMs that were registered before keep theirs. */
 function runInContext (orm: MikroORM, next: () => unknown): unknown {
@@ -76,18 +98,18 @@ function runInContext (orm: MikroORM, next: () => unknown): unknown {
   })
 }
 
-function checkOptions (options: RohrpostMikroOrmOptions): Required<RohrpostMikroOrmOptions> {
+function checkOptions (options: RohrpostMikroOrmOptions): Required<Omit<RohrpostMikroOrmOptions, 'errorHandler'>> & Pick<RohrpostMikroOrmOptions, 'errorHandler'> {
   // what every plugin may be given is without effect: the plugin has no routes
-  checkNames(options, ['orm', 'notify', 'subscriber', 'probe', 'prefix', 'logLevel', 'logSerializers', 'name'])
-  const { orm, notify = [], subscriber = new ChangeSubscriber(), probe = true } = options
+  checkNames(options, ['orm', 'notify', 'subscriber', 'errorHandler', 'prefix', 'logLevel', 'logSerializers', 'name'])
+  const { orm, notify = [], subscriber = new ChangeSubscriber(), errorHandler } = options
 
   if (typeof orm?.em?.getEventManager !== 'function') throw new errors.RP_ERR_INVALID_OPTION('orm', 'a MikroORM instance', show(orm))
   if (!isChangeSubscriber(subscriber)) throw new errors.RP_ERR_INVALID_OPTION('subscriber', 'a ChangeSubscriber', show(subscriber))
-  if (typeof probe !== 'boolean') throw new errors.RP_ERR_INVALID_OPTION('probe', 'true or false', show(probe))
-  return { orm, notify: checkRules(notify), subscriber, probe }
+  if (!['undefined', 'function'].includes(typeof errorHandler)) throw new errors.RP_ERR_INVALID_OPTION('errorHandler', 'a function', show(errorHandler))
+  return { orm, notify: checkRules(notify), subscriber, ...(errorHandler && { errorHandler }) }
 }
 
 /** By its shape: the subscriber may be of another copy of the package. */
 function isChangeSubscriber (value: object): value is ChangeSubscriber {
-  return ['connect', 'disconnect', 'announce'].every((method) => typeof Object(value)[method] === 'function')
+  return ['connect', 'disconnect', 'idle', 'announce'].every((method) => typeof Object(value)[method] === 'function')
 }

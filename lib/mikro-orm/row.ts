@@ -1,4 +1,4 @@
-/** A row at one moment: before a change, or as it was flushed. The object in memory need not be either. */
+/** A row of the database, as it was read or as a flush wrote it. The entity that the application holds may say something else. */
 import {
   Collection,
   JsonType,
@@ -37,30 +37,27 @@ export function fieldOf (prop: EntityProperty): Field {
   return { prop, name: prop.name, isPlain: isPlain(prop) }
 }
 
-/** What an entity held beside what the ORM compares, by property; `undefined` where it was not loaded. */
-export type Held = ReadonlyMap<string, unknown>
-
-/** The properties that the ORM does not compare and that a flush may change all the same. */
-export function heldProperties ({ props }: EntityMetadata): EntityProperty[] {
-  return props.filter((prop) => prop.kind === ReferenceKind.MANY_TO_MANY || isMade(prop))
+/** The properties by which the ORM compares an entity with its row; `undefined` once the entity is deleted. */
+export function originalData (entity: object): RowData | undefined {
+  return wrap(entity, true).__originalEntityData as RowData | undefined
 }
 
-/**
- * What an entity holds of such properties, if there are any: to be asked before the flush changes it.
- *
- * @param isLate whether the flush has changed it, but for its collections
- */
-export function heldBy (entity: object, props: readonly EntityProperty[], isLate = false): Held | undefined {
-  if (props.length === 0) return
-
-  const held = new Map<string, unknown>()
-  for (const { name, kind } of props) {
-    const value = (entity as Record<string, unknown>)[name]
-    if (kind !== ReferenceKind.MANY_TO_MANY) held.set(name, isLate ? undefined : value)
-    else held.set(name, isLoaded(value) ? value.getSnapshot() : undefined)
-  }
-  return held
-}
+/** Where the values of a {@link Row} come from. */
+export const Source = {
+  /** An entity that was loaded for this purpose: nobody else has it. */
+  Read: 'read',
+  /** A flush; what the data lacks is unknown. */
+  Flush: 'flush',
+  /** A flush that inserted the row; what the data lacks is `null`. */
+  Insert: 'insert',
+  /** What the ORM held of the row before a flush. */
+  Original: 'original',
+  /** Some columns that were read. */
+  Columns: 'columns',
+  /** A key, of which no row is known. */
+  Key: 'key'
+} as const
+export type Source = typeof Source[keyof typeof Source]
 
 /** What is known of a row at one moment. */
 export class Row {
@@ -68,21 +65,15 @@ export class Row {
   readonly data: RowData
   readonly #entity: object
   readonly #em: EntityManager
-  readonly #complete: boolean
-  readonly #held: Held | undefined
+  readonly #source: Source
   #view: object | undefined
 
-  /**
-   * @param complete whether what `data` lacks is `null` rather than unknown
-   * @param held what it had that is not in `data`, where the entity has it no more
-   */
-  constructor (meta: EntityMetadata, entity: object, data: RowData, em: EntityManager, complete: boolean, held?: Held) {
+  constructor (meta: EntityMetadata, entity: object, data: RowData, em: EntityManager, source: Source) {
     this.meta = meta
     this.data = data
     this.#entity = entity
     this.#em = em
-    this.#complete = complete
-    this.#held = held
+    this.#source = source
   }
 
   /** The primary key as text. */
@@ -93,18 +84,55 @@ export class Row {
     if (primaryKeys.length === 1 && (typeof value === 'number' || typeof value === 'string')) return String(value)
 
     const parts = primaryKeys.map((name) => this.data[name])
-    return parts.includes(undefined) ? wrap(this.#entity, true).getSerializedPrimaryKey() : parts.flat().join('~~~')
+    return parts.flat().join('~~~')
+  }
+
+  /** The primary key as a condition of a query has it. */
+  get primaryKey (): unknown {
+    const platform = this.#em.getPlatform()
+    const values = this.meta.getPrimaryProps().map(({ name, customType }) => {
+      const value = this.data[name]
+      return customType === undefined ? value : customType.convertToJSValue(value, platform)
+    })
+    return values.length === 1 ? values[0] : values
+  }
+
+  /** The primary key as the columns have it. */
+  get databaseKey (): unknown[] {
+    return this.meta.primaryKeys.map((name) => this.data[name]).flat()
+  }
+
+  /** A row of the same table, of which some columns were read. */
+  withColumns (data: RowData, meta: EntityMetadata): Row {
+    return new Row(meta, this.#entity, data, this.#em, Source.Columns)
+  }
+
+  /** The key alone: all other properties count as not loaded. */
+  get keyOnly (): Row {
+    const data = Object.fromEntries(this.meta.primaryKeys.map((name) => [name, this.data[name]]))
+    return new Row(this.meta, this.#entity, data, this.#em, Source.Key)
+  }
+
+  /** The schema of the row's table; `undefined` for that of the ORM or of the entity. */
+  get schema (): string | undefined {
+    return wrap(this.#entity, true).__schema
+  }
+
+  /** The schema in which the row's table is, also where it is the default one. */
+  get tableSchema (): string {
+    return this.schema ?? this.meta.schema ?? this.#em.config.get('schema') ?? this.#em.getPlatform().getDefaultSchemaName() ?? ''
   }
 
   /** What tells the row from all others. */
   get id (): string {
-    return `${this.meta.root._id}:${wrap(this.#entity, true).__schema ?? ''}:${this.key}`
+    return `${this.meta.root._id}:${this.schema ?? ''}:${this.key}`
   }
 
   /** One property as JSON has it, a relation as its key. @throws NotLoadedError */
   value ({ prop, name, isPlain }: Field): unknown {
     const value = this.data[name]
-    if (isPlain && (typeof value === 'string' || typeof value === 'number') && this.#held?.has(name) !== true) return value
+    if (this.#source === Source.Columns) return value
+    if (isPlain && (typeof value === 'string' || typeof value === 'number') && !(this.#source === Source.Original && isMade(prop))) return value
 
     if (!this.#knows(prop)) throw new NotLoadedError(name)
     const [json] = Object.values(serialize(this.view, { fields: [name], includeHidden: true } as object))
@@ -121,9 +149,12 @@ export class Row {
   }
 
   #knows (prop: EntityProperty): boolean {
-    if (this.#held?.has(prop.name)) return this.#held.get(prop.name) !== undefined
+    if (this.#source === Source.Read || prop.primary) return true
+    if (this.#source === Source.Key) return false
+    // the flush may have changed the collection and what the database makes, and the ORM keeps no copy of either
+    if (this.#source === Source.Original && (prop.kind === ReferenceKind.MANY_TO_MANY || isMade(prop))) return false
     if (prop.formula !== undefined) return this.#isKnown(prop.name)
-    if (this.#complete || prop.primary) return true
+    if (this.#source === Source.Insert) return true
     if (prop.kind === ReferenceKind.ONE_TO_MANY || prop.kind === ReferenceKind.MANY_TO_MANY) {
       return isLoaded((this.#entity as Record<string, unknown>)[prop.name])
     }
@@ -138,7 +169,8 @@ export class Row {
   }
 
   #isEntity (): boolean {
-    if (this.#held !== undefined) return false
+    if (this.#source === Source.Read) return true
+    if (this.#source === Source.Original || this.#source === Source.Key) return false
 
     const comparator = this.#em.getComparator()
     const now = comparator.prepareEntity(this.#entity)
@@ -161,7 +193,7 @@ export class Row {
       if (prop.embedded !== undefined || (prop.persist === false && prop.formula === undefined) || (prop.primary && !(name in data))) continue
 
       if (this.#knows(prop)) {
-        Object.defineProperty(view, name, { value: this.#valueIn(prop, blank, view), enumerable: true, writable: true, configurable: true })
+        Object.defineProperty(view, name, { value: this.#valueIn(prop, blank), enumerable: true, writable: true, configurable: true })
       } else {
         Object.defineProperty(view, name, { get () { throw new NotLoadedError(name) } })
       }
@@ -172,12 +204,8 @@ export class Row {
   }
 
   /** The value of a property that is known, of which `blank` has what is compared. */
-  #valueIn (prop: EntityProperty, blank: Record<string, unknown>, view: object): unknown {
+  #valueIn (prop: EntityProperty, blank: Record<string, unknown>): unknown {
     const { name } = prop
-    if (this.#held?.has(name)) {
-      const value = this.#held.get(name)
-      return prop.kind === ReferenceKind.MANY_TO_MANY ? new Collection(view, value as object[]) : value
-    }
     if (!this.meta.comparableProps.includes(prop)) return (this.#entity as Record<string, unknown>)[name]
     return prop.kind === ReferenceKind.MANY_TO_ONE || prop.kind === ReferenceKind.ONE_TO_ONE ? this.#reference(prop, this.data[name]) : blank[name]
   }
@@ -202,13 +230,23 @@ export class Row {
   }
 }
 
+/** Whether a property is a column, which a query may name to load it. */
+export function isColumn ({ kind, persist, formula, lazy }: EntityProperty): boolean {
+  return (kind === ReferenceKind.SCALAR || kind === ReferenceKind.MANY_TO_ONE) && persist !== false && formula === undefined && lazy !== true
+}
+
+/** Whether a property is not loaded with its row unless a query asks for it. */
+export function isLoadedApart ({ kind, lazy }: EntityProperty): boolean {
+  return kind === ReferenceKind.MANY_TO_MANY || kind === ReferenceKind.ONE_TO_MANY || lazy === true
+}
+
 function isLoaded (collection: unknown): collection is Collection<object> {
   return collection instanceof Collection && collection.isInitialized()
 }
 
 /** Whether a value is made with the row, by the ORM or by the database. */
-function isMade ({ version, generated, primary }: EntityProperty): boolean {
-  return version === true || (generated !== undefined && primary !== true)
+function isMade ({ version, generated }: EntityProperty): boolean {
+  return version === true || generated !== undefined
 }
 
 function isPlain (prop: EntityProperty): boolean {

@@ -34,6 +34,19 @@ export interface NotifyOptions<Entity extends object> {
    * @defaultValue true
    */
   alwaysSend?: boolean
+  /**
+   * Relations and lazy properties that `group` and `data` functions read; they are loaded with the row.
+   *
+   * @defaultValue none
+   */
+  populate?: readonly string[]
+  /**
+   * Whether the row is read before the COMMIT, and what is read is sent. With `false`, what the `EntityManager` holds is sent: this costs no
+   * query, and is right where nobody else writes the row, no trigger changes it, and no property is rounded or computed by the database.
+   *
+   * @defaultValue true
+   */
+  readBack?: boolean
 }
 
 /** A declaration for one entity and its children, as `notifyOnCreate` and its siblings make it. */
@@ -48,6 +61,8 @@ export interface RuleOptions {
   readonly group?: string | ((entity: object, type: ChangeType) => unknown)
   readonly data?: readonly string[] | ((entity: object, context: ChangeContext) => unknown)
   readonly alwaysSend?: boolean
+  readonly populate?: readonly string[]
+  readonly readBack?: boolean
 }
 
 /** Announces new rows of an entity. @throws RP_ERR_INVALID_OPTION, RP_ERR_UNKNOWN_OPTION */
@@ -87,18 +102,30 @@ export function checkRules (notify: readonly NotifyRule[]): readonly NotifyRule[
 }
 
 function checkOptions (options: object): RuleOptions {
-  checkNames(options, ['group', 'data', 'alwaysSend'])
-  const { group, data, alwaysSend } = options as Record<string, unknown>
+  checkNames(options, ['group', 'data', 'alwaysSend', 'populate', 'readBack'])
+  const { group, data, alwaysSend, populate, readBack } = options as Record<string, unknown>
 
   if (!['undefined', 'string', 'function'].includes(typeof group)) {
     throw new errors.RP_ERR_INVALID_OPTION('group', 'a template or a function', show(group))
   }
-  const named = Array.isArray(data) && data.every((property) => typeof property === 'string')
-  if (data !== undefined && typeof data !== 'function' && !named) {
+  if (data !== undefined && typeof data !== 'function' && !areNames(data)) {
     throw new errors.RP_ERR_INVALID_OPTION('data', 'property names or a function', show(data))
   }
   if (!['undefined', 'boolean'].includes(typeof alwaysSend)) {
     throw new errors.RP_ERR_INVALID_OPTION('alwaysSend', 'true or false', show(alwaysSend))
   }
+  if (populate !== undefined && !areNames(populate)) {
+    throw new errors.RP_ERR_INVALID_OPTION('populate', 'names of relations or lazy properties', show(populate))
+  }
+  if (!['undefined', 'boolean'].includes(typeof readBack)) {
+    throw new errors.RP_ERR_INVALID_OPTION('readBack', 'true or false', show(readBack))
+  }
+  if (readBack === false && populate !== undefined) {
+    throw new errors.RP_ERR_INVALID_OPTION('populate', 'no value beside readBack: false, which loads nothing', show(populate))
+  }
   return options
+}
+
+function areNames (value: unknown): boolean {
+  return Array.isArray(value) && value.every((name) => typeof name === 'string')
 }

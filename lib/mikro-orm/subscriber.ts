@@ -1,26 +1,32 @@
 /** Listens to the ORM: what is flushed goes into the log of its transaction, and out to the groups when that commits. */
 import {
+  ChangeSetType,
   wrap,
+  type ChangeSet,
   type EntityManager,
   type EventArgs,
   type EventSubscriber,
   type FlushEventArgs,
   type MikroORM,
   type Transaction,
-  type TransactionEventArgs
+  type TransactionEventArgs,
+  type UnitOfWork
 } from '@mikro-orm/core'
 import { errors } from '../errors.ts'
 import type { NotifiedGroups } from '../protocol/group-name.ts'
-import { Beliefs } from './beliefs.ts'
-import type { Belief, Change, ChangeLog, HeldBelief, Sink } from './change-log.ts'
-import { changedCollections, type CollectionChange } from './collections.ts'
-import { isWatched, makeReport, tellFailure, tellRolledBack } from './drops.ts'
+import { Announcer } from './announcer.ts'
+import { ChangeLog, Touch, type Change, type Sink } from './change-log.ts'
+import { Changes } from './changes.ts'
+import { changedCollections } from './collections.ts'
+import { replaceCommit, type CommitResult } from './commit.ts'
+import { isWatched, makeReport, makeSafe, tellFailure, type Log } from './drops.ts'
 import { Flushes } from './flush.ts'
-import { handOver, type Outlet } from './hand-over.ts'
-import { isAlive } from './probe.ts'
+import type { Outlet } from './hand-over.ts'
+import type { Wanted } from './read-back.ts'
 import { compileRules, type Watched } from './registry.ts'
-import { heldBy, type Held, type Row } from './row.ts'
-import { checkRules, type ChangeType, type NotifyRule } from './rules.ts'
+import { originalData, type Row } from './row.ts'
+import { checkRules, type NotifyRule } from './rules.ts'
+import { isSilent } from './silence.ts'
 import { Transactions } from './transactions.ts'
 
 /** What a subscriber works for while it is connected. */
@@ -28,36 +34,42 @@ export interface Connection extends Outlet {
   orm: MikroORM
   /** Rules beside the subscriber's own. */
   notify?: readonly NotifyRule[]
-  /** Whether to ask the database before a COMMIT if it still has the transaction; `true` by default. */
-  probe?: boolean
   /** Takes the groups that templates name. */
   notified?: (groups: NotifiedGroups) => void
 }
 
 /** What a connected subscriber has at hand. */
-interface Active extends Connection {
-  /** By class. */
-  watched: Map<unknown, Watched>
+interface Active {
+  readonly orm: MikroORM
+  readonly log: Log
+  /** The entities whose changes are announced, by class. */
+  readonly watched: Map<unknown, Watched>
+  readonly announcer: Announcer
 }
 
+/** The change sets whose rows are there before the flush. */
+const EXISTING: readonly string[] = [ChangeSetType.UPDATE, ChangeSetType.UPDATE_EARLY, ChangeSetType.DELETE, ChangeSetType.DELETE_EARLY]
+
 /**
- * Announces the changes of entities when they are committed. Give it to `MikroORM.init({ subscribers })` as the first one, so that no other
- * can keep it from hearing a commit, and to `rohrpostMikroOrm`, which connects it.
+ * Announces the changes of entities when they are committed. Give it to `MikroORM.init({ subscribers })` and to `rohrpostMikroOrm`, which
+ * connects it.
  */
 export class ChangeSubscriber implements EventSubscriber {
   readonly #rules: readonly NotifyRule[]
   #active: Active | undefined
   readonly #transactions = new Transactions()
-  readonly #beliefs = new Beliefs()
+  readonly #changes = new Changes()
   readonly #flushes = new Flushes({
-    watched: (entity) => this.#watched(entity),
-    write: (written, em, sink) => this.#observe(written.changeSet.entity, em, () => this.#beliefs.written(written, em), sink)
+    watched: (entity) => this.#announced(entity),
+    write: (written, em, sink) => this.#observe(written.changeSet.entity, em, () => this.#changes.written(written, em), sink)
   })
 
-  /** Rows as they were before deletes that are under way. */
-  readonly #deleting = new WeakMap<object, { before: Row, belief: Belief }>()
+  /** Rows before deletes that are under way. */
+  readonly #deleting = new WeakMap<object, Row>()
+  /** What was read before upserts without a transaction. */
+  readonly #upserting = new WeakMap<EntityManager, ChangeLog>()
   /** M:N collections that a flush is about to change: nothing is under way yet when the ORM tells. */
-  readonly #collections = new WeakMap<EntityManager, Map<object, CollectionChange>>()
+  readonly #collections = new WeakMap<EntityManager, Map<object, Set<string>>>()
 
   /** @throws RP_ERR_INVALID_OPTION */
   constructor ({ notify = [] }: { notify?: readonly NotifyRule[] } = {}) {
@@ -78,71 +90,85 @@ export class ChangeSubscriber implements EventSubscriber {
     if (this.#active !== undefined) throw new errors.RP_ERR_ORM_ALREADY_REGISTERED(this.#active.orm.config.get('contextName'))
 
     const rules = [...this.#rules, ...connection.notify ?? []]
-    const { orm, log, notified } = connection
+    const { orm, publish, notified } = connection
+    const log = makeSafe(connection.log)
     const watched = compileRules(rules, orm.getMetadata(), makeReport(log), () => isWatched(log))
     for (const { groups } of [...watched.values()].flatMap(({ notifiers }) => notifiers)) {
       if (groups !== undefined) notified?.(groups)
     }
-    this.#active = { ...connection, watched }
+    this.#active = { orm, log, watched, announcer: new Announcer(orm, { publish, log }) }
     orm.em.getEventManager().registerSubscriber(this)
   }
 
-  /** Ends announcing. An ORM has no way to let go of a subscriber, so this one stays and is silent. */
-  disconnect (): void {
-    this.#active = undefined
+  /** Resolves when no transaction is running, and all that was committed is handed over. */
+  async idle (): Promise<void> {
+    await this.#transactions.idle()
+    await this.#active?.announcer.idle()
   }
 
-  /** Announces an entity as it is now, whatever the ORM knows of it. Outside of a transaction it is sent at once. */
-  announce (entity: object, em: EntityManager, type: ChangeType, fields: readonly string[] | undefined): void {
-    this.#observe(entity, em, () => {
-      const row = this.#beliefs.inMemory(entity, em)
-      return [{ type, before: type === 'create' ? undefined : row, after: type === 'delete' ? undefined : row, fields }]
-    })
+  /** Ends announcing. An ORM has no way to let go of a subscriber, so this one stays and is silent. */
+  async disconnect (): Promise<void> {
+    const { announcer } = this.#active ?? {}
+    this.#active = undefined
+    await announcer?.close()
+  }
+
+  /**
+   * Announces changes by hand: when the transaction of an `EntityManager` commits, or else now. Entities without rules are left out.
+   *
+   * @throws Error where the transaction is not known; what reading the rows rejects with
+   */
+  async announce (changes: readonly Change[], em: EntityManager, log = this.#transactions.logOf(em.getTransactionContext())): Promise<void> {
+    for (const change of changes) {
+      const watched = this.#active?.watched.get((change.before ?? change.after)?.meta.class)
+      if (watched !== undefined) log.record(change, watched)
+    }
+    if (!em.isInTransaction() && !log.isEmpty) await this.#active?.announcer.announce(em, log)
   }
 
   beforeTransactionStart (args: TransactionEventArgs): void {
     this.#transactions.starting(args)
   }
 
-  afterTransactionStart (args: TransactionEventArgs): void {
+  async afterTransactionStart (args: TransactionEventArgs): Promise<void> {
     if (this.#active === undefined) return
 
-    this.#transactions.started(args)
-    this.#flushes.join(args.em, this.#transactions.running(args.transaction))
+    const { em, uow, transaction } = args
+    const log = this.#transactions.started(args)
+    if (log !== undefined) {
+      replaceCommit(em, transaction as Transaction, (plain, send) => this.#commit(em, transaction as Transaction, log, plain, send))
+    }
+    const running = this.#transactions.running(transaction)
+    this.#flushes.join(em, running)
+    if (running !== undefined && uow !== undefined) await this.#readBefore(em, uow, running, transaction as Transaction)
   }
 
-  async beforeTransactionCommit ({ em, transaction }: TransactionEventArgs): Promise<void> {
+  beforeTransactionCommit ({ em }: TransactionEventArgs): void {
     this.#recordCollections(em)
-    if (this.#transactions.pending(transaction) === undefined || this.#active?.probe === false) return
-    if (await isAlive(em, transaction)) return
-
-    this.#beliefs.undo(this.#rolledBack(transaction), true)
-    this.#active?.log.warn({}, 'the database had rolled back a transaction before its commit: its changes are not announced')
   }
 
   afterTransactionCommit ({ transaction }: TransactionEventArgs): void {
-    this.#publish(this.#transactions.committed(transaction))
+    if (transaction?.savepointName !== undefined) this.#transactions.released(transaction)
   }
 
   beforeTransactionRollback ({ transaction }: TransactionEventArgs): void {
-    if (transaction?.savepointName !== undefined) return
-
-    // the COMMIT went well, and a subscriber before this one threw when it heard of it
-    if (transaction?.isCommitted === true) this.#publish(this.#transactions.committed(transaction))
     // there is no event after it where the ROLLBACK itself fails
-    else this.#beliefs.undo(this.#rolledBack(transaction), true)
+    if (transaction !== undefined && transaction.savepointName === undefined) this.#rolledBack(transaction)
   }
 
   afterTransactionRollback ({ transaction }: TransactionEventArgs): void {
     // only now: where ROLLBACK TO fails, the rows of the savepoint may stay
-    if (transaction?.savepointName !== undefined) this.#beliefs.undo(this.#rolledBack(transaction), false)
+    if (transaction?.savepointName !== undefined) this.#rolledBack(transaction)
   }
 
-  onFlush ({ em, uow }: FlushEventArgs): void {
+  async onFlush ({ em, uow }: FlushEventArgs): Promise<void> {
     if (this.#active === undefined) return
 
-    this.#collections.set(em, changedCollections(uow, (entity) => this.#watched(entity)))
-    this.#flushes.begin(em, uow, this.#transactions.running(em.getTransactionContext()))
+    const transaction = em.getTransactionContext<Transaction>()
+    const log = this.#transactions.running(transaction)
+    this.#collections.set(em, changedCollections(uow, (entity) => this.#announced(entity)))
+    this.#flushes.begin(em, uow, log)
+    if (log !== undefined) await this.#readBefore(em, uow, log, transaction as Transaction)
   }
 
   afterFlush ({ em }: FlushEventArgs): void {
@@ -150,79 +176,125 @@ export class ChangeSubscriber implements EventSubscriber {
     this.#recordCollections(em)
   }
 
-  afterUpsert ({ entity, em }: EventArgs<object>): void {
-    this.#observe(entity, em, () => this.#touch(entity, em, undefined))
+  async beforeUpsert ({ entity, meta, em }: EventArgs<object>): Promise<void> {
+    const watched = this.#active?.watched.get(meta.class)
+    const key = meta.primaryKeys.map((name) => (entity as Record<string, unknown>)[name])
+    if (watched === undefined || !watched.notifiers.some(({ needsBefore }) => needsBefore) || key.includes(undefined) || isSilent()) return
+
+    const transaction = em.getTransactionContext<Transaction>()
+    const log = transaction === undefined ? this.#upserting.get(em) ?? new ChangeLog() : this.#transactions.running(transaction)
+    const row = this.#changes.before(em.fork().getReference(meta.class, key as never), em)
+    if (transaction === undefined && log !== undefined) this.#upserting.set(em, log)
+    if (log !== undefined) await this.#active?.announcer.readBefore(em, transaction, log, [{ id: row.id, row, watched }])
+  }
+
+  async afterUpsert ({ entity, em }: EventArgs<object>): Promise<void> {
+    if (this.#announced(entity) === undefined) return
+    const changes = () => [this.#changes.touched(entity, em, undefined, Touch.Upsert)]
+    if (em.isInTransaction()) return this.#observe(entity, em, changes)
+
+    // the row is committed
+    try {
+      await this.announce(changes(), em, new ChangeLog(this.#upserting.get(em)?.before))
+    } catch (error) {
+      this.#fail(entity, error)
+    }
+    this.#upserting.get(em)?.before.delete(this.#changes.before(entity, em).id)
   }
 
   beforeDelete ({ entity, em }: EventArgs<object>): void {
-    const watched = this.#watched(entity)
-    if (watched === undefined) return
-
-    const before = this.#beliefs.current(entity, em, heldBy(entity, watched.held))
-    this.#deleting.set(entity, { before, belief: this.#beliefs.deleting(entity) })
+    if (this.#announced(entity) !== undefined) this.#deleting.set(entity, this.#changes.before(entity, em))
   }
 
   afterDelete ({ entity, em }: EventArgs<object>): void {
-    const deleting = this.#deleting.get(entity)
+    const before = this.#deleting.get(entity)
     this.#deleting.delete(entity)
-    if (deleting !== undefined) this.#observe(entity, em, () => [{ type: 'delete', after: undefined, fields: [], ...deleting }])
+    if (before !== undefined) this.#observe(entity, em, () => [{ type: 'delete', before, after: undefined, fields: [] }])
+  }
+
+  /** The rules for an entity whose changes are to be announced now. */
+  #announced (entity: object): Watched | undefined {
+    return isSilent() ? undefined : this.#watched(entity)
   }
 
   #watched (entity: object): Watched | undefined {
     return this.#active?.watched.get(wrap(entity, true).__meta.class)
   }
 
+  async #commit (em: EntityManager, transaction: Transaction, log: ChangeLog, plain: () => Promise<void>, send: () => Promise<CommitResult>): Promise<void> {
+    const ended = () => this.#transactions.ended(transaction)
+    if (log.failure !== undefined) throw log.failure.error
+    if (this.#active !== undefined && !log.isEmpty) return this.#active.announcer.commit(em, transaction, log, send, ended)
+
+    // what has nothing to announce is none of our business
+    await plain()
+    ended()
+  }
+
+  /** Reads rows before a flush changes them, where their committed version can't be read at the COMMIT. */
+  async #readBefore (em: EntityManager, uow: UnitOfWork, log: ChangeLog, transaction: Transaction): Promise<void> {
+    const rows = [...uow.getChangeSets().flatMap((changeSet) => this.#rowBefore(changeSet, em)), ...this.#ownersBefore(em)]
+    try {
+      await this.#active?.announcer.readBefore(em, transaction, log, rows)
+    } catch (error) {
+      // a hook that throws after the start of a transaction keeps it open
+      log.failure ??= { error }
+    }
+  }
+
+  #rowBefore ({ type, entity, meta, payload, originalEntity }: ChangeSet<object>, em: EntityManager): Wanted[] {
+    const watched = this.#watched(entity)
+    if (watched === undefined || !EXISTING.includes(type)) return []
+    const isDeleted = type === ChangeSetType.DELETE || type === ChangeSetType.DELETE_EARLY || meta.primaryKeys.some((name) => name in payload)
+    if (isDeleted ? !watched.needsDeleted : !watched.needsBefore) return []
+    const row = this.#changes.before(entity, em, originalEntity)
+    return [{ id: row.id, row, watched }]
+  }
+
+  #ownersBefore (em: EntityManager): Wanted[] {
+    return [...this.#collections.get(em)?.keys() ?? []].flatMap((entity) => {
+      const watched = this.#watched(entity)
+      if (watched?.needsBefore !== true || originalData(entity) === undefined) return []
+      const row = this.#changes.before(entity, em)
+      return [{ id: row.id, row, watched }]
+    })
+  }
+
   /** The changed collections of a flush: before the COMMIT where the flush makes one, else after all of its statements. */
   #recordCollections (em: EntityManager): void {
     const changes = this.#collections.get(em)
     this.#collections.delete(em)
-    for (const [entity, { fields, held }] of changes ?? []) {
-      if (wrap(entity, true).__managed) this.#observe(entity, em, () => this.#touch(entity, em, [...fields], held))
+    for (const [entity, fields] of changes ?? []) {
+      if (wrap(entity, true).__managed) this.#observe(entity, em, () => [this.#changes.touched(entity, em, [...fields], Touch.Collection)])
     }
   }
 
-  /** An update that leaves the columns of the row as they are, or of which no more is known. */
-  #touch (entity: object, em: EntityManager, fields: readonly string[] | undefined, held?: Held): Change[] {
-    const after = this.#beliefs.current(entity, em)
-    const before = held === undefined ? after : this.#beliefs.current(entity, em, held)
-    return [{ type: 'update', before, after, fields }]
-  }
-
-  /** Gives changes of an entity to whom asked for them, else to the log of the transaction; sends them at once where there is none. Never throws. */
+  /** Gives changes of an entity to a sink, or else to the log of the transaction; without one they are sent at once. Never throws. */
   #observe (entity: object, em: EntityManager, changes: () => Change[], sink?: Sink): void {
     const watched = this.#watched(entity)
     if (watched === undefined) return
 
     try {
       if (sink !== undefined) {
-        for (const change of changes()) sink.add(change, watched.notifiers)
+        for (const change of changes()) sink.add(change, watched)
         return
       }
       const transaction = em.getTransactionContext<Transaction>()
       const log = this.#transactions.logOf(transaction)
-      for (const change of changes()) log.record(change, watched.notifiers)
-      if (transaction === undefined) this.#publish(log)
-    } catch (err) {
-      const wrapped = wrap(entity, true)
-      tellFailure(this.#active?.log, err, { entity: wrapped.__meta.className, key: wrapped.getSerializedPrimaryKey() })
+      for (const change of changes()) log.record(change, watched)
+      if (transaction === undefined) this.#active?.announcer.announceUnread(log.entries())
+    } catch (error) {
+      this.#fail(entity, error)
     }
   }
 
-  #publish (log: ChangeLog | undefined): void {
-    const active = this.#active
-    if (log === undefined || active === undefined) return
-
-    const isForwarded = log.forward({
-      add (change, announcers) {
-        for (const announcer of announcers) handOver(announcer.frames(change), active)
-      }
-    })
-    if (!isForwarded) handOver(log.frames(), active)
+  #fail (entity: object, error: unknown): void {
+    const wrapped = wrap(entity, true)
+    tellFailure(this.#active?.log, error, { entity: wrapped.__meta.className, key: wrapped.getSerializedPrimaryKey() })
   }
 
-  /** Takes changes back, and tells of them. */
-  #rolledBack (transaction: Transaction | undefined): HeldBelief[] {
-    const log = this.#active?.log
-    return this.#transactions.rolledBack(transaction, isWatched(log) ? (undone) => tellRolledBack(log, undone) : undefined)
+  #rolledBack (transaction: Transaction): void {
+    const undone = this.#transactions.rolledBack(transaction, isWatched(this.#active?.log))
+    this.#active?.announcer.tellRolledBack(undone)
   }
 }

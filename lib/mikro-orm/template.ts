@@ -25,6 +25,17 @@ interface Place extends Field {
   readonly end: string
 }
 
+/** The schema of the row's table in a template. */
+interface SchemaPlace {
+  readonly isSchema: true
+  /** See {@link Place}. */
+  readonly end: string
+}
+
+function isProperty (place: string | Place | SchemaPlace): place is Place {
+  return typeof place === 'object' && !('isSchema' in place)
+}
+
 /** @throws RP_ERR_INVALID_TEMPLATE, RP_ERR_UNKNOWN_PROPERTY */
 export function parseTemplate (template: string, meta: EntityMetadata): Template {
   // texts at even places, property names at odd ones
@@ -39,25 +50,28 @@ export function parseTemplate (template: string, meta: EntityMetadata): Template
     throw new errors.RP_ERR_INVALID_TEMPLATE(template, "a text between two values, such as ':', that does not begin with '%'")
   }
 
-  // the parts of a composite key have `:` between them
-  const places = parts.flatMap((part, i) => {
+  // the parts of a composite key have `:` between them; the schema of a table is no property
+  const places = parts.flatMap((part, i): Array<string | Place | SchemaPlace> => {
     if (i % 2 === 0) return part === '' ? [] : [part]
     const end = i === parts.length - 2 ? '' : endOf(String(parts[i + 1]))
+    if (part === 'schema' && !Object.hasOwn(meta.properties, part)) return [{ isSchema: true, end }]
     return propertiesOf(part, template, meta).flatMap((prop, j) => j === 0 ? [placeOf(prop, end)] : [':', placeOf(prop, end)])
   })
   const [, type, dash] = /^([A-Za-z][\w.]*)(-|$)/.exec(String(places[0])) ?? []
   const ids = places.slice(1)
   return {
-    reads: places.flatMap((place) => typeof place === 'object' ? place.name : []),
+    reads: places.flatMap((place) => isProperty(place) ? place.name : []),
     type: dash === '' && ids.length > 0 ? undefined : type,
-    uuids: places[0] === `${type}-` && ids.every((id) => typeof id === 'object' || id === ':')
-      ? ids.flatMap((id) => typeof id === 'object' ? id.uuids : [])
+    uuids: places[0] === `${type}-` && ids.every((id) => isProperty(id) || id === ':')
+      ? ids.flatMap((id) => isProperty(id) ? id.uuids : [])
       : [],
     group (row) {
       let name = ''
       for (const place of places) {
         if (typeof place === 'string') {
           name += place
+        } else if ('isSchema' in place) {
+          name += escapeAll(encodeKey(row.tableSchema), place.end)
         } else {
           const value = row.value(place)
           // the shortest way for the most common values

@@ -1,13 +1,15 @@
 /** The running transactions of an ORM and their logs; savepoints share the log of the outermost one. */
 import type { EntityManager, Transaction, TransactionEventArgs } from '@mikro-orm/core'
-import { ChangeLog, type HeldBelief } from './change-log.ts'
-import type { Frame } from './notifier.ts'
+import { ChangeLog, type Entry } from './change-log.ts'
 
 /** The logs of running transactions. */
 export class Transactions {
   readonly #logs = new WeakMap<Transaction, ChangeLog>()
   /** The transactions in which savepoints are about to begin, by the `EntityManager` that begins them. */
   readonly #parents = new WeakMap<EntityManager, Transaction>()
+  /** The outermost transactions that are not over, and who waits for their end. */
+  readonly #running = new Set<Transaction>()
+  #idle: PromiseWithResolvers<void> | undefined
 
   /** `beforeTransactionStart`: the only event that knows the transaction around a savepoint. */
   starting ({ em, transaction }: TransactionEventArgs): void {
@@ -15,15 +17,20 @@ export class Transactions {
     else this.#parents.set(em, transaction)
   }
 
-  /** `afterTransactionStart`. */
-  started ({ em, transaction }: TransactionEventArgs): void {
+  /** `afterTransactionStart`. @returns the log of an outermost transaction */
+  started ({ em, transaction }: TransactionEventArgs): ChangeLog | undefined {
     const parent = this.#parents.get(em)
     const log = parent === undefined ? new ChangeLog() : this.#logs.get(parent)
     // a savepoint in a transaction of which nothing is known
     if (log === undefined) return
 
-    if (transaction?.savepointName !== undefined) log.mark(transaction.savepointName)
     this.#logs.set(transaction, log)
+    if (transaction?.savepointName !== undefined) {
+      log.mark(transaction.savepointName)
+      return
+    }
+    this.#running.add(transaction)
+    return log
   }
 
   /** The log of a transaction that is known. */
@@ -38,32 +45,34 @@ export class Transactions {
     return log
   }
 
-  /** The log of an outermost transaction, unless it is empty. */
-  pending (transaction: Transaction | undefined): ChangeLog | undefined {
-    const log = this.#logs.get(transaction)
-    return log?.isEmpty === false && transaction?.savepointName === undefined ? log : undefined
+  /** RELEASE SAVEPOINT. */
+  released (transaction: Transaction): void {
+    this.#logs.get(transaction)?.release(transaction.savepointName)
+    this.#logs.delete(transaction)
   }
 
-  /** `afterTransactionCommit`: gives the log if all of it is committed now. */
-  committed (transaction: Transaction | undefined): ChangeLog | undefined {
-    const log = this.#logs.get(transaction)
+  /** An outermost transaction is over, whatever became of it. */
+  ended (transaction: Transaction): void {
     this.#logs.delete(transaction)
-    if (transaction?.savepointName === undefined) return log
-    log?.release(transaction.savepointName)
+    this.#running.delete(transaction)
+    if (this.#running.size === 0) this.#idle?.resolve()
   }
 
-  /** Takes back what was changed since a savepoint, or in all of an outermost transaction. @param undone told what will not be sent */
-  rolledBack (transaction: Transaction | undefined, undone?: (frames: Frame[]) => void): HeldBelief[] {
+  /** Takes back what was changed since a savepoint, or in all of an outermost transaction. @returns what is not sent therefore, if that is wanted */
+  rolledBack (transaction: Transaction, isWatched: boolean): Entry[] {
     const log = this.#logs.get(transaction)
     this.#logs.delete(transaction)
-    if (log === undefined) return []
+    const before = isWatched ? log?.entries() ?? [] : []
+    log?.rollback(transaction.savepointName)
+    if (transaction.savepointName === undefined) this.ended(transaction)
+    const after = new Set(isWatched ? log?.entries() : [])
+    return before.filter((entry) => !after.has(entry))
+  }
 
-    const before = undone === undefined ? [] : log.frames()
-    const beliefs = log.rollback(transaction?.savepointName)
-    if (undone !== undefined) {
-      const after = new Set(log.frames())
-      undone(before.filter((frame) => !after.has(frame)))
-    }
-    return beliefs
+  /** Resolves when no transaction is running. */
+  async idle (): Promise<void> {
+    if (this.#running.size === 0) return
+    this.#idle ??= Promise.withResolvers()
+    await this.#idle.promise
   }
 }

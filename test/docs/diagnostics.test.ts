@@ -43,7 +43,9 @@ test('every reason is documented, with the fields of its event', () => {
     unchanged: change,
     no_group: change,
     short_lived: change,
-    rolled_back: change
+    rolled_back: change,
+    unknown: change,
+    missing: change
   }
 
   const rows = tableOf(document, 'What is not sent')

@@ -93,10 +93,20 @@ const cases: Case[] = [
   },
   {
     what: 'a property is not loaded',
-    rule: notifyOnUpdate(Todo, { data: ['id', 'note'] }),
+    rule: notifyOnUpdate(Todo, { data: ['id', 'note'], readBack: false }),
     work: rename,
     told: { reason: 'not_loaded', entity: 'Todo', key: '1' },
     words: /not loaded/
+  },
+  {
+    what: 'the row is not there',
+    rule: notifyOnUpdate(Todo),
+    async work (em, todo) {
+      await em.nativeDelete(Todo, 1)
+      await rename(em, todo)
+    },
+    told: { reason: 'missing', entity: 'Todo', key: '1', type: 'update' },
+    words: /the row is not there/
   },
   {
     what: 'a function throws',

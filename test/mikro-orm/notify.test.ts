@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict'
 import test, { type TestContext } from 'node:test'
-import { defineEntity, p, type EntityName } from '@mikro-orm/core'
+import { defineEntity, p, RequestContext, type EntityName } from '@mikro-orm/core'
 import Fastify, { type FastifyInstance } from 'fastify'
 import rohrpost, { memoryBroker } from '../../lib/index.ts'
 import { notifyOnChange, rohrpostMikroOrm, type ChangeType } from '../../lib/mikro-orm/index.ts'
-import { openSqlite } from './support.ts'
+import { makeNotify } from '../../lib/mikro-orm/notify.ts'
+import { record } from '../support/events.ts'
+import { listen, openServer, openSqlite } from './support.ts'
 
 const Todo = defineEntity({ name: 'Todo', properties: { id: p.integer().primary(), title: p.string(), list: p.string() } })
 const Seat = defineEntity({ name: 'Seat', properties: { row: p.string().primary(), place: p.integer().primary() } })
@@ -14,7 +16,8 @@ async function open (t: TestContext) {
   const orm = await openSqlite(t, [Todo, Seat])
   const other = await openSqlite(t, [Note], { contextName: 'other' })
   const told: string[] = []
-  const app = Fastify()
+  const warnings: Array<{ msg: string }> = []
+  const app = Fastify({ logger: { level: 'warn', stream: { write: (line: string) => { if (!line.includes('ignore this')) warnings.push(readLine(line)) } } } })
   t.after(() => app.close())
   const broker = {
     ...memoryBroker(),
@@ -30,7 +33,13 @@ async function open (t: TestContext) {
   const em = orm.em.fork()
   await em.insertMany(Todo, [{ title: 'one', list: 'a' }, { title: 'two', list: 'b' }])
   await em.insert(Seat, { row: 'A', place: 1 })
-  return { app, orm, other, em, notify: app.rohrpost.notify, take: () => told.splice(0) }
+  return { app, orm, other, em, notify: app.rohrpost.notify, take: () => told.splice(0), warnings }
+}
+
+/** A line of the log without what is in every line, and without the error. */
+function readLine (line: string): { msg: string } {
+  const { level: _, time: __, pid: ___, hostname: ____, err: _____, ...rest } = JSON.parse(line)
+  return rest
 }
 
 test('what the ORM did not see is announced by key, as the database has it', async (t) => {
@@ -106,6 +115,124 @@ test('instances that are registered before or after the plugin can announce by h
 
   assert.deepEqual(instances.map(({ rohrpost }) => rohrpost.notify), [app.rohrpost.notify, app.rohrpost.notify])
   assert.equal(typeof app.rohrpost.notify, 'function')
+})
+
+test('many keys, and the rows that a condition finds, are announced with one query', async (t) => {
+  const { orm, em, notify, take } = await open(t)
+  await em.insert(Seat, { row: 'B', place: 2 })
+  const queries: string[] = []
+  t.mock.method(orm.config.getLogger(), 'logQuery', ({ query }: { query: string }) => { queries.push(query) })
+
+  await notify(Todo, [1, 2], 'update')
+  assert.equal(queries.splice(0).filter((query) => query.startsWith('select')).length, 1)
+  await notify(Todo, { title: 'two' }, 'create')
+  await notify(Seat, [['A', 1], ['B', 2]] as never, 'create')
+  await notify(Seat, { row: 'B' }, 'update')
+  await notify(Seat, { row: 'B', place: 2 }, 'update')
+
+  assert.deepEqual(take(), [
+    'update list-a {"id":1,"title":"one"}', 'update todo-1 {"id":1}', 'update list-b {"id":2,"title":"two"}', 'update todo-2 {"id":2}',
+    'create list-b {"id":2,"title":"two"}', 'create todo-2 {"id":2}',
+    'create seat-A:1 {"id":{"row":"A","place":1}}', 'create seat-B:2 {"id":{"row":"B","place":2}}',
+    'update seat-B:2 {"id":{"row":"B","place":2}}', 'update seat-B:2 {"id":{"row":"B","place":2}}'
+  ])
+})
+
+test('a row that is not there is not announced, with a warning', async (t) => {
+  const { notify, take, warnings } = await open(t)
+
+  await notify(Todo, [99, 1], 'update')
+  await notify(Todo, { title: 'nobody' }, 'update')
+
+  assert.deepEqual(take(), ['update list-a {"id":1,"title":"one"}', 'update todo-1 {"id":1}'])
+  assert.deepEqual(warnings, [{ entity: 'Todo', key: '99', msg: 'a change is not announced: the row is not there' }])
+})
+
+test('a row that can not be read rejects, and the connection is free again', async (t) => {
+  const { orm, notify, take } = await open(t)
+  await orm.em.getConnection().execute('alter table todo rename to other')
+
+  await assert.rejects(notify(Todo, 1, 'update'), /no such table/)
+  await orm.em.getConnection().execute('alter table other rename to todo')
+  await notify(Seat, ['A', 1], 'create')
+
+  assert.deepEqual(take(), ['create seat-A:1 {"id":{"row":"A","place":1}}'])
+})
+
+test('an upsert whose row can not be read afterwards is stored, and its error is logged', async (t) => {
+  const { orm, take, em, warnings } = await open(t)
+  const begin = t.mock.method(orm.em.getConnection(), 'begin', () => Promise.reject(new Error('no connection')))
+
+  await em.upsert(Seat, { row: 'C', place: 3 })
+
+  assert.equal(begin.mock.callCount(), 1)
+  assert.equal(await em.count(Seat), 2)
+  assert.deepEqual(take(), [])
+  assert.deepEqual(warnings.map(({ msg }) => msg), ['a change is not announced'])
+})
+
+test('the current transaction of the RequestContext is followed', async (t) => {
+  const { orm, notify, take } = await open(t)
+
+  await RequestContext.create(orm.em, () => orm.em.transactional(async () => {
+    await orm.em.nativeUpdate(Todo, { id: 1 }, { title: 'new' })
+    await notify(Todo, 1, 'update')
+    assert.deepEqual(take(), [])
+  }))
+
+  assert.deepEqual(take(), ['update list-a {"id":1,"title":"new"}', 'update todo-1 {"id":1}'])
+})
+
+for (const server of ['postgresql', 'mariadb'] as const) {
+  test(`${server}: rows are read by key where they are, and of those that are gone the key is told`, async (t) => {
+    const orm = await openServer(t, server, [Todo])
+    if (orm === undefined) return
+    const { subscriber, take, logged } = listen(orm, [
+      notifyOnChange(Todo, { group: 'list-{list}', data: ['id', 'title'] }),
+      notifyOnChange(Todo, { group: 'todo-{id}', data: ['title', 'id'] }),
+      notifyOnChange(Todo, { group: 'key-{id}' })
+    ])
+    const drops = record(t, 'drop')
+    const notify = makeNotify(orm, subscriber, undefined)
+    await orm.em.fork().insertMany(Todo, [{ id: 1, title: 'one', list: 'a' }, { id: 2, title: 'two', list: 'b' }])
+    const two = await orm.em.fork().findOneOrFail(Todo, 2)
+
+    await notify(Todo, [1, 7], 'update')
+    assert.deepEqual(take(), ['update list-a {"id":1,"title":"one"}', 'update todo-1 {"title":"one","id":1}', 'update key-1 {"id":1}'])
+    await orm.em.fork().transactional(async (em) => {
+      await em.nativeDelete(Todo, { id: 1 })
+      await notify(Todo, 1, 'delete', { em })
+    })
+    assert.deepEqual(take(), ['delete list-a {"id":1,"title":"one"}', 'delete todo-1 {"title":"one","id":1}', 'delete key-1 {"id":1}'])
+    await orm.em.fork().nativeDelete(Todo, { id: 2 })
+    await notify(Todo, two, 'delete')
+    assert.deepEqual(take(), ['delete list-b {"id":2,"title":"two"}', 'delete todo-2 {"title":"two","id":2}', 'delete key-2 {"id":2}'])
+    await notify(Todo, 2, 'delete')
+
+    assert.deepEqual(take(), ['delete todo-2 {"id":2}', 'delete key-2 {"id":2}'])
+    assert.deepEqual(logged.map(({ key, message }) => [key, message]), [7, 2].map((key) => [String(key), 'a change is not announced: the row is not there']))
+    assert.deepEqual(new Set(drops.drop.map(({ reason }) => reason)), new Set(['missing']))
+  })
+}
+
+test('the state that a notification tells is never older than one that went out before', async (t) => {
+  const orm = await openServer(t, 'postgresql', [Todo])
+  if (orm === undefined) return
+  const { subscriber, take } = listen(orm, [notifyOnChange(Todo, { group: 'todos', data: ['title'] })])
+  const notify = makeNotify(orm, subscriber, undefined)
+  await orm.em.fork().insert(Todo, { id: 1, title: 'old', list: 'a' })
+  const em = orm.em.fork()
+  const todo = await em.findOneOrFail(Todo, 1)
+
+  await em.begin()
+  todo.title = 'new'
+  await em.flush()
+  // it waits for the lock of the row
+  const notified = notify(Todo, 1, 'update')
+  await em.commit()
+  await notified
+
+  assert.deepEqual(take(), ['update todos {"title":"new","updated_fields":["title"]}', 'update todos {"title":"new"}'])
 })
 
 test('refuses what it can not announce', async (t) => {

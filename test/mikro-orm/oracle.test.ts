@@ -10,10 +10,11 @@ import Fastify from 'fastify'
 import fc from 'fast-check'
 import rohrpost from '../../lib/index.ts'
 import { notifyOnChange, rohrpostMikroOrm } from '../../lib/mikro-orm/index.ts'
+import { fuzz } from '../property/support/check.ts'
 import { openServer, openSqlite } from './support.ts'
 
 const LISTS = ['a', 'b', 'c']
-const TREES = Number(process.env['TREES'] ?? 300)
+const TREES = Number(process.env['TREES'] ?? (fuzz > 1 ? 10_000 : 300))
 
 const TodoSchema = defineEntity({
   name: 'Todo',

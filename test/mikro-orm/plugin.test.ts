@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import test, { type TestContext } from 'node:test'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
-import { defineEntity, p, RequestContext } from '@mikro-orm/core'
+import { defineEntity, LockMode, p, RequestContext } from '@mikro-orm/core'
 import { NodeSqliteDialect, MikroORM, SqliteDriver } from '@mikro-orm/sql'
 import Fastify from 'fastify'
 import type { WebSocket } from 'ws'
@@ -34,6 +34,10 @@ async function ask (socket: WebSocket, request: object): Promise<unknown[]> {
   await promise
   socket.off('message', listener)
   return frames
+}
+
+function pick ({ error, code }: { error?: unknown, code?: unknown }) {
+  return { error, code }
 }
 
 test('a handler changes an entity, and those who subscribed to it are told after the commit', async (t) => {
@@ -164,6 +168,97 @@ test('a subscriber that was given to the ORM is connected', async (t) => {
   assert.equal(await orm.isConnected(), true)
 })
 
+test('what the ORM throws in a handler is a code on the wire, without SQL', async (t) => {
+  const Unique = defineEntity({ name: 'Unique', properties: { id: p.integer().primary(), name: p.string().unique(), version: p.integer().version() } })
+  const orm = await openSqlite(t, [Unique])
+  await orm.em.fork().insert(Unique, { id: 1, name: 'taken' })
+  for (const errorHandler of [undefined, (error: unknown, { type }: { type: string }) => {
+    return type === 'find' ? Object.assign(new Error(`Nothing there: ${String(error)}`), { statusCode: 410, code: 'gone' }) : undefined
+  }]) {
+    const app = makeApp(t)
+    app.register(rohrpostMikroOrm, { orm, ...(errorHandler && { errorHandler }) })
+    app.after(() => {
+      app.rohrpost.handle('create', async () => {
+        orm.em.create(Unique, { name: 'taken' })
+        await orm.em.flush()
+      })
+      app.rohrpost.handle('find', () => orm.em.findOneOrFail(Unique, 99))
+      app.rohrpost.handle('lock', () => orm.em.findOneOrFail(Unique, 1, { lockMode: LockMode.OPTIMISTIC, lockVersion: 7 }))
+      app.rohrpost.handle('throw', () => { throw new Error('secret') })
+    })
+    await app.ready()
+    const socket = await app.injectWS('/ws/rohrpost')
+    t.after(() => socket.terminate())
+
+    const answers: unknown[] = []
+    for (const type of ['create', 'find', 'lock', 'throw']) answers.push((await ask(socket, { type })).map((frame) => pick(frame as object)))
+
+    assert.deepEqual(answers, [
+      [{ error: 'Already there.', code: 'conflict' }],
+      [errorHandler === undefined ? { error: 'Not found.', code: 'not_found' } : { error: 'Nothing there: NotFoundError: Unique not found (99)', code: 'gone' }],
+      [{ error: 'Changed by somebody else.', code: 'conflict' }],
+      [{ error: 'Internal error.', code: 'internal' }]
+    ])
+    await app.close()
+  }
+})
+
+test('a job or a command that never listens announces its changes', async (t) => {
+  const orm = await openSqlite(t, [Todo])
+  const app = makeApp(t)
+  app.register(rohrpostMikroOrm, { orm, notify: [rule] })
+  await app.ready()
+  const told = t.mock.method(app.rohrpost, 'sendToGroup')
+
+  const em = orm.em.fork()
+  em.create(Todo, { title: 'one' })
+  await em.flush()
+  await app.close()
+
+  assert.deepEqual(told.mock.calls.map(({ arguments: [group] }) => group), ['todo-1'])
+})
+
+test('the stop of the server waits for transactions that are running, and announces them', async (t) => {
+  const orm = await openSqlite(t, [Todo])
+  const published: string[] = []
+  const app = Fastify()
+  let isOpen = true
+  const broker = memoryBroker()
+  app.register(rohrpost, {
+    broker: {
+      ...broker,
+      publish: (group) => { published.push(`${group} ${isOpen}`) },
+      close () { isOpen = false }
+    }
+  })
+  app.register(rohrpostMikroOrm, { orm, notify: [rule] })
+  await app.ready()
+
+  const em = orm.em.fork()
+  await em.begin()
+  em.create(Todo, { title: 'one' })
+  await em.flush()
+  const closed = app.close()
+  await em.commit()
+  await closed
+
+  assert.deepEqual(published, ['todo-1 true'])
+})
+
+test('the stop of the server waits for a transaction that does not end as long as the option drain says', async (t) => {
+  const orm = await openSqlite(t, [Todo])
+  const app = Fastify()
+  app.register(rohrpost, { drain: 20 })
+  app.register(rohrpostMikroOrm, { orm, notify: [rule] })
+  await app.ready()
+  const em = orm.em.fork()
+  await em.begin()
+
+  await app.close()
+
+  await em.commit()
+})
+
 test('an ORM is registered once at a time', async (t) => {
   const orm = await openSqlite(t, [Todo])
   const first = makeApp(t)
@@ -222,7 +317,7 @@ test('refuses options that it does not know or that are of the wrong kind', asyn
     [{}, 'RP_ERR_INVALID_OPTION', /'orm'/],
     [{ orm: {} }, 'RP_ERR_INVALID_OPTION', /'orm'/],
     [{ orm, notify: rule }, 'RP_ERR_INVALID_OPTION', /'notify'/],
-    [{ orm, probe: 'select 1' }, 'RP_ERR_INVALID_OPTION', /'probe'/],
+    [{ orm, errorHandler: 'x' }, 'RP_ERR_INVALID_OPTION', /'errorHandler'/],
     [{ orm, subscriber: {} }, 'RP_ERR_INVALID_OPTION', /'subscriber'/],
     [{ orm, subscriber: null }, 'RP_ERR_INVALID_OPTION', /'subscriber'/]
   ] as const) {

@@ -34,7 +34,10 @@ for (const [options, code, mention] of [
   [{ group: null }, 'RP_ERR_INVALID_OPTION', 'null'],
   [{ data: 'id' }, 'RP_ERR_INVALID_OPTION', 'id'],
   [{ data: ['id', 7] }, 'RP_ERR_INVALID_OPTION', '["id",7]'],
-  [{ alwaysSend: 'no' }, 'RP_ERR_INVALID_OPTION', 'no']
+  [{ alwaysSend: 'no' }, 'RP_ERR_INVALID_OPTION', 'no'],
+  [{ populate: 'list' }, 'RP_ERR_INVALID_OPTION', 'list'],
+  [{ readBack: 'no' }, 'RP_ERR_INVALID_OPTION', 'no'],
+  [{ readBack: false, populate: ['list'] }, 'RP_ERR_INVALID_OPTION', 'readBack: false']
 ] as const) {
   test(`refuses the options ${JSON.stringify(options)}`, () => {
     for (const declare of [notifyOnChange, notifyOnCreate, notifyOnUpdate, notifyOnDelete]) {

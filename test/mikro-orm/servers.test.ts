@@ -123,11 +123,12 @@ test('postgresql: a transaction that was aborted by a swallowed error is not ann
   const todo = add(em, 'one')
   await em.flush()
   await em.getConnection().execute('select nonsense', [], 'all', em.getTransactionContext()).catch(() => {})
-  await em.commit()
+  await assert.rejects(em.commit(), /current transaction is aborted/)
+  await em.rollback()
 
   assert.deepEqual(await titles(orm), [])
   assert.deepEqual(take(), [])
-  assert.deepEqual(logged.map(({ level }) => level), ['warn'])
+  assert.deepEqual(logged, [])
 
   todo.title = 'a ghost'
   await em.flush()
@@ -184,11 +185,15 @@ test('mariadb: a transaction that a deadlock rolled back is not announced though
   await lock(one, 1)
   await lock(two, 2)
   const outcomes = await Promise.allSettled([lock(one, 2), lock(two, 1)])
-  await Promise.all([one.commit(), two.commit()])
+  const commits = await Promise.allSettled([one.commit(), two.commit()])
 
   assert.deepEqual(outcomes.map(({ status }) => status).sort(), ['fulfilled', 'rejected'])
+  assert.deepEqual(commits.map(({ status }) => status), outcomes.map(({ status }) => status))
+  for (const commit of commits) {
+    if (commit.status === 'rejected') assert.equal(commit.reason.code, 'RP_ERR_ROLLED_BACK')
+  }
   assert.deepEqual(take().map((line) => /"title":"(\w+)"/.exec(line)?.[1]), (await titles(orm)).slice(2))
-  assert.deepEqual(logged.map(({ level }) => level), ['warn'])
+  assert.deepEqual(logged, [])
 })
 
 test('mariadb: a row is announced with the version that the database gave it, whatever else is flushed meanwhile', async (t) => {
@@ -225,28 +230,31 @@ test('postgresql: a flush whose transaction was aborted by an error that another
 
   const em = orm.em.fork()
   add(em, 'one')
-  await em.flush()
+  await assert.rejects(em.flush(), /current transaction is aborted/)
 
   assert.deepEqual(await titles(orm), [])
   assert.deepEqual(take(), [])
 })
 
-test('the probe is asked for transactions that announce something, and only where it is wanted', async (t) => {
+test('rows are read once before the COMMIT of transactions that announce something, and not with readBack: false', async (t) => {
   const orm = await openServer(t, 'postgresql', [Todo])
   if (orm === undefined) return
   const queries: string[] = []
-  const logger = orm.config.getLogger()
-  t.mock.method(logger, 'logQuery', ({ query }: { query: string }) => { queries.push(query) })
+  t.mock.method(orm.config.getLogger(), 'logQuery', ({ query }: { query: string }) => { queries.push(query) })
+  const selects = () => queries.splice(0).filter((query) => query.startsWith('select')).length
   const subscriber = new ChangeSubscriber()
-  const connection = { orm, notify: [rule], publish () {}, log: { error () {}, warn () {} } }
+  const connect = (options: object) => subscriber.connect({ orm, notify: [notifyOnChange(Todo, options)], publish () {}, log: { error () {}, warn () {} } })
 
-  subscriber.connect(connection)
+  connect({ data: ['title'] })
   await orm.em.fork().transactional((em) => em.find(Todo, {}))
-  assert.equal(queries.filter((query) => query.includes('alive')).length, 0)
-  await orm.em.fork().transactional(async (em) => { add(em, 'one') })
-  assert.equal(queries.filter((query) => query.includes('alive')).length, 1)
-  subscriber.disconnect()
-  subscriber.connect({ ...connection, probe: false })
-  await orm.em.fork().transactional(async (em) => { add(em, 'two') })
-  assert.equal(queries.filter((query) => query.includes('alive')).length, 1)
+  assert.equal(selects(), 1)
+  await orm.em.fork().transactional(async (em) => {
+    add(em, 'one')
+    add(em, 'two')
+  })
+  assert.equal(selects(), 1)
+  await subscriber.disconnect()
+  connect({ data: ['title'], readBack: false })
+  await orm.em.fork().transactional(async (em) => { add(em, 'three') })
+  assert.equal(selects(), 0)
 })

@@ -20,7 +20,11 @@ test('a client hears of the row whose key it sends, in the form in which it read
   const orm = await openSqlite(t, [Doc, Tag, Big, Seat])
   const server = await start(t, {
     with: async (app) => {
-      await app.register(rohrpostMikroOrm, { orm, notify: [Doc, Tag, Big, Seat].map((entity) => notifyOnChange(entity as typeof Doc)) })
+      await app.register(rohrpostMikroOrm, {
+        orm,
+        // node:sqlite can't read such integers
+        notify: [Doc, Tag, Big, Seat].map((entity) => notifyOnChange(entity as typeof Doc, { readBack: entity as unknown !== Big }))
+      })
       app.rohrpost
         .group('doc', { id: Type.String(), authorize: () => true })
         .group('tag', { id: Type.String(), authorize: () => true })

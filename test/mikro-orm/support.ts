@@ -42,12 +42,23 @@ const servers = {
   mariadb: { driver: MariaDbDriver, clientUrl: process.env['MARIADB_URL'] ?? 'mysql://root@127.0.0.1:3306/test' }
 }
 
-/** An ORM on a database server, in a database of its own; the test is skipped where there is no server, which with `CI=true` is a failure. */
-export async function openServer (t: TestContext, server: keyof typeof servers, entities: Entities, options: Partial<Options> = {}) {
-  const dbName = `rohrpost_${process.pid}_${Math.random().toString(36).slice(2)}`
+/**
+ * An ORM on a database server, in a database of its own; the test is skipped where there is no server, which with `CI=true` is a failure.
+ *
+ * @param existing the database of another ORM, as a second process opens it
+ */
+export async function openServer (t: TestContext, server: keyof typeof servers, entities: Entities, options: Partial<Options> = {}, existing?: string) {
+  const dbName = existing ?? `rohrpost_${process.pid}_${Math.random().toString(36).slice(2)}`
   const connect = (options: Partial<Options>) => {
     const { driver, clientUrl } = servers[server]
     return MikroORM.init({ driver: driver as NonNullable<Options['driver']>, clientUrl, ...options })
+  }
+
+  if (existing !== undefined) {
+    const orm = await connect({ dbName, entities, ...options })
+    // it waits forever for a connection that was lost within a transaction
+    t.after(() => { orm.close().catch(() => {}) })
+    return orm
   }
 
   const admin = await connect({ entities: [], discovery: { warnWhenNoEntities: false } })

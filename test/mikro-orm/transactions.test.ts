@@ -497,6 +497,29 @@ test('a publish that throws neither breaks the commit nor keeps the rest from be
   assert.equal(await orm.em.fork().count(Todo), 2)
 })
 
+test('a transaction that is rolled back after the subscriber is disconnected leaves nothing', async (t) => {
+  const { em, subscriber, take, logged } = await open(t)
+
+  await em.begin()
+  add(em, 'one')
+  await em.flush()
+  await subscriber.disconnect()
+  await subscriber.disconnect()
+  await em.rollback()
+
+  assert.deepEqual([take(), logged], [[], []])
+})
+
+test('a flush during which the subscriber is disconnected is not announced', async (t) => {
+  const { orm, em, subscriber, take, logged } = await open(t)
+  orm.em.getEventManager().registerSubscriber({ afterCreate: () => subscriber.disconnect() })
+
+  add(em, 'one')
+  await em.flush()
+
+  assert.deepEqual([take(), logged], [[], []])
+})
+
 test('nothing is announced before a subscriber is connected or after it is disconnected', async (t) => {
   const { em, orm, subscriber, take } = await open(t)
 

@@ -1,0 +1,64 @@
+/** Tells the members of groups to load again, where it is not known what they should be told, or the broker does not take it. */
+import { cut } from '../cut.ts'
+import { quote } from '../protocol/encode.ts'
+import type { Outlet } from './hand-over.ts'
+
+/** How long a resync that the broker refused waits for the next try, in milliseconds. */
+const RETRY = 1000
+
+/** The groups whose members are to load again. */
+export class Resyncs {
+  readonly #outlet: Outlet
+  readonly #retry: number
+  /** The groups whose resync the broker has not taken yet. */
+  readonly #groups = new Set<string>()
+  #timer: NodeJS.Timeout | undefined
+  #isRefused = false
+  #isClosed = false
+
+  constructor (outlet: Outlet, retry = RETRY) {
+    this.#outlet = outlet
+    this.#retry = retry
+  }
+
+  /** Publishes a resync to groups; what the broker refuses is tried again until it is taken. */
+  send (groups: Iterable<string>): void {
+    for (const group of new Set(groups)) this.#publish(group)
+  }
+
+  /** Publishes a resync to a group whose message was refused: later, and with one line in the log until the broker takes it. */
+  defer (group: string): void {
+    if (this.#isClosed) return
+    if (!this.#isRefused) this.#outlet.log.warn({ group: cut(group) }, 'the broker does not take changes: the members of their groups load again when it does')
+    this.#isRefused = true
+    if (this.#groups.size === 0) this.#schedule()
+    this.#groups.add(group)
+  }
+
+  /** Ends the tries. */
+  close (): void {
+    this.#isClosed = true
+    clearTimeout(this.#timer)
+  }
+
+  #schedule (): void {
+    this.#timer = setTimeout(() => {
+      const groups = [...this.#groups]
+      this.#groups.clear()
+      for (const group of groups) this.#publish(group)
+    }, this.#retry)
+    this.#timer.unref()
+  }
+
+  #publish (group: string): void {
+    const payload = `{"type":"subscription-update","data":{"type":"resync","group":${quote(group)}}}`
+    const taken = () => { this.#isRefused = false }
+    try {
+      const publishing = this.#outlet.publish(group, payload)
+      if (publishing === undefined) taken()
+      else publishing.then(taken, () => this.defer(group))
+    } catch {
+      this.defer(group)
+    }
+  }
+}
