@@ -6,7 +6,7 @@ const rooms = {
   brokers: ['protocol/', 'util/', 'checks.ts', 'errors.ts'],
   server: ['protocol/', 'util/', 'brokers/broker.ts', 'cut.ts', 'diagnostics.ts', 'errors.ts'],
   testing: ['brokers/broker.ts', 'client/(?:index|error).ts', 'protocol/contract.ts', 'server/(?:background-work|thenable|types).ts'],
-  'mikro-orm': ['protocol/', 'checks.ts', 'cut.ts', 'diagnostics.ts', 'errors.ts']
+  'mikro-orm': ['protocol/', 'util/', 'checks.ts', 'cut.ts', 'diagnostics.ts', 'errors.ts']
 }
 
 const boundary = (pattern, message) => ({

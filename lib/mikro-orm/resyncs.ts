@@ -1,24 +1,25 @@
 /** Tells the members of groups to load again, where it is not known what they should be told, or the broker does not take it. */
 import { cut } from '../cut.ts'
 import { quote } from '../protocol/encode.ts'
+import { Backoff } from '../util/backoff.ts'
 import type { Outlet } from './hand-over.ts'
 
-/** How long a resync that the broker refused waits for the next try, in milliseconds. */
-const RETRY = 1000
+/** The bounds of the delay before resyncs that the broker refused are tried again, in milliseconds. */
+const RETRY = { min: 1000, max: 30_000 }
 
 /** The groups whose members are to load again. */
 export class Resyncs {
   readonly #outlet: Outlet
-  readonly #retry: number
+  readonly #backoff: Backoff
   /** The groups whose resync the broker has not taken yet. */
   readonly #groups = new Set<string>()
   #timer: NodeJS.Timeout | undefined
   #isRefused = false
   #isClosed = false
 
-  constructor (outlet: Outlet, retry = RETRY) {
+  constructor (outlet: Outlet, { min, max } = RETRY) {
     this.#outlet = outlet
-    this.#retry = retry
+    this.#backoff = new Backoff(min, max)
   }
 
   /** Publishes a resync to groups; what the broker refuses is tried again until it is taken. */
@@ -46,13 +47,16 @@ export class Resyncs {
       const groups = [...this.#groups]
       this.#groups.clear()
       for (const group of groups) this.#publish(group)
-    }, this.#retry)
+    }, this.#backoff.next())
     this.#timer.unref()
   }
 
   #publish (group: string): void {
     const payload = `{"type":"subscription-update","data":{"type":"resync","group":${quote(group)}}}`
-    const taken = () => { this.#isRefused = false }
+    const taken = () => {
+      this.#isRefused = false
+      this.#backoff.reset()
+    }
     try {
       const publishing = this.#outlet.publish(group, payload)
       if (publishing === undefined) taken()

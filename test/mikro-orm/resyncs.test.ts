@@ -16,7 +16,7 @@ function open (t: TestContext, take: () => void | Promise<void> = () => {}) {
       return taken
     },
     log: { error () {}, warn: (_context, message) => { warnings.push(message) } }
-  }, 1000)
+  }, { min: 1000, max: 1000 })
   const later = async () => {
     t.mock.timers.tick(1000)
     await Promise.resolve()
