@@ -31,9 +31,14 @@ export async function openOrm (): Promise<MikroORM> {
   return orm
 }
 
-/** Opens an empty table on PostgreSQL, over the socket of this machine unless `PGHOST` names another host, in a database of its own. */
+/**
+ * Opens an empty table on PostgreSQL, in a database of its own: over the socket of this machine unless `PGHOST` names another host, or at
+ * `POSTGRESQL_URL`, where the tests have a server.
+ */
 export async function openServerOrm (name: string): Promise<MikroORM> {
-  const server = { host: process.env['PGHOST'] ?? '/var/run/postgresql', user: process.env['PGUSER'] ?? 'postgres' }
+  const clientUrl = process.env['POSTGRESQL_URL']
+  const socket = { host: process.env['PGHOST'] ?? '/var/run/postgresql', user: process.env['PGUSER'] ?? 'postgres' }
+  const server = clientUrl === undefined ? socket : { clientUrl }
   const admin = await PostgreSqlORM.init({ ...server, dbName: 'postgres', entities: [], discovery: { warnWhenNoEntities: false } })
   await admin.em.getConnection().execute(`drop database if exists rohrpost_bench_${name} with (force)`)
   await admin.em.getConnection().execute(`create database rohrpost_bench_${name}`)

@@ -1,6 +1,7 @@
 /** The benchmark counts right: every frame arrives, every request is answered. How long it takes is not looked at. */
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
+import { openServerOrm } from '../../bench/lib/orm.ts'
 import { report } from '../../bench/lib/report.ts'
 import { run } from '../../bench/lib/run.ts'
 import type { Settings } from '../../bench/lib/workload.ts'
@@ -12,10 +13,27 @@ const tiny: Settings = { scale: 'tiny', repetitions: 1, warmUp: 20, settle: 5, m
 /** What each server does differently is seen in these workloads; to run them all in all would take long. */
 const comparing = ['rpc', 'fanout', 'orm', 'redis', 'diagnostics']
 
+/** The workloads whose server is missing, each with the reason. */
+const skips: Record<string, string | false> = {
+  redis: redisServer.skip,
+  flush: await findPostgreSql()
+}
+
+async function findPostgreSql (): Promise<string | false> {
+  try {
+    const orm = await openServerOrm('probe')
+    await orm.close()
+    return false
+  } catch (error) {
+    if (process.env['CI'] === 'true') throw error
+    return `no postgresql: ${String(error)}`
+  }
+}
+
 suite('the benchmark', { concurrency: 3 }, () => {
   for (const workload of workloads) {
-    test(`the workload '${workload.name}' loses nothing`, { skip: workload.name === 'redis' && redisServer.skip }, async () => {
-      const settings = comparing.includes(workload.name) ? tiny : { ...tiny, only: ['rohrpost', 'with notifications'] }
+    test(`the workload '${workload.name}' loses nothing`, { skip: skips[workload.name] ?? false }, async () => {
+      const settings = comparing.includes(workload.name) ? tiny : { ...tiny, only: ['rohrpost', 'with notifications', 'with readBack: false'] }
       const failures: unknown[] = []
 
       const samples = await run(workload, settings, { measured: () => {}, failed: (_workload, error) => failures.push(error) })
