@@ -137,7 +137,8 @@ async function readBefore (entries: readonly Entry[], after: ReadonlyMap<string,
     for (const { id } of wanted) known.set(id, rows.get(id))
     return known
   } catch (err) {
-    log.warn({ err: cutError(err) }, 'the rows before a change could not be read: what the EntityManager held is taken for them, and the members of the groups load again')
+    const consequence = 'what the EntityManager held is taken for them, and the members of the groups load again'
+    log.warn({ err: cutError(err) }, `the rows before a change could not be read: ${consequence}`)
   }
 }
 

@@ -42,7 +42,11 @@ type PgQueryClass = new (text: string, callback: (error: unknown, result: { comm
  * @param commit is given the COMMIT that was replaced, as it was and with its outcome; what it rejects with reaches the caller of `flush()`,
  * `commit()` or `transactional()`
  */
-export function replaceCommit (em: EntityManager, transaction: Transaction, commit: (plain: () => Promise<void>, send: () => Promise<CommitResult>) => Promise<void>): void {
+export function replaceCommit (
+  em: EntityManager,
+  transaction: Transaction,
+  commit: (plain: () => Promise<void>, send: () => Promise<CommitResult>) => Promise<void>
+): void {
   const kysely = transaction as KyselyTransaction
   const original = kysely.commit.bind(kysely)
   const plain = () => original().execute()

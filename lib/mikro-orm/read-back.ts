@@ -1,5 +1,15 @@
 /** Reads rows by key: what is announced is what a fresh `find` gives. */
-import { Collection, LoadStrategy, Utils, wrap, type LockMode, type EntityManager, type EntityMetadata, type FindOptions, type Transaction } from '@mikro-orm/core'
+import {
+  Collection,
+  LoadStrategy,
+  Utils,
+  wrap,
+  type EntityManager,
+  type EntityMetadata,
+  type FindOptions,
+  type LockMode,
+  type Transaction
+} from '@mikro-orm/core'
 import type { Watched } from './registry.ts'
 import { NotLoadedError, originalData, Row, Source, type RowData } from './row.ts'
 
@@ -20,7 +30,12 @@ const PORTION = 2000
  * @param connection what runs the queries: a transaction, or the client of a connection; by default the primary
  * @returns the rows that are there, by the `id` that was wanted
  */
-export async function readRows (em: EntityManager, connection: Transaction | undefined, wanted: readonly Wanted[], lockMode?: LockMode.PESSIMISTIC_WRITE): Promise<Map<string, Row>> {
+export async function readRows (
+  em: EntityManager,
+  connection: Transaction | undefined,
+  wanted: readonly Wanted[],
+  lockMode?: LockMode.PESSIMISTIC_WRITE
+): Promise<Map<string, Row>> {
   const rows = new Map<string, Row>()
   // without the subscribers of the application, and with no entity that it holds
   const fork = em.fork({ freshEventManager: true })
