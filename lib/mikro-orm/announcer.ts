@@ -112,7 +112,7 @@ export class Announcer {
     // what a later transaction told of the rows is newer
     if (isOvertaken) return this.#resyncs.send(groupsOf(frames))
 
-    const done = handOver(frames, this.#outlet, (group) => this.#resyncs.defer(group))
+    const done = handOver(frames, this.#outlet, (group, err) => this.#resyncs.defer(group, err))
     if (announcement.isUncertain) this.#resyncs.send(groupsOf(frames))
     if (done === undefined) return
 

@@ -39,8 +39,8 @@ export function tellDrop (log: Log | undefined, event: ChangeDropEvent): void {
 }
 
 /** Tells of an error that keeps a change from being sent. */
-export function tellFailure (log: Log | undefined, err: unknown, change: Omit<ChangeDropEvent, 'reason' | 'error'>, message = 'a change is not announced'): void {
-  log?.error({ err: cutError(err), ...cutFields(change) }, message)
+export function tellFailure (log: Log | undefined, err: unknown, change: Omit<ChangeDropEvent, 'reason' | 'error'>): void {
+  log?.error({ err: cutError(err), ...cutFields(change) }, 'a change is not announced')
   tellDrop(log, { reason: 'failed', ...change, error: err })
 }
 

@@ -1,7 +1,7 @@
 /** The way of committed changes to the groups. */
 import { diagnostics } from '../diagnostics.ts'
 import { quote } from '../protocol/encode.ts'
-import { tellDrop, tellFailure, type Log } from './drops.ts'
+import { tellDrop, type Log } from './drops.ts'
 import type { Frame } from './notifier.ts'
 
 /** Where changes go to. */
@@ -17,10 +17,10 @@ const PORTION = 128
 /**
  * Publishes frames in order, and tells of those that are not sent. Never throws or rejects.
  *
- * @param failed told of each group whose message the broker does not take
+ * @param failed told of each group whose message the broker does not take, and why
  * @returns a promise where a portion has to wait for the one before it: it resolves when the last portion is handed over
  */
-export function handOver (frames: readonly Frame[], outlet: Outlet, failed: (group: string) => void, from = 0): void | Promise<void> {
+export function handOver (frames: readonly Frame[], outlet: Outlet, failed: (group: string, err: unknown) => void, from = 0): void | Promise<void> {
   const waiting: Array<Promise<void>> = []
   for (let at = from; at < frames.length; at++) {
     if (waiting.length === PORTION) return Promise.all(waiting).then(() => handOver(frames, outlet, failed, at))
@@ -29,13 +29,13 @@ export function handOver (frames: readonly Frame[], outlet: Outlet, failed: (gro
   }
 }
 
-function send (frame: Frame, { publish, log }: Outlet, failed: (group: string) => void): void | Promise<void> {
+function send (frame: Frame, { publish, log }: Outlet, failed: (group: string, err: unknown) => void): void | Promise<void> {
   const { entity, group, type, object, drop } = frame
   if (drop !== undefined) return tellDrop(log, { ...drop, entity, type })
 
   const fail = (err: unknown) => {
-    tellFailure(log, err, { entity, type, group }, 'a change could not be handed over')
-    failed(group)
+    tellDrop(log, { reason: 'failed', entity, type, group, error: err })
+    failed(group, err)
   }
   const id = Math.floor(Math.random() * 2 ** 31)
   const payload = `{"id":${id},"type":"subscription-update","data":{"group":${quote(group)},"type":"${type}","object":${object}}}`

@@ -1,5 +1,5 @@
 /** Tells the members of groups to load again, where it is not known what they should be told, or the broker does not take it. */
-import { cut } from '../cut.ts'
+import { cut, cutError } from '../cut.ts'
 import { quote } from '../protocol/encode.ts'
 import { Backoff } from '../util/backoff.ts'
 import type { Outlet } from './hand-over.ts'
@@ -28,10 +28,10 @@ export class Resyncs {
   }
 
   /** Publishes a resync to a group whose message was refused: later, and with one line in the log until the broker takes it. */
-  defer (group: string): void {
-    if (this.#isClosed) return
-    if (!this.#isRefused) this.#outlet.log.warn({ group: cut(group) }, 'the broker does not take changes: the members of their groups load again when it does')
+  defer (group: string, err: unknown): void {
+    if (!this.#isRefused) this.#outlet.log.warn({ group: cut(group), err: cutError(err) }, 'the broker does not take changes: the members of their groups load again when it does')
     this.#isRefused = true
+    if (this.#isClosed) return
     if (this.#groups.size === 0) this.#schedule()
     this.#groups.add(group)
   }
@@ -60,9 +60,9 @@ export class Resyncs {
     try {
       const publishing = this.#outlet.publish(group, payload)
       if (publishing === undefined) taken()
-      else publishing.then(taken, () => this.defer(group))
-    } catch {
-      this.defer(group)
+      else publishing.then(taken, (err: unknown) => this.defer(group, err))
+    } catch (err) {
+      this.defer(group, err)
     }
   }
 }

@@ -8,6 +8,7 @@ import Fastify from 'fastify'
 import type { WebSocket } from 'ws'
 import rohrpost, { memoryBroker } from '../../lib/index.ts'
 import { ChangeSubscriber, notifyOnChange, rohrpostMikroOrm, type RohrpostMikroOrmOptions } from '../../lib/mikro-orm/index.ts'
+import { start } from '../support/server.ts'
 import { openSqlite } from './support.ts'
 
 const Todo = defineEntity({ name: 'Todo', properties: { id: p.integer().primary(), title: p.string() } })
@@ -338,4 +339,20 @@ test('an ORM without a subscriber of ours can be connected after one that failed
   await assert.rejects(async () => { await makeApp(t).register(rohrpostMikroOrm, { orm, notify: [notifyOnChange(Todo, { group: '{nope}' })] }) }, { code: 'RP_ERR_UNKNOWN_PROPERTY' })
 
   await makeApp(t).register(rohrpostMikroOrm, { orm, notify: [rule] })
+})
+
+test('a broker that refuses all changes of a commit is logged once', async (t) => {
+  const orm = await openSqlite(t, [Todo])
+  const broker = { ...memoryBroker(), publish: async () => { throw new Error('away') } }
+  const { app, logs } = await start(t, { broker, with: (app) => app.register(rohrpostMikroOrm, { orm, notify: [rule] }) })
+
+  const em = orm.em.fork()
+  for (const title of ['a', 'b', 'c']) em.create(Todo, { title })
+  await em.flush()
+  await app.close()
+
+  const lines = logs.filter(({ level, msg }) => level >= 40 && !msg.startsWith("clients can't subscribe"))
+  assert.deepEqual(lines.map(({ msg, err }) => [msg, err?.message]), [
+    ['the broker does not take changes: the members of their groups load again when it does', 'away']
+  ])
 })

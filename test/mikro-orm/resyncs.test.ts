@@ -37,7 +37,7 @@ suite('resyncs', () => {
   test('of messages that the broker refused go out later, with one warning', async (t) => {
     const { resyncs, sent, warnings, later } = open(t)
 
-    for (const group of ['a', 'b', 'a']) resyncs.defer(group)
+    for (const group of ['a', 'b', 'a']) resyncs.defer(group, new Error('refused'))
     assert.deepEqual(sent, [])
     await later()
 
@@ -56,7 +56,7 @@ suite('resyncs', () => {
       state.take = () => Promise.resolve()
       await later()
       assert.deepEqual([sent, warnings.length], [['a'], 1])
-      resyncs.defer('a')
+      resyncs.defer('a', new Error('refused'))
 
       assert.equal(warnings.length, 2)
     })
@@ -65,9 +65,9 @@ suite('resyncs', () => {
   test('end when they are closed', async (t) => {
     const { resyncs, sent, warnings, later } = open(t)
 
-    resyncs.defer('a')
+    resyncs.defer('a', new Error('refused'))
     resyncs.close()
-    resyncs.defer('b')
+    resyncs.defer('b', new Error('refused'))
     await later()
 
     assert.deepEqual([sent, warnings.length], [[], 1])
