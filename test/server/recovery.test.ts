@@ -397,6 +397,20 @@ suite('while history is read', () => {
     assert.deepEqual(await client.untilPong(), [{ n: 10, position: at(begin, 10) }])
   })
 
+  test('a client that comes from a newer epoch is told now, again when this process follows, and hears all of it', async (t) => {
+    const { client, begin, receiver } = await slow(t)
+    const group = 'todo-5'
+    const { epoch } = other
+    const resync = { type: 'subscription-update', data: { type: 'resync', group }, position: { group, epoch, offset: 0 } }
+
+    const reply = await subscribe(client, { epoch, offset: 2 })
+    receiver.lost(group, { epoch, offset: 0 })
+    for (const offset of [1, 2, 3]) receiver.deliver(group, JSON.stringify({ n: offset }), { epoch, offset })
+
+    assert.deepEqual(reply, { id: 1, type: 'subscribe', data: { group }, position: at(begin, 2), recovered: false })
+    assert.deepEqual(await client.untilPong(), [resync, ...[1, 2, 3].map((n) => ({ n, position: { group, epoch, offset: n } }))])
+  })
+
   test('a loss of nobody knows how much is one too; the next message says where it is', async (t) => {
     const { client, asked, begin, entry, receiver } = await slow(t)
     client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 1) })

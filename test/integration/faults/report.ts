@@ -2,6 +2,13 @@
 import type { Publisher } from './cluster.ts'
 import type { Entry, Place, Witness } from './witness.ts'
 
+/** The notes of one client. */
+type Account = Pick<Witness, 'group' | 'entries' | 'counts'>
+/** The logs that all clients heard together: for each group and epoch the message at each offset. */
+type Logs = Map<string, Map<number, Message>>
+type Message = Pick<Entry & { kind: 'heard' }, 'publisher' | 'n'>
+type Tell = (kind: 'repeated' | 'reordered' | 'silent' | 'ambiguous' | 'gaps', text: string) => void
+
 export interface Report {
   /** Whether clients are told what they miss. */
   tells: boolean
@@ -17,7 +24,10 @@ export interface Report {
   /** Messages that clients heard, and those that they did not hear. */
   heard: number
   missed: number
-  /** Faults: a message heard twice, or after a later one, or, with history, not at all by a client that was told nothing. */
+  /**
+   * Faults: a message heard twice, or after a later one, or, with history, not at all by a client that was told nothing. What a client
+   * heard before it was told to load again does not count, but the log of an epoch has each message once and in order in any case.
+   */
   repeated: number
   reordered: number
   silent: number
@@ -32,7 +42,7 @@ export interface Report {
 }
 
 /** Compares what each client heard with what was published. @param tells whether clients are told what they miss */
-export function examine (witnesses: readonly Witness[], publishers: readonly Publisher[], groups: number, tells: boolean): Report {
+export function examine (witnesses: readonly Account[], publishers: readonly Publisher[], groups: number, tells: boolean): Report {
   const report: Report = {
     tells,
     published: 0,
@@ -58,62 +68,89 @@ export function examine (witnesses: readonly Witness[], publishers: readonly Pub
     report.failed += failed.size
     report.unknown += asked - published.size - failed.size
   }
-  const positions = new Map<string, string>()
+  const fault: Tell = (kind, text) => {
+    report[kind]++
+    if (report.examples.length < 10) report.examples.push(`${kind}: ${text}`)
+  }
+  const logs: Logs = new Map()
   for (const witness of witnesses) {
     for (const name of ['lost', 'recovered', 'refused', 'resync'] as const) report[name] += witness.counts[name]
-    follow(report, witness, publishers, groups, tells, positions)
+    follow(report, fault, witness, publishers, groups, logs)
   }
+  for (const [name, log] of logs) checkOrder(fault, name, log)
   return report
 }
 
-function follow (report: Report, { group, entries }: Witness, publishers: readonly Publisher[], groups: number, tells: boolean, positions: Map<string, string>): void {
-  const fault = (kind: 'repeated' | 'reordered' | 'silent' | 'ambiguous' | 'gaps', text: string) => {
-    report[kind]++
-    if (report.examples.length < 10) report.examples.push(`${kind}: todo-${group}, ${text}`)
-  }
-  /** For each publisher the last number that was heard, and whether it was told since then that something is missing. */
+function follow (
+  report: Report, fault: Tell, { group, entries }: Account, publishers: readonly Publisher[], groups: number, logs: Logs
+): void {
+  const { tells } = report
+  /** For each publisher the last number that was heard, and whether the client was told since then that messages are missing. */
   const last = publishers.map(() => ({ n: 0, isTold: false }))
-  const seen = new Set<string>()
-  /** Where the client is in the group's log. */
+  /** How often the client was told that messages are missing, and for each message how often when it was last heard. */
+  let loads = 0
+  const heard = new Map<string, number>()
+  /** The messages that were passed over and not heard until now. */
+  const missing = new Set<string>()
+  /** The client's position in the group's log. */
   let at: Place
 
   for (const [index, entry] of entries.entries()) {
     const { kind, position } = entry
-    if (kind === 'heard') {
-      report.heard++
-      hear(entry, index)
-    }
+    if (kind === 'heard') hear(entry, index)
 
     const isNext = kind === 'heard' ? position?.offset === (at?.offset ?? 0) + 1 : position?.offset === at?.offset
     if ((kind === 'heard' || kind === 'recovered') && at !== undefined && (position?.epoch !== at.epoch || !isNext)) {
-      fault('gaps', `${at.epoch} ${at.offset}, then ${position?.epoch} ${position?.offset} at ${index} (${kind})`)
+      fault('gaps', `todo-${group}, ${at.epoch} ${at.offset}, then ${position?.epoch} ${position?.offset} at ${index} (${kind})`)
     }
     at = position
     if (kind !== 'missed' || !tells) continue
     for (const each of last) each.isTold = true
-    seen.clear()
+    loads++
   }
+  report.missed += missing.size
 
   function hear ({ publisher, n, position }: Entry & { kind: 'heard' }, index: number): void {
     const id = `${publisher}:${n}`
     const known = last[publisher]
-    if (known === undefined) throw new RangeError(`who is publisher ${publisher}?`)
+    if (known === undefined) throw new RangeError(`there is no publisher ${publisher}`)
 
-    if (seen.has(id)) fault('repeated', `${id} at ${index}`)
-    else if (n <= known.n && !known.isTold) fault('reordered', `${id} after ${known.n} at ${index}`)
-    seen.add(id)
+    report.heard++
+    if (heard.get(id) === loads) fault('repeated', `todo-${group}, ${id} at ${index}`)
+    else if (n <= known.n && !known.isTold) fault('reordered', `todo-${group}, ${id} after ${known.n} at ${index}`)
+    heard.set(id, loads)
+    missing.delete(id)
     for (let between = firstOf(known.n, group, groups); between < n; between += groups) {
       if (!publishers[publisher]?.published.has(between)) continue
-      report.missed++
-      if (tells && !known.isTold) fault('silent', `${publisher}:${between} before ${id} at ${index}`)
+      if (!heard.has(`${publisher}:${between}`)) missing.add(`${publisher}:${between}`)
+      if (tells && !known.isTold) fault('silent', `todo-${group}, ${publisher}:${between} before ${id} at ${index}`)
     }
-    last[publisher] = { n: Math.max(n, known.n), isTold: false }
+    // A client that was told to load again may go on at an earlier message, on a process that is behind the one before.
+    // From there on nothing may be missing or out of order.
+    last[publisher] = { n: known.isTold ? n : Math.max(n, known.n), isTold: false }
+    if (position !== undefined) note(fault, logs, group, position, { publisher, n })
+  }
+}
 
-    if (position === undefined) return
-    const place = `${group} ${position.epoch} ${position.offset}`
-    const other = positions.get(place)
-    if (other !== undefined && other !== id) fault('ambiguous', `${other} and ${id} at ${position.epoch} ${position.offset}`)
-    positions.set(place, id)
+/** Adds a message to the log of its group. */
+function note (fault: Tell, logs: Logs, group: number, { epoch, offset }: NonNullable<Place>, message: Message): void {
+  const name = `todo-${group} ${epoch}`
+  const log = logs.get(name) ?? new Map<number, Message>()
+  logs.set(name, log)
+  const other = log.get(offset)
+  if (other !== undefined && (other.publisher !== message.publisher || other.n !== message.n)) {
+    fault('ambiguous', `${name} ${offset}, ${other.publisher}:${other.n} and ${message.publisher}:${message.n}`)
+  }
+  log.set(offset, message)
+}
+
+/** A log has the messages of each publisher once and in order, whatever single clients heard of it. */
+function checkOrder (fault: Tell, name: string, log: ReadonlyMap<number, Message>): void {
+  const last = new Map<number, number>()
+  for (const [offset, { publisher, n }] of [...log].sort(([a], [b]) => a - b)) {
+    const before = last.get(publisher) ?? 0
+    if (n <= before) fault(n === before ? 'repeated' : 'reordered', `${name} ${offset}, ${publisher}:${n} after ${before}`)
+    last.set(publisher, Math.max(n, before))
   }
 }
 
