@@ -16,10 +16,13 @@ export function checkResult (result: unknown): void {
 }
 
 function yieldsData (value: object): boolean {
-  const { next, pipe, json, toJSON } = value as Record<string, unknown>
+  const { next } = value as { next?: unknown }
+  const isIterator = typeof next === 'function' && (Symbol.asyncIterator in value || Symbol.iterator in value)
+  // nearly all results are plain objects, and each property that is looked for costs time
+  if (!isIterator && Object.getPrototypeOf(value) === Object.prototype) return false
+
+  const { pipe, json, toJSON } = value as Record<string, unknown>
   if (typeof toJSON === 'function') return false
-  return Symbol.asyncIterator in value ||
-    (Symbol.iterator in value && typeof next === 'function') ||
-    typeof pipe === 'function' ||
+  return isIterator || Symbol.asyncIterator in value || typeof pipe === 'function' ||
     (typeof json === 'function' && Object.prototype.toString.call(value) === '[object Response]')
 }

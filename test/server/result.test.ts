@@ -55,6 +55,7 @@ test('sends what only looks like one of them', async (t) => {
     [{ json () {}, a: 1 }, { a: 1 }],
     [{ * [Symbol.iterator] () {}, a: 1 }, { a: 1 }],
     [Object.assign(new Cursor(), { toJSON: () => 'a cursor' }), 'a cursor'],
+    [Object.assign(generate(), { toJSON: () => 'a generator' }), 'a generator'],
     [null, null]
   ]
   const server = await start(t, { with: (app) => app.rohrpost.handle('get', ({ data }) => values[Number(data)]?.[0]) })
