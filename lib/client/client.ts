@@ -3,13 +3,13 @@
 import type { CallData, CallName, CallReply, Contract, GroupId, GroupObject, GroupType, Json } from '../protocol/contract.ts'
 import type { Backoff } from './backoff.ts'
 import { iterateChanges } from './changes.ts'
-import { after, check, checkDuration, checkFunction, MAX_DELAY, show } from './checks.ts'
-import { deferred, onAbort, throwIfAborted, type Deferred } from './deferred.ts'
+import { check, checkDuration, checkFunction, MAX_DELAY, show } from './checks.ts'
+import { deferred, throwIfAborted, waitFor, type Deferred } from './deferred.ts'
 import { Emitter } from './emitter.ts'
 import { ClientErrorCode, RohrpostError } from './error.ts'
 import { Live, type LiveOptions } from './live.ts'
-import { Requests, toError, type Message } from './requests.ts'
-import { isFinal, Socket, type State, type StateChange, type UrlSource } from './socket.ts'
+import { createRequests, toError, type Requests, type Message } from './requests.ts'
+import { createSocket, isFinal, type Socket, type State, type StateChange, type UrlSource } from './socket.ts'
 import type { Change, GroupRef, Resync, Watcher } from './subscription.ts'
 import { Subscriptions } from './subscriptions.ts'
 import { Token } from './token.ts'
@@ -51,7 +51,7 @@ export class RohrpostClient<C extends Contract = Contract> {
 
     const timeout = checkDuration('connectTimeout', connectTimeout)
     const token = new Token(source, timeout)
-    this.#requests = new Requests(token, (text) => this.#send(text))
+    this.#requests = createRequests(token, (text) => this.#send(text))
     this.#subscriptions = new Subscriptions({
       isOpen: () => this.state === 'open',
       request: (type, data, options) => this.#requests.request(type, data, options),
@@ -60,7 +60,7 @@ export class RohrpostClient<C extends Contract = Contract> {
       resync: (group) => this.#emit('resync', group),
       backoff: this.#backoff
     })
-    this.#socket = new Socket({
+    this.#socket = createSocket({
       url,
       WebSocket,
       token,
@@ -233,17 +233,11 @@ export class RohrpostClient<C extends Contract = Contract> {
     if (this.state === 'open') return
     this.#checkEnd()
 
-    const waiting = deferred<void>()
-    const stop = onAbort(signal, waiting.reject)
-    const timer = after(timeout, () => waiting.reject(new RohrpostError('no connection came in time', OFFLINE)))
-    this.#ready.add(waiting)
-    try {
-      await waiting.promise
-    } finally {
-      stop()
-      clearTimeout(timer)
+    await waitFor<void>(signal, timeout, new RohrpostError('no connection came in time', OFFLINE), (waiting) => {
+      this.#ready.add(waiting)
+    }, (waiting) => {
       this.#ready.delete(waiting)
-    }
+    })
   }
 
   #watch (group: GroupRef, watcher: Watcher): () => void {

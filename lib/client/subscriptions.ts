@@ -61,16 +61,13 @@ export class Subscriptions {
   /** Ends one call of `subscribe`; other calls and watchers keep the membership. */
   async unsubscribe (ref: GroupRef): Promise<unknown> {
     const subscription = this.#all.get(keyOf(ref))
-    if (subscription !== undefined) {
+    if (subscription) {
       const { watchers } = subscription
-      const error = new RohrpostError('unsubscribed', { code: ClientErrorCode.UNSUBSCRIBED })
       const call = [...watchers].find(([{ isCall }]) => isCall)
-      if (call !== undefined) end(watchers, call, error)
+      if (call) end(watchers, call, new RohrpostError('unsubscribed', { code: ClientErrorCode.UNSUBSCRIBED }))
       if (watchers.size > 0) return
-      this.#remove(subscription)
-      if (this.#twins(subscription).length > 0) return
     }
-    if (this.#line.isOpen()) return this.#leave(ref)
+    return this.#leave(ref, subscription)
   }
 
   /** Follows a group. @returns ends it */
@@ -83,9 +80,7 @@ export class Subscriptions {
     this.#ask(subscription, ref)
 
     return () => {
-      if (!watchers.delete(watcher) || watchers.size > 0) return
-      this.#remove(subscription)
-      if (this.#line.isOpen() && this.#twins(subscription).length === 0) this.#leaveQuietly(subscription.ref)
+      if (watchers.delete(watcher) && watchers.size === 0) this.#leaveQuietly(subscription)
     }
   }
 
@@ -202,7 +197,7 @@ export class Subscriptions {
   }
 
   #refused (subscription: Subscription, asked: Watcher[], error: RohrpostError): void {
-    const { watchers, group, ref } = subscription
+    const { watchers, group } = subscription
     const { code } = error
     const isLost = code === ClientErrorCode.CONNECTION_LOST
     for (const watcher of asked) {
@@ -223,7 +218,7 @@ export class Subscriptions {
 
     this.#remove(subscription, error, error)
     // the server may let the client in after all
-    if (isTimeout) this.#leaveQuietly(ref)
+    if (isTimeout) this.#leaveQuietly(subscription)
     if (group !== undefined) this.#line.failed(group, error)
   }
 
@@ -243,15 +238,29 @@ export class Subscriptions {
     this.#retry = undefined
   }
 
-  #leaveQuietly (ref: GroupRef): void {
-    this.#leave(ref).catch(this.#line.report)
+  #leaveQuietly (subscription: Subscription): void {
+    this.#leave(subscription.ref, subscription).catch(this.#line.report)
   }
 
-  /** Resolves also when the connection goes: the membership goes with it. */
-  async #leave (ref: GroupRef): Promise<unknown> {
+  /**
+   * Forgets a subscription, and leaves its group unless another one is for the same. Resolves also when the connection goes: the membership
+   * goes with it.
+   */
+  async #leave (ref: GroupRef, subscription?: Subscription): Promise<unknown> {
+    if (subscription) this.#remove(subscription)
+    if (!this.#line.isOpen() || this.#twins(subscription).length > 0) return
     try {
-      const key = keyOf(ref)
-      return await this.#line.request('unsubscribe', ref, { timeout: ANSWER_TIMEOUT, still: () => !this.#all.has(key) })
+      return await this.#line.request('unsubscribe', ref, {
+        timeout: ANSWER_TIMEOUT,
+        still: () => !this.#all.has(keyOf(ref)),
+        answered: () => {
+          // other subscriptions for the same group, whose name was not known when this was sent
+          for (const twin of this.#twins(subscription)) {
+            twin.joined = false
+            this.#ask(twin)
+          }
+        }
+      })
     } catch (error) {
       const { code } = error as RohrpostError
       if (code !== ClientErrorCode.CONNECTION_LOST && code !== ClientErrorCode.CLOSED) throw error
@@ -268,8 +277,8 @@ export class Subscriptions {
   }
 
   /** What asked for the same group in another way. */
-  #twins (subscription: Subscription): Subscription[] {
-    const { group } = subscription
+  #twins (subscription: Subscription | undefined): Subscription[] {
+    const group = subscription?.group
     return this.#filter((other) => other !== subscription && group !== undefined && other.group === group)
   }
 
