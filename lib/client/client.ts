@@ -4,7 +4,7 @@ import type { CallData, CallName, CallReply, Contract, GroupId, GroupObject, Gro
 import type { Backoff } from './backoff.ts'
 import { iterateChanges } from './changes.ts'
 import { check, checkDuration, checkFunction, MAX_DELAY, show } from './checks.ts'
-import { deferred, throwIfAborted, waitFor, type Deferred } from './deferred.ts'
+import { throwIfAborted, waitFor, type Deferred } from './deferred.ts'
 import { Emitter } from './emitter.ts'
 import { ClientErrorCode, RohrpostError } from './error.ts'
 import { Live, type LiveOptions } from './live.ts'
@@ -42,32 +42,36 @@ export class RohrpostClient<C extends Contract = Contract> {
    * @throws TypeError, RangeError for options; what the WebSocket's constructor throws, for a URL that is none
    */
   constructor (url: UrlSource, options: ClientOptions = {}) {
-    const { pingInterval = 5000, connectTimeout = 10_000, disconnectWhenHidden = Infinity, autoConnect, isFinal: ownIsFinal, WebSocket = globalThis.WebSocket } = options
+    const { isFinal: ownIsFinal, WebSocket = globalThis.WebSocket } = options
     const source = 'token' in options ? options.token : ''
     check(source === null || /^(str|func|und)/.test(typeof source), 'token', 'a string or a function', source)
     check(typeof WebSocket === 'function', 'WebSocket', 'a class, as there is no global one', WebSocket)
     checkFunction('isFinal', ownIsFinal)
-    this.#backoff = checkBackoff(options.backoff)
+    const duration = (name: 'pingInterval' | 'connectTimeout' | 'disconnectWhenHidden', byDefault: number) => {
+      const { [name]: value = byDefault } = options
+      return checkDuration(name, value)
+    }
+    const connectTimeout = duration('connectTimeout', 10_000)
+    const token = new Token(source, connectTimeout)
+    const backoff = this.#backoff = checkBackoff(options.backoff)
 
-    const timeout = checkDuration('connectTimeout', connectTimeout)
-    const token = new Token(source, timeout)
     this.#requests = createRequests(token, (text) => this.#send(text))
     this.#subscriptions = new Subscriptions({
       isOpen: () => this.state === 'open',
-      request: (type, data, options) => this.#requests.request(type, data, options),
+      request: this.#requests.request,
       report: (error) => this.#report(error),
       failed: (group, error) => this.#emitGroup(group, error),
       resync: (group) => this.#emit('resync', group),
-      backoff: this.#backoff
+      backoff
     })
     this.#socket = createSocket({
       url,
       WebSocket,
       token,
-      pingInterval: checkDuration('pingInterval', pingInterval),
-      connectTimeout: timeout,
-      disconnectWhenHidden: checkDuration('disconnectWhenHidden', disconnectWhenHidden),
-      backoff: this.#backoff,
+      connectTimeout,
+      pingInterval: duration('pingInterval', 5000),
+      disconnectWhenHidden: duration('disconnectWhenHidden', Infinity),
+      backoff,
       isFinal: ownIsFinal ?? ((code) => isFinal(code, token.renewable))
     }, {
       changed: (change) => this.#changed(change),
@@ -75,12 +79,8 @@ export class RohrpostClient<C extends Contract = Contract> {
       ping: (isFirst) => this.#ping(isFirst),
       ended: () => this.#emit('closed')
     })
-    if (autoConnect ?? true) this.#socket.start()
-    this.#sleep = watchPage({
-      online: () => this.#socket.wake(),
-      offline: () => this.#socket.offline(),
-      shown: (isShown) => this.#socket.shown(isShown)
-    }, globalThis as Scope)
+    if (options.autoConnect ?? true) this.#socket.start()
+    this.#sleep = watchPage(this.#socket, globalThis as Scope)
   }
 
   /** What the connection does now; the event `state` tells of each change. */
@@ -193,10 +193,9 @@ export class RohrpostClient<C extends Contract = Contract> {
   /** As `close`; resolves when the connection has ended: `await using client = new RohrpostClient(…)`. */
   async [Symbol.asyncDispose] (): Promise<void> {
     if (this.state === 'closed') return
-    const { promise, resolve } = deferred<void>()
+    const ended = new Promise<void>((resolve) => this.once('closed', resolve))
     this.close()
-    this.once('closed', resolve)
-    await promise
+    await ended
   }
 
   /** Calls the listener at each event, or at each change of a group. */
@@ -224,7 +223,7 @@ export class RohrpostClient<C extends Contract = Contract> {
   }
 
   #checkEnd (): void {
-    if (this.#end !== undefined) throw this.#end
+    if (this.#end) throw this.#end
   }
 
   /** Waits for the connection. @param timeout milliseconds, or `Infinity` */
@@ -241,7 +240,7 @@ export class RohrpostClient<C extends Contract = Contract> {
   }
 
   #watch (group: GroupRef, watcher: Watcher): () => void {
-    if (this.#end === undefined) return this.#subscriptions.watch(group, watcher)
+    if (!this.#end) return this.#subscriptions.watch(group, watcher)
     const end = this.#end
     queueMicrotask(() => watcher.ended(end))
     return () => {}
@@ -254,7 +253,7 @@ export class RohrpostClient<C extends Contract = Contract> {
       for (const { resolve } of this.#ready) resolve()
       this.#subscriptions.opened()
     } else if (state === 'waiting' || state === 'idle') {
-      const why = cause ?? (code === undefined ? reason : `${code} ${text}`.trim())
+      const why = cause ?? (code ? `${code} ${text}`.trim() : reason)
       this.#requests.fail(new RohrpostError('connection lost', { code: ClientErrorCode.CONNECTION_LOST, cause: why }))
       this.#subscriptions.lost()
     } else if (state === 'closed') {

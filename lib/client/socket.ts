@@ -137,7 +137,7 @@ export function createSocket (options: SocketOptions, listener: SocketListener) 
     clearTimeout(timer)
     attempts++
     state = change.state
-    if (change.delay !== undefined) schedule(() => connect('retry'), change.delay)
+    if (change.delay) schedule(() => connect('retry'), change.delay)
     if (is('closed')) clearTimeout(hiding)
     listener.changed(change)
   }
@@ -145,7 +145,7 @@ export function createSocket (options: SocketOptions, listener: SocketListener) 
   const drop = (change: StateChange) => {
     const dropped = socket
     socket = undefined
-    if (change.code === undefined) dropped?.close()
+    if (!change.code) dropped?.close()
     enter(change)
   }
 
@@ -280,7 +280,9 @@ export function createSocket (options: SocketOptions, listener: SocketListener) 
 
     connect,
     expect,
-    wake,
+
+    /** The network is back. */
+    online: wake,
 
     /** Sends text, while the state is `open`. */
     send (text: string) {
@@ -317,8 +319,8 @@ export function createSocket (options: SocketOptions, listener: SocketListener) 
       if (is('closed')) return
       const last = socket
       enter({ state: 'closed', reason: 'close' })
-      if (last === undefined) queueMicrotask(listener.ended)
-      else last.close(NORMAL)
+      if (last) last.close(NORMAL)
+      else queueMicrotask(listener.ended)
     }
   }
 }

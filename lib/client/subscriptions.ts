@@ -40,7 +40,7 @@ export class Subscriptions {
 
   /** The names of the groups that the client is in. */
   get groups (): ReadonlySet<string> {
-    return new Set(this.#filter(({ joined, group }) => joined && group !== undefined).map(({ group }) => String(group)))
+    return new Set(this.#filter(({ joined, group }) => joined && Boolean(group)).map(({ group }) => String(group)))
   }
 
   /** Asks for membership, now or when the connection is back. @returns the data of the reply */
@@ -65,7 +65,7 @@ export class Subscriptions {
       const { watchers } = subscription
       const call = [...watchers].find(([{ isCall }]) => isCall)
       if (call) end(watchers, call, new RohrpostError('unsubscribed', { code: ClientErrorCode.UNSUBSCRIBED }))
-      if (watchers.size > 0) return
+      if (watchers.size) return
     }
     return this.#leave(ref, subscription)
   }
@@ -80,7 +80,7 @@ export class Subscriptions {
     this.#ask(subscription, ref)
 
     return () => {
-      if (watchers.delete(watcher) && watchers.size === 0) this.#leaveQuietly(subscription)
+      if (watchers.delete(watcher) && !watchers.size) this.#leaveQuietly(subscription)
     }
   }
 
@@ -144,7 +144,7 @@ export class Subscriptions {
     const asked = [...watchers.keys()].filter((watcher) => watchers.get(watcher) === 'new')
     for (const watcher of asked) watchers.set(watcher, 'asked')
     // who is a member, or is about to be one, would hear twice what came after a position
-    const isMember = [subscription, ...this.#twins(subscription)].some(({ joined, asking }) => joined || asking > 0)
+    const isMember = [subscription, ...this.#twins(subscription)].some(({ joined, asking }) => joined || asking)
 
     let failure: RohrpostError | undefined
     subscription.asking++
@@ -159,7 +159,7 @@ export class Subscriptions {
       failure = error as RohrpostError
     }
     subscription.asking--
-    if (failure !== undefined) this.#refused(subscription, asked, failure)
+    if (failure) this.#refused(subscription, asked, failure)
   }
 
   #joined (subscription: Subscription, ref: GroupRef, asked: Watcher[], { data, position, recovered, top }: Message): void {
@@ -174,7 +174,7 @@ export class Subscriptions {
     for (const { isCall, joined } of asked) {
       if (isCall) joined?.(reply)
     }
-    if (group !== undefined && !joined && !isRecovered) this.#resync(subscription, reply.group, 0)
+    if (group && !joined && !isRecovered) this.#resync(subscription, reply.group, 0)
     // what was missed comes once, for all that were equally far
     const isEqual = (twin: Subscription) => isRecovered && !twin.joined && keyOf(Object(twin.position)) === keyOf(Object(position))
     for (const each of [subscription, ...this.#twins(subscription).filter(isEqual)]) {
@@ -209,17 +209,17 @@ export class Subscriptions {
     }
 
     // still a member, wanted no more, or another request decides
-    if (isLost || subscription.joined || subscription.asking > 0 || this.#all.get(subscription.key) !== subscription) return
+    if (isLost || subscription.joined || subscription.asking || this.#all.get(subscription.key) !== subscription) return
     const isTimeout = code === ClientErrorCode.TIMEOUT
-    if (watchers.size > 0 && (error.retry || isTimeout)) {
-      subscription.isRefused = group === undefined
+    if (watchers.size && (error.retry || isTimeout)) {
+      subscription.isRefused = !group
       return this.#askLater(error.retryAfter)
     }
 
     this.#remove(subscription, error, error)
     // the server may let the client in after all
     if (isTimeout) this.#leaveQuietly(subscription)
-    if (group !== undefined) this.#line.failed(group, error)
+    if (group) this.#line.failed(group, error)
   }
 
   /** What is wanted is asked for until the server decides. */
@@ -228,7 +228,7 @@ export class Subscriptions {
     this.#retry ??= setTimeout(() => {
       this.#retry = undefined
       for (const subscription of this.#all.values()) {
-        if (!subscription.joined && subscription.asking === 0) this.#ask(subscription)
+        if (!subscription.joined && !subscription.asking) this.#ask(subscription)
       }
     }, backoff(this.#line.backoff, this.#failures++, retryAfter))
   }
@@ -248,7 +248,7 @@ export class Subscriptions {
    */
   async #leave (ref: GroupRef, subscription?: Subscription): Promise<unknown> {
     if (subscription) this.#remove(subscription)
-    if (!this.#line.isOpen() || this.#twins(subscription).length > 0) return
+    if (!this.#line.isOpen() || this.#twins(subscription).length) return
     try {
       return await this.#line.request('unsubscribe', ref, {
         timeout: ANSWER_TIMEOUT,
@@ -279,7 +279,7 @@ export class Subscriptions {
   /** What asked for the same group in another way. */
   #twins (subscription: Subscription | undefined): Subscription[] {
     const group = subscription?.group
-    return this.#filter((other) => other !== subscription && group !== undefined && other.group === group)
+    return this.#filter((other) => other !== subscription && Boolean(group) && other.group === group)
   }
 
   #remove (subscription: Subscription, reason?: RohrpostError, error?: RohrpostError): void {
@@ -299,7 +299,7 @@ function end (watchers: Subscription['watchers'], [watcher, known]: [Watcher, st
 /** The client is a member, for the first time or again: then once all that was missed has come. */
 function tell ({ watchers, top }: Subscription, reply?: unknown): void {
   for (const [watcher, known] of watchers) {
-    if (known === 'joined' || (known === 'away' && top !== undefined)) continue
+    if (known === 'joined' || (known === 'away' && top)) continue
     watchers.set(watcher, 'joined')
     if (known === 'away') watcher.recovered?.()
     else watcher.joined?.(reply)

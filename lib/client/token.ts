@@ -25,7 +25,7 @@ export class Token {
 
   /** Whether asking again can give another one. */
   get renewable (): boolean {
-    return this.#source !== undefined
+    return Boolean(this.#source)
   }
 
   /**
@@ -35,7 +35,7 @@ export class Token {
    */
   renew (isFresh = false): Promise<void> {
     const now = performance.now()
-    if (isFresh || this.#asking === undefined || now - this.#askedAt >= this.#timeout) {
+    if (isFresh || !this.#asking || now - this.#askedAt >= this.#timeout) {
       this.#askedAt = now
       const asking = this.#asking = this.#ask().then((token) => {
         if (this.#asking === asking) this.#current = token
