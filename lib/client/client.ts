@@ -122,8 +122,7 @@ export class RohrpostClient<C extends Contract = Contract> {
    */
   async call<Name extends CallName<C>> (name: Name, ...[data, { timeout = CALL_TIMEOUT, signal, wait } = {}]: CallArguments<CallData<C, Name>>): Promise<CallReply<C, Name>> {
     const end = performance.now() + checkDuration('timeout', timeout)
-    throwIfAborted(signal)
-    this.#checkEnd()
+    this.#check(signal)
     if (this.state !== 'open' && !wait) throw new RohrpostError('not connected: { wait: true } waits for it', OFFLINE)
     // it may be lost again before this goes on
     while (this.state !== 'open') await this.#wait(signal, end - performance.now())
@@ -141,8 +140,7 @@ export class RohrpostClient<C extends Contract = Contract> {
     { signal, onResync }: { signal?: AbortSignal | undefined, onResync?: (() => void) | undefined } = {}
   ): Promise<{ group: GroupName<GroupObject<C, Type>> }> {
     checkFunction('onResync', onResync)
-    throwIfAborted(signal)
-    this.#checkEnd()
+    this.#check(signal)
     return await this.#subscriptions.subscribe(group, signal, onResync) as { group: string }
   }
 
@@ -222,16 +220,15 @@ export class RohrpostClient<C extends Contract = Contract> {
     return this
   }
 
-  #checkEnd (): void {
+  #check (signal: AbortSignal | undefined): void {
+    throwIfAborted(signal)
     if (this.#end) throw this.#end
   }
 
   /** Waits for the connection. @param timeout milliseconds, or `Infinity` */
   async #wait (signal: AbortSignal | undefined, timeout: number): Promise<void> {
-    throwIfAborted(signal)
+    this.#check(signal)
     if (this.state === 'open') return
-    this.#checkEnd()
-
     await waitFor<void>(signal, timeout, new RohrpostError('no connection came in time', OFFLINE), (waiting) => {
       this.#ready.add(waiting)
     }, (waiting) => {
@@ -303,7 +300,12 @@ export class RohrpostClient<C extends Contract = Contract> {
   }
 
   #handle (message: Message): void {
-    const { type, error, position, data, spread } = message
+    const { id, type, error, position, data, spread, limits, bytes } = message
+    // a ping that was refused, as one too many, is a sign of life too
+    const isBeat = type === 'pong' || (type === 'ping' && error)
+    if (isBeat) this.#socket.pong()
+    if (type === 'pong') this.#emit('pong')
+
     if (type === 'subscription-update' && !error) {
       const change: Change<never> | Resync = Object(data)
       if (change.type === 'resync') {
@@ -312,25 +314,15 @@ export class RohrpostClient<C extends Contract = Contract> {
         this.#subscriptions.receive(change)
         this.#emitGroup(change.group, null, change)
       }
-    } else {
-      this.#settle(message)
+    } else if (!this.#requests.answer(message)) {
+      if (isBeat) this.#requests.limit(Object(limits).max_payload)
+      else if (type === 'incoming' && id === undefined) this.#socket.expect(Number(bytes))
+      // messages without id answer nothing, they are the application's
+      else if (error || id !== undefined) {
+        this.#emit('error', id === undefined ? show(error) : `no saved request with id: ${show(id)}`, error ? toError(message) : undefined)
+      }
     }
     if (position) this.#subscriptions.reached(position)
-  }
-
-  #settle (message: Message): void {
-    const { id, type, error, limits, bytes } = message
-    // a ping that was refused, as one too many, is a sign of life too
-    const isBeat = type === 'pong' || (type === 'ping' && Boolean(error))
-    if (isBeat) this.#socket.pong()
-    if (type === 'pong') this.#emit('pong')
-    if (this.#requests.answer(message)) return
-    if (isBeat) this.#requests.limit(Object(limits).max_payload)
-    else if (type === 'incoming' && id === undefined) this.#socket.expect(Number(bytes))
-    // messages without id answer nothing, they are the application's
-    else if (error || id !== undefined) {
-      this.#emit('error', id === undefined ? show(error) : `no saved request with id: ${show(id)}`, error ? toError(message) : undefined)
-    }
   }
 
   /** The client's own events can't be mistaken for those of a group that is called alike. */

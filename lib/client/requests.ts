@@ -123,7 +123,6 @@ export function createRequests (token: Token, send: (text: string) => void) {
     fail (error: RohrpostError): void {
       held = []
       for (const { reject } of all.values()) reject(error)
-      all.clear()
     }
   }
 }

@@ -88,7 +88,7 @@ const GOOD = 5000
  * go better, 4408 (too slow) and 4429 (too many), and 4401 if there may be a new token.
  */
 export function isFinal (code: number, renewable: boolean): boolean {
-  return code >= 4400 && code < 4500 && code !== 4408 && code !== 4429 && !(code === 4401 && renewable)
+  return /^44(?!08|29)..$/.test(String(code)) && !(code === 4401 && renewable)
 }
 
 /** A connection that is made again whenever it breaks. */

@@ -40,7 +40,7 @@ export class Subscriptions {
 
   /** The names of the groups that the client is in. */
   get groups (): ReadonlySet<string> {
-    return new Set(this.#filter(({ joined, group }) => joined && Boolean(group)).map(({ group }) => String(group)))
+    return new Set([...this.#all.values()].flatMap(({ joined, group }) => joined && group ? [group] : []))
   }
 
   /** Asks for membership, now or when the connection is back. @returns the data of the reply */
@@ -286,7 +286,7 @@ export class Subscriptions {
     const { key, watchers } = subscription
     subscription.joined = false
     this.#all.delete(key)
-    for (const each of [...watchers]) end(watchers, each, each[0].isCall ? reason : error)
+    for (const each of watchers) end(watchers, each, each[0].isCall ? reason : error)
   }
 }
 

@@ -5,27 +5,21 @@ export type TokenSource = string | undefined | (() => string | undefined | Promi
 
 /** Knows the token of now, and asks for another where the source can tell. */
 export class Token {
-  readonly #source: Exclude<TokenSource, string> | undefined
+  readonly #source: TokenSource
   readonly #timeout: number
-  #current: string | undefined
   #asking: Promise<void> | undefined
   #askedAt = 0
+  /** What is sent as `auth_jwt`. */
+  current: string | undefined
+  /** Whether asking again can give another one. */
+  readonly renewable: boolean
 
   /** @param timeout milliseconds after which an answer is not waited for any more */
   constructor (source: TokenSource, timeout: number) {
+    this.#source = source
     this.#timeout = timeout
-    if (typeof source === 'function') this.#source = source
-    else this.#current = source
-  }
-
-  /** What is sent as `auth_jwt`. */
-  get current (): string | undefined {
-    return this.#current
-  }
-
-  /** Whether asking again can give another one. */
-  get renewable (): boolean {
-    return Boolean(this.#source)
+    this.renewable = typeof source === 'function'
+    if (typeof source !== 'function') this.current = source
   }
 
   /**
@@ -38,7 +32,7 @@ export class Token {
     if (isFresh || !this.#asking || now - this.#askedAt >= this.#timeout) {
       this.#askedAt = now
       const asking = this.#asking = this.#ask().then((token) => {
-        if (this.#asking === asking) this.#current = token
+        if (this.#asking === asking) this.current = token
       }).finally(() => {
         if (this.#asking === asking) this.#asking = undefined
       })
@@ -47,6 +41,6 @@ export class Token {
   }
 
   async #ask (): Promise<string | undefined> {
-    return this.#source?.()
+    return typeof this.#source === 'function' ? this.#source() : this.#source
   }
 }
