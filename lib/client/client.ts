@@ -72,8 +72,7 @@ export class RohrpostClient<C extends Contract = Contract> {
       pingInterval: duration('pingInterval', 5000),
       disconnectWhenHidden: duration('disconnectWhenHidden', Infinity),
       backoff,
-      isFinal: ownIsFinal ?? ((code) => isFinal(code, token.renewable))
-    }, {
+      isFinal: ownIsFinal ?? ((code) => isFinal(code, token.renewable)),
       changed: (change) => this.#changed(change),
       received: (text) => this.#receive(text),
       ping: (isFirst) => this.#ping(isFirst),
@@ -270,10 +269,8 @@ export class RohrpostClient<C extends Contract = Contract> {
         console.warn(`rohrpost: the client could not connect, and tries again: ${String(cause)}`)
       }
     }
-    if (state === 'open') this.#emit('open')
-    else if (state === 'connecting') this.#emit('reconnecting')
     // after close() the socket tells when it has ended
-    else if (reason !== 'close') this.#emit('closed')
+    if (reason !== 'close') this.#emit(state === 'open' ? state : state === 'connecting' ? 'reconnecting' : 'closed')
   }
 
   /** The first ping of a connection asks for what the server says to those who ask: its limits, and large messages before they come. */

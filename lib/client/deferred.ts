@@ -43,7 +43,7 @@ export function onAbort (signal: AbortSignal | undefined, abort: (reason: unknow
 export async function waitFor<Value> (
   signal: AbortSignal | undefined,
   timeout: number,
-  late: RohrpostError,
+  late: RohrpostError | undefined,
   begin: (waiting: Deferred<Value>) => void,
   end: (waiting: Deferred<Value>) => void
 ): Promise<Value> {

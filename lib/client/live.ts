@@ -134,7 +134,10 @@ export class Live<Item> {
 
   /** Loads after a delay: clients that load at once would all do so at the same time. */
   #loadLater (delay: number, error?: unknown): void {
-    if (!delay) return void this.#load()
+    if (!delay) {
+      this.#load()
+      return
+    }
     this.#run++
     this.#early = undefined
     this.#isLoaded = false
@@ -145,8 +148,7 @@ export class Live<Item> {
   async #load (): Promise<void> {
     this.#rest()
     const run = ++this.#run
-    const early: Change<Item>[] = []
-    this.#early = early
+    const early: Change<Item>[] = this.#early = []
     this.#isLoaded = false
     this.#publish('loading')
     try {
@@ -173,7 +175,10 @@ export class Live<Item> {
   }
 
   #receive (change: Change<Item>): void {
-    if (this.#early) return void this.#early.push(change)
+    if (this.#early) {
+      this.#early.push(change)
+      return
+    }
     this.#apply(change)
     this.#publish(this.#status, this.#error)
   }
@@ -231,7 +236,8 @@ export class Live<Item> {
 
   #startFrame (): void {
     clearTimeout(this.#frame)
-    this.#frame = this.#status === 'closed' ? undefined : setTimeout(() => {
+    if (this.#status === 'closed') return
+    this.#frame = setTimeout(() => {
       this.#frame = undefined
       if (this.#isChanged) this.#notify()
     }, FRAME)

@@ -95,7 +95,7 @@ export function isFinal (code: number, renewable: boolean): boolean {
 export type Socket = ReturnType<typeof createSocket>
 
 /** Makes the connection of a client; `start()` begins the first attempt. */
-export function createSocket (options: SocketOptions, listener: SocketListener) {
+export function createSocket (options: SocketOptions & SocketListener) {
   const { url, token, connectTimeout } = options
   let state: State = 'idle'
   let socket: WebSocketLike | undefined
@@ -139,7 +139,7 @@ export function createSocket (options: SocketOptions, listener: SocketListener) 
     state = change.state
     if (change.delay) schedule(() => connect('retry'), change.delay)
     if (is('closed')) clearTimeout(hiding)
-    listener.changed(change)
+    options.changed(change)
   }
 
   const drop = (change: StateChange) => {
@@ -216,10 +216,10 @@ export function createSocket (options: SocketOptions, listener: SocketListener) 
       if (!is('open')) return
       isHeard = true
       if (performance.now() - openedAt >= GOOD) failures = 0
-      listener.received(String(data))
+      options.received(String(data))
     }))
     opening.addEventListener('close', own(({ code, reason: text }) => {
-      if (is('closed')) listener.ended()
+      if (is('closed')) options.ended()
       else if (options.isFinal(code, text)) enter({ state: 'closed', reason: 'refused', code, text })
       else lose({ reason: 'lost', code, text, ...(cause !== undefined && { cause }) })
     }))
@@ -240,7 +240,7 @@ export function createSocket (options: SocketOptions, listener: SocketListener) 
     }, options.pingInterval)
     if (isPinging) return
     isPinging = isBehind = true
-    listener.ping(isFirst)
+    options.ping(isFirst)
   }
 
   /** A large text comes or goes: no pong can come until it has arrived. */
@@ -320,7 +320,7 @@ export function createSocket (options: SocketOptions, listener: SocketListener) 
       const last = socket
       enter({ state: 'closed', reason: 'close' })
       if (last) last.close(NORMAL)
-      else queueMicrotask(listener.ended)
+      else queueMicrotask(options.ended)
     }
   }
 }

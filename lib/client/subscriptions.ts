@@ -1,6 +1,6 @@
 /** What the client wants to hear: kept over reconnects, and in line with what the server was asked for. */
 import { backoff, type Backoff } from './backoff.ts'
-import { deferred, onAbort } from './deferred.ts'
+import { waitFor } from './deferred.ts'
 import { attempt } from './emitter.ts'
 import { ClientErrorCode, RohrpostError } from './error.ts'
 import type { Message, RequestOptions } from './requests.ts'
@@ -44,18 +44,13 @@ export class Subscriptions {
   }
 
   /** Asks for membership, now or when the connection is back. @returns the data of the reply */
-  async subscribe (ref: GroupRef, signal: AbortSignal | undefined, onResync: (() => void) | undefined): Promise<unknown> {
-    const { promise, resolve, reject } = deferred<unknown>()
-    const stop = onAbort(signal, (reason) => {
-      reject(reason)
-      leave()
+  subscribe (ref: GroupRef, signal: AbortSignal | undefined, onResync: (() => void) | undefined): Promise<unknown> {
+    let leave: () => void
+    return waitFor(signal, Infinity, undefined, ({ resolve, reject }) => {
+      leave = this.watch(ref, { isCall: true, joined: resolve, resync: () => onResync?.(), ended: reject })
+    }, () => {
+      if (signal?.aborted) leave()
     })
-    const leave = this.watch(ref, { isCall: true, joined: resolve, resync: () => onResync?.(), ended: reject })
-    try {
-      return await promise
-    } finally {
-      stop()
-    }
   }
 
   /** Ends one call of `subscribe`; other calls and watchers keep the membership. */

@@ -5,21 +5,23 @@ export type TokenSource = string | undefined | (() => string | undefined | Promi
 
 /** Knows the token of now, and asks for another where the source can tell. */
 export class Token {
-  readonly #source: TokenSource
+  readonly #source: Exclude<TokenSource, string> | undefined
   readonly #timeout: number
   #asking: Promise<void> | undefined
   #askedAt = 0
   /** What is sent as `auth_jwt`. */
   current: string | undefined
-  /** Whether asking again can give another one. */
-  readonly renewable: boolean
 
   /** @param timeout milliseconds after which an answer is not waited for any more */
   constructor (source: TokenSource, timeout: number) {
-    this.#source = source
     this.#timeout = timeout
-    this.renewable = typeof source === 'function'
-    if (typeof source !== 'function') this.current = source
+    if (typeof source === 'function') this.#source = source
+    else this.current = source
+  }
+
+  /** Whether asking again can give another one. */
+  get renewable (): boolean {
+    return Boolean(this.#source)
   }
 
   /**
@@ -41,6 +43,6 @@ export class Token {
   }
 
   async #ask (): Promise<string | undefined> {
-    return typeof this.#source === 'function' ? this.#source() : this.#source
+    return this.#source?.()
   }
 }
