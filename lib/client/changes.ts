@@ -31,14 +31,14 @@ export function iterateChanges<Item> (
   const settle = ({ resolve, reject }: typeof takers[number]) => {
     const error = failure
     failure = undefined
-    if (error === undefined) resolve({ done: true, value: undefined })
-    else reject(error)
+    if (error) reject(error)
+    else resolve({ done: true, value: undefined })
   }
 
   const tell = (change: Change<never> | Resync) => {
     const taker = takers.shift()
-    if (taker === undefined) kept.push(change)
-    else taker.resolve({ done: false, value: change })
+    if (taker) taker.resolve({ done: false, value: change })
+    else kept.push(change)
   }
 
   let stop: (() => void) | undefined
@@ -57,7 +57,7 @@ export function iterateChanges<Item> (
   return {
     next () {
       const change = kept.shift()
-      if (change !== undefined) return Promise.resolve({ done: false, value: change })
+      if (change) return Promise.resolve({ done: false, value: change })
       const taker: typeof takers[number] = deferred()
       if (ended) settle(taker)
       else takers.push(taker)

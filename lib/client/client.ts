@@ -3,13 +3,13 @@
 import type { CallData, CallName, CallReply, Contract, GroupId, GroupObject, GroupType, Json } from '../protocol/contract.ts'
 import type { Backoff } from './backoff.ts'
 import { iterateChanges } from './changes.ts'
-import { after, check, checkDuration, checkFunction, MAX_DELAY, show } from './checks.ts'
-import { deferred, onAbort, throwIfAborted, type Deferred } from './deferred.ts'
+import { check, checkDuration, checkFunction, MAX_DELAY, show } from './checks.ts'
+import { throwIfAborted, waitFor, type Deferred } from './deferred.ts'
 import { Emitter } from './emitter.ts'
 import { ClientErrorCode, RohrpostError } from './error.ts'
 import { Live, type LiveOptions } from './live.ts'
-import { Requests, toError, type Message } from './requests.ts'
-import { isFinal, Socket, type State, type StateChange, type UrlSource } from './socket.ts'
+import { createRequests, toError, type Requests, type Message } from './requests.ts'
+import { createSocket, isFinal, type Socket, type State, type StateChange, type UrlSource } from './socket.ts'
 import type { Change, GroupRef, Resync, Watcher } from './subscription.ts'
 import { Subscriptions } from './subscriptions.ts'
 import { Token } from './token.ts'
@@ -42,45 +42,44 @@ export class RohrpostClient<C extends Contract = Contract> {
    * @throws TypeError, RangeError for options; what the WebSocket's constructor throws, for a URL that is none
    */
   constructor (url: UrlSource, options: ClientOptions = {}) {
-    const { pingInterval = 5000, connectTimeout = 10_000, disconnectWhenHidden = Infinity, autoConnect, isFinal: ownIsFinal, WebSocket = globalThis.WebSocket } = options
+    const { isFinal: ownIsFinal, WebSocket = globalThis.WebSocket } = options
     const source = 'token' in options ? options.token : ''
     check(source === null || /^(str|func|und)/.test(typeof source), 'token', 'a string or a function', source)
     check(typeof WebSocket === 'function', 'WebSocket', 'a class, as there is no global one', WebSocket)
     checkFunction('isFinal', ownIsFinal)
-    this.#backoff = checkBackoff(options.backoff)
+    const duration = (name: 'pingInterval' | 'connectTimeout' | 'disconnectWhenHidden', byDefault: number) => {
+      const { [name]: value = byDefault } = options
+      return checkDuration(name, value)
+    }
+    const connectTimeout = duration('connectTimeout', 10_000)
+    const token = new Token(source, connectTimeout)
+    const backoff = this.#backoff = checkBackoff(options.backoff)
 
-    const timeout = checkDuration('connectTimeout', connectTimeout)
-    const token = new Token(source, timeout)
-    this.#requests = new Requests(token, (text) => this.#send(text))
+    this.#requests = createRequests(token, (text) => this.#send(text))
     this.#subscriptions = new Subscriptions({
       isOpen: () => this.state === 'open',
-      request: (type, data, options) => this.#requests.request(type, data, options),
+      request: this.#requests.request,
       report: (error) => this.#report(error),
       failed: (group, error) => this.#emitGroup(group, error),
       resync: (group) => this.#emit('resync', group),
-      backoff: this.#backoff
+      backoff
     })
-    this.#socket = new Socket({
+    this.#socket = createSocket({
       url,
       WebSocket,
       token,
-      pingInterval: checkDuration('pingInterval', pingInterval),
-      connectTimeout: timeout,
-      disconnectWhenHidden: checkDuration('disconnectWhenHidden', disconnectWhenHidden),
-      backoff: this.#backoff,
-      isFinal: ownIsFinal ?? ((code) => isFinal(code, token.renewable))
-    }, {
+      connectTimeout,
+      pingInterval: duration('pingInterval', 5000),
+      disconnectWhenHidden: duration('disconnectWhenHidden', Infinity),
+      backoff,
+      isFinal: ownIsFinal ?? ((code) => isFinal(code, token.renewable)),
       changed: (change) => this.#changed(change),
       received: (text) => this.#receive(text),
       ping: (isFirst) => this.#ping(isFirst),
       ended: () => this.#emit('closed')
     })
-    if (autoConnect ?? true) this.#socket.start()
-    this.#sleep = watchPage({
-      online: () => this.#socket.wake(),
-      offline: () => this.#socket.offline(),
-      shown: (isShown) => this.#socket.shown(isShown)
-    }, globalThis as Scope)
+    if (options.autoConnect ?? true) this.#socket.start()
+    this.#sleep = watchPage(this.#socket, globalThis as Scope)
   }
 
   /** What the connection does now; the event `state` tells of each change. */
@@ -122,8 +121,7 @@ export class RohrpostClient<C extends Contract = Contract> {
    */
   async call<Name extends CallName<C>> (name: Name, ...[data, { timeout = CALL_TIMEOUT, signal, wait } = {}]: CallArguments<CallData<C, Name>>): Promise<CallReply<C, Name>> {
     const end = performance.now() + checkDuration('timeout', timeout)
-    throwIfAborted(signal)
-    this.#checkEnd()
+    this.#check(signal)
     if (this.state !== 'open' && !wait) throw new RohrpostError('not connected: { wait: true } waits for it', OFFLINE)
     // it may be lost again before this goes on
     while (this.state !== 'open') await this.#wait(signal, end - performance.now())
@@ -141,8 +139,7 @@ export class RohrpostClient<C extends Contract = Contract> {
     { signal, onResync }: { signal?: AbortSignal | undefined, onResync?: (() => void) | undefined } = {}
   ): Promise<{ group: GroupName<GroupObject<C, Type>> }> {
     checkFunction('onResync', onResync)
-    throwIfAborted(signal)
-    this.#checkEnd()
+    this.#check(signal)
     return await this.#subscriptions.subscribe(group, signal, onResync) as { group: string }
   }
 
@@ -193,10 +190,9 @@ export class RohrpostClient<C extends Contract = Contract> {
   /** As `close`; resolves when the connection has ended: `await using client = new RohrpostClient(…)`. */
   async [Symbol.asyncDispose] (): Promise<void> {
     if (this.state === 'closed') return
-    const { promise, resolve } = deferred<void>()
+    const ended = new Promise<void>((resolve) => this.once('closed', resolve))
     this.close()
-    this.once('closed', resolve)
-    await promise
+    await ended
   }
 
   /** Calls the listener at each event, or at each change of a group. */
@@ -223,31 +219,24 @@ export class RohrpostClient<C extends Contract = Contract> {
     return this
   }
 
-  #checkEnd (): void {
-    if (this.#end !== undefined) throw this.#end
+  #check (signal: AbortSignal | undefined): void {
+    throwIfAborted(signal)
+    if (this.#end) throw this.#end
   }
 
   /** Waits for the connection. @param timeout milliseconds, or `Infinity` */
   async #wait (signal: AbortSignal | undefined, timeout: number): Promise<void> {
-    throwIfAborted(signal)
+    this.#check(signal)
     if (this.state === 'open') return
-    this.#checkEnd()
-
-    const waiting = deferred<void>()
-    const stop = onAbort(signal, waiting.reject)
-    const timer = after(timeout, () => waiting.reject(new RohrpostError('no connection came in time', OFFLINE)))
-    this.#ready.add(waiting)
-    try {
-      await waiting.promise
-    } finally {
-      stop()
-      clearTimeout(timer)
+    await waitFor<void>(signal, timeout, new RohrpostError('no connection came in time', OFFLINE), (waiting) => {
+      this.#ready.add(waiting)
+    }, (waiting) => {
       this.#ready.delete(waiting)
-    }
+    })
   }
 
   #watch (group: GroupRef, watcher: Watcher): () => void {
-    if (this.#end === undefined) return this.#subscriptions.watch(group, watcher)
+    if (!this.#end) return this.#subscriptions.watch(group, watcher)
     const end = this.#end
     queueMicrotask(() => watcher.ended(end))
     return () => {}
@@ -260,7 +249,7 @@ export class RohrpostClient<C extends Contract = Contract> {
       for (const { resolve } of this.#ready) resolve()
       this.#subscriptions.opened()
     } else if (state === 'waiting' || state === 'idle') {
-      const why = cause ?? (code === undefined ? reason : `${code} ${text}`.trim())
+      const why = cause ?? (code ? `${code} ${text}`.trim() : reason)
       this.#requests.fail(new RohrpostError('connection lost', { code: ClientErrorCode.CONNECTION_LOST, cause: why }))
       this.#subscriptions.lost()
     } else if (state === 'closed') {
@@ -280,10 +269,8 @@ export class RohrpostClient<C extends Contract = Contract> {
         console.warn(`rohrpost: the client could not connect, and tries again: ${String(cause)}`)
       }
     }
-    if (state === 'open') this.#emit('open')
-    else if (state === 'connecting') this.#emit('reconnecting')
     // after close() the socket tells when it has ended
-    else if (reason !== 'close') this.#emit('closed')
+    if (reason !== 'close') this.#emit(state === 'open' ? state : state === 'connecting' ? 'reconnecting' : 'closed')
   }
 
   /** The first ping of a connection asks for what the server says to those who ask: its limits, and large messages before they come. */
@@ -310,7 +297,12 @@ export class RohrpostClient<C extends Contract = Contract> {
   }
 
   #handle (message: Message): void {
-    const { type, error, position, data, spread } = message
+    const { id, type, error, position, data, spread, limits, bytes } = message
+    // a ping that was refused, as one too many, is a sign of life too
+    const isBeat = type === 'pong' || (type === 'ping' && error)
+    if (isBeat) this.#socket.pong()
+    if (type === 'pong') this.#emit('pong')
+
     if (type === 'subscription-update' && !error) {
       const change: Change<never> | Resync = Object(data)
       if (change.type === 'resync') {
@@ -319,25 +311,15 @@ export class RohrpostClient<C extends Contract = Contract> {
         this.#subscriptions.receive(change)
         this.#emitGroup(change.group, null, change)
       }
-    } else {
-      this.#settle(message)
+    } else if (!this.#requests.answer(message)) {
+      if (isBeat) this.#requests.limit(Object(limits).max_payload)
+      else if (type === 'incoming' && id === undefined) this.#socket.expect(Number(bytes))
+      // messages without id answer nothing, they are the application's
+      else if (error || id !== undefined) {
+        this.#emit('error', id === undefined ? show(error) : `no saved request with id: ${show(id)}`, error ? toError(message) : undefined)
+      }
     }
     if (position) this.#subscriptions.reached(position)
-  }
-
-  #settle (message: Message): void {
-    const { id, type, error, limits, bytes } = message
-    // a ping that was refused, as one too many, is a sign of life too
-    const isBeat = type === 'pong' || (type === 'ping' && Boolean(error))
-    if (isBeat) this.#socket.pong()
-    if (type === 'pong') this.#emit('pong')
-    if (this.#requests.answer(message)) return
-    if (isBeat) this.#requests.limit(Object(limits).max_payload)
-    else if (type === 'incoming' && id === undefined) this.#socket.expect(Number(bytes))
-    // messages without id answer nothing, they are the application's
-    else if (error || id !== undefined) {
-      this.#emit('error', id === undefined ? show(error) : `no saved request with id: ${show(id)}`, error ? toError(message) : undefined)
-    }
   }
 
   /** The client's own events can't be mistaken for those of a group that is called alike. */

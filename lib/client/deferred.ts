@@ -1,5 +1,6 @@
 /** Promises that are settled from outside. React Native has neither `Promise.withResolvers` nor `signal.throwIfAborted`. */
-import { check } from './checks.ts'
+import { after, check } from './checks.ts'
+import type { RohrpostError } from './error.ts'
 
 /** A promise with the functions that settle it. */
 export interface Deferred<Value> {
@@ -32,6 +33,31 @@ export function onAbort (signal: AbortSignal | undefined, abort: (reason: unknow
   const listener = () => abort(signal && reasonOf(signal))
   signal?.addEventListener('abort', listener)
   return () => signal?.removeEventListener('abort', listener)
+}
+
+/**
+ * Waits until a promise is settled by what `begin` starts, by the signal, or by the time-out with the error `late`.
+ *
+ * @param end called once the promise is settled
+ */
+export async function waitFor<Value> (
+  signal: AbortSignal | undefined,
+  timeout: number,
+  late: RohrpostError | undefined,
+  begin: (waiting: Deferred<Value>) => void,
+  end: (waiting: Deferred<Value>) => void
+): Promise<Value> {
+  const waiting = deferred<Value>()
+  const stop = onAbort(signal, waiting.reject)
+  const timer = after(timeout, () => waiting.reject(late))
+  try {
+    begin(waiting)
+    return await waiting.promise
+  } finally {
+    stop()
+    clearTimeout(timer)
+    end(waiting)
+  }
 }
 
 /** The polyfill of React Native has no reasons. */

@@ -3,11 +3,7 @@
 /** A function that is called with what an event carries. */
 type Listener = (...args: never) => void
 
-interface Entry {
-  name: string
-  listener: Listener
-  once: boolean
-}
+type Entry = readonly [name: string, listener: Listener, once: boolean]
 
 /** Calls listeners in the order in which they were added. One that throws harms neither the others nor the client. */
 export class Emitter {
@@ -16,20 +12,21 @@ export class Emitter {
 
   /** Adds a listener, for good or for the next time only. */
   add (name: string, listener: Listener, once: boolean): void {
-    this.#entries = [...this.#entries, { name, listener, once }]
+    this.#entries = [...this.#entries, [name, listener, once]]
   }
 
   /** Takes a listener away: the one that was added last, if it was added several times. */
   remove (name: string, listener: Listener): void {
-    this.#drop(this.#entries.findLast((entry) => entry.name === name && entry.listener === listener))
+    this.#drop(this.#entries.findLast((entry) => entry[0] === name && entry[1] === listener))
   }
 
   /** Calls the listeners that are there now. */
   emit (name: string, ...args: unknown[]): void {
     for (const entry of this.#entries) {
-      if (entry.name !== name) continue
-      if (entry.once) this.#drop(entry)
-      attempt(() => entry.listener(...args as never))
+      const [own, listener, once] = entry
+      if (own !== name) continue
+      if (once) this.#drop(entry)
+      attempt(() => listener(...args as never))
     }
   }
 

@@ -105,7 +105,7 @@ export class Live<Item> {
   /** Loads again, after a failure too. Does nothing while the connection is down: it loads when that is back. */
   readonly reload = (): void => {
     if (this.#status !== 'current' && this.#status !== 'failed') return
-    if (this.#stop !== undefined) this.#load()
+    if (this.#stop) this.#load()
     else this.#join()
   }
 
@@ -126,15 +126,15 @@ export class Live<Item> {
       ended: (error) => {
         this.#stop = undefined
         // what the server does not show any more is not shown any more
-        if (error !== undefined) this.#items.clear()
-        this.#interrupt(error === undefined ? 'closed' : 'failed', error)
+        if (error) this.#items.clear()
+        this.#interrupt(error ? 'failed' : 'closed', error)
       }
     })
   }
 
   /** Loads after a delay: clients that load at once would all do so at the same time. */
   #loadLater (delay: number, error?: unknown): void {
-    if (delay === 0) {
+    if (!delay) {
       this.#load()
       return
     }
@@ -148,8 +148,7 @@ export class Live<Item> {
   async #load (): Promise<void> {
     this.#rest()
     const run = ++this.#run
-    const early: Change<Item>[] = []
-    this.#early = early
+    const early: Change<Item>[] = this.#early = []
     this.#isLoaded = false
     this.#publish('loading')
     try {
@@ -176,7 +175,7 @@ export class Live<Item> {
   }
 
   #receive (change: Change<Item>): void {
-    if (this.#early !== undefined) {
+    if (this.#early) {
       this.#early.push(change)
       return
     }
@@ -212,7 +211,7 @@ export class Live<Item> {
 
   #keyOf (object: Item): unknown {
     const { key } = this.#options
-    const value = key === undefined ? (object as { id?: unknown } | null | undefined)?.id : key(object)
+    const value = key ? key(object) : (object as { id?: unknown } | null | undefined)?.id
     if (value === undefined || value === null) throw new TypeError(`Option 'key' (by default object.id) gives no key for ${show(object).slice(0, 100)}`)
     return value
   }
@@ -223,8 +222,7 @@ export class Live<Item> {
     this.#status = status
     this.#error = error
     this.#snapshot = undefined
-    if (status === 'closed') this.#endFrame()
-    else if (this.#frame === undefined) this.#notify()
+    if (status === 'closed' || !this.#frame) this.#notify()
   }
 
   /** Calls the listeners, and again after a frame if something has changed by then. */
@@ -233,18 +231,16 @@ export class Live<Item> {
     this.#startFrame()
     for (const call of [...this.#listeners]) call()
     // what they did took its time, and messages need some too
-    if (this.#frame !== undefined) this.#startFrame()
+    this.#startFrame()
   }
 
   #startFrame (): void {
     clearTimeout(this.#frame)
-    this.#frame = this.#status === 'closed' ? undefined : setTimeout(() => this.#endFrame(), FRAME)
-  }
-
-  #endFrame (): void {
-    clearTimeout(this.#frame)
-    this.#frame = undefined
-    if (this.#isChanged) this.#notify()
+    if (this.#status === 'closed') return
+    this.#frame = setTimeout(() => {
+      this.#frame = undefined
+      if (this.#isChanged) this.#notify()
+    }, FRAME)
   }
 }
 

@@ -1,7 +1,6 @@
 /** Requests under way: each is settled exactly once, by its answer, its time-out, its signal, or the end of the connection. */
 import type { ErrorCode } from '../protocol/codes.ts'
-import { after } from './checks.ts'
-import { deferred, onAbort, throwIfAborted } from './deferred.ts'
+import { waitFor } from './deferred.ts'
 import { ClientErrorCode, RohrpostError } from './error.ts'
 import type { Token } from './token.ts'
 
@@ -36,12 +35,10 @@ export interface RequestOptions {
   fields?: object
 }
 
-interface Pending extends RequestOptions {
-  readonly type: string
-  readonly data: unknown
-  readonly resolve: (data: unknown) => void
+/** A request under way. */
+interface Pending {
   readonly reject: (reason: unknown) => void
-  repeated: boolean
+  readonly answer: (message: Message) => void
 }
 
 /** The code with which an application says that `auth_jwt` has expired: the text alone, the table would be bundled whole. */
@@ -51,117 +48,97 @@ const TOKEN_EXPIRED: ErrorCode = 'token_expired'
 const SMALL = 4096
 
 /** The requests of one client. */
-export class Requests {
-  readonly #pending = new Map<unknown, Pending>()
-  readonly #token: Token
-  readonly #send: (text: string) => void
-  #lastId = 0
+export type Requests = ReturnType<typeof createRequests>
+
+/** Keeps the requests of a client. @param send sends a text on the connection */
+export function createRequests (token: Token, send: (text: string) => void) {
+  const all = new Map<unknown, Pending>()
+  let lastId = 0
   /** The largest message that the server takes, in bytes; `undefined` until it has said so, or has let the question pass. */
-  #limit: number | undefined
+  let limit: number | undefined
   /** What waits for the server to say so: a large message, and those behind it. */
-  #held: (() => void)[] = []
+  let held: (() => void)[] = []
 
-  constructor (token: Token, send: (text: string) => void) {
-    this.#token = token
-    this.#send = send
-  }
+  return {
+    /** Sends a request and waits for its answer. @returns the reply's data; rejects with a RohrpostError, or with the reason of the signal */
+    request (type: string, data: unknown, { timeout, signal, answered, still, fields }: RequestOptions): Promise<unknown> {
+      let id: number | undefined
+      const late = new RohrpostError('call timed out', { code: ClientErrorCode.TIMEOUT })
+      return waitFor(signal, timeout, late, ({ resolve, reject }) => {
+        id = ++lastId
+        let isRepeated = false
 
-  /** Sends a request and waits for its answer. @returns the reply's data; rejects with a RohrpostError, or with the reason of the signal */
-  async request (type: string, data: unknown, options: RequestOptions): Promise<unknown> {
-    const { timeout, signal } = options
-    throwIfAborted(signal)
+        const transmit = () => {
+          const text = JSON.stringify({ id, type, auth_jwt: token.current, data, ...fields })
+          const sendNow = () => {
+            if (!all.has(id)) return
+            // a server closes the connection at what is too large for it, and with that all other requests fail
+            const most = limit ?? Infinity
+            const bytes = text.length * 3 > most ? new Blob([text]).size : 0
+            if (bytes <= most) send(text)
+            else reject(new RohrpostError(`too large: ${bytes} bytes, and the server takes ${most}`, { code: ClientErrorCode.TOO_LARGE }))
+          }
+          if (limit === undefined && (text.length > SMALL || held.length > 0)) held.push(sendNow)
+          else sendNow()
+        }
 
-    const id = ++this.#lastId
-    const { promise, resolve, reject } = deferred<unknown>()
-    const stop = onAbort(signal, reject)
-    const timer = after(timeout, () => reject(new RohrpostError('call timed out', { code: ClientErrorCode.TIMEOUT })))
+        const answer = async (message: Message) => {
+          if (!message.error) {
+            answered?.(message)
+            return resolve(message.data)
+          }
+          let cause: unknown
+          if (message.code === TOKEN_EXPIRED && token.renewable && !isRepeated) {
+            isRepeated = true
+            try {
+              await token.renew()
+              // it may have been settled otherwise meanwhile
+              if (still?.() ?? true) return all.has(id) && transmit()
+            } catch (error) {
+              cause = error
+            }
+          }
+          reject(toError(message, cause))
+        }
 
-    try {
-      const pending = { ...options, type, data, resolve, reject, repeated: false }
-      this.#pending.set(id, pending)
-      this.#transmit(id, pending)
-      return await promise
-    } finally {
-      clearTimeout(timer)
-      stop()
-      this.#pending.delete(id)
+        all.set(id, { reject, answer })
+        transmit()
+      }, () => all.delete(id))
+    },
+
+    /** Whether a message answers a request; if so, the request is settled. */
+    answer (message: Message): boolean {
+      const pending = all.get(message.id)
+      pending?.answer(message)
+      return pending !== undefined
+    },
+
+    /** The server said what it takes, or answered without saying it. */
+    limit (bytes: unknown): void {
+      limit = typeof bytes === 'number' ? bytes : limit ?? Infinity
+      for (const sendNow of held.splice(0)) sendNow()
+    },
+
+    /** Rejects all requests: there will be no answers. */
+    fail (error: RohrpostError): void {
+      held = []
+      for (const { reject } of all.values()) reject(error)
     }
-  }
-
-  /** Whether a message answers a request; if so, the request is settled. */
-  answer (message: Message): boolean {
-    const { id, data } = message
-    const pending = this.#pending.get(id)
-    if (pending === undefined) return false
-
-    if (!message.error) {
-      pending.answered?.(message)
-      pending.resolve(data)
-    } else if (message.code === TOKEN_EXPIRED && this.#token.renewable && !pending.repeated) {
-      pending.repeated = true
-      this.#repeat(id, pending, message)
-    } else {
-      pending.reject(toError(message))
-    }
-    return true
-  }
-
-  /** The server said what it takes, or answered without saying it. */
-  limit (bytes: unknown): void {
-    this.#limit = typeof bytes === 'number' ? bytes : this.#limit ?? Infinity
-    for (const send of this.#held.splice(0)) send()
-  }
-
-  /** Rejects all requests: there will be no answers. */
-  fail (error: RohrpostError): void {
-    this.#held = []
-    for (const { reject } of this.#pending.values()) reject(error)
-    this.#pending.clear()
-  }
-
-  async #repeat (id: unknown, pending: Pending, message: Message): Promise<void> {
-    try {
-      await this.#token.renew()
-    } catch (cause) {
-      return pending.reject(toError(message, cause))
-    }
-    // it may have been settled otherwise meanwhile
-    if (!this.#pending.has(id)) return
-    if (pending.still?.() ?? true) this.#transmit(id, pending)
-    else pending.reject(toError(message))
-  }
-
-  #transmit (id: unknown, pending: Pending): void {
-    const { type, data, fields } = pending
-    const text = JSON.stringify({ id, type, auth_jwt: this.#token.current, data, ...fields })
-    const send = () => {
-      if (!this.#pending.has(id)) return
-      // a server closes the connection at what is too large for it, and with that all other requests fail
-      const limit = this.#limit ?? Infinity
-      const bytes = text.length * 3 > limit ? new Blob([text]).size : 0
-      if (bytes <= limit) this.#send(text)
-      else pending.reject(new RohrpostError(`too large: ${bytes} bytes, and the server takes ${limit}`, { code: ClientErrorCode.TOO_LARGE }))
-    }
-    if (this.#limit === undefined && (text.length > SMALL || this.#held.length > 0)) this.#held.push(send)
-    else send()
   }
 }
 
 /** The error that a message tells of; what is no text, as servers of the original may send it, is shown as JSON. */
 export function toError ({ error, code, retry, retry_after: retryAfter, data, error_id: errorId }: Message, cause?: unknown): RohrpostError {
-  return new RohrpostError(typeof error === 'string' ? error : JSON.stringify(error), {
-    code: ofType('string', code),
+  return new RohrpostError(isText(error) ? error : JSON.stringify(error), {
+    code: isText(code) ? code : undefined,
     retry: retry === true,
-    retryAfter: ofType('number', retryAfter),
+    retryAfter: typeof retryAfter === 'number' ? retryAfter : undefined,
     data,
-    errorId: ofType('string', errorId),
+    errorId: isText(errorId) ? errorId : undefined,
     cause
   })
 }
 
-function ofType (type: 'string', value: unknown): string | undefined
-function ofType (type: 'number', value: unknown): number | undefined
-function ofType (type: string, value: unknown): unknown {
-  const own = typeof value
-  return own === type ? value : undefined
+function isText (value: unknown): value is string {
+  return typeof value === 'string'
 }

@@ -88,148 +88,102 @@ const GOOD = 5000
  * go better, 4408 (too slow) and 4429 (too many), and 4401 if there may be a new token.
  */
 export function isFinal (code: number, renewable: boolean): boolean {
-  return code >= 4400 && code < 4500 && code !== 4408 && code !== 4429 && !(code === 4401 && renewable)
+  return /^44(?!08|29)..$/.test(String(code)) && !(code === 4401 && renewable)
 }
 
-/** See {@link State}. */
-export class Socket {
-  readonly #options: SocketOptions
-  readonly #listener: SocketListener
-  #state: State = 'idle'
-  #socket: WebSocketLike | undefined
+/** A connection that is made again whenever it breaks. */
+export type Socket = ReturnType<typeof createSocket>
+
+/** Makes the connection of a client; `start()` begins the first attempt. */
+export function createSocket (options: SocketOptions & SocketListener) {
+  const { url, token, connectTimeout } = options
+  let state: State = 'idle'
+  let socket: WebSocketLike | undefined
   /** The timer of the state: of the attempt, of the next beat, or of the wait. */
-  #timer: ReturnType<typeof setTimeout> | undefined
+  let timer: ReturnType<typeof setTimeout> | undefined
   /** Runs while the page is hidden. */
-  #hiding: ReturnType<typeof setTimeout> | undefined
+  let hiding: ReturnType<typeof setTimeout> | undefined
   /** Whether the page is hidden for so long that the connection was let go. */
-  #isHidden = false
+  let isHidden = false
   /** Counts the changes of state, so that an attempt knows whether it still counts. */
-  #attempt = 0
+  let attempts = 0
   /** Attempts that failed since a connection was good. */
-  #failures = 0
+  let failures = 0
   /** Attempts in a row that were given up because the network came back. */
-  #woken = 0
+  let woken = 0
   /** When the last attempt began, when the connection opened, and before when the server wants no attempt, as `performance.now()` tells. */
-  #dialled = 0
-  #openedAt = 0
-  #notBefore = 0
-  #pinging = false
-  #pinged = false
-  #heard = false
+  let dialledAt = 0
+  let openedAt = 0
+  let notBefore = 0
+  let isPinging = false
+  let isHeard = false
   /** Until when a large text may be on its way, in either direction: a WebSocket tells only of whole messages. */
-  #patience = 0
+  let patience = 0
   /** Whether the last ping was sent after the last large text. */
-  #isBehind = false
+  let isBehind = false
   /** What was unsent at the last beat. */
-  #unsent = 0
+  let unsent = 0
 
-  constructor (options: SocketOptions, listener: SocketListener) {
-    this.#options = options
-    this.#listener = listener
-  }
-
-  get state (): State {
-    return this.#state
-  }
-
+  const is = (wanted: State) => state === wanted
   /** Whether there is a connection or an attempt to make one. */
-  get #isUp (): boolean {
-    return this.#state === 'open' || this.#state === 'connecting'
+  const isUp = () => is('open') || is('connecting')
+
+  const schedule = (run: () => void, delay: number) => {
+    clearTimeout(timer)
+    timer = after(delay, run)
   }
 
-  /** Makes the first attempt. @throws what the WebSocket's constructor throws, for a URL that is none */
-  start (): void {
-    this.#state = 'connecting'
-    try {
-      this.#dial()
-    } catch (error) {
-      clearTimeout(this.#timer)
-      throw error
-    }
+  const enter = (change: StateChange) => {
+    clearTimeout(timer)
+    attempts++
+    state = change.state
+    if (change.delay) schedule(() => connect('retry'), change.delay)
+    if (is('closed')) clearTimeout(hiding)
+    options.changed(change)
   }
 
-  /** Sends text, while the state is `open`. */
-  send (text: string): void {
-    if (text.length > LARGE) this.expect(text.length)
-    this.#socket?.send(text)
+  const drop = (change: StateChange) => {
+    const dropped = socket
+    socket = undefined
+    if (!change.code) dropped?.close()
+    enter(change)
   }
 
-  /** A pong came: the next ping may go, and all that was sent before this one has arrived. */
-  pong (): void {
-    this.#pinging = false
-    if (this.#isBehind) this.#patience = 0
-  }
-
-  /** A large text comes or goes: no pong can come until it has arrived. */
-  expect (bytes: number): void {
-    this.#patience = Math.max(this.#patience, performance.now()) + bytes / SLOWEST
-    this.#isBehind = false
-  }
-
-  /**
-   * Tries again now, though not sooner after the last attempt than the shortest wait, nor than the server wants; an open line is asked for a
-   * sign of life. An attempt under way is given up, as it may be one of the old network: each one in a row gets twice the time of the last.
-   */
-  wake (): void {
-    const { backoff: { min }, connectTimeout } = this.#options
-    if (this.#state === 'open') {
-      if (!this.#pinging) this.#beat()
-    } else if (this.#state !== 'idle') {
-      const time = Math.min(min * 2 ** this.#woken, connectTimeout)
-      this.#schedule(() => this.connect('wake'), Math.max(this.#dialled + time, this.#notBefore) - performance.now())
-    }
-  }
-
-  /** The network is gone: what is open is dead, though the runtime may not say so for minutes. */
-  offline (): void {
-    if (this.#isUp) this.#lose({ reason: 'offline' })
-  }
-
-  /** The page was hidden, which ends the connection after a while, or it is shown again. */
-  shown (isShown: boolean): void {
-    clearTimeout(this.#hiding)
-    if (!isShown) this.#hiding = after(this.#options.disconnectWhenHidden, () => this.#letGo())
-    else if (this.#isHidden) this.connect('wake')
-    else this.wake()
+  const lose = (loss: Loss) => {
+    woken = 0
+    const retryAfter = Number(/retry_after=(\d+)/.exec(loss.text ?? '')?.[1] ?? 0)
+    notBefore = performance.now() + retryAfter
+    drop({ ...loss, state: 'waiting', delay: backoff(options.backoff, failures++, retryAfter) })
   }
 
   /** Begins an attempt now; what is there, or under way, is given up. */
-  connect (reason: 'retry' | 'wake' | 'connect' | 'reconnect'): void {
-    if (this.#isUp) this.#lose({ reason }, this.#woken + 1)
+  const connect = (reason: 'retry' | 'wake' | 'connect' | 'reconnect') => {
+    if (isUp()) {
+      const before = woken
+      lose({ reason })
+      woken = before + 1
+    }
     // a listener may have closed, or connected
-    if (this.#isUp || this.state === 'closed') return
-    this.#isHidden = false
-    this.#enter('connecting')
-    this.#listener.changed({ state: 'connecting', reason })
-    if (this.state !== 'connecting') return
+    if (isUp() || is('closed')) return
+    isHidden = false
+    enter({ state: 'connecting', reason })
+    if (!is('connecting')) return
     try {
-      this.#dial()
+      dial()
     } catch (cause) {
-      this.#lose({ reason: 'lost', cause })
+      lose({ reason: 'lost', cause })
     }
   }
 
-  /** Ends the connection for good. */
-  close (): void {
-    if (this.#state === 'closed') return
-    this.#enter('closed')
-    clearTimeout(this.#hiding)
-    if (this.#socket === undefined) queueMicrotask(() => this.#listener.ended())
-    else this.#socket.close(NORMAL)
-    this.#listener.changed({ state: 'closed', reason: 'close' })
-  }
-
   /** Asks for the token and the URL where they have to be asked for, else opens the connection at once. */
-  #dial (): void {
-    const { token, url, connectTimeout } = this.#options
-    this.#dialled = performance.now()
-    this.#schedule(() => this.#lose({ reason: 'slow' }), connectTimeout)
-    if (token.renewable || typeof url === 'function') this.#prepare(this.#attempt)
-    else this.#connect(url)
+  const dial = () => {
+    dialledAt = performance.now()
+    schedule(() => lose({ reason: 'slow' }), connectTimeout)
+    if (token.renewable || typeof url === 'function') prepare(attempts)
+    else open(url)
   }
 
-  async #prepare (attempt: number): Promise<void> {
-    const { token, url } = this.#options
+  const prepare = async (attempt: number) => {
     let reason: Loss['reason'] = 'token'
     try {
       // an answer of the attempt before may never come
@@ -237,101 +191,136 @@ export class Socket {
       reason = 'url'
       const target = typeof url === 'function' ? await url() : url
       reason = 'lost'
-      if (attempt === this.#attempt) this.#connect(target)
+      if (attempt === attempts) open(target)
     } catch (cause) {
-      if (attempt === this.#attempt) this.#lose({ reason, cause })
+      if (attempt === attempts) lose({ reason, cause })
     }
   }
 
-  #connect (url: string | URL): void {
-    const socket = new this.#options.WebSocket(String(url))
-    this.#socket = socket
+  const open = (target: string | URL) => {
+    const opening = socket = new options.WebSocket(String(target))
     let cause: unknown
     // what a socket that was given up still says is nobody's business
-    const own = <Event>(listener: (event: Event) => void) => (event: Event) => {
-      if (socket === this.#socket) listener(event)
+    const own = <Event>(listen: (event: Event) => void) => (event: Event) => {
+      if (opening === socket) listen(event)
     }
-    socket.addEventListener('open', own(() => this.#opened()))
-    socket.addEventListener('message', own(({ data }) => this.#receive(data)))
-    socket.addEventListener('close', own((event) => this.#ended(event, cause)))
-    socket.addEventListener('error', ({ error, message }) => {
+    opening.addEventListener('open', own(() => {
+      if (is('closed')) return
+      isPinging = false
+      woken = patience = unsent = 0
+      openedAt = performance.now()
+      enter({ state: 'open', reason: 'opened' })
+      if (is('open')) beat(true)
+    }))
+    opening.addEventListener('message', own(({ data }) => {
+      if (!is('open')) return
+      isHeard = true
+      if (performance.now() - openedAt >= GOOD) failures = 0
+      options.received(String(data))
+    }))
+    opening.addEventListener('close', own(({ code, reason: text }) => {
+      if (is('closed')) options.ended()
+      else if (options.isFinal(code, text)) enter({ state: 'closed', reason: 'refused', code, text })
+      else lose({ reason: 'lost', code, text, ...(cause !== undefined && { cause }) })
+    }))
+    opening.addEventListener('error', ({ error, message }) => {
       // Node.js has an error without text for all that can be wrong
       if (error !== undefined) cause = message ? error : new Error('no WebSocket at this address', { cause: error })
     })
   }
 
-  #opened (): void {
-    if (this.#state === 'closed') return
-    this.#pinging = this.#pinged = false
-    this.#woken = this.#patience = this.#unsent = 0
-    this.#openedAt = performance.now()
-    this.#enter('open')
-    this.#listener.changed({ state: 'open', reason: 'opened' })
-    if (this.#state === 'open') this.#beat()
-  }
-
-  #receive (data: unknown): void {
-    if (this.#state !== 'open') return
-    this.#heard = true
-    if (performance.now() - this.#openedAt >= GOOD) this.#failures = 0
-    this.#listener.received(String(data))
-  }
-
-  #ended ({ code, reason }: { code: number, reason: string }, cause: unknown): void {
-    if (this.#state === 'closed') return this.#listener.ended()
-    if (!this.#options.isFinal(code, reason)) return this.#lose({ reason: 'lost', code, text: reason, ...(cause !== undefined && { cause }) })
-    this.#enter('closed')
-    clearTimeout(this.#hiding)
-    this.#listener.changed({ state: 'closed', reason: 'refused', code, text: reason })
-  }
-
   /** Sends a ping unless one is under way, and gives the line up if nothing is heard, and nothing moves, until the next beat. */
-  #beat (): void {
-    this.#heard = false
-    this.#schedule(() => {
-      const before = this.#unsent
-      this.#unsent = this.#socket?.bufferedAmount ?? 0
-      if (this.#heard || this.#unsent < before || performance.now() < this.#patience) this.#beat()
-      else this.#lose({ reason: 'silent' })
-    }, this.#options.pingInterval)
-    if (this.#pinging) return
-    this.#pinging = this.#isBehind = true
-    this.#listener.ping(!this.#pinged)
-    this.#pinged = true
+  const beat = (isFirst = false) => {
+    isHeard = false
+    schedule(() => {
+      const before = unsent
+      unsent = socket?.bufferedAmount ?? 0
+      if (isHeard || unsent < before || performance.now() < patience) beat()
+      else lose({ reason: 'silent' })
+    }, options.pingInterval)
+    if (isPinging) return
+    isPinging = isBehind = true
+    options.ping(isFirst)
   }
 
-  #lose (loss: Loss, woken = 0): void {
-    this.#woken = woken
-    const retryAfter = Number(/retry_after=(\d+)/.exec(loss.text ?? '')?.[1] ?? 0)
-    const delay = backoff(this.#options.backoff, this.#failures++, retryAfter)
-    this.#notBefore = performance.now() + retryAfter
-    this.#drop({ ...loss, state: 'waiting', delay })
+  /** A large text comes or goes: no pong can come until it has arrived. */
+  const expect = (bytes: number) => {
+    patience = Math.max(patience, performance.now()) + bytes / SLOWEST
+    isBehind = false
   }
 
-  /** A page that nobody sees needs no connection. */
-  #letGo (): void {
-    if (this.#state === 'idle') return
-    this.#isHidden = true
-    this.#drop({ state: 'idle', reason: 'hidden' })
+  /**
+   * Tries again now, though not sooner after the last attempt than the shortest wait, nor than the server wants; an open line is asked for a
+   * sign of life. An attempt under way is given up, as it may be one of the old network: each one in a row gets twice the time of the last.
+   */
+  const wake = () => {
+    if (is('open')) {
+      if (!isPinging) beat()
+    } else if (!is('idle')) {
+      const time = Math.min(options.backoff.min * 2 ** woken, connectTimeout)
+      schedule(() => connect('wake'), Math.max(dialledAt + time, notBefore) - performance.now())
+    }
   }
 
-  #drop (change: StateChange): void {
-    const socket = this.#socket
-    this.#socket = undefined
-    if (change.code === undefined) socket?.close()
-    this.#enter(change.state)
-    if (change.delay !== undefined) this.#schedule(() => this.connect('retry'), change.delay)
-    this.#listener.changed(change)
-  }
+  return {
+    get state () {
+      return state
+    },
 
-  #enter (state: State): void {
-    clearTimeout(this.#timer)
-    this.#attempt++
-    this.#state = state
-  }
+    /** Makes the first attempt. @throws what the WebSocket's constructor throws, for a URL that is none */
+    start () {
+      state = 'connecting'
+      try {
+        dial()
+      } catch (error) {
+        clearTimeout(timer)
+        throw error
+      }
+    },
 
-  #schedule (run: () => void, delay: number): void {
-    clearTimeout(this.#timer)
-    this.#timer = after(delay, run)
+    connect,
+    expect,
+
+    /** The network is back. */
+    online: wake,
+
+    /** Sends text, while the state is `open`. */
+    send (text: string) {
+      if (text.length > LARGE) expect(text.length)
+      socket?.send(text)
+    },
+
+    /** A pong came: the next ping may go, and all that was sent before this one has arrived. */
+    pong () {
+      isPinging = false
+      if (isBehind) patience = 0
+    },
+
+    /** The network is gone: what is open is dead, though the runtime may not say so for minutes. */
+    offline () {
+      if (isUp()) lose({ reason: 'offline' })
+    },
+
+    /** The page was hidden, which ends the connection after a while, or it is shown again. */
+    shown (isShown: boolean) {
+      clearTimeout(hiding)
+      if (!isShown) {
+        hiding = after(options.disconnectWhenHidden, () => {
+          if (is('idle')) return
+          isHidden = true
+          drop({ state: 'idle', reason: 'hidden' })
+        })
+      } else if (isHidden) connect('wake')
+      else wake()
+    },
+
+    /** Ends the connection for good. */
+    close () {
+      if (is('closed')) return
+      const last = socket
+      enter({ state: 'closed', reason: 'close' })
+      if (last) last.close(NORMAL)
+      else queueMicrotask(options.ended)
+    }
   }
 }

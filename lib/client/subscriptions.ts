@@ -1,6 +1,6 @@
 /** What the client wants to hear: kept over reconnects, and in line with what the server was asked for. */
 import { backoff, type Backoff } from './backoff.ts'
-import { deferred, onAbort } from './deferred.ts'
+import { waitFor } from './deferred.ts'
 import { attempt } from './emitter.ts'
 import { ClientErrorCode, RohrpostError } from './error.ts'
 import type { Message, RequestOptions } from './requests.ts'
@@ -40,37 +40,29 @@ export class Subscriptions {
 
   /** The names of the groups that the client is in. */
   get groups (): ReadonlySet<string> {
-    return new Set(this.#filter(({ joined, group }) => joined && group !== undefined).map(({ group }) => String(group)))
+    return new Set([...this.#all.values()].flatMap(({ joined, group }) => joined && group ? [group] : []))
   }
 
   /** Asks for membership, now or when the connection is back. @returns the data of the reply */
-  async subscribe (ref: GroupRef, signal: AbortSignal | undefined, onResync: (() => void) | undefined): Promise<unknown> {
-    const { promise, resolve, reject } = deferred<unknown>()
-    const stop = onAbort(signal, (reason) => {
-      reject(reason)
-      leave()
+  subscribe (ref: GroupRef, signal: AbortSignal | undefined, onResync: (() => void) | undefined): Promise<unknown> {
+    let leave: () => void
+    return waitFor(signal, Infinity, undefined, ({ resolve, reject }) => {
+      leave = this.watch(ref, { isCall: true, joined: resolve, resync: () => onResync?.(), ended: reject })
+    }, () => {
+      if (signal?.aborted) leave()
     })
-    const leave = this.watch(ref, { isCall: true, joined: resolve, resync: () => onResync?.(), ended: reject })
-    try {
-      return await promise
-    } finally {
-      stop()
-    }
   }
 
   /** Ends one call of `subscribe`; other calls and watchers keep the membership. */
   async unsubscribe (ref: GroupRef): Promise<unknown> {
     const subscription = this.#all.get(keyOf(ref))
-    if (subscription !== undefined) {
+    if (subscription) {
       const { watchers } = subscription
-      const error = new RohrpostError('unsubscribed', { code: ClientErrorCode.UNSUBSCRIBED })
       const call = [...watchers].find(([{ isCall }]) => isCall)
-      if (call !== undefined) end(watchers, call, error)
-      if (watchers.size > 0) return
-      this.#remove(subscription)
-      if (this.#twins(subscription).length > 0) return
+      if (call) end(watchers, call, new RohrpostError('unsubscribed', { code: ClientErrorCode.UNSUBSCRIBED }))
+      if (watchers.size) return
     }
-    if (this.#line.isOpen()) return this.#leave(ref)
+    return this.#leave(ref, subscription)
   }
 
   /** Follows a group. @returns ends it */
@@ -83,9 +75,7 @@ export class Subscriptions {
     this.#ask(subscription, ref)
 
     return () => {
-      if (!watchers.delete(watcher) || watchers.size > 0) return
-      this.#remove(subscription)
-      if (this.#line.isOpen() && this.#twins(subscription).length === 0) this.#leaveQuietly(subscription.ref)
+      if (watchers.delete(watcher) && !watchers.size) this.#leaveQuietly(subscription)
     }
   }
 
@@ -149,7 +139,7 @@ export class Subscriptions {
     const asked = [...watchers.keys()].filter((watcher) => watchers.get(watcher) === 'new')
     for (const watcher of asked) watchers.set(watcher, 'asked')
     // who is a member, or is about to be one, would hear twice what came after a position
-    const isMember = [subscription, ...this.#twins(subscription)].some(({ joined, asking }) => joined || asking > 0)
+    const isMember = [subscription, ...this.#twins(subscription)].some(({ joined, asking }) => joined || asking)
 
     let failure: RohrpostError | undefined
     subscription.asking++
@@ -164,7 +154,7 @@ export class Subscriptions {
       failure = error as RohrpostError
     }
     subscription.asking--
-    if (failure !== undefined) this.#refused(subscription, asked, failure)
+    if (failure) this.#refused(subscription, asked, failure)
   }
 
   #joined (subscription: Subscription, ref: GroupRef, asked: Watcher[], { data, position, recovered, top }: Message): void {
@@ -179,7 +169,7 @@ export class Subscriptions {
     for (const { isCall, joined } of asked) {
       if (isCall) joined?.(reply)
     }
-    if (group !== undefined && !joined && !isRecovered) this.#resync(subscription, reply.group, 0)
+    if (group && !joined && !isRecovered) this.#resync(subscription, reply.group, 0)
     // what was missed comes once, for all that were equally far
     const isEqual = (twin: Subscription) => isRecovered && !twin.joined && keyOf(Object(twin.position)) === keyOf(Object(position))
     for (const each of [subscription, ...this.#twins(subscription).filter(isEqual)]) {
@@ -202,7 +192,7 @@ export class Subscriptions {
   }
 
   #refused (subscription: Subscription, asked: Watcher[], error: RohrpostError): void {
-    const { watchers, group, ref } = subscription
+    const { watchers, group } = subscription
     const { code } = error
     const isLost = code === ClientErrorCode.CONNECTION_LOST
     for (const watcher of asked) {
@@ -214,17 +204,17 @@ export class Subscriptions {
     }
 
     // still a member, wanted no more, or another request decides
-    if (isLost || subscription.joined || subscription.asking > 0 || this.#all.get(subscription.key) !== subscription) return
+    if (isLost || subscription.joined || subscription.asking || this.#all.get(subscription.key) !== subscription) return
     const isTimeout = code === ClientErrorCode.TIMEOUT
-    if (watchers.size > 0 && (error.retry || isTimeout)) {
-      subscription.isRefused = group === undefined
+    if (watchers.size && (error.retry || isTimeout)) {
+      subscription.isRefused = !group
       return this.#askLater(error.retryAfter)
     }
 
     this.#remove(subscription, error, error)
     // the server may let the client in after all
-    if (isTimeout) this.#leaveQuietly(ref)
-    if (group !== undefined) this.#line.failed(group, error)
+    if (isTimeout) this.#leaveQuietly(subscription)
+    if (group) this.#line.failed(group, error)
   }
 
   /** What is wanted is asked for until the server decides. */
@@ -233,7 +223,7 @@ export class Subscriptions {
     this.#retry ??= setTimeout(() => {
       this.#retry = undefined
       for (const subscription of this.#all.values()) {
-        if (!subscription.joined && subscription.asking === 0) this.#ask(subscription)
+        if (!subscription.joined && !subscription.asking) this.#ask(subscription)
       }
     }, backoff(this.#line.backoff, this.#failures++, retryAfter))
   }
@@ -243,15 +233,29 @@ export class Subscriptions {
     this.#retry = undefined
   }
 
-  #leaveQuietly (ref: GroupRef): void {
-    this.#leave(ref).catch(this.#line.report)
+  #leaveQuietly (subscription: Subscription): void {
+    this.#leave(subscription.ref, subscription).catch(this.#line.report)
   }
 
-  /** Resolves also when the connection goes: the membership goes with it. */
-  async #leave (ref: GroupRef): Promise<unknown> {
+  /**
+   * Forgets a subscription, and leaves its group unless another one is for the same. Resolves also when the connection goes: the membership
+   * goes with it.
+   */
+  async #leave (ref: GroupRef, subscription?: Subscription): Promise<unknown> {
+    if (subscription) this.#remove(subscription)
+    if (!this.#line.isOpen() || this.#twins(subscription).length) return
     try {
-      const key = keyOf(ref)
-      return await this.#line.request('unsubscribe', ref, { timeout: ANSWER_TIMEOUT, still: () => !this.#all.has(key) })
+      return await this.#line.request('unsubscribe', ref, {
+        timeout: ANSWER_TIMEOUT,
+        still: () => !this.#all.has(keyOf(ref)),
+        answered: () => {
+          // other subscriptions for the same group, whose name was not known when this was sent
+          for (const twin of this.#twins(subscription)) {
+            twin.joined = false
+            this.#ask(twin)
+          }
+        }
+      })
     } catch (error) {
       const { code } = error as RohrpostError
       if (code !== ClientErrorCode.CONNECTION_LOST && code !== ClientErrorCode.CLOSED) throw error
@@ -268,16 +272,16 @@ export class Subscriptions {
   }
 
   /** What asked for the same group in another way. */
-  #twins (subscription: Subscription): Subscription[] {
-    const { group } = subscription
-    return this.#filter((other) => other !== subscription && group !== undefined && other.group === group)
+  #twins (subscription: Subscription | undefined): Subscription[] {
+    const group = subscription?.group
+    return this.#filter((other) => other !== subscription && Boolean(group) && other.group === group)
   }
 
   #remove (subscription: Subscription, reason?: RohrpostError, error?: RohrpostError): void {
     const { key, watchers } = subscription
     subscription.joined = false
     this.#all.delete(key)
-    for (const each of [...watchers]) end(watchers, each, each[0].isCall ? reason : error)
+    for (const each of watchers) end(watchers, each, each[0].isCall ? reason : error)
   }
 }
 
@@ -290,7 +294,7 @@ function end (watchers: Subscription['watchers'], [watcher, known]: [Watcher, st
 /** The client is a member, for the first time or again: then once all that was missed has come. */
 function tell ({ watchers, top }: Subscription, reply?: unknown): void {
   for (const [watcher, known] of watchers) {
-    if (known === 'joined' || (known === 'away' && top !== undefined)) continue
+    if (known === 'joined' || (known === 'away' && top)) continue
     watchers.set(watcher, 'joined')
     if (known === 'away') watcher.recovered?.()
     else watcher.joined?.(reply)

@@ -7,25 +7,21 @@ export type TokenSource = string | undefined | (() => string | undefined | Promi
 export class Token {
   readonly #source: Exclude<TokenSource, string> | undefined
   readonly #timeout: number
-  #current: string | undefined
   #asking: Promise<void> | undefined
   #askedAt = 0
+  /** What is sent as `auth_jwt`. */
+  current: string | undefined
 
   /** @param timeout milliseconds after which an answer is not waited for any more */
   constructor (source: TokenSource, timeout: number) {
     this.#timeout = timeout
     if (typeof source === 'function') this.#source = source
-    else this.#current = source
-  }
-
-  /** What is sent as `auth_jwt`. */
-  get current (): string | undefined {
-    return this.#current
+    else this.current = source
   }
 
   /** Whether asking again can give another one. */
   get renewable (): boolean {
-    return this.#source !== undefined
+    return Boolean(this.#source)
   }
 
   /**
@@ -35,10 +31,10 @@ export class Token {
    */
   renew (isFresh = false): Promise<void> {
     const now = performance.now()
-    if (isFresh || this.#asking === undefined || now - this.#askedAt >= this.#timeout) {
+    if (isFresh || !this.#asking || now - this.#askedAt >= this.#timeout) {
       this.#askedAt = now
       const asking = this.#asking = this.#ask().then((token) => {
-        if (this.#asking === asking) this.#current = token
+        if (this.#asking === asking) this.current = token
       }).finally(() => {
         if (this.#asking === asking) this.#asking = undefined
       })

@@ -200,12 +200,12 @@ suite('a call', () => {
   test('rejects with all that the server says', async (t) => {
     const { client, fake } = await openFake(t)
     const call = client.call('add')
-    fake.last.answer({ error: 'Not now.', code: 'unavailable', retry: true, data: { seconds: 5 } })
+    fake.last.answer({ error: 'Not now.', code: 'unavailable', retry: true, data: { seconds: 5 }, error_id: 'e1' })
 
     await assert.rejects(call, (error: RohrpostError) => {
-      const { name, message, code, retry, data, cause } = error
-      assert.deepEqual({ name, message, code, retry, data, cause }, {
-        name: 'RohrpostError', message: 'Not now.', code: 'unavailable', retry: true, data: { seconds: 5 }, cause: undefined
+      const { name, message, code, retry, data, errorId, cause } = error
+      assert.deepEqual({ name, message, code, retry, data, errorId, cause }, {
+        name: 'RohrpostError', message: 'Not now.', code: 'unavailable', retry: true, data: { seconds: 5 }, errorId: 'e1', cause: undefined
       })
       return true
     })

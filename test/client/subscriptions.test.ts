@@ -185,6 +185,22 @@ suite('a group that is wanted several times', () => {
     assert.equal(asked().at(-1), 'unsubscribe todo-á')
   })
 
+  test('in two spellings, left by one before the server has named it, is joined again for the other', async (t) => {
+    const { client, fake, asked } = await openFake(t)
+    const leaving = client.changes({ type: 'todo', id: 'A' })
+    const staying = client.changes({ type: 'todo', id: 'a' })
+    await leaving.return?.()
+    for (const id of [1, 2]) fake.last.receive({ id, type: 'subscribe', data: { group: 'todo-a' } })
+    assert.deepEqual(asked(), ['subscribe todo-A', 'subscribe todo-a', 'unsubscribe todo-A'])
+    fake.last.receive({ id: 3, type: 'unsubscribe' })
+    await settled()
+
+    assert.deepEqual(asked().slice(3), ['subscribe todo-a'])
+    fake.last.receive({ id: 4, type: 'subscribe', data: { group: 'todo-a' } })
+    fake.last.receive(change('todo-a', 'update', 1))
+    assert.equal((await staying.next()).value?.object, 1)
+  })
+
   test('and given up once while there is no connection is still wanted by the others', async (t) => {
     const { client, fake, drop, reopen, asked } = await openFake(t)
     await drop()
