@@ -41,10 +41,9 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
 
   const schemas = await SchemaCompiler.load()
   const registry = new Registry(schemas)
-  registry.add(app, 'ping', undefined, (message: RohrpostMessage, connection: Connection) => {
-    // an app that registered @fastify/websocket itself may allow less
-    answerPing(message, connection, Math.min(options.maxPayload, app.websocketServer.options.maxPayload || Infinity))
-  }, 'ping')
+  // an app that registered @fastify/websocket itself may allow less
+  const maxPayload = () => Math.min(options.maxPayload, app.websocketServer.options.maxPayload || Infinity)
+  registry.add(app, 'ping', undefined, (message: RohrpostMessage, connection: Connection) => answerPing(message, connection, maxPayload), 'ping')
   const subscriptions = new Subscriptions(registry, app)
   const groups = new Groups({
     broker,

@@ -12,8 +12,8 @@ export interface Pinging {
 }
 
 /** Answers with a `pong`; a client that says `hello` is told the limits and, from now on, of large messages before they come. */
-export function answerPing (message: PingMessage, connection: Pinging, maxPayload: number): void {
+export function answerPing (message: PingMessage, connection: Pinging, maxPayload: () => number): void {
   if (message.hello !== true) return message.reply(message.data, { type: 'pong' })
   connection.announce()
-  message.reply(message.data, { type: 'pong', extensions: { limits: { max_payload: maxPayload } } })
+  message.reply(message.data, { type: 'pong', extensions: { limits: { max_payload: maxPayload() } } })
 }
