@@ -57,7 +57,7 @@ interface Checked {
   queue: QueueLimits
 }
 
-/** What a broker that is open works with. */
+/** The connections and the parts of an open broker. */
 interface Session {
   receiver: Receiver
   /** One connection for commands, one that hears. */

@@ -15,25 +15,25 @@ export interface Subscription {
   /** The position of the last message that was delivered. */
   epoch: string
   offset: number
-  /** Whether messages are held until Redis has been asked what was missed. */
+  /** `true` while messages are held until the missed ones are read from Redis. */
   isBehind: boolean
-  /** Whether Redis is being asked, and the answer still counts. */
+  /** `true` while a reading is under way whose answer still counts. */
   isAsked: boolean
-  /** What came since it was asked. */
+  /** Messages that came since the reading began. */
   held: Run[]
-  /** Whether more came than is held. */
+  /** `true` if more messages came than are held. */
   isCut: boolean
   /** The caller that waits until the group is heard. */
   opening: PromiseWithResolvers<Position | undefined> | undefined
 }
 
-/** What catching up tells. */
+/** The events of catching up. */
 export interface CatchUpEvents {
   /** The position of a group that is being opened is known. */
   opened (subscription: Subscription, top: Position): void
-  /** What Redis keeps of a group can't be read now. */
+  /** The log of a group can't be read now. */
   failed (subscription: Subscription, error: Error): void
-  /** What Redis keeps of a group was read. */
+  /** The log of a group was read. */
   succeeded (subscription: Subscription): void
   /** Nothing can be read now, of these groups or any others: the call itself is refused. */
   refused (subscriptions: readonly Subscription[], error: Error): void
@@ -57,13 +57,13 @@ const HELD = { runs: 100, length: 4 * 1024 * 1024 }
 
 export class CatchUp {
   readonly #options: CatchUpOptions
-  /** Those that are being opened, which do not wait for what others missed. */
+  /** Subscriptions that are being opened. They do not wait until others have caught up. */
   readonly #joining = new Set<Subscription>()
-  /** Those whose cursor may be behind. */
+  /** Subscriptions whose cursor may be behind. */
   readonly #stale = new Set<Subscription>()
   #heldLength = 0
   #isChecking = false
-  /** Whether `check` was called since the last portion began to be asked for. */
+  /** `true` if `check` was called since the last portion was requested. */
   #isWanted = false
 
   constructor (options: CatchUpOptions) {

@@ -23,11 +23,12 @@ export function isReply (error: unknown): boolean {
   return error instanceof Error && error.name === 'ReplyError'
 }
 
-const PASSING = /^-?(?:LOADING|READONLY|MASTERDOWN|BUSY|TRYAGAIN|NOREPLICAS)\b/
+const NAMES = 'LOADING|READONLY|MASTERDOWN|BUSY|TRYAGAIN|NOREPLICAS'
+const PASSING = new RegExp(`^-?(?:${NAMES})\\b`)
 /** Redis 5 and 6 put the error of a command within a script behind words of their own, twice: `ERR Error running script (call to f_…): @user_script:39: … -READONLY …`. */
-const PASSING_IN_SCRIPT = /^-?ERR Error running script\b.*?[\s:]-(?:LOADING|READONLY|MASTERDOWN|BUSY|TRYAGAIN|NOREPLICAS)\b/s
+const PASSING_IN_SCRIPT = new RegExp(`^-?ERR Error running script\\b.*?[\\s:]-(?:${NAMES})\\b`, 's')
 
-/** Whether an answer says that this server can't do it now, while another one, or the same one later, can. */
+/** Tells a temporary refusal: another server, or the same one later, can do it. */
 export function isPassing (error: unknown): boolean {
   return error instanceof Error && (PASSING.test(error.message) || PASSING_IN_SCRIPT.test(error.message))
 }

@@ -5,7 +5,7 @@
 import type { Connection } from './connection.ts'
 import { begin, read } from './scripts.ts'
 
-/** What is asked of a group: the messages after an offset, up to `limit` of them. A limit of 0 asks for the position alone. */
+/** A question about one group: the messages after an offset, up to `limit` of them. A limit of 0 asks for the position alone. */
 export interface Asked {
   group: string
   epoch: string
@@ -13,7 +13,7 @@ export interface Asked {
   limit: number
 }
 
-/** What Redis keeps of a group from a position on. */
+/** The messages that Redis keeps of a group after a position. */
 export interface Kept {
   epoch: string
   /** The group's last offset. */
