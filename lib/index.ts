@@ -26,7 +26,7 @@ export type {
 } from './diagnostics.ts'
 export type { RohrpostOptions } from './options.ts'
 export type { MessageId } from './protocol/decode.ts'
-export type { Implementation } from './server/implement.ts'
+export type { Implementation } from './server/requests/implement.ts'
 export type {
   GroupOptions,
   Handler,
@@ -39,4 +39,4 @@ export type {
   RohrpostMessage,
   SubscribeData
 } from './server/types.ts'
-export type { Rohrpost } from '../types/fastify.ts'
+export type { Rohrpost } from './fastify.ts'

@@ -3,10 +3,10 @@ import type { WebsocketPluginOptions } from '@fastify/websocket'
 import type { onRequestHookHandler, preHandlerHookHandler, preValidationHookHandler, RegisterOptions } from 'fastify'
 import type { Broker } from './brokers/broker.ts'
 import { memoryBroker } from './brokers/memory.ts'
-import { checkNames, isCount, isDelay, isObject, MAX_DELAY } from './checks.ts'
+import { checkNames, isCount, isDelay, isObject, MAX_DELAY } from './util/checks.ts'
 import { errors, show } from './errors.ts'
 import type { ConnectionLimits } from './server/connection.ts'
-import { correctOrigin, type AllowedOrigins } from './server/origin.ts'
+import { correctOrigin, type AllowedOrigins } from './server/upgrade/origin.ts'
 import type { ConnectionHooks } from './server/types.ts'
 
 /** Options of `app.register(rohrpost, options)`, beside those of every plugin. Durations are milliseconds, sizes bytes. */
@@ -46,7 +46,7 @@ export interface RohrpostOptions extends RegisterOptions, ConnectionHooks, Parti
   /** Time that a handler has to answer. @defaultValue 30 000 ms */
   handlerTimeout?: number
   /** Time between two signs of life; a connection that is silent for two is cut off. @defaultValue 30 000 ms */
-  heartbeat?: number
+  heartbeatInterval?: number
   /** Bytes that may be unsent to a client that makes no progress for `slowTimeout`; past it the connection is closed with 4408. @defaultValue 1 MiB */
   highWaterMark?: number
   /** Time in which a client must take a sixteenth of `highWaterMark` while it has more than that unsent. @defaultValue 5000 ms */
@@ -63,13 +63,16 @@ export interface RohrpostOptions extends RegisterOptions, ConnectionHooks, Parti
    */
   rateLimit?: { max: number, interval: number }
   /** Time that running handlers have to answer when the server stops. @defaultValue 5000 ms */
-  drain?: number
+  drainTimeout?: number
 }
 
 /** The options with all defaults filled in; hooks stay optional. */
 export type CheckedOptions = RohrpostOptions & Required<Omit<RohrpostOptions, 'onRequest' | 'preValidation' | 'preHandler' | 'onConnect' | 'onDisconnect' | 'allowedOrigins' | 'rateLimit' | keyof RegisterOptions>>
 
 const MIB = 1024 * 1024
+
+/** Earlier names of options. */
+const renamed = { drain: 'drainTimeout', heartbeat: 'heartbeatInterval' } as const
 
 interface Rule {
   default?: unknown
@@ -120,7 +123,7 @@ const rules: { [Name in keyof Required<RohrpostOptions> | 'name']: Rule } = {
   concurrency: count(1),
   maxPending: amount(256),
   handlerTimeout: duration(30_000),
-  heartbeat: duration(30_000),
+  heartbeatInterval: duration(30_000),
   highWaterMark: count(MIB),
   slowTimeout: duration(5000),
   maxUnsent: count(16 * MIB),
@@ -129,7 +132,7 @@ const rules: { [Name in keyof Required<RohrpostOptions> | 'name']: Rule } = {
     expected: 'an object { max, interval } of whole numbers from 1, the interval in milliseconds',
     check: (value) => isObject(value) && isCount(value.max) && isCount(value.interval)
   },
-  drain: duration(5000),
+  drainTimeout: duration(5000),
   prefix: { expected: 'a string', check: isString },
   logLevel: { expected: "a level of the logger, such as 'warn'", check: isString },
   logSerializers: { expected: 'an object of functions', check: isObject },
@@ -145,6 +148,7 @@ const rules: { [Name in keyof Required<RohrpostOptions> | 'name']: Rule } = {
  */
 export function checkOptions (given: object | string): CheckedOptions {
   if (typeof given === 'string') return checkOptions({ path: given })
+  given = rename(given)
   checkNames(given, Object.keys(rules))
 
   const options: Record<string, unknown> = {}
@@ -159,6 +163,16 @@ export function checkOptions (given: object | string): CheckedOptions {
   }
   options.broker ??= memoryBroker()
   return options as unknown as CheckedOptions
+}
+
+/** Gives options that have been renamed their present names, with a warning of the process. */
+function rename (given: object): object {
+  return Object.fromEntries(Object.entries(given).map(([name, value]) => {
+    const present = Object.hasOwn(renamed, name) ? renamed[name as keyof typeof renamed] : undefined
+    if (present === undefined || present in given) return [name, value]
+    process.emitWarning(`the option '${name}' of fastify-rohrpost is now called '${present}'`, 'DeprecationWarning')
+    return [present, value]
+  }))
 }
 
 function isBroker (value: unknown): boolean {

@@ -11,19 +11,19 @@ import { BACKGROUND_WORK, type BackgroundWork } from './server/background-work.t
 import type { Connection } from './server/connection.ts'
 import { Connections } from './server/connections.ts'
 import { Disconnector, DISCONNECTS } from './server/disconnector.ts'
-import { Groups } from './server/groups.ts'
-import { implement } from './server/implement.ts'
-import { Turn } from './server/outbox.ts'
-import { answerPing } from './server/ping.ts'
-import { Registry } from './server/registry.ts'
+import { Groups } from './server/groups/groups.ts'
+import { implement } from './server/requests/implement.ts'
+import { Turn } from './server/sending/outbox.ts'
+import { answerPing } from './server/requests/ping.ts'
+import { Registry } from './server/requests/registry.ts'
 import { report } from './server/report.ts'
-import { addRoute } from './server/route.ts'
-import { SchemaCompiler } from './server/schema.ts'
+import { addRoute } from './server/upgrade/route.ts'
+import { SchemaCompiler } from './server/requests/schema.ts'
 import { stopWith } from './server/stop.ts'
-import { Subscriptions } from './server/subscriptions.ts'
-import { isThenable } from './server/thenable.ts'
+import { Subscriptions } from './server/groups/subscriptions.ts'
+import { isThenable } from './util/thenable.ts'
 import type { RohrpostMessage, Rohrpost } from './server/types.ts'
-import { Upgrades } from './server/upgrades.ts'
+import { Upgrades } from './server/upgrade/upgrades.ts'
 
 /** Fragments of one message: as many as `ws` takes by default, and more where messages may be larger than so many of this size, in bytes. */
 const MAX_FRAGMENTS = 16_384
@@ -64,7 +64,7 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
     notice: (text, details) => app.log.warn(details, text)
   })
 
-  stopWith(app, { drain: () => connections.drain(), patience: options.drain })
+  stopWith(app, { drain: () => connections.drain(), patience: options.drainTimeout })
   app.addHook('onReady', async () => {
     // an app with a handler of its own for `subscribe` declares no types
     if (registry.get('subscribe')?.role === 'built-in') subscriptions.use.warnUndeclared((type) => subscriptions.has(type), app.log)
@@ -82,7 +82,7 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
     })
   }
 
-  decorate(app, { schemas, registry, subscriptions, groups, connections, disconnector, health: () => disconnector.health(), drainTimeout: options.drain })
+  decorate(app, { schemas, registry, subscriptions, groups, connections, disconnector, health: () => disconnector.health(), drainTimeout: options.drainTimeout })
 
   Upgrades.of(app.server).take(app.websocketServer)
   addRoute(app, options, connections)

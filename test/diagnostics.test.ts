@@ -78,7 +78,7 @@ suite('messages', () => {
     const events = record(t, 'message', 'reply')
     const server = await start(t, {
       handlerTimeout: 20,
-      drain: 10,
+      drainTimeout: 10,
       with: (app) => app.rohrpost
         .handle('add', { data: Type.Object({ a: Type.Number() }) }, ({ data }) => data.a + 1)
         .handle('fail', () => { throw new Error('no') })

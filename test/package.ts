@@ -64,7 +64,7 @@ const subpaths = Object.keys(manifest.exports).filter((path) => path !== './pack
 test('holds what it needs and nothing that is only for building it', () => {
   const paths: string[] = files.map(({ path }: { path: string }) => path)
 
-  for (const path of ['package.json', 'README.md', 'LICENSE', 'PROTOCOL.md', 'CHANGELOG.md', 'dist/lib/index.js', 'dist/types/fastify.d.ts']) {
+  for (const path of ['package.json', 'README.md', 'LICENSE', 'PROTOCOL.md', 'CHANGELOG.md', 'dist/index.js', 'dist/fastify.d.ts']) {
     assert.ok(paths.includes(path), path)
   }
   assert.deepEqual(paths.filter((path) => /^(?:test|bench(?!\/README\.md$)|scripts|demo|examples|coverage)\/|\.tst\./.test(path)), [])

@@ -3,6 +3,7 @@ import { test } from 'node:test'
 import websocket from '@fastify/websocket'
 import Fastify from 'fastify'
 import rohrpost, { memoryBroker } from '../lib/index.ts'
+import { checkOptions } from '../lib/options.ts'
 import { createApp, listen, start } from './support/server.ts'
 
 test('serves the default path with and without a trailing slash', async (t) => {
@@ -138,7 +139,7 @@ test('refuses options that it does not know or that are wrong, and names them', 
     [{ maxPending: { messages: 1 } }, /'maxPending': expected an object \{ messages, bytes \}/],
     [{ maxPending: 5 }, /'maxPending'/],
     [{ handlerTimeout: 2 ** 31 }, /'handlerTimeout': expected a whole number of milliseconds from 1 to 2147483647, got 2147483648/],
-    [{ drain: -1 }, /'drain'.*got -1/]
+    [{ drainTimeout: -1 }, /'drainTimeout'.*got -1/]
   ]
   for (const [options, message] of wrong) {
     const app = createApp()
@@ -146,6 +147,23 @@ test('refuses options that it does not know or that are wrong, and names them', 
 
     await assert.rejects(async () => { await app.register(rohrpost, options) }, { code: /^RP_ERR_(?:INVALID|UNKNOWN)_OPTION$/, message })
   }
+})
+
+test('takes the earlier names of options, and warns that they have changed', async (t) => {
+  const warnings: Error[] = []
+  const hear = (warning: Error) => warnings.push(warning)
+  process.on('warning', hear)
+  t.after(() => process.off('warning', hear))
+
+  assert.equal(checkOptions({ drain: 7 }).drainTimeout, 7)
+  assert.equal(checkOptions({ heartbeat: 8 }).heartbeatInterval, 8)
+  assert.throws(() => checkOptions({ drain: 7, drainTimeout: 9 }), { code: 'RP_ERR_UNKNOWN_OPTION' })
+  await new Promise(setImmediate)
+
+  assert.deepEqual(warnings.map(({ name, message }) => `${name}: ${message}`), [
+    "DeprecationWarning: the option 'drain' of fastify-rohrpost is now called 'drainTimeout'",
+    "DeprecationWarning: the option 'heartbeat' of fastify-rohrpost is now called 'heartbeatInterval'"
+  ])
 })
 
 test('fails the start when the broker can not be opened', async (t) => {

@@ -27,6 +27,6 @@ export const start: StartServer = async ({ orm, redis }) => {
 }
 
 async function openBroker ({ port, history }: RedisOptions) {
-  const [{ Redis }, { redisBroker }] = await Promise.all([import('ioredis'), import('../../lib/brokers/redis.ts')])
+  const [{ Redis }, { redisBroker }] = await Promise.all([import('ioredis'), import('../../lib/brokers/redis/index.ts')])
   return redisBroker({ client: new Redis(port, '127.0.0.1'), ...(history && { history: { size: 1000, ttl: 60_000 } }) })
 }

@@ -6,7 +6,7 @@ import { Type } from '@sinclair/typebox'
 import { build } from 'esbuild'
 import Fastify from 'fastify'
 import { Redis } from 'ioredis'
-import { redisBroker } from '../../lib/brokers/redis.ts'
+import { redisBroker } from '../../lib/brokers/redis/index.ts'
 import rohrpost from '../../lib/index.ts'
 
 const redis = new Redis(process.env.REDIS_URL ?? 'redis://127.0.0.1:6379')

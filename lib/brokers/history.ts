@@ -1,5 +1,5 @@
 /** How much history a broker keeps: the option that all of them share. */
-import { checkNames, isCount, isDelay, isObject, MAX_DELAY } from '../checks.ts'
+import { checkNames, isCount, isDelay, isObject, MAX_DELAY } from '../util/checks.ts'
 import { errors, show } from '../errors.ts'
 
 /** What is kept of each group, for clients that were away for a moment. */

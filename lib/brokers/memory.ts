@@ -1,5 +1,5 @@
 /** Groups within one process, synchronous from `publish` to the sockets. */
-import { checkNames } from '../checks.ts'
+import { checkNames } from '../util/checks.ts'
 import { errors } from '../errors.ts'
 import type { Broker, Receiver } from './broker.ts'
 import { GroupLog } from './group-log.ts'

@@ -1,19 +1,19 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 /** The client: one connection, the requests on it, and the groups it is in. */
 import type { CallData, CallName, CallReply, Contract, GroupId, GroupObject, GroupType, Json } from '../protocol/contract.ts'
-import type { Backoff } from './backoff.ts'
-import { iterateChanges } from './changes.ts'
-import { check, checkDuration, checkFunction, MAX_DELAY, show } from './checks.ts'
+import type { Backoff } from './retry-delay.ts'
+import { iterateChanges } from './change-iterator.ts'
+import { check, checkDuration, checkFunction, MAX_DELAY, show } from './option-checks.ts'
 import { throwIfAborted, waitFor, type Deferred } from './deferred.ts'
 import { Emitter } from './emitter.ts'
 import { ClientErrorCode, RohrpostError } from './error.ts'
 import { Live, type LiveOptions } from './live.ts'
-import { createRequests, toError, type Requests, type Message } from './requests.ts'
+import { createRequests, toError, type Requests, type Message } from './pending-requests.ts'
 import { createSocket, isFinal, type Socket, type State, type StateChange, type UrlSource } from './socket.ts'
-import type { Change, GroupRef, Resync, Watcher } from './subscription.ts'
-import { Subscriptions } from './subscriptions.ts'
+import type { Change, GroupRef, Resync, Watcher } from './subscribed-group.ts'
+import { Subscriptions } from './subscribed-groups.ts'
 import { Token } from './token.ts'
-import type { CallArguments, ClientEvents, ClientOptions, EventName, GroupListener, GroupName } from './types.ts'
+import type { CallArguments, ClientEvents, ClientOptions, EventName, GroupListener, GroupName } from './client-types.ts'
 import { watchPage, type Scope } from './wake.ts'
 
 /** Bundlers put in what they build for. */

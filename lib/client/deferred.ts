@@ -1,5 +1,5 @@
 /** Promises that are settled from outside. React Native has neither `Promise.withResolvers` nor `signal.throwIfAborted`. */
-import { after, check } from './checks.ts'
+import { after, check } from './option-checks.ts'
 import type { RohrpostError } from './error.ts'
 
 /** A promise with the functions that settle it. */

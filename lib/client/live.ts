@@ -1,9 +1,9 @@
 /** A small collection that stays current: a first load, and the changes from then on. */
-import { backoff, type Backoff } from './backoff.ts'
-import { check, checkFunction, MAX_DELAY, show } from './checks.ts'
+import { backoff, type Backoff } from './retry-delay.ts'
+import { check, checkFunction, MAX_DELAY, show } from './option-checks.ts'
 import { checkSignal } from './deferred.ts'
 import { attempt } from './emitter.ts'
-import type { Change, Watcher } from './subscription.ts'
+import type { Change, Watcher } from './subscribed-group.ts'
 
 /**
  * `loading`: what is there is about to be replaced, or asked for again after an `error` that says `retry`. `current`: up to date. `stale`: the connection is down, it loads again when it is

@@ -1,7 +1,7 @@
 /** One connection that comes back: dials, beats, notices when the line is dead, waits and dials again. */
 import type { CloseCode } from '../protocol/codes.ts'
-import { backoff, type Backoff } from './backoff.ts'
-import { after } from './checks.ts'
+import { backoff, type Backoff } from './retry-delay.ts'
+import { after } from './option-checks.ts'
 import type { Token } from './token.ts'
 
 /** What the client needs of a WebSocket: the standard one has it, and that of `ws`. */

@@ -1,8 +1,8 @@
 /** Change notifications from MikroORM; the subpath `fastify-rohrpost/mikro-orm`. */
-export { NotifyOnChange, NotifyOnCreate, NotifyOnDelete, NotifyOnUpdate, type NotifyDecorator } from './decorators.ts'
+export { NotifyOnChange, NotifyOnCreate, NotifyOnDelete, NotifyOnUpdate, type NotifyDecorator } from './declare/decorators.ts'
 export { type ManualNotifyOptions, type Notify } from './notify.ts'
 export { type OrmErrorHandler } from './orm-errors.ts'
-export { rohrpostMikroOrm, type RohrpostMikroOrmOptions } from './plugin.ts'
+export { rohrpostMikroOrm, type RohrpostMikroOrmOptions } from './orm-plugin.ts'
 export {
   notifyOnChange,
   notifyOnCreate,
@@ -12,6 +12,6 @@ export {
   type ChangeType,
   type NotifyOptions,
   type NotifyRule
-} from './rules.ts'
-export { withoutNotifications } from './silence.ts'
-export { ChangeSubscriber } from './subscriber.ts'
+} from './declare/rules.ts'
+export { withoutNotifications } from './capture/silence.ts'
+export { ChangeSubscriber } from './capture/change-subscriber.ts'

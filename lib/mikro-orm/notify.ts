@@ -1,12 +1,12 @@
 /** `app.rohrpost.notify`: announces by hand what the ORM has no event for. */
 import { Utils, wrap, type EntityManager, type EntityMetadata, type EntityName, type FilterQuery, type MikroORM, type Primary } from '@mikro-orm/core'
 import { errors, show } from '../errors.ts'
-import { Touch } from './change-log.ts'
-import { classOf, nameOf } from './registry.ts'
-import { Row, Source } from './row.ts'
-import type { ChangeType } from './rules.ts'
-import type { ChangeSubscriber } from './subscriber.ts'
-import { findProperty } from './template.ts'
+import { Touch } from './capture/change-log.ts'
+import { classOf, nameOf } from './declare/entity-registry.ts'
+import { Row, Source } from './announce/row.ts'
+import type { ChangeType } from './declare/rules.ts'
+import type { ChangeSubscriber } from './capture/change-subscriber.ts'
+import { findProperty } from './declare/template.ts'
 
 /** What `app.rohrpost.notify` may be told beside the change. */
 export interface ManualNotifyOptions<Entity extends object> {

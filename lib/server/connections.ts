@@ -3,7 +3,7 @@ import type { FastifyBaseLogger, FastifyRequest } from 'fastify'
 import type { WebSocket } from 'ws'
 import { diagnostics } from '../diagnostics.ts'
 import { CloseCode } from '../protocol/codes.ts'
-import { closeFor, RESTART } from './admission.ts'
+import { closeFor, RESTART } from './upgrade/admission.ts'
 import { Connection, type ConnectionContext } from './connection.ts'
 import { Heartbeat } from './heartbeat.ts'
 import { report } from './report.ts'
@@ -12,9 +12,9 @@ import type { ConnectionHooks } from './types.ts'
 /** What a server does with its connections as a whole. */
 export interface ConnectionsOptions extends ConnectionHooks {
   /** Milliseconds between two signs of life. */
-  heartbeat: number
+  heartbeatInterval: number
   /** Milliseconds that running handlers have to answer when the server stops. */
-  drain: number
+  drainTimeout: number
 }
 
 /** How long a client may take to answer a close, in milliseconds, before the line is cut. */
@@ -38,7 +38,7 @@ export class Connections {
     this.#context = { ...context, onClose: (connection, code, reason) => { this.#leave(connection, code, reason) } }
     this.#log = log
     this.#options = options
-    this.#heartbeat = new Heartbeat(options.heartbeat)
+    this.#heartbeat = new Heartbeat(options.heartbeatInterval)
   }
 
   /** The connections from the start of their `onConnect` to their close. */
@@ -85,8 +85,8 @@ export class Connections {
   async #drain (): Promise<void> {
     this.#heartbeat.stop()
     const [deadline, end] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
-    const { drain } = this.#options
-    const timers = [setTimeout(deadline.resolve, drain), setTimeout(end.resolve, drain + 2 * CLOSE_GRACE)]
+    const { drainTimeout } = this.#options
+    const timers = [setTimeout(deadline.resolve, drainTimeout), setTimeout(end.resolve, drainTimeout + 2 * CLOSE_GRACE)]
 
     for (const connection of this.#live) this.#retire(connection, deadline.promise)
     this.#emptied = end

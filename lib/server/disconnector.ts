@@ -6,7 +6,7 @@ import { CloseCode } from '../protocol/codes.ts'
 import { Backoff } from '../util/backoff.ts'
 import { Trouble } from '../util/trouble.ts'
 import { checkClose } from './close.ts'
-import { checkName } from './groups.ts'
+import { checkName } from './groups/groups.ts'
 import { report } from './report.ts'
 import type { RohrpostConnection } from './types.ts'
 

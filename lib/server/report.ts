@@ -1,6 +1,6 @@
 /** Lines of the log about clients and about errors of foreign code. */
 import type { FastifyBaseLogger } from 'fastify'
-import { cut, cutError } from '../cut.ts'
+import { cut, cutError } from '../util/cut.ts'
 import { show } from '../errors.ts'
 
 type Level = 'debug' | 'info' | 'warn' | 'error'

@@ -1,6 +1,6 @@
 /** The stop of all servers in one app. */
 import type { FastifyInstance } from 'fastify'
-import { Upgrades } from './upgrades.ts'
+import { Upgrades } from './upgrade/upgrades.ts'
 
 /** One server that is stopped. */
 interface Stoppable {

@@ -5,7 +5,7 @@ import type { BrokerHealth } from '../brokers/broker.ts'
 import type { Contract } from '../protocol/contract.ts'
 import type { MessageId } from '../protocol/decode.ts'
 import type { envelopes } from '../protocol/schemas.ts'
-import type { Implementation } from './implement.ts'
+import type { Implementation } from './requests/implement.ts'
 
 /** A message to one client: keys go out in the order `id`, `type`, `error`, `data`, then all others. At least one is needed. */
 export interface OutgoingMessage {
@@ -199,7 +199,7 @@ export interface Rohrpost {
   /** State of broker and connections. */
   health (): Health
   /**
-   * Begins the graceful stop: new connections are refused, running handlers answer (up to the option `drain`), then all are closed with
+   * Begins the graceful stop: new connections are refused, running handlers answer (up to the option `drainTimeout`), then all are closed with
    * 1012. `app.close()` does it too.
    */
   drain (): Promise<void>

@@ -5,7 +5,7 @@ import { groupTests } from './broker-groups.ts'
 import { historyTests } from './broker-history.ts'
 import { processTests } from './broker-processes.ts'
 import { Recorder } from './recorder.ts'
-import type { BrokerCapabilities, BrokerFaults, BrokerSuiteOptions } from './types.ts'
+import type { BrokerCapabilities, BrokerFaults, BrokerSuiteOptions } from './suite-setup.ts'
 
 /** A broker with what it told. */
 export interface Opened {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { errors } from '../../lib/errors.ts'
-import { toWireError } from '../../lib/server/wire-error.ts'
+import { toWireError } from '../../lib/server/requests/wire-error.ts'
 import { codeOf, readDocument, tableOf } from './support/markdown.ts'
 
 const document = readDocument('docs/errors.md')

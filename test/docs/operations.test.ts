@@ -45,10 +45,10 @@ test('the bounds of a client are those of the options', () => {
 })
 
 test('the times of the proxy and of the stop are longer than those of the server', () => {
-  const { heartbeat, drain } = checkOptions({})
+  const { heartbeatInterval, drainTimeout } = checkOptions({})
 
-  assert.ok(Number(/proxy_read_timeout (\d+)s;/.exec(document.text)?.[1]) * 1000 > 2 * heartbeat)
+  assert.ok(Number(/proxy_read_timeout (\d+)s;/.exec(document.text)?.[1]) * 1000 > 2 * heartbeatInterval)
   for (const [, seconds] of document.text.matchAll(/(?:TimeoutStopSec=|terminationGracePeriodSeconds: )(\d+)/g)) {
-    assert.ok(Number(seconds) * 1000 > drain + 2000)
+    assert.ok(Number(seconds) * 1000 > drainTimeout + 2000)
   }
 })

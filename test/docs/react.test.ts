@@ -4,7 +4,7 @@ import { runInThisContext } from 'node:vm'
 import { createElement, useSyncExternalStore } from 'react'
 import { renderToString } from 'react-dom/server'
 import { Live } from '../../lib/client/live.ts'
-import type { Watcher } from '../../lib/client/subscription.ts'
+import type { Watcher } from '../../lib/client/subscribed-group.ts'
 import { readDocument } from './support/markdown.ts'
 
 /** The hook of docs/client.md, for a live collection. */

@@ -59,7 +59,7 @@ suite('the threats', () => {
 test('every limit of the options that bounds a client is a row', () => {
   const text = rows.flat().join()
 
-  for (const option of ['allowedOrigins', 'maxPayload', 'maxGroups', 'concurrency', 'maxPending', 'handlerTimeout', 'heartbeat', 'highWaterMark', 'slowTimeout', 'maxUnsent', 'rateLimit']) {
+  for (const option of ['allowedOrigins', 'maxPayload', 'maxGroups', 'concurrency', 'maxPending', 'handlerTimeout', 'heartbeatInterval', 'highWaterMark', 'slowTimeout', 'maxUnsent', 'rateLimit']) {
     assert.ok(text.includes(`\`${option}\``), option)
   }
 })

@@ -59,7 +59,7 @@ suite('behind nginx', { skip: nginx instanceof Error && nginx.message }, () => {
 
   test('the heartbeat keeps a silent line open for longer than the proxy would', async (t) => {
     const quick: Replacement = ['proxy_read_timeout 75s;', 'proxy_read_timeout 6s;']
-    const [beating, silent] = [await startApp(t, { heartbeat: 500 }), await startApp(t)]
+    const [beating, silent] = [await startApp(t, { heartbeatInterval: 500 }), await startApp(t)]
     const client = await open(t, await startNginx(t, [beating], [quick]))
     const cut = await open(t, await startNginx(t, [silent], [quick]))
 

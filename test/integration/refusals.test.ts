@@ -1,7 +1,7 @@
 /** What can't be recovered is refused: on the wire, with a Redis that really forgot. */
 import assert from 'node:assert/strict'
 import { suite, test, type TestContext } from 'node:test'
-import { redisBroker } from '../../lib/brokers/redis.ts'
+import { redisBroker } from '../../lib/brokers/redis/index.ts'
 import type { HistoryOptions, Position } from '../../lib/index.ts'
 import { privateRedis, redisServer } from '../support/redis.ts'
 import { start } from '../support/server.ts'

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { suite, test, type TestContext } from 'node:test'
-import { CommitOrder } from '../../lib/mikro-orm/commit-order.ts'
+import { CommitOrder } from '../../lib/mikro-orm/capture/commit-order.ts'
 
 /** An order whose turns note in `told` that they told. */
 function open () {

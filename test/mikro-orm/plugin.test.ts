@@ -249,7 +249,7 @@ test('the stop of the server waits for transactions that are running, and announ
 test('the stop of the server waits for a transaction that does not end as long as the option drain says', async (t) => {
   const orm = await openSqlite(t, [Todo])
   const app = Fastify()
-  app.register(rohrpost, { drain: 20 })
+  app.register(rohrpost, { drainTimeout: 20 })
   app.register(rohrpostMikroOrm, { orm, notify: [rule] })
   await app.ready()
   const em = orm.em.fork()

@@ -4,7 +4,7 @@ import test, { suite, type TestContext } from 'node:test'
 import { setImmediate } from 'node:timers/promises'
 import { defineEntity, p, type EntityManager } from '@mikro-orm/core'
 import { ChangeSubscriber, notifyOnChange, notifyOnUpdate, withoutNotifications, type NotifyOptions } from '../../lib/mikro-orm/index.ts'
-import { CommittedRows } from '../../lib/mikro-orm/committed-rows.ts'
+import { CommittedRows } from '../../lib/mikro-orm/capture/committed-rows.ts'
 import { databaseOf } from '../../lib/mikro-orm/platforms.ts'
 import { listen, openServer, openSqlite } from './support.ts'
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { suite, test, type TestContext } from 'node:test'
-import { Resyncs } from '../../lib/mikro-orm/resyncs.ts'
+import { Resyncs } from '../../lib/mikro-orm/announce/resyncs.ts'
 
 /** Resyncs over a broker that takes what `take` lets it take. */
 function open (t: TestContext, take: () => void | Promise<void> = () => {}) {

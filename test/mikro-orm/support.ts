@@ -4,7 +4,7 @@ import { MariaDbDriver } from '@mikro-orm/mariadb'
 import { PostgreSqlDriver } from '@mikro-orm/postgresql'
 import { MikroORM, NodeSqliteDialect, SqliteDriver, type Options } from '@mikro-orm/sql'
 import { ChangeSubscriber } from '../../lib/mikro-orm/index.ts'
-import type { NotifyRule } from '../../lib/mikro-orm/rules.ts'
+import type { NotifyRule } from '../../lib/mikro-orm/declare/rules.ts'
 
 /** What a group was told. */
 export interface Told {

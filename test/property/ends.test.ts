@@ -191,7 +191,7 @@ test('a client that vanishes while the broker lets it join does not become a mem
 })
 
 test('cuts off a client that gives no sign of life, and takes it out of its groups', { timeout: 10_000 }, async (t) => {
-  const server = await startObserved(t, { heartbeat: 20 })
+  const server = await startObserved(t, { heartbeatInterval: 20 })
   const client = await server.raw()
   const witness = await server.connect()
   await client.ask('{"id":1,"type":"join","data":"silent"}')

@@ -4,10 +4,10 @@ import { before, test } from 'node:test'
 import { defineEntity, MikroORM, NodeSqliteDialect, p, SqliteDriver } from '@mikro-orm/sql'
 import type { EntityMetadata } from '@mikro-orm/core'
 import fc from 'fast-check'
-import type { Row } from '../../lib/mikro-orm/row.ts'
-import { parseTemplate } from '../../lib/mikro-orm/template.ts'
+import type { Row } from '../../lib/mikro-orm/announce/row.ts'
+import { parseTemplate } from '../../lib/mikro-orm/declare/template.ts'
 import { isGroupName } from '../../lib/protocol/group-name.ts'
-import { canonicalId, checkDefaultId, groupName } from '../../lib/server/group-id.ts'
+import { canonicalId, checkDefaultId, groupName } from '../../lib/server/groups/group-id.ts'
 import { checkSync } from './support/check.ts'
 
 const Thing = defineEntity({

@@ -196,7 +196,7 @@ suite('by group', () => {
   test('waits a second at most for a handler that does not answer', { timeout: 10_000 }, async (t) => {
     const started = Promise.withResolvers<void>()
     const server = await start(t, {
-      drain: 10,
+      drainTimeout: 10,
       onConnect: (connection) => connection.join('user:7'),
       with: (app) => app.rohrpost.handle('hang', { parallel: true }, () => { started.resolve(); return new Promise(() => {}) })
     })
@@ -217,7 +217,7 @@ suite('by group', () => {
   test('a client that goes before the answer is gone at once', async (t) => {
     const [started, left] = [Promise.withResolvers<void>(), Promise.withResolvers<number>()]
     const server = await start(t, {
-      drain: 10,
+      drainTimeout: 10,
       onConnect: (connection) => connection.join('user:7'),
       onDisconnect: (_connection, code) => left.resolve(code),
       with: (app) => app.rohrpost.handle('hang', () => { started.resolve(); return new Promise(() => {}) })

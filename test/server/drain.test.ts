@@ -11,7 +11,7 @@ test('lets running handlers answer, turns the others away, then closes with 1012
   const order: string[] = []
   const server = await start(t, {
     concurrency: 1,
-    drain: 60_000,
+    drainTimeout: 60_000,
     onDisconnect: async () => {
       await new Promise(setImmediate)
       order.push('disconnected')
@@ -45,7 +45,7 @@ test('lets running handlers answer, turns the others away, then closes with 1012
 
 test('turns parallel requests away that wait', async (t) => {
   const release = Promise.withResolvers<void>()
-  const server = await start(t, { drain: 60_000, with: (app) => app.rohrpost.handle('ask', { parallel: true }, () => release.promise) })
+  const server = await start(t, { drainTimeout: 60_000, with: (app) => app.rohrpost.handle('ask', { parallel: true }, () => release.promise) })
   const client = await server.connect()
   for (let id = 1; id <= 18; id++) client.send({ id, type: 'ask' })
   await client.untilPong()
@@ -76,7 +76,7 @@ test('refuses new connections with 503 and says so in its health', async (t) => 
 
 test('refuses upgrades while the app closes, and does not wait for those who keep the line open', async (t) => {
   const release = Promise.withResolvers<void>()
-  const server = await start(t, { drain: 60_000, with: (app) => app.rohrpost.handle('slow', () => release.promise) })
+  const server = await start(t, { drainTimeout: 60_000, with: (app) => app.rohrpost.handle('slow', () => release.promise) })
   const client = await server.connect()
   client.send({ id: 1, type: 'slow' })
   await client.untilPong()
@@ -112,7 +112,7 @@ test('closes a connection at once whose upgrade was under way', async (t) => {
 })
 
 test('waits for no handler longer than it may, and for no client that does not answer the close', async (t) => {
-  const server = await start(t, { drain: 30, with: (app) => app.rohrpost.handle('forever', () => new Promise(() => {})) })
+  const server = await start(t, { drainTimeout: 30, with: (app) => app.rohrpost.handle('forever', () => new Promise(() => {})) })
   const [stuck, deaf] = await Promise.all([server.connect(), server.connect()])
   stuck.send({ id: 1, type: 'forever' })
   await stuck.untilPong()
@@ -148,7 +148,7 @@ test('answers what it could not read before the stop began', async (t) => {
 
 for (const hook of ['onConnect', 'onDisconnect'] as const) {
   test(`waits for no ${hook} that never ends, and says so`, async (t) => {
-    const server = await start(t, { drain: 10, [hook]: () => new Promise(() => {}) })
+    const server = await start(t, { drainTimeout: 10, [hook]: () => new Promise(() => {}) })
     await server.connect()
 
     await server.app.close()
@@ -183,13 +183,13 @@ test('stops gracefully also when the app registered @fastify/websocket itself', 
 
 test('asks no client for a sign of life any more once it stops', async (t) => {
   const release = Promise.withResolvers<void>()
-  const server = await start(t, { heartbeat: 10, with: (app) => app.rohrpost.handle('slow', () => release.promise) })
+  const server = await start(t, { heartbeatInterval: 10, with: (app) => app.rohrpost.handle('slow', () => release.promise) })
   const client = await server.connect(undefined, { autoPong: false })
   client.send({ id: 1, type: 'slow' })
   await client.untilPong()
 
   const drained = server.app.rohrpost.drain()
-  const [other] = await Promise.all([start(t, { heartbeat: 10 }).then((other) => other.connect(undefined, { autoPong: false }))])
+  const [other] = await Promise.all([start(t, { heartbeatInterval: 10 }).then((other) => other.connect(undefined, { autoPong: false }))])
   await other.closed
   release.resolve()
 

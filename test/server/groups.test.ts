@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { memoryBroker, type Broker } from '../../lib/index.ts'
-import type { Follower, JoinRequest } from '../../lib/server/followers.ts'
-import type { Frame } from '../../lib/server/frame.ts'
-import { Groups } from '../../lib/server/groups.ts'
+import type { Follower, JoinRequest } from '../../lib/server/groups/catch-up.ts'
+import type { Frame } from '../../lib/server/sending/frame.ts'
+import { Groups } from '../../lib/server/groups/groups.ts'
 
 /** A member that keeps what it hears. */
 function member () {

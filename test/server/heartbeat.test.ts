@@ -35,7 +35,7 @@ test('each connection is called once in an interval, and no turn has to call the
 
 test('pings a client that says nothing, and none that has just sent something', async (t) => {
   t.mock.timers.enable({ apis: ['setInterval'] })
-  const server = await start(t, { heartbeat: 100 })
+  const server = await start(t, { heartbeatInterval: 100 })
   const client = await server.connect(undefined, { autoPong: false })
   let pings = 0
   client.socket.on('ping', () => pings++)

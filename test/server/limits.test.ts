@@ -112,7 +112,7 @@ for (const [what, maxPending, size] of [
 test('leaves a client alone whose messages wait, however long the heartbeat says nothing', async (t) => {
   const { handler, release, started } = gate()
   const server = await start(t, {
-    concurrency: 1, heartbeat: 10, maxPending: { messages: 1, bytes: 1000 }, with: (app) => app.rohrpost.handle('work', handler)
+    concurrency: 1, heartbeatInterval: 10, maxPending: { messages: 1, bytes: 1000 }, with: (app) => app.rohrpost.handle('work', handler)
   })
   const client = await server.connect(undefined, { autoPong: false })
   client.send({ id: 1, type: 'work' })
@@ -155,7 +155,7 @@ test('answers a handler that takes too long, aborts its signal and lets the next
 
 test('lets no more than 16 handlers go on after their deadline while the next ones run', async (t) => {
   const { handler, log, release, started } = gate()
-  const server = await start(t, { handlerTimeout: 5, drain: 10, with: (app) => app.rohrpost.handle('slow', handler).handle('next', () => 1) })
+  const server = await start(t, { handlerTimeout: 5, drainTimeout: 10, with: (app) => app.rohrpost.handle('slow', handler).handle('next', () => 1) })
   const client = await server.connect()
   for (let id = 1; id <= 18; id++) client.send({ id, type: 'slow' })
   client.send({ id: 'next', type: 'next' })
@@ -173,7 +173,7 @@ test('lets no more than 16 handlers go on after their deadline while the next on
 
 test('a parallel handler that takes too long keeps its place until it ends', async (t) => {
   const { handler, log, release, started } = gate()
-  const server = await start(t, { handlerTimeout: 5, drain: 10, with: (app) => app.rohrpost.handle('ask', { parallel: true }, handler) })
+  const server = await start(t, { handlerTimeout: 5, drainTimeout: 10, with: (app) => app.rohrpost.handle('ask', { parallel: true }, handler) })
   const client = await server.connect()
   for (let id = 1; id <= 17; id++) client.send({ id, type: 'ask' })
 
@@ -236,7 +236,7 @@ test('aborts the signal when the client goes, and says nothing about what the ha
 })
 
 test('keeps a client whose messages are its only sign of life', async (t) => {
-  const server = await start(t, { heartbeat: 30 })
+  const server = await start(t, { heartbeatInterval: 30 })
   const silent = await server.connect(undefined, { autoPong: false })
   const talking = await server.connect(undefined, { autoPong: false })
   const timer = setInterval(() => talking.send({ id: 'alive', type: 'ping' }), 10)
@@ -253,8 +253,8 @@ test('notices that a client has gone from which it does not read', async (t) => 
   const gone = Promise.withResolvers<void>()
   const server = await start(t, {
     concurrency: 1,
-    heartbeat: 20,
-    drain: 10,
+    heartbeatInterval: 20,
+    drainTimeout: 10,
     maxPending: { messages: 1, bytes: 1000 },
     onDisconnect: () => gone.resolve(),
     with: (app) => app.rohrpost.handle('work', handler)
@@ -298,7 +298,7 @@ test('refuses one group more than a connection may be in', async (t) => {
 })
 
 test('cuts off a client that gives no sign of life, and only that one', async (t) => {
-  const server = await start(t, { heartbeat: 20 })
+  const server = await start(t, { heartbeatInterval: 20 })
   const alive = await server.connect()
   const silent = await server.connect(undefined, { autoPong: false })
 
@@ -310,7 +310,7 @@ test('cuts off a client that gives no sign of life, and only that one', async (t
 })
 
 test("takes a client's own ping for a sign of life", async (t) => {
-  const server = await start(t, { heartbeat: 30 })
+  const server = await start(t, { heartbeatInterval: 30 })
   const silent = await server.connect(undefined, { autoPong: false })
   const pinging = await server.connect(undefined, { autoPong: false })
   const timer = setInterval(() => pinging.socket.ping(), 10)

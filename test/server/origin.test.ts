@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import rohrpost from '../../lib/index.ts'
-import { isOriginAllowed } from '../../lib/server/origin.ts'
+import { isOriginAllowed } from '../../lib/server/upgrade/origin.ts'
 import { createApp, start } from '../support/server.ts'
 
 test('checks origins against the host, a list, a function, or not at all', async () => {

@@ -2,9 +2,9 @@ import assert from 'node:assert/strict'
 import { Duplex } from 'node:stream'
 import { test } from 'node:test'
 import type { WebSocket } from 'ws'
-import { Frame } from '../../lib/server/frame.ts'
-import { FrameList } from '../../lib/server/frame-list.ts'
-import { Outbox, Turn } from '../../lib/server/outbox.ts'
+import { Frame } from '../../lib/server/sending/frame.ts'
+import { FrameList } from '../../lib/server/sending/frame-list.ts'
+import { Outbox, Turn } from '../../lib/server/sending/outbox.ts'
 import { start, type Client } from '../support/server.ts'
 
 const LIMITS = { highWaterMark: 1000, slowTimeout: 1000, maxUnsent: 1000 }

@@ -63,7 +63,7 @@ test('counts the messages that came while onConnect ran', async (t) => {
 })
 
 test('does not count heartbeats', async (t) => {
-  const server = await start(t, { rateLimit: { max: 1, interval: HOUR }, heartbeat: 5 })
+  const server = await start(t, { rateLimit: { max: 1, interval: HOUR }, heartbeatInterval: 5 })
   const client = await server.connect()
   for (let i = 0; i < 20; i++) await client.read()
 

@@ -7,7 +7,7 @@ import { setImmediate } from 'node:timers/promises'
 import fc from 'fast-check'
 import * as ws from 'ws'
 import type { WebSocket } from 'ws'
-import { mergePieces, readOn, stopReading } from '../../lib/server/receiver.ts'
+import { mergePieces, readOn, stopReading } from '../../lib/server/requests/receiver.ts'
 import { fragments, frame } from '../property/support/frames.ts'
 import { record } from '../support/events.ts'
 import { start, type Client } from '../support/server.ts'
@@ -49,7 +49,7 @@ suite('the limits of what waits', () => {
         t.after(() => gate.resolve())
         const server = await start(t, {
           maxPending: { messages: 50, bytes: 1_000_000 },
-          drain: 60_000,
+          drainTimeout: 60_000,
           websocket: { options: { perMessageDeflate: { threshold: 0 } } },
           ...(when === 'onConnect runs' && { onConnect: () => gate.promise }),
           with: (app) => app.rohrpost.handle('work', () => gate.promise)
@@ -225,7 +225,7 @@ suite('a receiver that is stopped', () => {
 test('a client that goes while it is not read is noticed', async (t) => {
   const [gone, entered] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
   const server = await start(t, {
-    drain: 10,
+    drainTimeout: 10,
     maxPending: { messages: 2, bytes: 1000 },
     onDisconnect: () => gone.resolve(),
     with: (app) => app.rohrpost.handle('work', () => { entered.resolve(); return new Promise(() => {}) })

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict'
 import { suite, test, type TestContext } from 'node:test'
 import { memoryBroker, type Position, type RohrpostOptions } from '../../lib/index.ts'
-import { Frame } from '../../lib/server/frame.ts'
-import { Followers, type Follower, type JoinRequest } from '../../lib/server/followers.ts'
-import type { Member } from '../../lib/server/group.ts'
-import type { Positioned } from '../../lib/server/positioned.ts'
-import { Replays } from '../../lib/server/replays.ts'
+import { Frame } from '../../lib/server/sending/frame.ts'
+import { Followers, type Follower, type JoinRequest } from '../../lib/server/groups/catch-up.ts'
+import type { Member } from '../../lib/server/groups/group.ts'
+import type { Positioned } from '../../lib/server/groups/positioned.ts'
+import { Replays } from '../../lib/server/sending/replays.ts'
 import { start, type Client } from '../support/server.ts'
 
 const KIB = 1024

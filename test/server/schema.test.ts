@@ -4,7 +4,7 @@ import { Type, type TSchema } from '@sinclair/typebox'
 import { TypeCompiler } from '@sinclair/typebox/compiler'
 import fc from 'fast-check'
 import { SubscribeDataSchema } from '../../lib/protocol/schemas.ts'
-import { SchemaCompiler } from '../../lib/server/schema.ts'
+import { SchemaCompiler } from '../../lib/server/requests/schema.ts'
 import { start } from '../support/server.ts'
 
 test('names the package of a schema that TypeBox did not make, and what to install', async () => {

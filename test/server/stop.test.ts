@@ -12,7 +12,7 @@ import { RawHttp } from '../support/raw-http.ts'
 import { listen, start } from '../support/server.ts'
 
 /** Two servers in one app, each with a handler that waits for its `release`. */
-async function two (t: TestContext, drain: [number, number]) {
+async function two (t: TestContext, drainTimeouts: [number, number]) {
   const app = Fastify()
   t.after(() => app.close())
   await app.register(websocket)
@@ -20,7 +20,7 @@ async function two (t: TestContext, drain: [number, number]) {
   for (const index of [0, 1] as const) {
     const [started, release] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
     await app.register(async (child) => {
-      await child.register(rohrpost, { path: `/${index}`, drain: drain[index] })
+      await child.register(rohrpost, { path: `/${index}`, drainTimeout: drainTimeouts[index] })
       child.rohrpost.handle('work', async () => {
         started.resolve()
         await release.promise
@@ -79,10 +79,10 @@ test('servers of one app with handlers that do not end stop within the largest o
 })
 
 /** An app whose hook of upgrade requests waits. */
-async function waiting (t: TestContext, drain: number, answer: 'refuse' | 'accept') {
+async function waiting (t: TestContext, drainTimeout: number, answer: 'refuse' | 'accept') {
   const [asked, go] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
   const server = await start(t, {
-    drain,
+    drainTimeout,
     async onRequest (_request, reply) {
       asked.resolve()
       await go.promise

@@ -1,6 +1,6 @@
 /** A Redis broker that is open, and what it tells. */
 import type { TestContext } from 'node:test'
-import { redisBroker, type RedisBrokerOptions } from '../../lib/brokers/redis.ts'
+import { redisBroker, type RedisBrokerOptions } from '../../lib/brokers/redis/index.ts'
 import type { Broker } from '../../lib/index.ts'
 import { Recorder } from '../../lib/testing/recorder.ts'
 

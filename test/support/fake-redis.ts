@@ -1,6 +1,6 @@
 /** A client of ioredis that answers when the test wants it to, for moments to which no real Redis can be held. */
 import { EventEmitter } from 'node:events'
-import type { RedisClient, RedisConnection } from '../../lib/brokers/redis/client.ts'
+import type { RedisClient, RedisConnection } from '../../lib/brokers/redis/redis-client.ts'
 
 /** A command that waits for its answer. */
 export interface Asked {

@@ -5,9 +5,9 @@
 import { errors } from '../../errors.ts'
 import { Backoff } from '../../util/backoff.ts'
 import type { Trouble } from '../../util/trouble.ts'
-import { isPassing, isReply } from './client.ts'
-import type { Connection } from './connection.ts'
-import { head } from './envelope.ts'
+import { isPassing, isReply } from './redis-client.ts'
+import type { Connection } from './redis-connection.ts'
+import { head } from './batch.ts'
 import { publish } from './scripts.ts'
 
 /** How much may wait for Redis, and for how long. */

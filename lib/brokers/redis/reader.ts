@@ -2,7 +2,7 @@
  * Reads positions and messages from Redis in portions. One portion is under way at a time, so that Redis serves others in between, and the answers
  * to what is published do not wait long on the same connection.
  */
-import type { Connection } from './connection.ts'
+import type { Connection } from './redis-connection.ts'
 import { begin, read } from './scripts.ts'
 
 /** A question about one group: the messages after an offset, up to `limit` of them. A limit of 0 asks for the position alone. */

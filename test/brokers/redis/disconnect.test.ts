@@ -1,7 +1,7 @@
 /** `app.rohrpost.disconnect` on several processes that share a Redis. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { redisBroker } from '../../../lib/brokers/redis.ts'
+import { redisBroker } from '../../../lib/brokers/redis/index.ts'
 import { privateRedis, redisServer } from '../../support/redis.ts'
 import { start } from '../../support/server.ts'
 

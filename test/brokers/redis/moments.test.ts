@@ -1,7 +1,7 @@
 /** Moments in the life of the Redis broker to which no real Redis can be held. */
 import assert from 'node:assert/strict'
 import { test, type TestContext } from 'node:test'
-import { redisBroker, type RedisBrokerOptions } from '../../../lib/brokers/redis.ts'
+import { redisBroker, type RedisBrokerOptions } from '../../../lib/brokers/redis/index.ts'
 import { Recorder } from '../../../lib/testing/recorder.ts'
 import { fakeRedis } from '../../support/fake-redis.ts'
 

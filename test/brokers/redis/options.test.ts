@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import { Cluster, type RedisOptions } from 'ioredis'
-import { redisBroker, type RedisBrokerOptions } from '../../../lib/brokers/redis.ts'
+import { redisBroker, type RedisBrokerOptions } from '../../../lib/brokers/redis/index.ts'
 import { Recorder } from '../../../lib/testing/recorder.ts'
 import { openBroker, poll } from '../../support/broker.ts'
 import { freePort } from '../../support/free-port.ts'

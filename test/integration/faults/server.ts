@@ -1,7 +1,7 @@
 /** One of several Fastify processes behind one Redis. Publishes what its parent asks for, and tells what came of it. */
 import Fastify from 'fastify'
 import { Redis } from 'ioredis'
-import { redisBroker } from '../../../lib/brokers/redis.ts'
+import { redisBroker } from '../../../lib/brokers/redis/index.ts'
 import rohrpost from '../../../lib/index.ts'
 import type { Ask, Told } from './cluster.ts'
 
@@ -28,7 +28,7 @@ const stream = {
 const app = Fastify({ logger: { level: process.env.FAULTS_LOG ?? 'error', stream } })
 const client = new Redis({ host: '127.0.0.1', port: redis, lazyConnect: true, retryStrategy: () => 50 })
 client.on('error', () => {})
-await app.register(rohrpost, { broker: redisBroker({ client, ...(history && { history }) }), drain: 1000 })
+await app.register(rohrpost, { broker: redisBroker({ client, ...(history && { history }) }), drainTimeout: 1000 })
 app.rohrpost.group('todo', { authorize: () => true })
 
 function tell (): void {

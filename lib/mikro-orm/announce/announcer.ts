@@ -1,0 +1,134 @@
+/** Announces transactions: reads their rows, sends their COMMIT, and tells the groups what became of them. */
+import type { EntityManager, MikroORM, Transaction } from '@mikro-orm/core'
+import { cut, cutError } from '../../util/cut.ts'
+import { Announcement, readAnnouncement } from './announcement.ts'
+import type { ChangeLog, Entry } from '../capture/change-log.ts'
+import { Outcome, type CommitResult } from '../capture/commit.ts'
+import { CommitOrder } from '../capture/commit-order.ts'
+import { CommittedRows } from '../capture/committed-rows.ts'
+import { isWatched, tellUndone } from './drops.ts'
+import { handOver, type Outlet } from './publish.ts'
+import { readRows, type Wanted } from '../capture/read-back.ts'
+import { Resyncs } from './resyncs.ts'
+
+/** How long the rows before a change may take to read, in milliseconds. */
+const READ_TIMEOUT = 5000
+
+/** The way of changes from an ORM to an outlet. */
+export class Announcer {
+  readonly #orm: MikroORM
+  readonly #outlet: Outlet
+  readonly #committed: CommittedRows
+  readonly #order = new CommitOrder()
+  readonly #resyncs: Resyncs
+  /** Commits whose portions are not all handed over. */
+  readonly #handing = new Set<Promise<void>>()
+
+  constructor (orm: MikroORM, outlet: Outlet) {
+    this.#orm = orm
+    this.#outlet = outlet
+    this.#committed = new CommittedRows(orm, READ_TIMEOUT)
+    this.#resyncs = new Resyncs(outlet)
+  }
+
+  /**
+   * Reads the rows of a transaction, commits it and announces it. Rejects where a statement fails, and unless the transaction is committed.
+   *
+   * @param send sends the COMMIT
+   * @param ended called when the transaction is over
+   */
+  async commit (em: EntityManager, transaction: Transaction, log: ChangeLog, send: () => Promise<CommitResult>, ended: () => void): Promise<void> {
+    const announcement = await this.#read(em, transaction, log)
+    // the transaction holds the locks of its rows: who changes them later takes a later turn
+    const turn = this.#order.enter(announcement.ids)
+    const { outcome, error } = await send()
+
+    // a COMMIT that was refused may be tried again, or is followed by a ROLLBACK
+    if (outcome !== Outcome.RolledBack) ended()
+    turn.end(() => {
+      if (outcome === Outcome.Committed) return this.#tell(announcement, turn.isOvertaken)
+      if (outcome === Outcome.Unknown) this.#tellUnknown(announcement, error)
+    })
+    if (outcome !== Outcome.Committed) throw error
+  }
+
+  /**
+   * Reads rows that a statement is about to change, where their committed version can't be read at the COMMIT, or without a transaction.
+   * Rejects where that fails.
+   */
+  async readBefore (em: EntityManager, transaction: Transaction | undefined, { before }: ChangeLog, wanted: readonly Wanted[]): Promise<void> {
+    // without a transaction, what was read before an earlier statement says nothing
+    const unread = wanted.filter(({ id }) => transaction === undefined || !before.has(id))
+    if (unread.length === 0 || (transaction !== undefined && this.#committed.isReadable(em))) return
+    const rows = await readRows(em, transaction, unread)
+    for (const { id } of unread) before.set(id, rows.get(id))
+  }
+
+  /** Announces changes that are committed already, in a transaction of its own: rows are locked, so that no newer state is announced before. */
+  async announce (em: EntityManager, log: ChangeLog): Promise<void> {
+    const connection = this.#orm.em.getConnection('write')
+    const transaction = await connection.begin()
+    try {
+      const announcement = await this.#read(em, transaction, log)
+      const turn = this.#order.enter(announcement.ids)
+      // nothing was written
+      await connection.commit(transaction)
+      turn.end(() => this.#tell(announcement, turn.isOvertaken))
+    } catch (error) {
+      await connection.rollback(transaction).catch(() => {})
+      throw error
+    }
+  }
+
+  /** Announces changes that were made without a transaction, as the ORM knows them. */
+  announceUnread (entries: readonly Entry[]): void {
+    this.#tell(new Announcement(entries), false)
+  }
+
+  /** Tells what is not sent as it was rolled back. */
+  tellRolledBack (entries: readonly Entry[]): void {
+    tellUndone(this.#outlet.log, 'rolled_back', new Announcement(entries).frames(false))
+  }
+
+  /** Resolves when all that was committed is handed over. */
+  async idle (): Promise<void> {
+    while (this.#handing.size > 0) await Promise.all(this.#handing)
+  }
+
+  /** Ends what runs in the background. */
+  async close (): Promise<void> {
+    this.#resyncs.close()
+    await this.#committed.close()
+  }
+
+  #read (em: EntityManager, transaction: Transaction, log: ChangeLog): Promise<Announcement> {
+    return readAnnouncement(log.entries(), { em, transaction, committed: this.#committed, read: log.before, log: this.#outlet.log })
+  }
+
+  #tell (announcement: Announcement, isOvertaken: boolean): void | Promise<void> {
+    const { log } = this.#outlet
+    const frames = announcement.frames(isWatched(log))
+    for (const { meta, key } of announcement.missing) log.warn({ entity: meta.className, key: cut(key) }, 'a change is not announced: the row is not there')
+    // what a later transaction told of the rows is newer
+    if (isOvertaken) return this.#resyncs.send(groupsOf(frames))
+
+    const done = handOver(frames, this.#outlet, (group, err) => this.#resyncs.defer(group, err))
+    if (announcement.isUncertain) this.#resyncs.send(groupsOf(frames))
+    if (done === undefined) return
+
+    this.#handing.add(done)
+    return done.then(() => { this.#handing.delete(done) })
+  }
+
+  #tellUnknown (announcement: Announcement, err: unknown): void {
+    const { log } = this.#outlet
+    const frames = announcement.frames(false)
+    log.warn({ err: cutError(err) }, 'the answer to a COMMIT was lost: the members of the groups concerned load again')
+    tellUndone(log, 'unknown', frames)
+    this.#resyncs.send(groupsOf(frames))
+  }
+}
+
+function groupsOf (frames: ReadonlyArray<{ group: string, drop?: unknown }>): Set<string> {
+  return new Set(frames.flatMap(({ group, drop }) => drop === undefined ? [group] : []))
+}

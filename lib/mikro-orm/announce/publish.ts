@@ -1,0 +1,50 @@
+/** The way of committed changes to the groups. */
+import { diagnostics } from '../../diagnostics.ts'
+import { quote } from '../../protocol/encode.ts'
+import { tellDrop, type Log } from './drops.ts'
+import type { Frame } from './notifier.ts'
+
+/** Where changes go to. */
+export interface Outlet {
+  /** Hands a message to a group. A promise rejects where the broker does not take it. */
+  publish: (group: string, payload: string) => void | Promise<void>
+  log: Log
+}
+
+/** How many messages wait for the broker at a time. */
+const PORTION = 128
+
+/**
+ * Publishes frames in order, and tells of those that are not sent. Never throws or rejects.
+ *
+ * @param failed told of each group whose message the broker does not take, and why
+ * @returns a promise where a portion has to wait for the one before it: it resolves when the last portion is handed over
+ */
+export function handOver (frames: readonly Frame[], outlet: Outlet, failed: (group: string, err: unknown) => void, from = 0): void | Promise<void> {
+  const waiting: Array<Promise<void>> = []
+  for (let at = from; at < frames.length; at++) {
+    if (waiting.length === PORTION) return Promise.all(waiting).then(() => handOver(frames, outlet, failed, at))
+    const publishing = send(frames[at] as Frame, outlet, failed)
+    if (publishing !== undefined) waiting.push(publishing)
+  }
+}
+
+function send (frame: Frame, { publish, log }: Outlet, failed: (group: string, err: unknown) => void): void | Promise<void> {
+  const { entity, group, type, object, drop } = frame
+  if (drop !== undefined) return tellDrop(log, { ...drop, entity, type })
+
+  const fail = (err: unknown) => {
+    tellDrop(log, { reason: 'failed', entity, type, group, error: err })
+    failed(group, err)
+  }
+  const id = Math.floor(Math.random() * 2 ** 31)
+  const payload = `{"id":${id},"type":"subscription-update","data":{"group":${quote(group)},"type":"${type}","object":${object}}}`
+  let publishing: void | Promise<void>
+  try {
+    publishing = publish(group, payload)
+  } catch (err) {
+    return fail(err)
+  }
+  if (diagnostics.notify.hasSubscribers) diagnostics.notify.publish({ entity, type, group, size: Buffer.byteLength(payload) })
+  return publishing?.catch(fail)
+}

@@ -1,0 +1,28 @@
+/** Results of handlers that are no data. */
+import { errors } from '../../errors.ts'
+
+/**
+ * Refuses what would be sent as `{}`: a request has one reply.
+ *
+ * @throws RP_ERR_NOT_ENCODABLE for an iterator, a generator, a stream or a `Response`
+ */
+export function checkResult (result: unknown): void {
+  if (typeof result !== 'object' || result === null || Array.isArray(result) || !yieldsData(result)) return
+  const name = result.constructor?.name || Object.prototype.toString.call(result).slice('[object '.length, -1)
+  throw new errors.RP_ERR_NOT_ENCODABLE(
+    `a result of type ${name}`,
+    "a request has one reply: read it to its end and return its data, such as 'await Array.fromAsync(items)' or 'await response.json()', or send each part with 'connection.send'"
+  )
+}
+
+function yieldsData (value: object): boolean {
+  const { next } = value as { next?: unknown }
+  const isIterator = typeof next === 'function' && (Symbol.asyncIterator in value || Symbol.iterator in value)
+  // nearly all results are plain objects, and each property that is looked for costs time
+  if (!isIterator && Object.getPrototypeOf(value) === Object.prototype) return false
+
+  const { pipe, json, toJSON } = value as Record<string, unknown>
+  if (typeof toJSON === 'function') return false
+  return isIterator || Symbol.asyncIterator in value || typeof pipe === 'function' ||
+    (typeof json === 'function' && Object.prototype.toString.call(value) === '[object Response]')
+}
