@@ -20,7 +20,7 @@ for (const area of areas) {
     for (const { name, steps = [], excluded } of recordings.filter((recording) => recording.area === area)) {
       if (excluded !== undefined) continue
 
-      test(name, { timeout: 5_000 }, async (t) => {
+      test(name, { timeout: 60_000 }, async (t) => {
         const clients = new Clients(url)
         t.after(() => clients.terminate())
         await clients.connect(steps)

@@ -86,13 +86,13 @@ test('a flood of 20,000 messages runs no handler and logs nothing, and others ar
 
 test('our client keeps a connection on which one of its pings was too many', async (t) => {
   const server = await start(t, { rateLimit: { max: 1, interval: HOUR } })
-  const client = new RohrpostClient(`${server.http.replace('http', 'ws')}/ws/rohrpost`, { pingInterval: 20 })
+  const client = new RohrpostClient(`${server.http.replace('http', 'ws')}/ws/rohrpost`, { pingInterval: 500 })
   t.after(() => client.close())
   const events: string[] = []
   client.on('error', (text) => events.push(text)).on('state', (state) => events.push(state))
   const refusals = Promise.withResolvers<void>()
   let count = 0
-  client.on('message', () => { if (++count === 6) refusals.resolve() })
+  client.on('message', () => { if (++count === 3) refusals.resolve() })
 
   await refusals.promise
 
