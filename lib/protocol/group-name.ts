@@ -22,12 +22,6 @@ export function encodeKey (key: string | number): string {
   return text.isWellFormed() ? encodeURIComponent(text) : text
 }
 
-/**
- * The method of `app.rohrpost` through which other plugins of this package tell the server which groups they send to. A registered
- * symbol, so that the ES module and the CommonJS copy of the package have the same one.
- */
-export const NOTIFIED_GROUPS: unique symbol = Symbol.for('fastify-rohrpost.notified-groups') as never
-
 /** Groups that a notification rule sends to. */
 export interface NotifiedGroups {
   /** The group type that the names begin with. */
