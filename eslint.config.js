@@ -22,7 +22,7 @@ const allowed = {
 const server = {
   requests: ['report.ts', 'types.ts', 'sending/envelope.ts'],
   sending: ['types.ts', 'groups/catch-up.ts'],
-  groups: ['types.ts', 'sending/envelope.ts', 'sending/frame.ts', 'requests/registry.ts', 'requests/schema.ts'],
+  groups: ['types.ts', 'sending/envelope.ts', 'sending/frame.ts', 'requests/middleware.ts', 'requests/registry.ts', 'requests/schema.ts'],
   upgrade: ['report.ts', 'types.ts', 'requests/wire-error.ts']
 }
 

@@ -26,13 +26,13 @@ export type {
 } from './diagnostics.ts'
 export type { RohrpostOptions } from './options.ts'
 export type { MessageId } from './protocol/decode.ts'
-export type { Implementation } from './server/requests/implement.ts'
 export type {
   GroupOptions,
   Handler,
   HandlerOptions,
   HandlerSchemas,
   Health,
+  Implementation,
   Middleware,
   OutgoingMessage,
   RohrpostConnection,

@@ -1,4 +1,7 @@
-/** `app.rohrpost`: the API object of a Fastify instance. All API objects of a server share its registry, groups and connections. */
+/**
+ * `app.rohrpost`: the API object of a Fastify instance. All API objects of a server share its registry, groups and
+ * connections.
+ */
 import type { FastifyInstance } from 'fastify'
 import { isThenable } from '../util/thenable.ts'
 import type { Connections } from './connections.ts'
@@ -8,6 +11,7 @@ import type { Subscriptions } from './groups/subscriptions.ts'
 import { INTERNALS, type Internals } from './internals.ts'
 import { report } from './report.ts'
 import { implement } from './requests/implement.ts'
+import type { MiddlewareChain } from './requests/middleware.ts'
 import type { Registry } from './requests/registry.ts'
 import type { SchemaCompiler } from './requests/schema.ts'
 import type { Rohrpost } from './types.ts'
@@ -16,6 +20,7 @@ import type { Rohrpost } from './types.ts'
 export interface ServerParts {
   readonly schemas: SchemaCompiler
   readonly registry: Registry
+  readonly middlewares: MiddlewareChain
   readonly subscriptions: Subscriptions
   readonly groups: Groups
   readonly connections: Connections
@@ -28,8 +33,8 @@ export interface ServerParts {
 const PUBLISHED = Promise.resolve()
 
 /**
- * Decorates an app and its child instances with `app.rohrpost`. Each Fastify instance has an API object of its own, so that a handler runs with the
- * instance on which it was registered.
+ * Decorates an app and its child instances with `app.rohrpost`. Each Fastify instance has an API object of its own, so
+ * that a handler runs with the instance on which it was registered.
  */
 export function decorateApi (app: FastifyInstance, server: ServerParts): void {
   const internals = createInternals(server)
@@ -54,7 +59,7 @@ function createInternals ({ connections, groups, subscriptions, drainTimeout }: 
 }
 
 function createApi (app: FastifyInstance, server: ServerParts, internals: Internals): Rohrpost {
-  const { schemas, registry, subscriptions, groups, connections, disconnector } = server
+  const { schemas, registry, middlewares, subscriptions, groups, connections, disconnector } = server
 
   const api: Rohrpost & { readonly [INTERNALS]: Internals } = {
     [INTERNALS]: internals,
@@ -73,7 +78,7 @@ function createApi (app: FastifyInstance, server: ServerParts, internals: Intern
       return api
     },
     use (middleware) {
-      registry.use(app, middleware)
+      middlewares.use(app, middleware)
       return api
     },
     sendToGroup (group, message) {
@@ -102,7 +107,8 @@ function createApi (app: FastifyInstance, server: ServerParts, internals: Intern
     },
     health () {
       const broker = disconnector.health()
-      return { ok: broker.ok && !connections.draining, broker, connections: connections.live.size, draining: connections.draining }
+      const { draining, live } = connections
+      return { ok: broker.ok && !draining, broker, connections: live.size, draining }
     },
     drain: () => connections.drain()
   }

@@ -1,17 +1,27 @@
-/** Internal side of `app.rohrpost`, for the MikroORM plugin and the testing tools of this package. Not part of the public interface. */
+/**
+ * Internal side of `app.rohrpost`, for the MikroORM plugin and the testing tools of this package. Not part of the
+ * public interface.
+ */
 import type { NotifiedGroups } from '../protocol/group-name.ts'
 
-/** Key of the internals. The symbol is registered: the ES module and the CommonJS copy of the package must find the same property. */
+/**
+ * Key of the internals. The symbol is registered: the ES module and the CommonJS copy of the package must find the same
+ * property.
+ */
 export const INTERNALS: unique symbol = Symbol.for('fastify-rohrpost.internals') as never
 
-/** Functions and state of one server that only other parts of this package use. All `app.rohrpost` objects of a server share them. */
+/**
+ * Functions and state of one server that only other parts of this package use. All `app.rohrpost` objects of a server
+ * share them.
+ */
 export interface Internals {
   /** Counters of running background work: work that goes on after every request is answered. */
   readonly backgroundWork: Array<() => number>
   /** The option `drainTimeout`, in milliseconds. */
   readonly drainTimeout: number
   /**
-   * Publishes the text of a JSON object to a group. Unlike `sendToGroup`, it does not parse the text again, and the caller handles failures.
+   * Publishes the text of a JSON object to a group. Unlike `sendToGroup`, it does not parse the text again, and the
+   * caller handles failures.
    *
    * @returns a promise only if the broker returns one
    * @throws RP_ERR_INVALID_GROUP; errors of a synchronous broker

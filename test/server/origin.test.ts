@@ -85,18 +85,18 @@ test('refuses origins that no browser sends, and says what to write', async (t) 
     ['file:///', /write 'file:\/\/'\)/],
     ['moz-extension://', /write scheme, host and port/],
     ['not an origin', /write scheme, host and port/],
-    ['null', /write true for every origin, or a function/],
-    ['*', /write true for every origin/],
-    [5, /no browser sends 5: write true for every origin/],
-    ['https://*', /write the origin itself, or 'https:\/\/\*\.example\.org'/],
-    ['https://app.*.org', /write the origin itself, or/],
-    ['https://*example.org', /write the origin itself, or/],
-    ['chrome-extension://*', /write the origin itself, or/],
-    ['https://*.org', /a host of at least two names behind '\*\.'/],
+    ['null', /write true for any origin, or a function/],
+    ['*', /write true for any origin/],
+    [5, /no browser sends 5: write true for any origin/],
+    ['https://*', /write a full origin, or 'https:\/\/\*\.example\.org'/],
+    ['https://app.*.org', /write a full origin, or/],
+    ['https://*example.org', /write a full origin, or/],
+    ['chrome-extension://*', /write a full origin, or/],
+    ['https://*.org', /a host of at least two labels after '\*\.'/],
     ['https://*.example.org/', /write 'https:\/\/\*\.example\.org'\)/],
     ['https://*.example.org:443', /write 'https:\/\/\*\.example\.org'\)/],
-    ['https://*.*.example.org', /write the origin itself, or/],
-    ['https://*.example.*.org', /write the origin itself, or/]
+    ['https://*.*.example.org', /write a full origin, or/],
+    ['https://*.example.*.org', /write a full origin, or/]
   ]
   for (const [origin, message] of wrong) {
     const app = createApp()

@@ -121,7 +121,7 @@ test('refuses a path that the router can not serve, and says why', async (t) => 
     t.after(() => app.close())
 
     await assert.rejects(async () => { await app.register(rohrpost, { path }) }, {
-      code: 'RP_ERR_INVALID_OPTION', message: /^Invalid option 'path': expected a path that Fastify takes for a route \(.+\), got "\/live/
+      code: 'RP_ERR_INVALID_OPTION', message: /^Invalid option 'path': expected a path that Fastify accepts as a route \(.+\), got "\/live/
     }, path)
   }
 })

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { cut, cutError } from '../lib/util/cut.ts'
+import { cut, cutError } from '../../lib/util/cut.ts'
 
 const long = 'x'.repeat(1_000_000)
 

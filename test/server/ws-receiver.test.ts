@@ -7,7 +7,7 @@ import { setImmediate } from 'node:timers/promises'
 import fc from 'fast-check'
 import * as ws from 'ws'
 import type { WebSocket } from 'ws'
-import { mergePieces, readOn, stopReading } from '../../lib/server/requests/receiver.ts'
+import { mergeChunks, resumeReading, pauseReading } from '../../lib/server/requests/ws-receiver.ts'
 import { fragments, frame } from '../property/support/frames.ts'
 import { record } from '../support/events.ts'
 import { start, type Client } from '../support/server.ts'
@@ -79,7 +79,7 @@ suite('the limits of what waits', () => {
 
 test('merges the pieces of a message that comes byte by byte', async () => {
   const { receiver, messages, socket } = open()
-  mergePieces(socket)
+  mergeChunks(socket)
   const text = randomBytes(20_000).toString('hex')
   let most = 0
 
@@ -94,7 +94,7 @@ test('merges the pieces of a message that comes byte by byte', async () => {
 
 test('does not copy large pieces for the sake of a small one', () => {
   const { receiver, messages, socket } = open()
-  mergePieces(socket)
+  mergeChunks(socket)
   const text = 'x'.repeat(100_000)
   const bytes = frame(text)
   let at = 0
@@ -117,7 +117,7 @@ test('a message is whole, and in few pieces, however it is cut', async () => {
 
   fc.assert(fc.property(fc.nat({ max: 60_000 }), fc.integer({ min: 1, max: 5000 }), sizes, (length, fragment, cuts) => {
     const { receiver, messages, socket } = open()
-    mergePieces(socket)
+    mergeChunks(socket)
     const text = 'abc'.repeat(length).slice(0, length)
     const bytes = Buffer.concat([...fragments(text, fragment), frame('next')])
 
@@ -134,7 +134,7 @@ test('a message is whole, and in few pieces, however it is cut', async () => {
 
 test('merges the fragments that came in earlier pieces', () => {
   const { receiver, messages, socket } = open()
-  mergePieces(socket)
+  mergeChunks(socket)
   let most = 0
 
   for (const bytes of fragments('x'.repeat(5000), 1)) {
@@ -150,13 +150,13 @@ suite('a receiver that is stopped', () => {
   const three = () => Buffer.concat(['1', '2', '3'].map((text) => frame(text)))
 
   test('emits no further message of the same chunk, nor of the next, until it reads on', async () => {
-    const { receiver, messages, socket } = open((socket, count) => { if (count === 1) stopReading(socket) })
+    const { receiver, messages, socket } = open((socket, count) => { if (count === 1) pauseReading(socket) })
     receiver.write(three())
     receiver.write(frame('4'))
     await setImmediate()
     assert.deepEqual(messages, ['1'])
 
-    readOn(socket)
+    resumeReading(socket)
     assert.deepEqual(messages, ['1'])
     await setImmediate()
 
@@ -164,10 +164,10 @@ suite('a receiver that is stopped', () => {
   })
 
   test('goes on where nothing came meanwhile', async () => {
-    const { receiver, messages, socket } = open((socket, count) => { if (count === 1) stopReading(socket) })
+    const { receiver, messages, socket } = open((socket, count) => { if (count === 1) pauseReading(socket) })
     receiver.write(three())
 
-    readOn(socket)
+    resumeReading(socket)
     await setImmediate()
 
     assert.deepEqual(messages, ['1', '2', '3'])
@@ -176,14 +176,14 @@ suite('a receiver that is stopped', () => {
   })
 
   test('stays so if it is stopped again before it reads on', async () => {
-    const { receiver, messages, socket } = open((socket, count) => { if (count === 1) stopReading(socket) })
+    const { receiver, messages, socket } = open((socket, count) => { if (count === 1) pauseReading(socket) })
     receiver.write(three())
 
-    readOn(socket)
-    stopReading(socket)
+    resumeReading(socket)
+    pauseReading(socket)
     await setImmediate()
     assert.deepEqual(messages, ['1'])
-    readOn(socket)
+    resumeReading(socket)
     await setImmediate()
 
     assert.equal(messages.length, 3)
@@ -191,7 +191,7 @@ suite('a receiver that is stopped', () => {
 
   test('ends when the socket closes, also with a write under way', async () => {
     for (const writes of [1, 2]) {
-      const { receiver, messages, line, socket } = open((socket, count) => { if (count === 1) stopReading(socket) })
+      const { receiver, messages, line, socket } = open((socket, count) => { if (count === 1) pauseReading(socket) })
       receiver.write(three())
       if (writes === 2) receiver.write(frame('4'))
       const finished = once(receiver, 'finish')
@@ -199,7 +199,7 @@ suite('a receiver that is stopped', () => {
       receiver.end()
       line.destroy()
       await finished
-      readOn(socket)
+      resumeReading(socket)
       await setImmediate()
 
       // what was read is handed out to nobody any more
@@ -212,10 +212,10 @@ suite('a receiver that is stopped', () => {
       const { socket } = open()
       Object.assign(socket, { _receiver: receiver })
 
-      mergePieces(socket)
-      stopReading(socket)
+      mergeChunks(socket)
+      pauseReading(socket)
       assert.equal(socket.isPaused, true)
-      readOn(socket)
+      resumeReading(socket)
 
       assert.equal(socket.isPaused, false)
     }
