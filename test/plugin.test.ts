@@ -161,8 +161,8 @@ test('takes the earlier names of options, and warns that they have changed', asy
   await new Promise(setImmediate)
 
   assert.deepEqual(warnings.map(({ name, message }) => `${name}: ${message}`), [
-    "DeprecationWarning: the option 'drain' of fastify-rohrpost is now called 'drainTimeout'",
-    "DeprecationWarning: the option 'heartbeat' of fastify-rohrpost is now called 'heartbeatInterval'"
+    "DeprecationWarning: the option 'drain' of fastify-rohrpost has been renamed to 'drainTimeout'",
+    "DeprecationWarning: the option 'heartbeat' of fastify-rohrpost has been renamed to 'heartbeatInterval'"
   ])
 })
 

@@ -61,7 +61,7 @@ function createInternals ({ connections, groups, subscriptions, drainTimeout }: 
 function createApi (app: FastifyInstance, server: ServerParts, internals: Internals): Rohrpost {
   const { schemas, registry, middlewares, subscriptions, groups, connections, disconnector } = server
 
-  const api: Rohrpost & { readonly [INTERNALS]: Internals } = {
+  const api: Rohrpost & { readonly [INTERNALS]: Internals, readonly notify: unknown } = {
     [INTERNALS]: internals,
 
     handle (type: unknown, ...rest: unknown[]) {
@@ -97,7 +97,8 @@ function createApi (app: FastifyInstance, server: ServerParts, internals: Intern
       return disconnecting
     },
     get notify () {
-      return internals.notify as Rohrpost['notify']
+      // only the MikroORM plugin declares the type
+      return internals.notify as never
     },
     get schemas () {
       return { ...schemas.protocol.envelopes, handlers: registry.schemas() }

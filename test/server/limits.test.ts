@@ -291,7 +291,7 @@ test('refuses one group more than a connection may be in', async (t) => {
 
   assert.equal((await client.call('join', 'b')).error, undefined)
   assert.deepEqual(await client.call('join', 'c'), {
-    id: 4, type: 'join', error: "Can't join 'c': the connection is in 2 groups, as many as it may be", code: 'too_many_groups'
+    id: 4, type: 'join', error: "Can't join 'c': the connection is in 2 groups, the maximum", code: 'too_many_groups'
   })
   await client.call('leave', 'a')
   assert.equal((await client.call('join', 'c')).error, undefined)

@@ -46,11 +46,11 @@ function matches (pattern: string, origin: string): boolean {
  *
  * @returns a suggestion for an entry that no origin can match; `undefined` for a valid entry
  */
-export function correctOrigin (value: unknown): string | undefined {
+export function suggestOrigin (value: unknown): string | undefined {
   if (typeof value !== 'string' || value === '*' || value === 'null') {
     return "true for any origin, or a function such as (origin) => origin === 'null'"
   }
-  if (/^https?:\/\/\*\.[^*]*$/.test(value)) return correctWildcard(value)
+  if (/^https?:\/\/\*\.[^*]*$/.test(value)) return suggestWildcard(value)
   if (value.includes('*')) return "a full origin, or 'https://*.example.org' for all subdomains of example.org"
 
   // a host without a scheme is most likely meant as https
@@ -63,10 +63,10 @@ export function correctOrigin (value: unknown): string | undefined {
   return origin === value ? undefined : `'${origin}'`
 }
 
-function correctWildcard (value: string): string | undefined {
+function suggestWildcard (value: string): string | undefined {
   const [scheme, host] = value.split('*.') as [string, string]
   if (!host.includes('.') && !/^localhost(?::|$)/.test(host)) {
     return "a host of at least two labels after '*.', such as 'https://*.example.org'"
   }
-  return correctOrigin(scheme + host)?.replace(scheme, `${scheme}*.`)
+  return suggestOrigin(scheme + host)?.replace(scheme, `${scheme}*.`)
 }
