@@ -48,7 +48,7 @@ test('checks origins against the host, a list, a function, or not at all', async
   for (const [expected, ...args] of cases) assert.equal(await asks(...args), expected, args.join(' '))
 })
 
-test('lets the origins of apps and of extensions in', async (t) => {
+test('allows the origins of mobile apps and browser extensions', async (t) => {
   for (const origin of ['capacitor://localhost', 'tauri://localhost', 'chrome-extension://abcdefghijklmnopabcdefghijklmnop', 'moz-extension://0d6b7b8e-0a1b-4c5d-8e9f-001122334455']) {
     const server = await start(t, { allowedOrigins: [origin] })
 
@@ -59,7 +59,7 @@ test('lets the origins of apps and of extensions in', async (t) => {
   }
 })
 
-test('lets in pages of all hosts below a domain', async (t) => {
+test('allows all subdomains with a wildcard', async (t) => {
   const server = await start(t, { allowedOrigins: ['https://*.example.org', 'http://*.localhost:5173'] })
 
   for (const origin of ['https://app.example.org', 'http://app.localhost:5173']) {
@@ -68,7 +68,7 @@ test('lets in pages of all hosts below a domain', async (t) => {
   assert.equal(await server.refused(undefined, { origin: 'https://example.org' }), 403)
 })
 
-test('refuses origins that no browser sends, and says what to write', async (t) => {
+test('refuses origins that no browser sends, with a suggestion', async (t) => {
   const wrong: [unknown, RegExp][] = [
     ['https://example.org/', /no browser sends "https:\/\/example\.org\/": write 'https:\/\/example\.org'\)/],
     ['https://example.org/app?a#b', /write 'https:\/\/example\.org'\)/],
@@ -107,7 +107,7 @@ test('refuses origins that no browser sends, and says what to write', async (t) 
   }
 })
 
-test('says that origins stand in a list', async (t) => {
+test('suggests a list for a single origin', async (t) => {
   const app = createApp()
   t.after(() => app.close())
 

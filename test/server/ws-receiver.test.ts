@@ -38,12 +38,12 @@ function open (listener?: (socket: WebSocket, count: number) => void) {
   return { receiver, messages, line: socket._socket, socket: socket as unknown as WebSocket }
 }
 
-suite('the limits of what waits', () => {
+suite('the limits of waiting messages', () => {
   const flood = Array.from({ length: 1000 }, (_, n) => `{"id":${n},"type":"work"}`)
 
   for (const [what, options] of [['', { perMessageDeflate: false }], [', compressed', {}]] as const) {
     for (const when of ['a handler is busy', 'onConnect runs']) {
-      test(`takes no more than may wait of the messages that came in one piece${what}, while ${when}`, async (t) => {
+      test(`accepts no more than maxPending of the messages that arrive in one chunk${what}, while ${when}`, async (t) => {
         const events = record(t, 'reply')
         const gate = Promise.withResolvers<void>()
         t.after(() => gate.resolve())
@@ -77,7 +77,7 @@ suite('the limits of what waits', () => {
   }
 })
 
-test('merges the pieces of a message that comes byte by byte', async () => {
+test('merges the chunks of a message that arrives byte by byte', async () => {
   const { receiver, messages, socket } = open()
   mergeChunks(socket)
   const text = randomBytes(20_000).toString('hex')
@@ -92,7 +92,7 @@ test('merges the pieces of a message that comes byte by byte', async () => {
   assert.ok(most < 60, `${most} pieces`)
 })
 
-test('does not copy large pieces for the sake of a small one', () => {
+test('does not copy large chunks to merge a small one', () => {
   const { receiver, messages, socket } = open()
   mergeChunks(socket)
   const text = 'x'.repeat(100_000)
@@ -112,7 +112,7 @@ test('does not copy large pieces for the sake of a small one', () => {
   assert.deepEqual(messages, [text])
 })
 
-test('a message is whole, and in few pieces, however it is cut', async () => {
+test('any division of a message into chunks gives the whole message in few buffers', async () => {
   const sizes = fc.array(fc.oneof(fc.nat({ max: 3 }), fc.nat({ max: 3000 })), { minLength: 1, maxLength: 300 })
 
   fc.assert(fc.property(fc.nat({ max: 60_000 }), fc.integer({ min: 1, max: 5000 }), sizes, (length, fragment, cuts) => {
@@ -132,7 +132,7 @@ test('a message is whole, and in few pieces, however it is cut', async () => {
   }), { numRuns: 200 })
 })
 
-test('merges the fragments that came in earlier pieces', () => {
+test('merges the fragments that arrived in earlier chunks', () => {
   const { receiver, messages, socket } = open()
   mergeChunks(socket)
   let most = 0
@@ -146,10 +146,10 @@ test('merges the fragments that came in earlier pieces', () => {
   assert.ok(most < 60, `${most} fragments`)
 })
 
-suite('a receiver that is stopped', () => {
+suite('a paused receiver', () => {
   const three = () => Buffer.concat(['1', '2', '3'].map((text) => frame(text)))
 
-  test('emits no further message of the same chunk, nor of the next, until it reads on', async () => {
+  test('emits no further message of the same or the next chunk until it is resumed', async () => {
     const { receiver, messages, socket } = open((socket, count) => { if (count === 1) pauseReading(socket) })
     receiver.write(three())
     receiver.write(frame('4'))
@@ -163,7 +163,7 @@ suite('a receiver that is stopped', () => {
     assert.deepEqual(messages, ['1', '2', '3', '4'])
   })
 
-  test('goes on where nothing came meanwhile', async () => {
+  test('resumes without a write during the pause', async () => {
     const { receiver, messages, socket } = open((socket, count) => { if (count === 1) pauseReading(socket) })
     receiver.write(three())
 
@@ -175,7 +175,7 @@ suite('a receiver that is stopped', () => {
     assert.equal(messages.length, 4)
   })
 
-  test('stays so if it is stopped again before it reads on', async () => {
+  test('stays paused if it is paused again before it has resumed', async () => {
     const { receiver, messages, socket } = open((socket, count) => { if (count === 1) pauseReading(socket) })
     receiver.write(three())
 
@@ -189,7 +189,7 @@ suite('a receiver that is stopped', () => {
     assert.equal(messages.length, 3)
   })
 
-  test('ends when the socket closes, also with a write under way', async () => {
+  test('ends when the socket closes, even with a pending write', async () => {
     for (const writes of [1, 2]) {
       const { receiver, messages, line, socket } = open((socket, count) => { if (count === 1) pauseReading(socket) })
       receiver.write(three())
@@ -207,7 +207,7 @@ suite('a receiver that is stopped', () => {
     }
   })
 
-  test('of a shape that is not known is paused as ever', () => {
+  test('of an unknown shape does not prevent the pause of the socket', () => {
     for (const receiver of [undefined, null, {}, { _buffers: [] }, { _buffers: [], _fragments: [] }]) {
       const { socket } = open()
       Object.assign(socket, { _receiver: receiver })
@@ -222,7 +222,7 @@ suite('a receiver that is stopped', () => {
   })
 })
 
-test('a client that goes while it is not read is noticed', async (t) => {
+test('the disconnect of a client is noticed while its socket is paused', async (t) => {
   const [gone, entered] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
   const server = await start(t, {
     drainTimeout: 10,
