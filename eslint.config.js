@@ -11,9 +11,9 @@ const allowed = {
   brokers: ['errors.ts', 'util', 'protocol'],
   'brokers/redis': ['errors.ts', 'util', 'brokers/broker.ts', 'brokers/history.ts'],
   server: ['errors.ts', 'diagnostics.ts', 'util', 'protocol', 'brokers/broker.ts'],
-  'mikro-orm': ['errors.ts', 'diagnostics.ts', 'util', 'protocol'],
+  'mikro-orm': ['errors.ts', 'diagnostics.ts', 'util', 'protocol', 'server/internals.ts'],
   client: ['protocol/codes.ts', 'protocol/contract.ts'],
-  testing: ['brokers/broker.ts', 'client/index.ts', 'client/error.ts', 'protocol/contract.ts', 'server/background-work.ts', 'server/types.ts', 'util/thenable.ts'],
+  testing: ['brokers/broker.ts', 'client/index.ts', 'client/error.ts', 'protocol/contract.ts', 'server/internals.ts', 'server/types.ts', 'util/thenable.ts'],
   'errors.ts': ['protocol/encode.ts'],
   'diagnostics.ts': ['server/types.ts']
 }
@@ -22,7 +22,7 @@ const allowed = {
 const server = {
   requests: ['report.ts', 'types.ts', 'sending/envelope.ts'],
   sending: ['types.ts', 'groups/catch-up.ts'],
-  groups: ['types.ts', 'sending/envelope.ts', 'sending/frame.ts', 'requests/registry.ts', 'requests/schema.ts'],
+  groups: ['types.ts', 'sending/envelope.ts', 'sending/frame.ts', 'requests/middleware.ts', 'requests/registry.ts', 'requests/schema.ts'],
   upgrade: ['report.ts', 'types.ts', 'requests/wire-error.ts']
 }
 

@@ -1,62 +1,62 @@
 /**
- * What happens within, for metrics and traces: channels of `node:diagnostics_channel`. Where a channel has no subscribers, nothing but that is
- * looked at. docs/diagnostics.md says when each event comes.
+ * Diagnostics channels for metrics and traces, built on `node:diagnostics_channel`. A channel without subscribers costs one property check.
+ * docs/diagnostics.md documents when each event is published.
  */
 import type { AsyncLocalStorage } from 'node:async_hooks'
 import { channel } from 'node:diagnostics_channel'
 import type { RohrpostConnection } from './server/types.ts'
 
-/** A connection was opened; `onConnect` has not run yet. */
+/** A connection was opened. `onConnect` has not run yet. */
 export interface ConnectEvent {
   readonly connection: RohrpostConnection
 }
 
-/** A connection was closed, and has left all groups. One for each {@link ConnectEvent}. */
+/** A connection was closed and has left all groups. There is one event for each {@link ConnectEvent}. */
 export interface DisconnectEvent {
   readonly connection: RohrpostConnection
   readonly code: number
   readonly reason: string
-  /** Milliseconds since it was opened. */
+  /** Milliseconds since the connection was opened. */
   readonly duration: number
 }
 
-/** A message from a client is worked off. What its handler does runs in the stores that are bound to this channel. */
+/** A message from a client is handled. Its handler runs inside the stores that are bound to this channel. */
 export interface MessageEvent {
   readonly connection: RohrpostConnection
-  /** The type, if a handler is registered for it: only as many values as there are handlers. */
+  /** Type of the message, if it has a handler. The number of values is bounded, so that it can be a metrics label. */
   readonly type: string | undefined
-  /** The message with all fields that the client sent, as it was parsed; nothing for one that is malformed. */
+  /** The decoded message with all fields that the client sent; `undefined` for a malformed one. */
   readonly message: Readonly<Record<string, unknown>> | undefined
-  /** Bytes that came. */
+  /** Received bytes. */
   readonly size: number
 }
 
-/** What became of a message. One for each {@link MessageEvent}. */
+/** A message from a client got its reply. There is one event for each {@link MessageEvent}. */
 export interface ReplyEvent {
-  /** The event that began it, the same object. */
+  /** The event of the message, the same object. */
   readonly message: MessageEvent
-  /** `error`: an error was sent; `gone`: the client went before there was an answer. */
+  /** `error`: an error was sent; `gone`: the client disconnected before the reply. */
   readonly outcome: 'success' | 'error' | 'gone'
-  /** The `code` of an error, as it was sent. */
+  /** `code` of an error reply. */
   readonly code: string | undefined
-  /** Bytes that were sent, framing left out. */
+  /** Sent bytes, without the frame header. */
   readonly size: number
   /** Milliseconds since the {@link MessageEvent}. */
   readonly duration: number
 }
 
-/** A message to a group was handed to the broker. */
+/** A message to a group was published at the broker. */
 export interface PublishEvent {
   readonly group: string
   /** Bytes of the payload. */
   readonly size: number
-  /** Milliseconds until the broker had it, or had failed. */
+  /** Milliseconds until the broker accepted the message or failed. */
   readonly duration: number
-  /** What the broker threw or rejected with. */
+  /** Error of the broker; `undefined` if it accepted the message. */
   readonly error: unknown
 }
 
-/** A message of a group was put on its way to the members on this process. None where there are no members. */
+/** A group message was sent to the members on this process. Without members there is no event. */
 export interface DeliverEvent {
   readonly group: string
   /** Bytes of the payload. */
@@ -64,9 +64,9 @@ export interface DeliverEvent {
   readonly members: number
 }
 
-/** A committed change of a row was handed over to a group. */
+/** A notification about a committed change of a row was published to a group. */
 export interface NotifyEvent {
-  /** The name of the entity. */
+  /** Name of the entity. */
   readonly entity: string
   readonly type: 'create' | 'update' | 'delete'
   readonly group: string
@@ -74,30 +74,30 @@ export interface NotifyEvent {
   readonly size: number
 }
 
-/** Why a change of a row is not sent. */
+/** Reason why a change of a row is not sent. */
 export type ChangeDropReason = 'kind' | 'unchanged' | 'no_group' | 'short_lived' | 'rolled_back' | 'unknown' | 'missing' | 'not_loaded' | 'failed'
 
-/** A change of a row that is not sent. */
+/** A change of a row was not sent. */
 export interface ChangeDropEvent {
   readonly reason: ChangeDropReason
-  /** The name of the entity. */
+  /** Name of the entity. */
   readonly entity: string
-  /** The primary key as text, where it is known. */
+  /** Primary key as text, if it is known. */
   readonly key?: string | undefined
-  /** What the group would have been told. */
+  /** Type of the change that the notification would have. */
   readonly type?: NotifyEvent['type'] | undefined
   readonly group?: string | undefined
-  /** What was thrown. */
+  /** Error that prevented the notification. */
   readonly error?: unknown
 }
 
-/** Something that was to be sent and is not. */
+/** A message, a change or a group's history was dropped instead of sent. */
 export type DropEvent =
   | { readonly reason: 'slow_consumer', readonly connection: RohrpostConnection, /** Bytes. */ readonly unsent: number }
   | { readonly reason: 'lost', readonly group: string }
   | ChangeDropEvent
 
-/** The events by the names of their channels. */
+/** Events by channel name. */
 export interface DiagnosticsEvents {
   'rohrpost:connect': ConnectEvent
   'rohrpost:disconnect': DisconnectEvent
@@ -109,7 +109,7 @@ export interface DiagnosticsEvents {
   'rohrpost:drop': DropEvent
 }
 
-/** A channel of `node:diagnostics_channel`, whose events have a type. */
+/** Typed channel of `node:diagnostics_channel`. */
 export interface DiagnosticsChannel<Event> {
   readonly name: string
   readonly hasSubscribers: boolean
@@ -121,7 +121,7 @@ export interface DiagnosticsChannel<Event> {
   runStores<Result> (event: Event, fn: () => Result): Result
 }
 
-/** The channels, which all servers of a process share. `diagnostics.message` is `channel('rohrpost:message')`. */
+/** Channels, shared by all servers of a process. `diagnostics.message` is `channel('rohrpost:message')`. */
 export const diagnostics = {
   connect: open('rohrpost:connect'),
   disconnect: open('rohrpost:disconnect'),

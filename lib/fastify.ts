@@ -1,20 +1,26 @@
-/** What the plugin adds to Fastify's types. */
+/** Type augmentation of Fastify: `app.rohrpost`, and `app.register(rohrpost, path)`. */
 import type { FastifyBaseLogger, FastifyPluginAsync, FastifyTypeProvider, RawServerBase, RawServerDefault } from 'fastify'
 import type { RohrpostOptions } from './options.ts'
 import type { Rohrpost } from './server/types.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
-    /** Handlers, groups and connections of fastify-rohrpost. */
+    /** API of fastify-rohrpost: handlers, groups and connections. */
     rohrpost: Rohrpost
   }
 
-  // eslint-disable-next-line @typescript-eslint/no-unused-vars -- declarations of one interface have the same type parameters
-  interface FastifyRegister<T = void, RawServer extends RawServerBase = RawServerDefault, TypeProviderDefault extends FastifyTypeProvider = FastifyTypeProvider, LoggerDefault extends FastifyBaseLogger = FastifyBaseLogger> {
-    /** `app.register(rohrpost, path)` */
+  /* eslint-disable @typescript-eslint/no-unused-vars -- all declarations of an interface must have the same type parameters */
+  interface FastifyRegister<
+    T = void,
+    RawServer extends RawServerBase = RawServerDefault,
+    TypeProviderDefault extends FastifyTypeProvider = FastifyTypeProvider,
+    LoggerDefault extends FastifyBaseLogger = FastifyBaseLogger
+  > {
+    /** Registers the plugin with the path of its WebSocket route. */
     (plugin: FastifyPluginAsync<RohrpostOptions>, path: string): T
   }
+  /* eslint-enable @typescript-eslint/no-unused-vars */
 }
 
-/** The type of `app.rohrpost`. */
+/** Type of `app.rohrpost`. */
 export type { Rohrpost }

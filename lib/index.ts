@@ -1,8 +1,9 @@
+/** Main entry of the package: the Fastify plugin, the memory broker, the diagnostics channels and the types of the server. */
 import { memoryBroker } from './brokers/memory.ts'
 import { diagnostics } from './diagnostics.ts'
 import { rohrpost as plugin } from './plugin.ts'
 
-// `require('fastify-rohrpost')` gives the plugin, with the other exports on it
+// `require('fastify-rohrpost')` returns the plugin, so the other exports are properties of it
 const rohrpost = Object.assign(plugin, { rohrpost: plugin, memoryBroker, diagnostics })
 
 export { diagnostics, memoryBroker, rohrpost, rohrpost as default, rohrpost as 'module.exports' }
@@ -26,13 +27,13 @@ export type {
 } from './diagnostics.ts'
 export type { RohrpostOptions } from './options.ts'
 export type { MessageId } from './protocol/decode.ts'
-export type { Implementation } from './server/requests/implement.ts'
 export type {
   GroupOptions,
   Handler,
   HandlerOptions,
   HandlerSchemas,
   Health,
+  Implementation,
   Middleware,
   OutgoingMessage,
   RohrpostConnection,

@@ -1,4 +1,4 @@
-/** Every option of the plugin with its default and its check. */
+/** Options of the plugin: types, defaults and validation. */
 import type { WebsocketPluginOptions } from '@fastify/websocket'
 import type { onRequestHookHandler, preHandlerHookHandler, preValidationHookHandler, RegisterOptions } from 'fastify'
 import type { Broker } from './brokers/broker.ts'
@@ -6,101 +6,121 @@ import { memoryBroker } from './brokers/memory.ts'
 import { checkNames, isCount, isDelay, isObject, MAX_DELAY } from './util/checks.ts'
 import { errors, show } from './errors.ts'
 import type { ConnectionLimits } from './server/connection.ts'
-import { correctOrigin, type AllowedOrigins } from './server/upgrade/origin.ts'
+import { suggestOrigin, type AllowedOrigins } from './server/upgrade/origin.ts'
 import type { ConnectionHooks } from './server/types.ts'
 
-/** Options of `app.register(rohrpost, options)`, beside those of every plugin. Durations are milliseconds, sizes bytes. */
+/** Options of `app.register(rohrpost, options)`. Durations are in milliseconds, sizes in bytes. */
 export interface RohrpostOptions extends RegisterOptions, ConnectionHooks, Partial<ConnectionLimits> {
   /**
-   * Path of the WebSocket route, behind `prefix` and the prefix of the surrounding plugin. It is served with and without a trailing slash,
-   * and may have parameters or end in a wildcard.
+   * Path of the WebSocket route, after `prefix` and the prefix of the surrounding plugin. The route is served with and without a trailing slash.
+   * The path may contain parameters or end with a wildcard.
    *
    * @defaultValue `'/ws/rohrpost'`
    */
   path?: string
-  /** Where groups live. @defaultValue `memoryBroker()` */
+  /** Broker that carries group messages between processes. @defaultValue `memoryBroker()` */
   broker?: Broker
-  /** Hooks of the upgrade request, after the origin check; a reply that they send refuses the upgrade. */
+  /** Hooks of the upgrade request, after the origin check. A hook that sends a reply refuses the upgrade. */
   onRequest?: onRequestHookHandler | onRequestHookHandler[]
   /** See `onRequest`. */
   preValidation?: preValidationHookHandler | preValidationHookHandler[]
   /** See `onRequest`. */
   preHandler?: preHandlerHookHandler | preHandlerHookHandler[]
-  /** Options for `@fastify/websocket`, when the plugin registers it itself. @defaultValue `{}` */
+  /** Options of `@fastify/websocket`, unless the app has registered it itself. @defaultValue `{}` */
   websocket?: WebsocketPluginOptions
   /**
-   * Which pages may connect, by their `Origin` header; clients that send none, which browsers always do, may. A list of origins such as
-   * `https://example.org`, a function, or `true` for any. `https://*.example.org` is any host below `example.org`, not `example.org` itself.
+   * Allowed `Origin` headers: a list of origins such as `https://example.org`, a function, or `true` for any. `https://*.example.org` allows all
+   * subdomains of `example.org`, but not `example.org` itself. Requests without the header, which browsers always send, are allowed.
    *
-   * @defaultValue the host of the request
+   * @defaultValue origins with the host of the request
    */
   allowedOrigins?: AllowedOrigins
-  /** Largest message, in bytes; past it the connection is closed with 1009. @defaultValue 1 MiB */
+  /** Maximum size of a message from a client. A larger one closes the connection with code 1009. @defaultValue 1 MiB */
   maxPayload?: number
-  /** Groups that one connection may be in. @defaultValue 1000 */
+  /** Maximum number of groups of one connection. @defaultValue 1000 */
   maxGroups?: number
-  /** Handlers that run at once for one connection, in order of arrival. Handlers with the option `parallel` run beside them. @defaultValue 1 */
+  /** Number of handlers that run at the same time for one connection, not counting handlers with the option `parallel`. @defaultValue 1 */
   concurrency?: number
-  /** How much may wait for other handlers, or for `onConnect`, before the connection is not read any more. @defaultValue 256 messages, 1 MiB */
+  /** Limit of messages that wait for `onConnect` or for a slot. Beyond it, the socket is paused. @defaultValue 256 messages, 1 MiB */
   maxPending?: { messages: number, bytes: number }
-  /** Time that a handler has to answer. @defaultValue 30 000 ms */
+  /** Time after which a request without a reply gets the error `timeout`. @defaultValue 30 000 ms */
   handlerTimeout?: number
-  /** Time between two signs of life; a connection that is silent for two is cut off. @defaultValue 30 000 ms */
+  /** Interval of pings. A connection that is silent for two intervals is terminated. @defaultValue 30 000 ms */
   heartbeatInterval?: number
-  /** Bytes that may be unsent to a client that makes no progress for `slowTimeout`; past it the connection is closed with 4408. @defaultValue 1 MiB */
+  /** Unsent bytes above which a client must make progress within `slowTimeout`. If it does not, the connection is closed with code 4408. @defaultValue 1 MiB */
   highWaterMark?: number
-  /** Time in which a client must take a sixteenth of `highWaterMark` while it has more than that unsent. @defaultValue 5000 ms */
+  /** Time in which a client must receive a sixteenth of `highWaterMark` while more than `highWaterMark` is unsent. @defaultValue 5000 ms */
   slowTimeout?: number
-  /** Bytes that may be unsent when more is to be sent; past it the connection is closed with 4408 at once. @defaultValue 16 MiB */
+  /** Maximum unsent bytes. If another message exceeds it, the connection is closed with code 4408 at once. @defaultValue 16 MiB */
   maxUnsent?: number
-  /** The most that is replayed to a client that comes back to a group; past it it is told to load again. @defaultValue 1000 messages, 1 MiB */
+  /** Limit of missed messages that are replayed to a client that reconnects. Beyond it, the client must load again. @defaultValue 1000 messages, 1 MiB */
   recoveryLimit?: { messages: number, bytes: number }
   /**
-   * Messages that one connection may send: `max` at once, and as many again in each `interval` of milliseconds, a few at a time. Those
-   * beyond are answered with the code `rate_limited`.
+   * Rate limit of each connection, as a token bucket: it holds `max` messages and is refilled evenly with `max` messages per `interval`
+   * milliseconds. Further messages get the error `rate_limited`.
    *
-   * @defaultValue as many as it likes
+   * @defaultValue no limit
    */
   rateLimit?: { max: number, interval: number }
-  /** Time that running handlers have to answer when the server stops. @defaultValue 5000 ms */
+  /** Time that running handlers have to reply when the server stops. @defaultValue 5000 ms */
   drainTimeout?: number
 }
 
-/** The options with all defaults filled in; hooks stay optional. */
-export type CheckedOptions = RohrpostOptions & Required<Omit<RohrpostOptions, 'onRequest' | 'preValidation' | 'preHandler' | 'onConnect' | 'onDisconnect' | 'allowedOrigins' | 'rateLimit' | keyof RegisterOptions>>
+/** Options without a default. */
+type OptionalOption =
+  | 'onRequest'
+  | 'preValidation'
+  | 'preHandler'
+  | 'onConnect'
+  | 'onDisconnect'
+  | 'allowedOrigins'
+  | 'rateLimit'
+  | keyof RegisterOptions
+
+/** Validated options with all defaults. */
+export type CheckedOptions = RohrpostOptions & Required<Omit<RohrpostOptions, OptionalOption>>
 
 const MIB = 1024 * 1024
 
-/** Earlier names of options. */
-const renamed = { drain: 'drainTimeout', heartbeat: 'heartbeatInterval' } as const
+/** Present names of options by their earlier names. */
+const renamedOptions = { drain: 'drainTimeout', heartbeat: 'heartbeatInterval' } as const
 
-interface Rule {
+/** Default and validation of one option. */
+interface OptionRule {
   default?: unknown
   expected: string
   check: (value: unknown) => boolean
-  /** What to write instead of a value that is refused. */
-  correct?: (value: unknown) => string | undefined
+  /** Returns a suggestion for an invalid value. */
+  suggest?: (value: unknown) => string | undefined
 }
 
 const isFunction = (value: unknown) => typeof value === 'function'
 const isString = (value: unknown) => typeof value === 'string'
+const isOrigin = (value: unknown) => suggestOrigin(value) === undefined
 
-const hook: Rule = { expected: 'a function', check: isFunction }
-const hooks: Rule = { expected: 'a hook or a list of hooks', check: (value) => (Array.isArray(value) ? value : [value]).every(isFunction) }
-const count = (value: number): Rule => ({ default: value, expected: 'a whole number from 1', check: isCount })
-const amount = (messages: number): Rule => ({
+const hook: OptionRule = { expected: 'a function', check: isFunction }
+const hooks: OptionRule = {
+  expected: 'a hook or a list of hooks',
+  check: (value) => (Array.isArray(value) ? value : [value]).every(isFunction)
+}
+const count = (value: number): OptionRule => ({ default: value, expected: 'a whole number from 1', check: isCount })
+const amount = (messages: number): OptionRule => ({
   default: { messages, bytes: MIB },
   expected: 'an object { messages, bytes } of whole numbers from 1',
   check: (value) => isObject(value) && isCount(value.messages) && isCount(value.bytes)
 })
-const duration = (value: number): Rule => ({
+const duration = (value: number): OptionRule => ({
   default: value,
   expected: `a whole number of milliseconds from 1 to ${MAX_DELAY}`,
   check: isDelay
 })
 
-const rules: { [Name in keyof Required<RohrpostOptions> | 'name']: Rule } = {
-  path: { default: '/ws/rohrpost', expected: "a path that starts with '/'", check: (value) => typeof value === 'string' && value.startsWith('/') },
+const optionRules: { [Name in keyof Required<RohrpostOptions> | 'name']: OptionRule } = {
+  path: {
+    default: '/ws/rohrpost',
+    expected: "a path that starts with '/'",
+    check: (value) => typeof value === 'string' && value.startsWith('/')
+  },
   broker: { expected: 'a broker such as memoryBroker()', check: isBroker },
   onRequest: hooks,
   preValidation: hooks,
@@ -110,12 +130,12 @@ const rules: { [Name in keyof Required<RohrpostOptions> | 'name']: Rule } = {
   websocket: { default: {}, expected: 'an object of options for @fastify/websocket', check: isObject },
   allowedOrigins: {
     expected: "true, a function, or a list of origins such as 'https://example.org'",
-    check: (value) => value === true || isFunction(value) || (Array.isArray(value) && value.every((origin) => correctOrigin(origin) === undefined)),
-    correct (value) {
-      const wrong: unknown = Array.isArray(value) ? value.find((origin) => correctOrigin(origin) !== undefined) : value
-      const instead = correctOrigin(wrong)
-      if (instead === undefined) return `write ['${wrong}']`
-      return `no browser sends ${show(wrong)}: write ${instead}`
+    check: (value) => value === true || isFunction(value) || (Array.isArray(value) && value.every(isOrigin)),
+    suggest (value) {
+      const invalid: unknown = Array.isArray(value) ? value.find((origin) => !isOrigin(origin)) : value
+      const suggestion = suggestOrigin(invalid)
+      if (suggestion === undefined) return `write ['${invalid}']`
+      return `no browser sends ${show(invalid)}: write ${suggestion}`
     }
   },
   maxPayload: count(MIB),
@@ -136,28 +156,29 @@ const rules: { [Name in keyof Required<RohrpostOptions> | 'name']: Rule } = {
   prefix: { expected: 'a string', check: isString },
   logLevel: { expected: "a level of the logger, such as 'warn'", check: isString },
   logSerializers: { expected: 'an object of functions', check: isObject },
-  // avvio, Fastify's loader of plugins, takes it beside Fastify's own options
+  // an option of avvio, the plugin loader of Fastify
   name: { expected: 'a string', check: isString }
 }
 
 /**
- * Checks the options and fills in the defaults.
+ * Validates the options and adds the defaults.
  *
- * @param given the options, or the path alone
+ * @param given the options, or the value of `path`
  * @throws RP_ERR_INVALID_OPTION, RP_ERR_UNKNOWN_OPTION
  */
 export function checkOptions (given: object | string): CheckedOptions {
   if (typeof given === 'string') return checkOptions({ path: given })
-  given = rename(given)
-  checkNames(given, Object.keys(rules))
+  const renamed = withPresentNames(given)
+  checkNames(renamed, Object.keys(optionRules))
 
   const options: Record<string, unknown> = {}
-  for (const [name, rule] of Object.entries(rules)) {
-    const value = (given as Record<string, unknown>)[name] ?? rule.default
+  for (const [name, rule] of Object.entries(optionRules)) {
+    const value = (renamed as Record<string, unknown>)[name] ?? rule.default
     if (value === undefined) continue
     if (!rule.check(value)) {
-      const instead = rule.correct?.(value)
-      throw new errors.RP_ERR_INVALID_OPTION(name, rule.expected, show(value) + (instead === undefined ? '' : ` (${instead})`))
+      const suggestion = rule.suggest?.(value)
+      const got = suggestion === undefined ? show(value) : `${show(value)} (${suggestion})`
+      throw new errors.RP_ERR_INVALID_OPTION(name, rule.expected, got)
     }
     options[name] = value
   }
@@ -165,16 +186,17 @@ export function checkOptions (given: object | string): CheckedOptions {
   return options as unknown as CheckedOptions
 }
 
-/** Gives options that have been renamed their present names, with a warning of the process. */
-function rename (given: object): object {
+/** Replaces earlier names of options by their present names, with a process warning. */
+function withPresentNames (given: object): object {
   return Object.fromEntries(Object.entries(given).map(([name, value]) => {
-    const present = Object.hasOwn(renamed, name) ? renamed[name as keyof typeof renamed] : undefined
+    const present = Object.hasOwn(renamedOptions, name) ? renamedOptions[name as keyof typeof renamedOptions] : undefined
     if (present === undefined || present in given) return [name, value]
-    process.emitWarning(`the option '${name}' of fastify-rohrpost is now called '${present}'`, 'DeprecationWarning')
+    process.emitWarning(`the option '${name}' of fastify-rohrpost has been renamed to '${present}'`, 'DeprecationWarning')
     return [present, value]
   }))
 }
 
 function isBroker (value: unknown): boolean {
-  return isObject(value) && ['open', 'publish', 'subscribe', 'unsubscribe', 'history', 'health', 'close'].every((method) => isFunction(value[method]))
+  const methods = ['open', 'publish', 'subscribe', 'unsubscribe', 'history', 'health', 'close']
+  return isObject(value) && methods.every((method) => isFunction(value[method]))
 }

@@ -26,7 +26,7 @@ test('the channels are those of Node.js by their names', (t) => {
 })
 
 suite('connections', () => {
-  test('are told once when they open and once when they close', async (t) => {
+  test('publish one event when they open and one when they close', async (t) => {
     const events = record(t, 'connect', 'disconnect')
     const server = await start(t, { onConnect: (connection) => { connection.join('a') } })
     const client = await server.connect()
@@ -45,7 +45,7 @@ suite('connections', () => {
     assert.ok(duration > 0 && duration < 60_000)
   })
 
-  test('that are refused have both events too', async (t) => {
+  test('publish both events if they are refused', async (t) => {
     const events = record(t, 'connect', 'disconnect')
     const server = await start(t, { onConnect () { throw new Error('not today') } })
     const client = await server.connect()
@@ -56,7 +56,7 @@ suite('connections', () => {
     assert.equal(events.connect[0]?.connection, events.disconnect[0]?.connection)
   })
 
-  test('that do not read are told as dropped', async (t) => {
+  test('publish a drop event if they do not read', async (t) => {
     const events = record(t, 'drop', 'disconnect')
     const server = await start(t, { maxUnsent: 1, onConnect: (connection) => connection.join('a') })
     const client = await server.connect()
@@ -74,7 +74,7 @@ suite('connections', () => {
 })
 
 suite('messages', () => {
-  test('are told with what became of them', async (t) => {
+  test('publish their outcome', async (t) => {
     const events = record(t, 'message', 'reply')
     const server = await start(t, {
       handlerTimeout: 20,
@@ -121,7 +121,7 @@ suite('messages', () => {
     ])
   })
 
-  test('are told with all fields that the client sent', async (t) => {
+  test('publish all fields that the client sent', async (t) => {
     const events = record(t, 'message')
     const server = await start(t)
     const client = await server.connect()
@@ -131,7 +131,7 @@ suite('messages', () => {
     assert.deepEqual(events.message[0]?.message, { id: 1, type: 'ping', traceparent: '00-1-2-01' })
   })
 
-  test('beyond the rate limit are told without a type', async (t) => {
+  test('publish no type beyond the rate limit', async (t) => {
     const events = record(t, 'reply')
     const server = await start(t, { rateLimit: { max: 1, interval: 60_000 } })
     const client = await server.connect()
@@ -143,7 +143,7 @@ suite('messages', () => {
     ])
   })
 
-  test('whose client goes before the answer end too, once', async (t) => {
+  test('publish one reply event if the client disconnects before the reply', async (t) => {
     const events = record(t, 'reply')
     const [started, release, left] = [Promise.withResolvers<void>(), Promise.withResolvers<void>(), Promise.withResolvers<void>()]
     const server = await start(t, {
@@ -173,7 +173,7 @@ suite('messages', () => {
     ])
   })
 
-  test('that are turned away begin and end', async (t) => {
+  test('publish both events if they are refused during the stop', async (t) => {
     const events = record(t, 'message', 'reply')
     const release = Promise.withResolvers<void>()
     const server = await start(t, { concurrency: 1, with: (app) => app.rohrpost.handle('slow', () => release.promise) })
@@ -191,7 +191,7 @@ suite('messages', () => {
     assert.equal(events.message.length, events.reply.length)
   })
 
-  test('run in the stores that are bound to their channel, each in its own', async (t) => {
+  test('run inside the stores that are bound to their channel, each in its own', async (t) => {
     const store = new AsyncLocalStorage<unknown>()
     diagnostics.message.bindStore(store, ({ message }) => message?.id)
     t.after(() => diagnostics.message.unbindStore(store))
@@ -222,7 +222,7 @@ suite('messages', () => {
 })
 
 suite('groups', () => {
-  test('are told what is published and to how many it is delivered', async (t) => {
+  test('publish events for published messages, and for deliveries with the number of members', async (t) => {
     const events = record(t, 'publish', 'deliver')
     const server = await start(t, { onConnect: (connection) => { connection.join('a') } })
     const clients = [await server.connect(), await server.connect()]
@@ -238,7 +238,7 @@ suite('groups', () => {
     for (const { duration } of events.publish) assert.ok(duration >= 0 && duration < 60_000)
   })
 
-  test('are told of brokers that take their time, and of those that fail', async (t) => {
+  test('publish the duration and the error of a slow or failing broker', async (t) => {
     const events = record(t, 'publish')
     const failure = new Error('the broker is away')
     const publish: Broker['publish'][] = [
@@ -257,7 +257,7 @@ suite('groups', () => {
     assert.deepEqual(events.publish.map(({ error }) => error), [undefined, failure, failure])
   })
 
-  test('are told of lost messages', async (t) => {
+  test('publish a drop event for lost messages', async (t) => {
     const events = record(t, 'drop')
     let receiver: Receiver | undefined
     await start(t, { broker: { ...memoryBroker(), open: (given) => { receiver = given } } })
@@ -268,7 +268,7 @@ suite('groups', () => {
   })
 })
 
-test('whoever listens to nothing hears nothing, and the server does the same', async (t) => {
+test('the server behaves the same without subscribers', async (t) => {
   const events = record(t)
   let receiver: Receiver | undefined
   const broker = memoryBroker()
@@ -283,7 +283,7 @@ test('whoever listens to nothing hears nothing, and the server does the same', a
   assert.deepEqual(events.order, [])
 })
 
-test('a subscriber that throws ends the process as any uncaught error, and if that is caught everything else goes on', async () => {
+test('an error in a subscriber is an uncaught exception, and the server continues if that is handled', async () => {
   const script = `
     import Fastify from 'fastify'
     import { WebSocket } from 'ws'

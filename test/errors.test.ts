@@ -6,7 +6,7 @@ test('names every error by its code', () => {
   for (const [code, Coded] of Object.entries(errors)) assert.equal(new Coded().code, code)
 })
 
-test('shows any value briefly', () => {
+test('shortens any value', () => {
   const cycle: unknown[] = []
   cycle.push(cycle)
 

@@ -16,7 +16,7 @@ test('serves the default path with and without a trailing slash', async (t) => {
   assert.equal((await slashed.call('ping')).type, 'pong')
 })
 
-test('serves a path of its own, whatever slashes it ends with', async (t) => {
+test('serves a configured path, with any number of trailing slashes', async (t) => {
   for (const path of ['/live', '/live/', '/']) {
     const server = await start(t, { path })
 
@@ -50,7 +50,7 @@ test('answers 404 on other paths and 426 to plain HTTP', async (t) => {
   assert.equal(await server.refused('/elsewhere'), 404)
 })
 
-test('is there for the app, its children and siblings registered later', async (t) => {
+test('is available in the app, its child plugins and plugins that are registered later', async (t) => {
   const app = createApp()
   t.after(() => app.close())
   await app.register(rohrpost)
@@ -102,7 +102,7 @@ test('uses a @fastify/websocket that the app registered before', async (t) => {
   assert.equal((await client.closed).code, 1009)
 })
 
-test('hands its options for @fastify/websocket over', async (t) => {
+test('passes the option websocket to @fastify/websocket', async (t) => {
   const server = await start(t, { websocket: { options: { perMessageDeflate: true } } })
 
   const client = await server.connect()
@@ -121,7 +121,7 @@ test('refuses a second registration and names its path', async (t) => {
   }
 })
 
-test('refuses options that it does not know or that are wrong, and names them', async (t) => {
+test('refuses unknown and invalid options, and names them', async (t) => {
   const wrong: [object, RegExp][] = [
     [{ paht: '/ws' }, /Unknown option 'paht', the options are: path, /],
     [{ path: 'ws' }, /Invalid option 'path': expected a path that starts with '\/', got "ws"/],
@@ -149,7 +149,7 @@ test('refuses options that it does not know or that are wrong, and names them', 
   }
 })
 
-test('takes the earlier names of options, and warns that they have changed', async (t) => {
+test('accepts the earlier names of options, with a process warning', async (t) => {
   const warnings: Error[] = []
   const hear = (warning: Error) => warnings.push(warning)
   process.on('warning', hear)
@@ -161,12 +161,12 @@ test('takes the earlier names of options, and warns that they have changed', asy
   await new Promise(setImmediate)
 
   assert.deepEqual(warnings.map(({ name, message }) => `${name}: ${message}`), [
-    "DeprecationWarning: the option 'drain' of fastify-rohrpost is now called 'drainTimeout'",
-    "DeprecationWarning: the option 'heartbeat' of fastify-rohrpost is now called 'heartbeatInterval'"
+    "DeprecationWarning: the option 'drain' of fastify-rohrpost has been renamed to 'drainTimeout'",
+    "DeprecationWarning: the option 'heartbeat' of fastify-rohrpost has been renamed to 'heartbeatInterval'"
   ])
 })
 
-test('fails the start when the broker can not be opened', async (t) => {
+test('fails to register when the broker fails to open', async (t) => {
   const app = createApp()
   t.after(() => app.close())
   const broker = { ...memoryBroker(), open: () => Promise.reject(new Error('no route to broker')) }
@@ -200,7 +200,7 @@ test('shows the schemas of envelopes and handlers', async (t) => {
   assert.ok(handlers.subscribe?.data)
 })
 
-test('takes what a broker delivers and says before it is open', async (t) => {
+test('accepts deliveries and notices of a broker before it is open', async (t) => {
   const broker = memoryBroker()
   const server = await start(t, {
     broker: {
@@ -221,7 +221,7 @@ test('takes what a broker delivers and says before it is open', async (t) => {
   assert.deepEqual(server.logs.filter(({ level }) => Number(level) >= 50), [])
 })
 
-test('is healthy while its broker is', async (t) => {
+test('is healthy while its broker is healthy', async (t) => {
   const broker = memoryBroker()
   const server = await start(t, { broker })
   await server.connect()

@@ -57,7 +57,7 @@ for (const [name, plugin] of parts) {
   })
 }
 
-test('one ORM is announced once', async (t) => {
+test('one ORM is registered once', async (t) => {
   const orm = await openSqlite(t, [Todo])
   const app = createApp()
   t.after(() => app.close())
@@ -94,7 +94,7 @@ test('an error of another copy is shown to the client as its own', async (t) => 
   assert.deepEqual(await fields('future'), { error: 'Not so.', code: 'conflict', retry: undefined })
 })
 
-test('their servers in one app stop at once', async (t) => {
+test('their servers in one app stop at the same time', async (t) => {
   const app = createApp()
   t.after(() => app.close())
   const [started, release] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]

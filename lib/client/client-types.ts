@@ -1,5 +1,5 @@
 /** What the client takes, and what it tells. */
-import type { Json } from '../protocol/contract.ts'
+import type { Untyped } from '../protocol/contract.ts'
 import type { Backoff } from './retry-delay.ts'
 import type { RohrpostError } from './error.ts'
 import type { State, StateChange, WebSocketConstructor } from './socket.ts'
@@ -62,7 +62,7 @@ export interface ClientEvents {
   /** A pong came. */
   pong: []
   /** A message came, parsed. */
-  message: [message: Json]
+  message: [message: Untyped]
   /** Something went wrong that no promise tells of. */
   error: [text: string, cause?: unknown]
   /** A message was sent, or has been worked off. */

@@ -1,6 +1,6 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 /** The client: one connection, the requests on it, and the groups it is in. */
-import type { CallData, CallName, CallReply, Contract, GroupId, GroupObject, GroupType, Json } from '../protocol/contract.ts'
+import type { CallData, CallName, CallReply, Contract, GroupId, GroupObject, GroupType, Untyped } from '../protocol/contract.ts'
 import type { Backoff } from './retry-delay.ts'
 import { iterateChanges } from './change-iterator.ts'
 import { check, checkDuration, checkFunction, MAX_DELAY, show } from './option-checks.ts'
@@ -197,7 +197,7 @@ export class RohrpostClient<C extends Contract = Contract> {
 
   /** Calls the listener at each event, or at each change of a group. */
   on<Name extends EventName> (event: Name, listener: (...args: ClientEvents[Name]) => void): this
-  on<Item = Json> (group: GroupName<Item>, listener: GroupListener<Item>): this
+  on<Item = Untyped> (group: GroupName<Item>, listener: GroupListener<Item>): this
   on (name: string, listener: (...args: never) => void): this {
     this.#emitter.add(name, listener, false)
     return this
@@ -205,7 +205,7 @@ export class RohrpostClient<C extends Contract = Contract> {
 
   /** As `on`, but for the next time only. */
   once<Name extends EventName> (event: Name, listener: (...args: ClientEvents[Name]) => void): this
-  once<Item = Json> (group: GroupName<Item>, listener: GroupListener<Item>): this
+  once<Item = Untyped> (group: GroupName<Item>, listener: GroupListener<Item>): this
   once (name: string, listener: (...args: never) => void): this {
     this.#emitter.add(name, listener, true)
     return this
@@ -213,7 +213,7 @@ export class RohrpostClient<C extends Contract = Contract> {
 
   /** Takes a listener away that `on` or `once` added. */
   off<Name extends EventName> (event: Name, listener: (...args: ClientEvents[Name]) => void): this
-  off<Item = Json> (group: GroupName<Item>, listener: GroupListener<Item>): this
+  off<Item = Untyped> (group: GroupName<Item>, listener: GroupListener<Item>): this
   off (name: string, listener: (...args: never) => void): this {
     this.#emitter.remove(name, listener)
     return this
@@ -285,7 +285,7 @@ export class RohrpostClient<C extends Contract = Contract> {
   }
 
   #receive (data: string): void {
-    let message: Json
+    let message: Untyped
     try {
       message = JSON.parse(data)
     } catch (cause) {

@@ -4,8 +4,7 @@ import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import { checkNames } from '../util/checks.ts'
 import { errors, show } from '../errors.ts'
-import { NOTIFIED_GROUPS } from '../protocol/group-name.ts'
-import { ObjectText } from '../protocol/object-text.ts'
+import { internalsOf } from '../server/internals.ts'
 import { makeNotify, type Notify } from './notify.ts'
 import { toAnswer, type OrmErrorHandler } from './orm-errors.ts'
 import { checkRules, type NotifyRule } from './declare/rules.ts'
@@ -44,28 +43,21 @@ export const rohrpostMikroOrm = fp(async function rohrpostMikroOrm (app: Fastify
     throw new errors.RP_ERR_ORM_ALREADY_REGISTERED(orm.config.get('contextName'))
   }
 
-  const { rohrpost } = app
-  // each Fastify instance has an `app.rohrpost` of its own; they inherit from one object
-  const common: { notify?: Notify, readonly drainTimeout: number } = Object.getPrototypeOf(rohrpost)
-  // a broker that takes a message at once gives this promise: then nothing is to be waited for
-  const sent = rohrpost.sendToGroup('unsent', '')
+  const internals = internalsOf(app.rohrpost)
   subscriber.connect({
     orm,
     notify,
-    publish (group, payload) {
-      const publishing = rohrpost.sendToGroup(group, new ObjectText(payload))
-      return publishing === sent ? undefined : publishing
-    },
+    publish: internals.publishObject,
     log: app.log,
-    notified: Reflect.get(rohrpost, NOTIFIED_GROUPS)
+    notified: internals.addNotifiedGroups
   })
   app.addHook('onClose', async () => {
     // background work that still commits is announced before the broker closes
-    await settles(subscriber.idle(), common.drainTimeout)
+    await settles(subscriber.idle(), internals.drainTimeout)
     await subscriber.disconnect()
   })
 
-  common.notify = makeNotify(orm, subscriber, common.notify)
+  internals.notify = makeNotify(orm, subscriber, internals.notify as Notify | undefined)
   app.rohrpost.use((message, _connection, next) => {
     const fail = (error: unknown) => { throw toAnswer(error, message, errorHandler) }
     try {

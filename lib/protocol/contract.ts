@@ -1,7 +1,7 @@
-/** What a server and its clients agree on: calls and groups with their schemas. TypeBox is needed for the types alone. */
+/** Contract between a server and its clients: the calls and group types with their schemas. TypeBox is imported for its types only. */
 import type { Static, TSchema } from '@sinclair/typebox'
 
-/** Schemas of one call; what has none may be anything. */
+/** Schemas of one call. Without a schema, any value is valid. */
 export interface CallSchemas {
   readonly data?: TSchema
   readonly reply?: TSchema
@@ -10,11 +10,11 @@ export interface CallSchemas {
 /** Schemas of one group type. */
 export interface GroupSchemas {
   /**
-   * The group's id: strings, numbers, or arrays of them for composite keys; `false` for a single group that is named by the type alone. By
-   * default an integer from 0, or a UUID.
+   * Schema of the group's id: a string, a number, or for composite keys an array of them. `false` declares a single group whose name is the
+   * type. By default the id is a non-negative integer or a UUID.
    */
   readonly id?: TSchema | false
-  /** The object of a change. */
+  /** Schema of the object in change notifications. */
   readonly object?: TSchema
 }
 
@@ -24,43 +24,46 @@ export interface Contract {
   readonly groups?: Readonly<Record<string, GroupSchemas>>
 }
 
-/** What `JSON.parse` gives, for what no schema describes. */
-export type Json = ReturnType<typeof JSON.parse>
+/** Result type of `JSON.parse` (`any`), for values without a schema. */
+export type Untyped = ReturnType<typeof JSON.parse>
 
-/** The static type of a schema under a key; `Fallback` where there is none. */
-type Of<Schemas, Key extends string, Fallback> = Schemas extends Readonly<Record<Key, infer Schema extends TSchema>> ? Static<Schema> : Fallback
+/** Static type of the schema under a key; `Fallback` if there is no schema. */
+type SchemaType<Schemas, Key extends string, Fallback> =
+  Schemas extends Readonly<Record<Key, infer Schema extends TSchema>> ? Static<Schema> : Fallback
 
-/** What nothing is known about: a client without contract. */
-type Plain<C extends Contract> = Contract extends C ? true : false
+/** Whether a client has no contract, so that its names and data have no types. */
+type IsUntyped<C extends Contract> = Contract extends C ? true : false
 
-/** The calls of a contract by name. */
-export type Calls<C extends Contract> = C extends { readonly calls: infer All } ? All : unknown
-/** The group types of a contract by name. */
-export type Groups<C extends Contract> = C extends { readonly groups: infer All } ? All : unknown
+/** Calls of a contract by name. */
+type CallsOf<C extends Contract> = C extends { readonly calls: infer All } ? All : unknown
+/** Group types of a contract by name. */
+type GroupTypesOf<C extends Contract> = C extends { readonly groups: infer All } ? All : unknown
 
-/** The names of the calls; any string without a contract. */
-export type CallName<C extends Contract> = Plain<C> extends true ? string : keyof Calls<C> & string
-/** What a call takes. */
-export type CallData<C extends Contract, Name extends string> = Plain<C> extends true ? unknown : Of<Calls<C>[Name & keyof Calls<C>], 'data', unknown>
-/** What a call answers. */
-export type CallReply<C extends Contract, Name extends string> = Plain<C> extends true ? Json : Of<Calls<C>[Name & keyof Calls<C>], 'reply', unknown>
+/** Name of a call; any string without a contract. */
+export type CallName<C extends Contract> = IsUntyped<C> extends true ? string : keyof CallsOf<C> & string
+/** `data` of a call. */
+export type CallData<C extends Contract, Name extends string> =
+  IsUntyped<C> extends true ? unknown : SchemaType<CallsOf<C>[Name & keyof CallsOf<C>], 'data', unknown>
+/** `data` of the reply to a call. */
+export type CallReply<C extends Contract, Name extends string> =
+  IsUntyped<C> extends true ? Untyped : SchemaType<CallsOf<C>[Name & keyof CallsOf<C>], 'reply', unknown>
 
-/** The names of the group types; any string without a contract. */
-export type GroupType<C extends Contract> = Plain<C> extends true ? string : keyof Groups<C> & string
-/** The object of a group's changes. */
-export type GroupObject<C extends Contract, Type extends string> = Plain<C> extends true ? Json : Of<Groups<C>[Type & keyof Groups<C>], 'object', Json>
-/** What stands beside `type` to say which group of its type is meant. */
-export type GroupId<C extends Contract, Type extends string> = Plain<C> extends true
+/** Name of a group type; any string without a contract. */
+export type GroupType<C extends Contract> = IsUntyped<C> extends true ? string : keyof GroupTypesOf<C> & string
+/** Object in the change notifications of a group. */
+export type GroupObject<C extends Contract, Type extends string> =
+  IsUntyped<C> extends true ? Untyped : SchemaType<GroupTypesOf<C>[Type & keyof GroupTypesOf<C>], 'object', Untyped>
+/** Fields that select one group of a type: its `id`. */
+export type GroupId<C extends Contract, Type extends string> = IsUntyped<C> extends true
   ? { readonly id?: string | number | ReadonlyArray<string | number>, readonly [field: string]: unknown }
-  : Groups<C>[Type & keyof Groups<C>] extends { readonly id: false }
+  : GroupTypesOf<C>[Type & keyof GroupTypesOf<C>] extends { readonly id: false }
     ? { readonly id?: never }
-    : { readonly id: Of<Groups<C>[Type & keyof Groups<C>], 'id', string | number> }
+    : { readonly id: SchemaType<GroupTypesOf<C>[Type & keyof GroupTypesOf<C>], 'id', string | number> }
 
 /**
- * Declares what a server and its clients agree on. The server implements it with `app.rohrpost.implement`, clients take its type:
- * `new RohrpostClient<typeof api>(url)`.
+ * Declares a contract. The server implements it with `app.rohrpost.implement`, and clients use its type: `new RohrpostClient<typeof api>(url)`.
  *
- * @returns what was given, with its exact type
+ * @returns the same object, with its exact type
  */
 export function contract<const C extends Contract> (given: C): C {
   return given

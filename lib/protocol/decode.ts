@@ -1,10 +1,10 @@
-/** From the text of a frame to an envelope, or to the reason why it is none. */
+/** Decoder of client messages: turns the text of a frame into an envelope, or into the error of a malformed one. */
 import { ErrorCode } from './codes.ts'
 
-/** What a message's `id` may be. Numbers go up to 2^53 - 1; `null` stands for "no id". */
+/** Id of a message. Integers go up to 2^53 - 1; `null` stands for "no id". */
 export type MessageId = string | number | boolean | null
 
-/** A request as it was parsed: `id`, `type`, `data`, and whatever else the client put at the top level. */
+/** Decoded request: `id`, `type`, `data`, and any other top-level fields of the client. */
 export interface Envelope {
   id: MessageId
   type: string
@@ -12,7 +12,7 @@ export interface Envelope {
   [field: string]: unknown
 }
 
-/** Why a frame is no envelope, ready to be sent: `error`, `code`, and the `id` where it could be read. */
+/** Error reply to a malformed message: `error`, `code`, and the `id` if it could be read. */
 export class Malformed {
   readonly id: Exclude<MessageId, null> | undefined
   readonly error: string
@@ -25,7 +25,7 @@ export class Malformed {
   }
 }
 
-/** Reads one text frame. The rules and their order are those of PROTOCOL.md, "Request". Never throws. */
+/** Decodes one text frame by the rules of PROTOCOL.md, "Request", in their order. Never throws. */
 export function decode (text: string): Envelope | Malformed {
   if (text === '') return new Malformed(ErrorCode.EMPTY_MESSAGE, 'Received empty message.')
 
@@ -59,7 +59,7 @@ export function decode (text: string): Envelope | Malformed {
   return message as Envelope
 }
 
-/** Whether a value can be echoed as `id` unchanged: numbers from 2^53 on, all of them whole, lose digits when parsed, so they can't. */
+/** Whether a value is a valid `id`. Integers from 2^53 lose digits when they are parsed, so they could not be echoed unchanged. */
 export function isMessageId (value: unknown): value is MessageId {
   switch (typeof value) {
     case 'string':

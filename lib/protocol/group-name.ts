@@ -1,39 +1,33 @@
-/** Names of groups: what a name may be, and how a key is written in it. The server and the MikroORM plugin share these rules. */
+/** Group names: valid characters, and the encoding of keys in a name. The server and the MikroORM plugin share these rules. */
 
 const NAME = /^[\x21-\x7e]{1,200}$/
 const UUID = /^[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}$/i
 
-/** Whether a group can be called so: 1 to 200 characters of printable ASCII without spaces. */
+/** Whether a value is a valid group name: 1 to 200 characters of printable ASCII without spaces. */
 export function isGroupName (name: unknown): name is string {
   return typeof name === 'string' && NAME.test(name)
 }
 
-/** Whether a text has the form of a UUID, in small or capital letters. */
+/** Whether a text is a UUID, in lower or upper case. */
 export function isUuid (text: string): boolean {
   return UUID.test(text)
 }
 
 /**
- * Writes a key, or one part of a composite key, as it stands in a group's name: a number in digits, a text as `encodeURIComponent` writes
- * it. A text with half a surrogate pair can't be encoded; it is returned unchanged, and no group can have it in its name.
+ * Encodes a key, or one part of a composite key, for a group name: a number as digits, a text with `encodeURIComponent`. A text with a lone
+ * surrogate cannot be encoded and is returned unchanged; it is not valid in a group name.
  */
 export function encodeKey (key: string | number): string {
   const text = String(key)
   return text.isWellFormed() ? encodeURIComponent(text) : text
 }
 
-/**
- * The method of `app.rohrpost` through which other plugins of this package tell the server which groups they send to. A registered
- * symbol, so that the ES module and the CommonJS copy of the package have the same one.
- */
-export const NOTIFIED_GROUPS: unique symbol = Symbol.for('fastify-rohrpost.notified-groups') as never
-
-/** Groups that a notification rule sends to. */
+/** Groups to which a notification rule publishes. */
 export interface NotifiedGroups {
-  /** The group type that the names begin with. */
+  /** Group type at the start of the names. */
   readonly type: string
-  /** The entity whose rule it is. */
+  /** Entity of the rule. */
   readonly entity: string
-  /** For each part of the groups' id, whether it is a UUID; empty where the id has another form than that of a key. */
+  /** For each part of the id in the names, whether it is a UUID; empty if the id is not a key. */
   readonly uuids: readonly boolean[]
 }

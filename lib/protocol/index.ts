@@ -1,4 +1,4 @@
-/** What server and client share; the subpath `fastify-rohrpost/protocol`. */
+/** Protocol of server and client: the subpath `fastify-rohrpost/protocol`. */
 export { CloseCode, ErrorCode } from './codes.ts'
 export { contract, type CallSchemas, type Contract, type GroupSchemas } from './contract.ts'
 export { type Envelope, type MessageId } from './decode.ts'

@@ -1,4 +1,4 @@
-/** TypeBox schemas of everything that travels. PROTOCOL.md has the same in words; a test holds its examples against these. */
+/** TypeBox schemas of all protocol messages. PROTOCOL.md describes the same; a test validates its examples with these schemas. */
 import { Type, type Static } from '@sinclair/typebox'
 
 const Id = Type.Union([
@@ -10,14 +10,14 @@ const Id = Type.Union([
   description: 'Chosen by the client and echoed by the server; null stands for "no id".'
 })
 
-/** Client to server: ask the handler of `type` to do something. Further fields reach the handler as they are. */
+/** Client to server: request for the handler of `type`. Additional fields are passed to the handler. */
 export const RequestSchema = Type.Object({
   id: Id,
   type: Type.String(),
   data: Type.Optional(Type.Unknown())
 }, { additionalProperties: true, $id: 'rohrpost.request' })
 
-/** Server to client: the request with this `id` succeeded. Without `data` it is a bare acknowledgement. */
+/** Server to client: the request with this `id` succeeded. A reply without `data` is an acknowledgement. */
 export const ReplySchema = Type.Object({
   id: Type.Optional(Id),
   type: Type.String(),
@@ -25,28 +25,28 @@ export const ReplySchema = Type.Object({
   data: Type.Optional(Type.Unknown())
 }, { additionalProperties: true, $id: 'rohrpost.reply' })
 
-/** Server to client: the request with this `id` failed, or could not be read (then without `type`, perhaps without `id`). */
+/** Server to client: the request with this `id` failed. A malformed request gets an error without `type`, and without `id` if it is unreadable. */
 export const ErrorSchema = Type.Object({
   id: Type.Optional(Id),
   type: Type.Optional(Type.String()),
   error: Type.String({ description: 'For people to read.' }),
   data: Type.Optional(Type.Unknown()),
   code: Type.Optional(Type.String({ description: 'For programs to read, see ErrorCode.' })),
-  retry: Type.Optional(Type.Literal(true, { description: 'Trying again can help.' })),
-  retry_after: Type.Optional(Type.Number({ minimum: 0, description: 'Milliseconds to wait before that.' })),
-  error_id: Type.Optional(Type.String({ description: 'Names a failure of the server, for its log.' }))
+  retry: Type.Optional(Type.Literal(true, { description: 'A retry can help.' })),
+  retry_after: Type.Optional(Type.Number({ minimum: 0, description: 'Milliseconds to wait before a retry.' })),
+  error_id: Type.Optional(Type.String({ description: 'Identifies an internal error in the log of the server.' }))
 }, { additionalProperties: true, $id: 'rohrpost.error' })
 
-/** A place in a group's log. Positions of different epochs can't be compared. */
+/** Position of a message in the history of a group. Positions of different epochs cannot be compared. */
 export const PositionSchema = Type.Object({
   group: Type.String(),
   epoch: Type.String(),
   offset: Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })
 }, { $id: 'rohrpost.position' })
 
-/** Server to client, unasked: an object that a group watches was created, updated or deleted. */
+/** Server to client, without a request: an object of a group was created, updated or deleted. */
 export const SubscriptionUpdateSchema = Type.Object({
-  id: Type.Number({ description: 'Chosen by the server, answers nothing.' }),
+  id: Type.Number({ description: 'Chosen by the server. It is not the id of a request.' }),
   type: Type.Literal('subscription-update'),
   data: Type.Object({
     group: Type.String(),
@@ -56,27 +56,27 @@ export const SubscriptionUpdateSchema = Type.Object({
   position: Type.Optional(PositionSchema)
 }, { additionalProperties: true, $id: 'rohrpost.subscription-update' })
 
-/** Server to client, unasked, to those who asked for positions: messages of a group are lost, it goes on after `position`. */
+/** Server to client, without a request, for subscriptions with positions: messages of a group are lost; the next one follows `position`. */
 export const ResyncSchema = Type.Object({
   type: Type.Literal('subscription-update'),
   data: Type.Object({ type: Type.Literal('resync'), group: Type.String() }),
   position: Type.Optional(PositionSchema),
-  spread: Type.Optional(Type.Number({ minimum: 0, description: 'Milliseconds over which clients are to load again.' }))
+  spread: Type.Optional(Type.Number({ minimum: 0, description: 'Milliseconds over which clients should spread their loads.' }))
 }, { additionalProperties: true, $id: 'rohrpost.resync' })
 
-/** `data` of `subscribe` and `unsubscribe`. The server checks it by hand, with the same texts. */
+/** `data` of `subscribe` and `unsubscribe`. The server validates it without TypeBox, with the same error messages. */
 export const SubscribeDataSchema = Type.Object({
   type: Type.String(),
-  id: Type.Optional(Type.Unknown({ description: 'What it may be is the business of the group type.' }))
+  id: Type.Optional(Type.Unknown({ description: 'Its schema depends on the group type.' }))
 })
 
-/** Server to client, unasked, to those who said hello: the next message is a large one. */
+/** Server to client, without a request, after a hello: the next message is a large one. */
 export const IncomingSchema = Type.Object({
   type: Type.Literal('incoming'),
   bytes: Type.Integer({ minimum: 0 })
 }, { additionalProperties: true, $id: 'rohrpost.incoming' })
 
-/** The schemas of all envelopes by name. */
+/** Schemas of all envelopes by name. */
 export const envelopes = {
   request: RequestSchema,
   reply: ReplySchema,
@@ -87,13 +87,13 @@ export const envelopes = {
   position: PositionSchema
 } as const
 
-/** A request, client to server. */
+/** Request, client to server. */
 export type Request = Static<typeof RequestSchema>
-/** A reply, server to client. */
+/** Reply, server to client. */
 export type Reply = Static<typeof ReplySchema>
-/** An error, server to client. */
+/** Error, server to client. */
 export type ErrorMessage = Static<typeof ErrorSchema>
-/** A change notification, server to client. */
+/** Change notification, server to client. */
 export type SubscriptionUpdate = Static<typeof SubscriptionUpdateSchema>
-/** A notice of lost messages, server to client. */
+/** Notice of lost messages, server to client. */
 export type Resync = Static<typeof ResyncSchema>

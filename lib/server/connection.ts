@@ -13,7 +13,8 @@ import { checkName, type Groups } from './groups/groups.ts'
 import { Inbox, type InboxLimits } from './requests/inbox.ts'
 import { Outbox, type OutboxLimits, type Peer, type Turn } from './sending/outbox.ts'
 import { PendingSubscribe } from './groups/pending-subscribe.ts'
-import { mergePieces } from './requests/receiver.ts'
+import type { MiddlewareChain } from './requests/middleware.ts'
+import { mergeChunks } from './requests/ws-receiver.ts'
 import type { Registry } from './requests/registry.ts'
 import { report } from './report.ts'
 import type { RequestConnection } from './requests/request.ts'
@@ -23,6 +24,7 @@ import type { OutgoingMessage, RohrpostConnection } from './types.ts'
 /** What all connections of a server share. */
 export interface ConnectionContext {
   readonly registry: Registry
+  readonly middlewares: MiddlewareChain
   readonly groups: Groups
   readonly turn: Turn
   readonly limits: ConnectionLimits
@@ -81,7 +83,7 @@ export class Connection implements RequestConnection, Subscriber, Peer {
     this.#inbox = new Inbox(context, socket, this)
     this.#outbox = new Outbox(socket, request.raw.socket, context.turn, context.limits, this)
 
-    mergePieces(socket)
+    mergeChunks(socket)
     const carrier = Object.assign(socket, { [kConnection]: this })
     carrier.on('message', Connection.#onMessage)
     carrier.on('pong', Connection.#onPong)
@@ -275,7 +277,7 @@ export class Connection implements RequestConnection, Subscriber, Peer {
     if (this.#expulsion !== undefined) return
     this.#leaveAll()
     this.#inbox.end()
-    if (!this.#inbox.isAwaited) return this.end(code, reason, grace)
+    if (!this.#inbox.hasOpenRequest) return this.end(code, reason, grace)
 
     const deadline = setTimeout(() => this.end(code, reason, grace), grace).unref()
     this.#expulsion = { code, reason, grace, deadline }
@@ -316,7 +318,7 @@ export class Connection implements RequestConnection, Subscriber, Peer {
 
   /** Closes an expelled connection when no handler owes an answer any more. What the handler still sends in this turn goes out. */
   #checkExpulsion (expulsion: Expulsion): void {
-    if (this.#inbox.isAwaited) return
+    if (this.#inbox.hasOpenRequest) return
     setImmediate(() => {
       if (this.#expulsion === expulsion) this.end(expulsion.code, expulsion.reason, expulsion.grace)
     })

@@ -1,25 +1,31 @@
-/** Lines of the log about clients and about errors of foreign code. */
+/**
+ * Log lines about clients and about errors of application code. Long texts in them are truncated, because a client may
+ * have chosen them.
+ */
 import type { FastifyBaseLogger } from 'fastify'
-import { cut, cutError } from '../util/cut.ts'
 import { show } from '../errors.ts'
+import { cut, cutError } from '../util/cut.ts'
 
 type Level = 'debug' | 'info' | 'warn' | 'error'
 
-/** A request as the log names it. */
-export function named ({ type, id }: { type: string, id: unknown }): { type: string, id: unknown } {
+/** Log fields that identify a request. */
+export function requestFields ({ type, id }: { type: string, id: unknown }): { type: string, id: unknown } {
   return { type, id }
 }
 
-/** Writes a line whose fields a client may have chosen: long texts are cut. */
-export function note (log: FastifyBaseLogger, level: Level, fields: object, message: string): void {
+/** Writes a log line and truncates the texts of its fields. */
+export function logTruncated (log: FastifyBaseLogger, level: Level, fields: object, message: string): void {
   log[level](Object.fromEntries(Object.entries(fields).map(([name, value]) => [name, cut(value)])), message)
 }
 
-/** Logs anything that was thrown; the texts in it, and those of the fields, are cut. Never throws, also if the logger can't read the error. */
+/**
+ * Logs any thrown value under `err`, with the texts of error and fields truncated. Never throws, even if the logger
+ * fails to read the error.
+ */
 export function report (log: FastifyBaseLogger, level: Level, err: unknown, fields: object, message: string): void {
   try {
-    note(log, level, { ...fields, err: cutError(err) }, message)
+    logTruncated(log, level, { ...fields, err: cutError(err) }, message)
   } catch {
-    note(log, level, { ...fields, err: { message: show(err) } }, message)
+    logTruncated(log, level, { ...fields, err: { message: show(err) } }, message)
   }
 }

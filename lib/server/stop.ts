@@ -1,26 +1,31 @@
-/** The stop of all servers in one app. */
+/** Graceful stop of an app: all rohrpost servers on its HTTP server stop together. */
 import type { FastifyInstance } from 'fastify'
 import { Upgrades } from './upgrade/upgrades.ts'
 
-/** One server that is stopped. */
+/** One server, as the stop of the app needs it. */
 interface Stoppable {
-  /** Begins the graceful stop, or joins the one that has begun. */
+  /** Starts the graceful stop, or returns the promise of the running one. */
   drain (): Promise<void>
-  /** Milliseconds that requests have to be answered. */
-  readonly patience: number
+  /** Milliseconds for which pending upgrade requests may delay the stop. */
+  readonly timeout: number
 }
 
-/** By this all servers of an HTTP server are found, also those of another copy of the package. */
+/**
+ * Property of an HTTP server. The symbol is registered, so that servers of another copy of the package are found too.
+ */
 const kStoppables = Symbol.for('fastify-rohrpost.stoppables')
 
-/** Stops a server when its app is closed. Fastify runs its `preClose` hooks one after another: the first of them begins the stop of all servers. */
+/**
+ * Stops a server when its app closes. Fastify runs the `preClose` hooks one after another, therefore the first of them
+ * starts the stop of all servers.
+ */
 export function stopWith (app: FastifyInstance, stoppable: Stoppable): void {
   const { server } = app as { server: FastifyInstance['server'] & { [kStoppables]?: Set<Stoppable> } }
   const all = server[kStoppables] ??= new Set()
   all.add(stoppable)
 
   app.addHook('preClose', async () => {
-    const patience = Math.max(...Array.from(all, ({ patience }) => patience))
-    await Promise.all([Upgrades.of(server).settle(patience), ...Array.from(all, (one) => one.drain())])
+    const timeout = Math.max(...Array.from(all, ({ timeout }) => timeout))
+    await Promise.all([Upgrades.of(server).settle(timeout), ...Array.from(all, (one) => one.drain())])
   })
 }

@@ -1,82 +1,103 @@
-/** The public types of the server side. Type-only. */
+/** Public types of the server: messages, connections, handlers, group types, contracts and `app.rohrpost`. */
 import type { Static, TSchema } from '@sinclair/typebox'
 import type { FastifyBaseLogger, FastifyInstance, FastifyRequest } from 'fastify'
 import type { BrokerHealth } from '../brokers/broker.ts'
 import type { Contract } from '../protocol/contract.ts'
 import type { MessageId } from '../protocol/decode.ts'
 import type { envelopes } from '../protocol/schemas.ts'
-import type { Implementation } from './requests/implement.ts'
 
-/** A message to one client: keys go out in the order `id`, `type`, `error`, `data`, then all others. At least one is needed. */
+/**
+ * Message to one client. Its keys are sent in the order `id`, `type`, `error`, `data`, then all others. At least one
+ * key is required.
+ */
 export interface OutgoingMessage {
-  /** The id of the request that this answers; `null` and `undefined` are left out. */
+  /** Id of the request that this message answers. `null` and `undefined` are left out. */
   id?: MessageId | undefined
   type?: string | undefined
-  /** What went wrong, for people to read. */
+  /** Error message for people. */
   error?: string | undefined
-  /** Anything with a JSON form; sent unless `undefined`. */
+  /** Any value with a JSON form. It is sent unless it is `undefined`. */
   data?: unknown
-  /** What went wrong, for programs to read. */
+  /** Error code for programs. */
   code?: string | undefined
   [extension: string]: unknown
 }
 
-/** What a handler gets: the request with all fields that the client sent, `data` validated where there is a schema. */
+/**
+ * Message that a handler receives: all fields that the client sent. `data` is validated if the handler has a schema for
+ * it.
+ */
 export interface RohrpostMessage<Data = unknown, Reply = unknown> {
   readonly id: MessageId
   readonly type: string
   readonly data: Data
-  /** Aborts when the client goes or the deadline passes. Made when first read. */
+  /** Signal that aborts when the connection closes or `handlerTimeout` passes. It is created on first access. */
   readonly signal: AbortSignal
-  /** Answers the request now, with the request's `type` or another. An answered request is not answered again. */
+  /**
+   * Sends the reply, with the `type` of the request or another one. A request has one reply: later calls are logged and
+   * send nothing.
+   */
   reply (data?: Reply, options?: { type?: string }): void
   readonly [field: string]: unknown
 }
 
-/** One client, from `onConnect` until its socket closed. Once it is closed, sending to it and joining do nothing. */
+/**
+ * Connection of one client, from `onConnect` until its socket closes. On a closed connection, `send` and `join` do
+ * nothing.
+ */
 export interface RohrpostConnection {
-  /** Unique among all connections of all processes. */
+  /** UUID of the connection, unique across all processes. */
   readonly id: string
-  /** The upgrade request: cookies, session, user. */
+  /** Upgrade request, with cookies, session and user. */
   readonly request: FastifyRequest
-  /** The upgrade request's logger. */
+  /** Logger of the upgrade request. */
   readonly log: FastifyBaseLogger
-  /** The groups that the connection is in; in `onDisconnect`, those it was in. */
+  /** Groups of which the connection is a member; in `onDisconnect`, the groups of which it was a member. */
   readonly groups: ReadonlySet<string>
   /**
-   * Puts the connection into a group; once is enough. With a broker that answers at once (`memoryBroker`) it is a member when the
-   * call returns, else when the promise resolves.
+   * Adds the connection to a group; a second call for the same group has no effect. With a synchronous broker
+   * (`memoryBroker`) the connection is a member when the call returns, otherwise when the promise resolves.
    *
-   * @throws RP_ERR_INVALID_GROUP, RP_ERR_TOO_MANY_GROUPS; rejects with RP_ERR_UNAVAILABLE (then nothing is joined, and trying
-   * again can help). A rejection that nobody awaits is logged.
+   * @throws RP_ERR_INVALID_GROUP, RP_ERR_TOO_MANY_GROUPS; rejects with RP_ERR_UNAVAILABLE if the broker fails: the
+   * connection is not a member then, and a retry can help. The failure is also logged, so the promise may be ignored.
    */
   join (group: string): void | Promise<void>
-  /** Takes the connection out of a group; a group that it is not in is fine. */
+  /** Removes the connection from a group. It has no effect if the connection is not a member. */
   leave (group: string): void
   /** Sends a message. @throws RP_ERR_EMPTY_MESSAGE, RP_ERR_INVALID_MESSAGE, RP_ERR_NOT_ENCODABLE */
   send (message: OutgoingMessage): void
-  /** Sends a reply; it needs `id` and `type`. @throws as `send` does */
+  /** Sends a reply, which requires `id` and `type`. @throws the errors of `send` */
   sendSuccess (message: { id: MessageId, type: string, data?: unknown }): void
-  /** Sends an error; it needs `error`. @throws as `send` does */
-  sendError (message: { id?: MessageId | undefined, type?: string | undefined, error: string, data?: unknown, code?: string | undefined }): void
+  /** Sends an error, which requires `error`. @throws the errors of `send` */
+  sendError (message: {
+    id?: MessageId | undefined
+    type?: string | undefined
+    error: string
+    data?: unknown
+    code?: string | undefined
+  }): void
   /**
-   * Closes the connection; what was sent before goes out first, and nothing after. A handler replies before it closes its own connection.
+   * Closes the connection after all messages that were sent before. A handler that closes its own connection calls
+   * `message.reply` first.
    *
-   * @param code 1000 to 1014 but 1004 to 1006, or 3000 to 4999; 1000 by default
-   * @param reason up to 123 bytes of UTF-8
+   * @param code 1000 to 1003, 1007 to 1014, or 3000 to 4999; 1000 by default
+   * @param reason at most 123 bytes of UTF-8
    * @throws RP_ERR_INVALID_CLOSE
    */
   close (code?: number, reason?: string): void
 }
 
-/** Answers requests: what it returns or resolves to becomes the reply's `data`, what it throws an error. */
+/**
+ * Handler of requests. Its returned or resolved value becomes `data` of the reply, and a thrown error becomes an error
+ * reply.
+ */
 export type Handler<Data = unknown, Reply = unknown> = (
   this: FastifyInstance,
   message: RohrpostMessage<Data, Reply>,
   connection: RohrpostConnection
 ) => Reply | void | Promise<Reply | void>
 
-/** Runs around every handler and `authorize`. Returns what `next()` returns. */
+/** Middleware around every handler and `authorize`. It returns the result of `next()`. */
 export type Middleware = (
   this: FastifyInstance,
   message: RohrpostMessage,
@@ -84,73 +105,121 @@ export type Middleware = (
   next: () => unknown
 ) => unknown
 
-/** Schemas of one handler, compiled when it is registered. No coercion, no defaults. */
+/** Schemas of one handler, compiled when it is registered. Values are neither coerced nor filled with defaults. */
 export interface HandlerSchemas<Data extends TSchema = TSchema, Reply extends TSchema = TSchema> {
   data?: Data
   reply?: Reply
 }
 
 /** Options of one handler. */
-export interface HandlerOptions<Data extends TSchema = TSchema, Reply extends TSchema = TSchema> extends HandlerSchemas<Data, Reply> {
+export interface HandlerOptions<Data extends TSchema = TSchema, Reply extends TSchema = TSchema>
+  extends HandlerSchemas<Data, Reply> {
   /**
-   * Whether requests run beside the others of their connection, up to 16 at once. The others run one after another, see the option `concurrency`.
+   * Whether requests run in parallel to the other requests of their connection, at most 16 at a time. All others run in
+   * order, see the option `concurrency`.
    *
    * @defaultValue `false`
    */
   parallel?: boolean
 }
 
-/** What the client sends as `data` of `subscribe` and `unsubscribe`. */
+/** `data` of `subscribe` and `unsubscribe`. */
 export interface SubscribeData<Id> {
   type: string
   id: Id
 }
 
-/** The type of a group's id by its schema: by default what the default schema allows, none for `false`. */
-export type GroupId<Id extends TSchema | false> = Id extends TSchema ? TSchema extends Id ? string | number : Static<Id> : undefined
+/** Type of the id in `subscribe`, by the schema of the group type: string or number by default, none for `false`. */
+export type SubscribeId<Id extends TSchema | false> = Id extends TSchema
+  ? TSchema extends Id ? string | number : Static<Id>
+  : undefined
 
-/** Who may subscribe to the groups of one type. */
+/** Declaration of a group type, to whose groups clients can subscribe. */
 export interface GroupOptions<Id extends TSchema | false = TSchema> {
-  /** Whether this client may join the group; only `true` lets it in. A throw is answered as that of a handler is. */
+  /**
+   * Decides whether a client may join a group: only `true` admits it. A thrown error becomes an error reply, as in a
+   * handler.
+   */
   authorize (
     this: FastifyInstance,
-    message: RohrpostMessage<SubscribeData<GroupId<Id>>>,
+    message: RohrpostMessage<SubscribeData<SubscribeId<Id>>>,
     connection: RohrpostConnection
   ): boolean | Promise<boolean>
   /**
-   * Schema of the group's id: strings, numbers, or arrays of at least two of them for composite keys. `false` declares a single group that
-   * is named by the type alone. `authorize` gets a UUID in small letters, if the schema is the default or has the format `uuid`.
+   * Schema of the group's id: a string, a number, or for composite keys an array of at least two of them. `false`
+   * declares a single group whose name is the type. With the default schema or the format `uuid`, `authorize` receives
+   * UUIDs in lower case.
    *
-   * @defaultValue an integer from 0 of up to 64 bits, as a text if it is not a safe one, or a UUID
+   * @defaultValue a UUID, or a non-negative integer of at most 64 bits, as a string if it is not a safe integer
    */
   id?: Id
 }
 
+/** Static type of a schema; `unknown` if there is none. */
+type Typed<Schema> = Schema extends TSchema ? Static<Schema> : unknown
+
+/** Implementation of a call: its handler, alone or with the option `parallel`. */
+export type CallImplementation<Data, Reply> =
+  | Handler<Data, Reply>
+  | { readonly parallel?: boolean, readonly handler: Handler<Data, Reply> }
+
+/** Implementations of all calls of a contract. */
+export type CallImplementations<Calls> = {
+  readonly [Name in keyof Calls]: CallImplementation<
+    Typed<Calls[Name] extends { readonly data: infer Data } ? Data : undefined>,
+    Typed<Calls[Name] extends { readonly reply: infer Reply } ? Reply : undefined>
+  >
+}
+
+/** Implementations of all group types of a contract. */
+export type GroupImplementations<GroupTypes> = {
+  readonly [Type in keyof GroupTypes]: Pick<
+    GroupOptions<GroupTypes[Type] extends { readonly id: infer Id extends TSchema | false } ? Id : TSchema>,
+    'authorize'
+  >
+}
+
+/** Implementation of a contract: a handler for each call, and `authorize` for each group type. */
+export type Implementation<C extends Contract> =
+  & (C extends { readonly calls: infer Calls }
+    ? { readonly calls: CallImplementations<Calls> }
+    : { readonly calls?: never })
+  & (C extends { readonly groups: infer GroupTypes }
+    ? { readonly groups: GroupImplementations<GroupTypes> }
+    : { readonly groups?: never })
+
 /** State for a health route. */
 export interface Health {
-  /** Whether the broker works and the server takes connections. */
+  /** Whether the broker is healthy and the server accepts connections. */
   ok: boolean
   broker: BrokerHealth
-  /** Connections of this process. */
+  /** Number of connections of this process. */
   connections: number
   /** Whether the graceful stop has begun. */
   draining: boolean
 }
 
-/** `app.rohrpost`. Handlers and `authorize` run with the Fastify instance on which they were registered as `this`. */
+/**
+ * API of `app.rohrpost`. In handlers, middleware and `authorize`, `this` is the Fastify instance on which they were
+ * registered.
+ */
 export interface Rohrpost {
   /**
-   * Registers a handler for one or several types, at any time. `ping`, `subscribe` and `unsubscribe` are there from the start and can be
-   * replaced once.
+   * Registers a handler for one or several message types, at any time. The built-in handlers of `ping`, `subscribe` and
+   * `unsubscribe` can be replaced once.
    *
-   * @throws RP_ERR_DUPLICATE_HANDLER, RP_ERR_INVALID_HANDLER, RP_ERR_INVALID_SCHEMA; nothing is registered then
+   * @throws RP_ERR_DUPLICATE_HANDLER, RP_ERR_INVALID_HANDLER, RP_ERR_INVALID_SCHEMA; no type is registered then
    */
   handle<Data extends TSchema, Reply extends TSchema> (
     type: string | readonly string[],
     options: { data: Data, reply: Reply, parallel?: boolean },
     handler: Handler<Static<Data>, Static<Reply>>
   ): this
-  handle<Data extends TSchema> (type: string | readonly string[], options: { data: Data, parallel?: boolean }, handler: Handler<Static<Data>>): this
+  handle<Data extends TSchema> (
+    type: string | readonly string[],
+    options: { data: Data, parallel?: boolean },
+    handler: Handler<Static<Data>>
+  ): this
   handle<Reply extends TSchema> (
     type: string | readonly string[],
     options: { reply: Reply, parallel?: boolean },
@@ -159,59 +228,69 @@ export interface Rohrpost {
   handle (type: string | readonly string[], options: { parallel?: boolean }, handler: Handler): this
   handle (type: string | readonly string[], handler: Handler): this
   /**
-   * Lets clients subscribe to the groups `type-id`, if `authorize` says `true`.
+   * Declares a group type: clients can subscribe to the groups `type-id` for which `authorize` returns `true`.
    *
    * @param type a letter, then letters, digits, `_` or `.`
    * @throws RP_ERR_INVALID_GROUP_TYPE, RP_ERR_DUPLICATE_GROUP_TYPE, RP_ERR_INVALID_HANDLER, RP_ERR_INVALID_SCHEMA
    */
   group<Id extends TSchema | false = TSchema> (type: string, options: GroupOptions<Id>): this
   /**
-   * Registers all calls and group types of a contract, as `handle` and `group` do.
+   * Registers the handlers of all calls and declares all group types of a contract, like `handle` and `group`.
    *
-   * @throws as those do, and RP_ERR_INVALID_HANDLER if something is missing or not in the contract
+   * @throws the errors of these, and RP_ERR_INVALID_HANDLER if a name is missing or not in the contract
    */
   implement<C extends Contract> (contract: C, implementation: Implementation<C>): this
-  /** Wraps every handler and `authorize`, the first one outermost. Built-in `ping` and `unsubscribe` are not wrapped. */
+  /**
+   * Adds a middleware around every handler and `authorize`, inside the middlewares that were added before. The built-in
+   * `ping` and `unsubscribe` run without middleware.
+   */
   use (middleware: Middleware): this
   /**
-   * Sends to all members of a group, on every process: a ready-made string as it is (`""` is not sent), anything else as JSON.
+   * Sends a message to all members of a group, on every process. A string is sent as it is (`""` is not sent), any
+   * other value as JSON.
    *
-   * @returns resolves when the broker has the message; rejects with RP_ERR_INVALID_GROUP, RP_ERR_NOT_ENCODABLE, RP_ERR_NOT_AN_OBJECT (where
-   * the broker keeps history) or the broker's error, which is logged too, so that nobody has to await it
+   * @returns resolves when the broker has accepted the message; rejects with RP_ERR_INVALID_GROUP,
+   * RP_ERR_NOT_ENCODABLE, RP_ERR_NOT_AN_OBJECT (if the broker keeps history) or the error of the broker. A rejection is
+   * also logged, so the promise may be ignored.
    */
   sendToGroup (group: string, message: unknown): Promise<void>
   /**
-   * Closes connections: those in a group, also one that they are about to join, on every process; or those of this process for which a
-   * predicate says `true`. They leave their groups at once. What was sent to them before goes out first, handlers that run have a second to answer,
-   * and messages that wait are not handled any more.
+   * Closes connections: on every process the members of a group, including connections whose `subscribe` is not
+   * answered yet; or on this process the connections for which a predicate returns `true`. These connections leave all
+   * groups at once. Messages already sent go out first, running handlers have one second to reply, and waiting messages
+   * are dropped.
    *
-   * @param code as for `connection.close`; 4403 by default
-   * @param reason up to 123 bytes of UTF-8
-   * @returns resolves when the broker has it, or when those of this process are closing; rejects with RP_ERR_INVALID_GROUP,
-   * RP_ERR_INVALID_PREDICATE, RP_ERR_INVALID_CLOSE, the broker's error, or what the predicate throws (then it closes nobody), which
-   * is logged too, so that nobody has to await it
+   * @param code a code for `connection.close`; 4403 by default
+   * @param reason at most 123 bytes of UTF-8
+   * @returns resolves when the broker has accepted the command, or when the connections of this process are closing;
+   * rejects with RP_ERR_INVALID_GROUP, RP_ERR_INVALID_PREDICATE, RP_ERR_INVALID_CLOSE, the error of the broker or the
+   * error of the predicate; no connection is closed then. A rejection is also logged, so the promise may be ignored.
    */
-  disconnect (target: string | ((connection: RohrpostConnection) => boolean), code?: number, reason?: string): Promise<void>
-  /** The schemas of all envelopes, and those of the handlers by type. */
+  disconnect (
+    target: string | ((connection: RohrpostConnection) => boolean),
+    code?: number,
+    reason?: string
+  ): Promise<void>
+  /** Schemas of all envelopes, and the schemas of the handlers by message type. */
   readonly schemas: typeof envelopes & { readonly handlers: Readonly<Record<string, Readonly<HandlerSchemas>>> }
-  /** The live connections of this process. */
+  /** Live connections of this process. */
   readonly connections: ReadonlySet<RohrpostConnection>
-  /** State of broker and connections. */
+  /** Returns the state of broker and connections, for a health route. */
   health (): Health
   /**
-   * Begins the graceful stop: new connections are refused, running handlers answer (up to the option `drainTimeout`), then all are closed with
-   * 1012. `app.close()` does it too.
+   * Starts the graceful stop: new connections are refused, running handlers have `drainTimeout` to reply, then all
+   * connections are closed with code 1012. `app.close()` calls it too.
    */
   drain (): Promise<void>
 }
 
-/** What an application does when clients come and go. */
+/** Hooks of the application for the start and the end of a connection. */
 export interface ConnectionHooks {
   /**
-   * Lets a client in, or throws to close its connection: with 4403, or with 1013 or 1011 if the error is temporary or a bug. Messages that arrive
-   * meanwhile are kept.
+   * Runs for each new connection; a thrown error closes it: with code 1013 if the error is temporary, with 1011 if it
+   * is a bug, otherwise with 4403. Messages that arrive meanwhile are kept and handled afterwards.
    */
   onConnect?: ((connection: RohrpostConnection) => void | Promise<void>) | undefined
-  /** Called once for every connection that `onConnect` let in, after it left all groups. */
+  /** Runs once for each connection that `onConnect` admitted, after the connection has left all groups. */
   onDisconnect?: ((connection: RohrpostConnection, code: number, reason: string) => void | Promise<void>) | undefined
 }

@@ -2,7 +2,7 @@
 import type { FastifyInstance } from 'fastify'
 import { WebSocket } from 'ws'
 import type { Contract } from '../protocol/contract.ts'
-import { BACKGROUND_WORK, type BackgroundWork } from '../server/background-work.ts'
+import { internalsOf } from '../server/internals.ts'
 import { isThenable } from '../util/thenable.ts'
 import type { RohrpostConnection } from '../server/types.ts'
 import type { TestFrame } from './mailbox.ts'
@@ -164,9 +164,8 @@ export class TestApp<C extends Contract = Contract, User = string> {
   /** Whether a handler or an `onDisconnect` runs, or will run because a client has gone. */
   #isBusy (): boolean {
     const { rohrpost } = this.app
-    const { [BACKGROUND_WORK]: work } = rohrpost as typeof rohrpost & BackgroundWork
     return this.#running > 0 ||
-      work.some((count) => count() > 0) ||
+      internalsOf(rohrpost).backgroundWork.some((count) => count() > 0) ||
       [...rohrpost.connections].some((connection) => this.#clientOf(connection)?.isOpen === false)
   }
 

@@ -1,32 +1,32 @@
-/** Cuts texts for the log: an id, a type, or an error that quotes a client's input may be as large as a message. */
+/** Truncation of log texts: an id, a type, or an error that quotes client input may be as large as a message. */
 import { show } from '../errors.ts'
 import { hasToJSON } from '../protocol/encode.ts'
 
-/** Most characters of a field. */
+/** Maximum characters of a field. */
 const MAX_TEXT = 200
-/** Most characters of an error's message. */
+/** Maximum characters of an error's message. */
 const MAX_MESSAGE = 1000
-/** Most characters of an error's stack, in which the message is cut before. */
+/** Maximum characters of an error's stack. The message in it is truncated first. */
 const MAX_STACK = 4000
-/** Most characters of an error with its causes and fields. */
+/** Maximum characters of an error with its causes and fields. */
 const MAX_ERROR = 10_000
-/** Most levels of causes and fields of an error. */
+/** Maximum depth of causes and fields of an error. */
 const MAX_LEVELS = 4
 
-/** Cuts a text at 200 characters. Anything else stays as it is. */
+/** Truncates a string to 200 characters. Any other value is returned as it is. */
 export function cut<Value> (value: Value): Value {
   return typeof value === 'string' && value.length > MAX_TEXT ? `${value.slice(0, MAX_TEXT)}…` as Value : value
 }
 
 /**
- * An error for the log, in which the texts of the error, its causes and its fields are cut. An error that is small enough is returned
- * as it is, and an error that can't be read as its short picture. Never throws.
+ * Returns an error for the log, with the texts of the error, its causes and its fields truncated. A small error is
+ * returned as it is, and an error that cannot be read is replaced by its short text. Never throws.
  */
 export function cutError (err: unknown): unknown {
-  const budget: Budget = { left: MAX_ERROR, isCut: false }
+  const budget: Budget = { left: MAX_ERROR, isTruncated: false }
   try {
     const copy = copyOf(err, budget, 0)
-    return budget.isCut ? copy : err
+    return budget.isTruncated ? copy : err
   } catch {
     return { message: show(err) }
   }
@@ -35,15 +35,15 @@ export function cutError (err: unknown): unknown {
 interface Budget {
   /** Characters that may still be copied. */
   left: number
-  /** Whether anything was left out. */
-  isCut: boolean
+  /** Whether any text was truncated. */
+  isTruncated: boolean
 }
 
 function copyOf (value: unknown, budget: Budget, level: number): unknown {
   if (typeof value === 'string') return spend(value, MAX_TEXT, budget)
   if (typeof value !== 'object' || value === null) return value
   if (level === MAX_LEVELS || ArrayBuffer.isView(value)) {
-    budget.isCut = true
+    budget.isTruncated = true
     return '…'
   }
   if (value instanceof Error) return copyOfError(value, budget, level)
@@ -60,21 +60,23 @@ function copyOf (value: unknown, budget: Budget, level: number): unknown {
 function copyOfError (error: Error, budget: Budget, level: number): Error {
   const message = spend(error.message, MAX_MESSAGE, budget)
   const stack = spend(String(error.stack).replace(error.message, () => message), MAX_STACK, budget)
-  const copy: Error = Object.create(Object.getPrototypeOf(error), { message: { value: message }, stack: { value: stack } })
+  const properties = { message: { value: message }, stack: { value: stack } }
+  const copy: Error = Object.create(Object.getPrototypeOf(error), properties)
   for (const key of Object.getOwnPropertyNames(error)) {
     if (key === 'message' || key === 'stack' || budget.left <= 0) continue
     const name = spend(key, MAX_TEXT, budget)
     const value = copyOf(error[key as keyof Error], budget, level + 1)
-    Object.defineProperty(copy, name, { value, configurable: true, enumerable: Object.prototype.propertyIsEnumerable.call(error, key) })
+    const enumerable = Object.prototype.propertyIsEnumerable.call(error, key)
+    Object.defineProperty(copy, name, { value, configurable: true, enumerable })
   }
   return copy
 }
 
-/** Takes up to `max` characters of a text out of the budget. */
+/** Takes at most `max` characters of a text out of the budget. */
 function spend (text: string, max: number, budget: Budget): string {
   const length = Math.max(0, Math.min(text.length, max, budget.left))
   budget.left -= length
   if (length === text.length) return text
-  budget.isCut = true
+  budget.isTruncated = true
   return `${text.slice(0, length)}…`
 }

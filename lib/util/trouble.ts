@@ -1,11 +1,11 @@
-/** Where the two ends of a lasting failure are told. */
+/** Listeners for the start and the end of an outage. */
 export interface TroubleEvents {
   began (error: Error): void
-  /** @param failures how many there were, the first one included */
+  /** @param failures number of failures during the outage */
   ended (failures: number): void
 }
 
-/** A failure that may last. It is told when it begins and when it ends; the failures between the two are counted. */
+/** Outage of a dependency. The first failure and the next success are reported; failures between them are only counted. */
 export class Trouble {
   readonly #events: TroubleEvents
   #failures = 0
@@ -15,18 +15,18 @@ export class Trouble {
     this.#events = events
   }
 
-  /** The latest failure; `undefined` while all is well. */
+  /** Last failure; `undefined` while there is no outage. */
   get error (): Error | undefined {
     return this.#error
   }
 
-  /** Takes note of a failure. */
+  /** Records a failure. */
   fail (error: Error): void {
     this.#error = error
     if (++this.#failures === 1) this.#events.began(error)
   }
 
-  /** Takes note of a success. */
+  /** Records a success. */
   end (): void {
     if (this.#failures === 0) return
     const failures = this.#failures

@@ -6,7 +6,7 @@ import { defineEntity, LockMode, p, RequestContext } from '@mikro-orm/core'
 import { NodeSqliteDialect, MikroORM, SqliteDriver } from '@mikro-orm/sql'
 import Fastify from 'fastify'
 import type { WebSocket } from 'ws'
-import rohrpost, { memoryBroker } from '../../lib/index.ts'
+import rohrpost, { memoryBroker, type RohrpostOptions } from '../../lib/index.ts'
 import { ChangeSubscriber, notifyOnChange, rohrpostMikroOrm, type RohrpostMikroOrmOptions } from '../../lib/mikro-orm/index.ts'
 import { start } from '../support/server.ts'
 import { openSqlite } from './support.ts'
@@ -14,10 +14,10 @@ import { openSqlite } from './support.ts'
 const Todo = defineEntity({ name: 'Todo', properties: { id: p.integer().primary(), title: p.string() } })
 const rule = notifyOnChange(Todo, { data: ['id', 'title'] })
 
-function makeApp (t: TestContext) {
+function makeApp (t: TestContext, options: RohrpostOptions = {}) {
   const app = Fastify()
   t.after(() => app.close())
-  app.register(rohrpost)
+  app.register(rohrpost, options)
   return app
 }
 
@@ -206,17 +206,18 @@ test('what the ORM throws in a handler is a code on the wire, without SQL', asyn
 
 test('a job or a command that never listens announces its changes', async (t) => {
   const orm = await openSqlite(t, [Todo])
-  const app = makeApp(t)
+  const broker = memoryBroker()
+  const app = makeApp(t, { broker })
   app.register(rohrpostMikroOrm, { orm, notify: [rule] })
   await app.ready()
-  const told = t.mock.method(app.rohrpost, 'sendToGroup')
+  const published = t.mock.method(broker, 'publish')
 
   const em = orm.em.fork()
   em.create(Todo, { title: 'one' })
   await em.flush()
   await app.close()
 
-  assert.deepEqual(told.mock.calls.map(({ arguments: [group] }) => group), ['todo-1'])
+  assert.deepEqual(published.mock.calls.map(({ arguments: [group] }) => group), ['todo-1'])
 })
 
 test('the stop of the server waits for transactions that are running, and announces them', async (t) => {
@@ -274,16 +275,17 @@ test('an ORM is registered once at a time', async (t) => {
 test('a subscriber announces the changes of one ORM only', async (t) => {
   const subscriber = new ChangeSubscriber({ notify: [rule] })
   const [orm, other] = [await openSqlite(t, [Todo], { subscribers: [subscriber] }), await openSqlite(t, [Todo], { contextName: 'other' })]
-  const app = makeApp(t)
+  const broker = memoryBroker()
+  const app = makeApp(t, { broker })
   await app.register(rohrpostMikroOrm, { orm, subscriber })
-  const told = t.mock.method(app.rohrpost, 'sendToGroup', () => {})
+  const published = t.mock.method(broker, 'publish')
 
   await assert.rejects(async () => { await makeApp(t).register(rohrpostMikroOrm, { orm: other, subscriber }) }, { code: 'RP_ERR_ORM_ALREADY_REGISTERED', message: /'default'/ })
   const em = orm.em.fork()
   em.create(Todo, { title: 'one' })
   await em.flush()
 
-  assert.deepEqual(told.mock.calls.map(({ arguments: [group] }) => group), ['todo-1'])
+  assert.deepEqual(published.mock.calls.map(({ arguments: [group] }) => group), ['todo-1'])
 })
 
 test('two ORMs are registered side by side', async (t) => {

@@ -37,7 +37,7 @@ test('keeps every field of an envelope', () => {
   assert.deepEqual(message, { type: 'a', id: null, data: [1], auth_jwt: 't' })
 })
 
-test('takes strings, finite numbers, booleans and null as ids', () => {
+test('accepts strings, finite numbers, booleans and null as ids', () => {
   for (const id of ['', 'x', 0, -1, 1.5, 2 ** 53 - 1, true, false, null]) assert.ok(isMessageId(id))
   for (const id of [undefined, {}, [], NaN, Infinity, 2 ** 53, 1n]) assert.ok(!isMessageId(id))
 })

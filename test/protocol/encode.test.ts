@@ -4,13 +4,13 @@ import { show } from '../../lib/errors.ts'
 import fc from 'fast-check'
 import { encode, quote } from '../../lib/protocol/encode.ts'
 
-test('writes what JSON.stringify writes for every JSON value', () => {
+test('encodes every JSON value as JSON.stringify does', () => {
   fc.assert(fc.property(fc.jsonValue(), (value) => {
     assert.equal(encode(value), JSON.stringify(value))
   }))
 })
 
-test('quotes a string as JSON.stringify does, whatever is in it', () => {
+test('quotes any string as JSON.stringify does', () => {
   const codeUnit = fc.integer({ min: 0, max: 0xffff }).map((code) => String.fromCharCode(code))
   fc.assert(fc.property(fc.oneof(fc.string({ unit: 'binary' }), fc.string({ unit: codeUnit })), (text) => {
     assert.equal(quote(text), JSON.stringify(text))
@@ -41,19 +41,19 @@ const samples: [string, unknown, string][] = [
   ['an invalid Date as null', new Date(NaN), 'null']
 ]
 for (const [what, value, text] of samples) {
-  test(`writes ${what}`, () => {
+  test(`encodes ${what}`, () => {
     assert.equal(encode(value), text)
   })
 }
 
-test('writes deep but finite nesting', () => {
+test('encodes deep but finite nesting', () => {
   let value: unknown = 1n
   for (let i = 0; i < 500; i++) value = [value]
 
   assert.equal(encode(value), '['.repeat(500) + '1' + ']'.repeat(500))
 })
 
-test('refuses what has no JSON form', () => {
+test('refuses values without a JSON form', () => {
   const cycle: unknown[] = []
   cycle.push(cycle)
 
@@ -63,7 +63,7 @@ test('refuses what has no JSON form', () => {
   assert.throws(() => encode({ toJSON () { throw new Error('not today') } }), /not today/)
 })
 
-test('refuses nesting that takes too long, at once, and takes no cycle for it', () => {
+test('refuses too deep nesting at once, and reports a cycle as a cycle', () => {
   const nested = (levels: number): unknown => JSON.parse('['.repeat(levels) + ']'.repeat(levels))
   const cycle: unknown[] = []
   cycle.push(1n, cycle)
@@ -74,7 +74,7 @@ test('refuses nesting that takes too long, at once, and takes no cycle for it', 
   for (const levels of [2048, 100_000]) assert.match(show(nested(levels)), /^\[{79}…$/)
 })
 
-test('writes what says itself how it is written, however deep it is within', () => {
+test('calls toJSON at any depth', () => {
   class Text {
     readonly inner = JSON.parse('['.repeat(5000) + ']'.repeat(5000))
     toJSON () { return 'text' }
@@ -83,7 +83,7 @@ test('writes what says itself how it is written, however deep it is within', () 
   assert.equal(encode({ a: 1n, text: new Text() }), '{"a":1,"text":"text"}')
 })
 
-test('refuses nesting that no stack can hold', () => {
+test('refuses nesting that exceeds the stack', () => {
   const value = JSON.parse('['.repeat(100_000) + ']'.repeat(100_000))
 
   assert.throws(() => encode(value), RangeError)
@@ -95,7 +95,7 @@ const nest = (levels: number, leaf: unknown = 1): unknown => {
   return value
 }
 
-test('holds the limit of nesting beside, within and around special values', () => {
+test('applies the nesting limit next to, within and around special values', () => {
   const date = new Date(0)
   const deep: [string, unknown][] = [
     ['a Date beside', { date, deep: nest(2048) }],
@@ -114,7 +114,7 @@ test('holds the limit of nesting beside, within and around special values', () =
   assert.equal(encode({ toJSON: () => nest(2048) }), JSON.stringify(nest(2048)))
 })
 
-test('refuses a cycle where it closes, and reads nothing twice', () => {
+test('refuses a cycle where it closes, and reads each property once', () => {
   let reads = 0
   const cycle: Record<string, unknown> = { date: new Date(0), get read () { return reads++ } }
   cycle.self = { map: new Map([['cycle', cycle]]) }
@@ -123,13 +123,13 @@ test('refuses a cycle where it closes, and reads nothing twice', () => {
   assert.equal(reads, 1)
 })
 
-test('writes an object that stands in two places twice', () => {
+test('encodes an object twice that is referenced twice', () => {
   const shared = { date: new Date(0) }
 
   assert.equal(encode([shared, shared]), JSON.stringify([shared, shared]))
 })
 
-test('writes what JSON.stringify writes for values with special ones among them', () => {
+test('encodes values with special values among them as JSON.stringify does', () => {
   const special = fc.oneof(
     fc.date(),
     fc.constantFrom(undefined, Symbol('s'), () => 1, Object('text'), Object(5), Object(false), new Point(1), new URL('http://example.org/'), Object.assign(() => 1, { toJSON: () => 'f' })),
@@ -150,6 +150,6 @@ class Point {
   constructor (x: number) { this.x = x }
 }
 
-test('refuses an object around a bigint, as JSON.stringify does', () => {
+test('refuses a wrapped bigint, as JSON.stringify does', () => {
   assert.throws(() => encode({ n: Object(1n) }), TypeError)
 })

@@ -70,7 +70,7 @@ test('a client of ioredis that was closed is a temporary error', async (t) => {
   assert.equal(closeFor(error, false).code, 1013)
 })
 
-test('a client comes back when onConnect failed for now', async (t) => {
+test('a client reconnects after a temporary error in onConnect', async (t) => {
   const memory = memoryBroker()
   let isAway = true
   const server = await start(t, {
@@ -92,7 +92,7 @@ test('a client comes back when onConnect failed for now', async (t) => {
   assert.ok(server.logs.some(({ msg, level, code }) => msg === 'onConnect failed, the client is to come back' && level === 50 && code === 1013))
 })
 
-test('an onConnect that fails while the server stops closes nobody for good', async (t) => {
+test('an error in onConnect while the server stops lets the client reconnect', async (t) => {
   const [asked, away] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
   const server = await start(t, { onConnect: () => { asked.resolve(); return away.promise } })
   const client = await server.connect()

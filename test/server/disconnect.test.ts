@@ -312,7 +312,7 @@ suite('by group', () => {
     server.app.rohrpost.disconnect('user:7')
 
     await assert.rejects(server.app.rohrpost.disconnect('user:7'), broken)
-    assert.equal(server.logs.filter(({ msg, err }) => msg === 'connections were not ended' && err?.message === broken.message).length, 2)
+    assert.equal(server.logs.filter(({ msg, err }) => msg === 'connections were not closed' && err?.message === broken.message).length, 2)
   })
 
   test('reaches a process whose broker was away when it started', async (t) => {

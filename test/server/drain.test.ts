@@ -6,7 +6,7 @@ import websocket from '@fastify/websocket'
 import rohrpost from '../../lib/index.ts'
 import { createApp, listen, start, type LogLine } from '../support/server.ts'
 
-test('lets running handlers answer, turns the others away, then closes with 1012', async (t) => {
+test('lets running handlers reply, refuses waiting requests, then closes with 1012', async (t) => {
   const [started, release] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
   const order: string[] = []
   const server = await start(t, {
@@ -43,7 +43,7 @@ test('lets running handlers answer, turns the others away, then closes with 1012
   assert.deepEqual(order, ['disconnected', 'disconnected', 'closed'])
 })
 
-test('turns parallel requests away that wait', async (t) => {
+test('refuses waiting parallel requests', async (t) => {
   const release = Promise.withResolvers<void>()
   const server = await start(t, { drainTimeout: 60_000, with: (app) => app.rohrpost.handle('ask', { parallel: true }, () => release.promise) })
   const client = await server.connect()
@@ -57,7 +57,7 @@ test('turns parallel requests away that wait', async (t) => {
   await drained
 })
 
-test('refuses new connections with 503 and says so in its health', async (t) => {
+test('refuses new connections with 503, and reports draining in its health', async (t) => {
   const release = Promise.withResolvers<void>()
   const server = await start(t, { with: (app) => app.rohrpost.handle('slow', () => release.promise) })
   const client = await server.connect()
@@ -74,7 +74,7 @@ test('refuses new connections with 503 and says so in its health', async (t) => 
   assert.equal(server.app.rohrpost.health().connections, 0)
 })
 
-test('refuses upgrades while the app closes, and does not wait for those who keep the line open', async (t) => {
+test('refuses upgrades while the app closes, and does not wait for clients that keep the socket open', async (t) => {
   const release = Promise.withResolvers<void>()
   const server = await start(t, { drainTimeout: 60_000, with: (app) => app.rohrpost.handle('slow', () => release.promise) })
   const client = await server.connect()
@@ -93,7 +93,7 @@ test('refuses upgrades while the app closes, and does not wait for those who kee
   await closing
 })
 
-test('closes a connection at once whose upgrade was under way', async (t) => {
+test('closes at once a connection whose upgrade was pending', async (t) => {
   const [asked, allowed] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
   const server = await start(t, {
     preHandler: async () => {
@@ -111,7 +111,7 @@ test('closes a connection at once whose upgrade was under way', async (t) => {
   assert.deepEqual(await (await connecting).closed, { code: 1012, reason: 'service restart' })
 })
 
-test('waits for no handler longer than it may, and for no client that does not answer the close', async (t) => {
+test('waits at most drainTimeout for handlers, and one second for the answer to a close', async (t) => {
   const server = await start(t, { drainTimeout: 30, with: (app) => app.rohrpost.handle('forever', () => new Promise(() => {})) })
   const [stuck, deaf] = await Promise.all([server.connect(), server.connect()])
   stuck.send({ id: 1, type: 'forever' })
@@ -125,7 +125,7 @@ test('waits for no handler longer than it may, and for no client that does not a
   assert.ok([1006, 1012].includes((await deaf.closed).code))
 })
 
-test('answers what it could not read before the stop began', async (t) => {
+test('answers messages that were not read before the stop began', async (t) => {
   const release = Promise.withResolvers<void>()
   const server = await start(t, {
     concurrency: 1,
@@ -147,7 +147,7 @@ test('answers what it could not read before the stop began', async (t) => {
 })
 
 for (const hook of ['onConnect', 'onDisconnect'] as const) {
-  test(`waits for no ${hook} that never ends, and says so`, async (t) => {
+  test(`does not wait for ${hook} that never ends, and logs it`, async (t) => {
     const server = await start(t, { drainTimeout: 10, [hook]: () => new Promise(() => {}) })
     await server.connect()
 
@@ -181,7 +181,7 @@ test('stops gracefully also when the app registered @fastify/websocket itself', 
   await closing
 })
 
-test('asks no client for a sign of life any more once it stops', async (t) => {
+test('stops the heartbeat', async (t) => {
   const release = Promise.withResolvers<void>()
   const server = await start(t, { heartbeatInterval: 10, with: (app) => app.rohrpost.handle('slow', () => release.promise) })
   const client = await server.connect(undefined, { autoPong: false })

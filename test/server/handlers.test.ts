@@ -8,7 +8,7 @@ import { start, type LogLine } from '../support/server.ts'
 
 const failures = (logs: LogLine[]) => logs.filter(({ level }) => level === 50).map(({ err }) => err?.message)
 
-test('answers with what a handler returns or resolves to, whatever it is', async (t) => {
+test('replies with the returned or resolved value of a handler', async (t) => {
   const values = [0, false, '', [], null, {}, { a: new Date(0) }]
   const server = await start(t, {
     with: (app) => app.rohrpost
@@ -32,7 +32,7 @@ test('acknowledges a request whose handler returns nothing', async (t) => {
   assert.equal(JSON.stringify(await client.ask({ id: null, type: 'later' })), '{"type":"later"}')
 })
 
-test('gives handlers every field of the message, and fields of its own that no client replaces', async (t) => {
+test('passes every field of the message to handlers, and protects reply and signal', async (t) => {
   const server = await start(t, {
     with: (app) => app.rohrpost.handle('fields', (message) => {
       const { reply, signal } = message
@@ -57,7 +57,7 @@ test('serves one function under several types', async (t) => {
   assert.deepEqual(await client.call('b'), { id: 2, type: 'b', data: 'b' })
 })
 
-test('takes handlers at any time', async (t) => {
+test('registers handlers at any time', async (t) => {
   const server = await start(t)
   const client = await server.connect()
   assert.equal((await client.call('late')).code, 'unknown_type')
@@ -67,7 +67,7 @@ test('takes handlers at any time', async (t) => {
   assert.equal((await client.call('late')).data, 'here')
 })
 
-test('answers a type that nobody registered, inherited names included', async (t) => {
+test('replies with an error to an unknown type, inherited names included', async (t) => {
   const server = await start(t)
   const client = await server.connect()
 
@@ -76,7 +76,7 @@ test('answers a type that nobody registered, inherited names included', async (t
   }
 })
 
-test('registers all types of a list or, if one is taken, none', async (t) => {
+test('registers all types of a list, or none if one of them has a handler', async (t) => {
   const { app } = await start(t)
   app.rohrpost.handle('taken', () => 1)
 
@@ -87,7 +87,7 @@ test('registers all types of a list or, if one is taken, none', async (t) => {
   app.rohrpost.handle(['free', 'twice'], () => 3)
 })
 
-test('lets built-in types be replaced once', async (t) => {
+test('lets the application replace each built-in handler once', async (t) => {
   const server = await start(t, { with: (app) => app.rohrpost.handle(['ping', 'subscribe', 'unsubscribe'], ({ type }) => `my ${type}`) })
   const client = await server.connect()
 
@@ -96,7 +96,7 @@ test('lets built-in types be replaced once', async (t) => {
   assert.throws(() => server.app.rohrpost.handle('ping', () => 2), { code: 'RP_ERR_DUPLICATE_HANDLER' })
 })
 
-test('refuses handlers that could not work, and names the value', async (t) => {
+test('refuses invalid handlers, and names the value', async (t) => {
   const { app: { rohrpost } } = await start(t)
   const handle = rohrpost.handle as (...args: unknown[]) => unknown
   const wrong: [unknown[], string, RegExp][] = [
@@ -119,7 +119,7 @@ test('refuses handlers that could not work, and names the value', async (t) => {
   assert.throws(() => rohrpost.use('x' as never), { code: 'RP_ERR_INVALID_HANDLER', message: /a function as middleware, got "x"/ })
 })
 
-test('allows a property that is called format', async (t) => {
+test('allows a property with the name format', async (t) => {
   const server = await start(t, {
     with: (app) => app.rohrpost.handle('print', { data: Type.Object({ format: Type.String() }) }, ({ data }) => data.format)
   })
@@ -128,7 +128,7 @@ test('allows a property that is called format', async (t) => {
   assert.equal((await client.call('print', { format: 'A4' })).data, 'A4')
 })
 
-test('refuses data that fails the schema, naming path and expectation, and converts nothing', async (t) => {
+test('refuses data that does not match the schema, names path and expected type, and converts nothing', async (t) => {
   const server = await start(t, {
     with: (app) => app.rohrpost.handle('add', { data: Type.Object({ a: Type.Number(), b: Type.Number({ default: 1 }) }) }, ({ data }) => data.a + data.b)
   })
@@ -159,7 +159,7 @@ test('names the values that a union of literals allows', async (t) => {
   assert.equal((await client.call('mixed', true)).error, 'Invalid data: Expected union value.')
 })
 
-test('answers data that is nested deeper than a recursive schema can follow', async (t) => {
+test('refuses data that is nested deeper than a recursive schema can validate', async (t) => {
   const tree = Type.Recursive((node) => Type.Array(node))
   const server = await start(t, { with: (app) => app.rohrpost.handle('tree', { data: tree }, () => 1) })
   const client = await server.connect()
@@ -169,7 +169,7 @@ test('answers data that is nested deeper than a recursive schema can follow', as
   assert.equal(answer.code, 'invalid_data')
 })
 
-test('hides a reply that fails its schema or has no JSON form', async (t) => {
+test('replies with an internal error if the reply fails its schema or has no JSON form', async (t) => {
   const cycle: unknown[] = []
   cycle.push(cycle)
   const server = await start(t, {
@@ -198,7 +198,7 @@ test('hides a reply that fails its schema or has no JSON form', async (t) => {
   assert.match(cyclic ?? '', /has no JSON form \(Converting circular structure/)
 })
 
-test('says how long to wait where an error has retry and a whole number of milliseconds', async (t) => {
+test('sends retry_after if an error has retry and a whole number of milliseconds', async (t) => {
   const server = await start(t, {
     with: (app) => app.rohrpost.handle('busy', ({ data }) => {
       const [retry, retryAfter] = data as unknown[]
@@ -258,7 +258,7 @@ test('shows errors that are meant for the client, and no others', async (t) => {
   assert.ok(failures(server.logs).includes('password is hunter2'))
 })
 
-test('answers once, with the first of what a handler says', async (t) => {
+test('sends one reply, the first of a handler', async (t) => {
   const server = await start(t, {
     with: (app) => app.rohrpost
       .handle('reply', (message) => message.reply('first', { type: 'other' }))
@@ -307,7 +307,7 @@ test('answers once, with the first of what a handler says', async (t) => {
   assert.deepEqual(failures(server.logs), ['afterwards', 'too late'])
 })
 
-test('does not take an answer of its own for that of a running request', async (t) => {
+test('does not confuse replies of the server with the reply of a running request', async (t) => {
   const release = Promise.withResolvers<void>()
   const server = await start(t, { with: (app) => app.rohrpost.handle('slow', () => release.promise) })
   const client = await server.connect()
@@ -319,7 +319,7 @@ test('does not take an answer of its own for that of a running request', async (
   assert.deepEqual(await client.next(), { id: 1, type: 'slow' })
 })
 
-test('waits for anything that has a then, and reports one that throws', async (t) => {
+test('awaits any thenable, and reports one that throws', async (t) => {
   const server = await start(t, {
     with: (app) => app.rohrpost
       .handle('thenable', () => ({ then: (resolve: (value: number) => void) => resolve(5) }) as Promise<number>)
@@ -370,7 +370,7 @@ test('wraps handlers and authorize in all middlewares, the first one outermost, 
   ])
 })
 
-test('a middleware that forgets to hand on what next returns does not end the process', async (t) => {
+test('a middleware that drops the promise of next() does not end the process', async (t) => {
   const release = Promise.withResolvers<void>()
   const server = await start(t, {
     with: (app) => app.rohrpost
@@ -392,7 +392,7 @@ test('a middleware that forgets to hand on what next returns does not end the pr
   assert.equal((await client.call('ping')).type, 'pong')
 })
 
-test('a middleware may answer by itself, but not go on twice', async (t) => {
+test('a middleware may reply itself, but not call next() twice', async (t) => {
   const server = await start(t, {
     with: (app) => app.rohrpost
       .handle('guarded', () => assert.fail('reached'))

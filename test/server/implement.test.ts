@@ -53,7 +53,7 @@ test('runs handlers and authorize with the instance on which they were implement
   assert.equal((await client.call('own')).data, 'of the child')
 })
 
-test('runs calls that are parallel beside the others', async (t) => {
+test('runs parallel calls next to the others', async (t) => {
   const release = Promise.withResolvers<string>()
   const server = await start(t, {
     with: (app) => app.rohrpost.implement(contract({ calls: { move: {}, report: { reply: Type.String() } } }), {
@@ -70,7 +70,7 @@ test('runs calls that are parallel beside the others', async (t) => {
   assert.deepEqual([await client.next(), await client.next()].map(({ id }) => id), [1, 2])
 })
 
-test('refuses an option of a call that there is not', async (t) => {
+test('refuses an unknown option of a call', async (t) => {
   const { app } = await start(t)
   const calls = { a: { handler: () => 1, paralel: true } }
 
@@ -94,7 +94,7 @@ for (const [what, [given, message]] of Object.entries(incomplete)) {
   })
 }
 
-test('refuses an authorize that is none', async (t) => {
+test('refuses an authorize that is not a function', async (t) => {
   const { app } = await start(t)
 
   assert.throws(() => app.rohrpost.implement(contract({ groups: { a: {} } }), { groups: { a: undefined } } as never), {

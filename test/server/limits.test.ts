@@ -26,7 +26,7 @@ function gate () {
   }
 }
 
-test('runs as many handlers at once as allowed, in order of arrival, and answers ping meanwhile', async (t) => {
+test('runs concurrency handlers at once, in order of arrival, and answers ping meanwhile', async (t) => {
   const { handler, log, release, started } = gate()
   const server = await start(t, { concurrency: 2, with: (app) => app.rohrpost.handle('work', handler) })
   const client = await server.connect()
@@ -48,7 +48,7 @@ test('runs as many handlers at once as allowed, in order of arrival, and answers
   assert.deepEqual(log.filter((line) => line.startsWith('start')), ['start 1', 'start 2', 'start 3', 'start 4'])
 })
 
-test('handles one message strictly after another by default', async (t) => {
+test('runs handlers one after another by default', async (t) => {
   const server = await start(t, {
     with: (app) => app.rohrpost.handle('work', async ({ data }) => {
       await new Promise(setImmediate)
@@ -61,7 +61,7 @@ test('handles one message strictly after another by default', async (t) => {
   for (let i = 0; i < 50; i++) assert.equal((await client.next()).data, i)
 })
 
-test('runs parallel handlers beside the others, up to 16 at once, and neither waits for the other', async (t) => {
+test('runs parallel handlers next to the others, up to 16 at once, and neither waits for the other', async (t) => {
   const { handler, log, release, started } = gate()
   const server = await start(t, {
     with: (app) => app.rohrpost.handle('work', handler).handle('ask', { parallel: true }, handler).group('news', { id: false, authorize: () => true })
@@ -90,7 +90,7 @@ for (const [what, maxPending, size] of [
   ['messages', { messages: 4, bytes: 1_000_000 }, 10],
   ['bytes', { messages: 1000, bytes: 4000 }, 1000]
 ] as const) {
-  test(`reads no further while too many ${what} wait, and loses none`, async (t) => {
+  test(`pauses the socket while too many ${what} wait, and loses none`, async (t) => {
     const { handler, release, started } = gate()
     const server = await start(t, { concurrency: 1, maxPending, with: (app) => app.rohrpost.handle('work', handler).handle('more', () => 1) })
     const client = await server.connect()
@@ -109,7 +109,7 @@ for (const [what, maxPending, size] of [
   })
 }
 
-test('leaves a client alone whose messages wait, however long the heartbeat says nothing', async (t) => {
+test('does not terminate a client whose messages wait while it is silent', async (t) => {
   const { handler, release, started } = gate()
   const server = await start(t, {
     concurrency: 1, heartbeatInterval: 10, maxPending: { messages: 1, bytes: 1000 }, with: (app) => app.rohrpost.handle('work', handler)
@@ -128,7 +128,7 @@ test('leaves a client alone whose messages wait, however long the heartbeat says
   assert.equal((await client.next()).id, 2)
 })
 
-test('answers a handler that takes too long, aborts its signal and lets the next one run', async (t) => {
+test('replies timeout for an overdue handler, aborts its signal and runs the next one', async (t) => {
   const { handler, log, release, started } = gate()
   let reason: unknown
   const server = await start(t, {
@@ -153,7 +153,7 @@ test('answers a handler that takes too long, aborts its signal and lets the next
   assert.ok(server.logs.some(({ msg }) => msg === 'a second reply to one request was not sent'))
 })
 
-test('lets no more than 16 handlers go on after their deadline while the next ones run', async (t) => {
+test('lets at most 16 overdue handlers give up their slots', async (t) => {
   const { handler, log, release, started } = gate()
   const server = await start(t, { handlerTimeout: 5, drainTimeout: 10, with: (app) => app.rohrpost.handle('slow', handler).handle('next', () => 1) })
   const client = await server.connect()
@@ -171,7 +171,7 @@ test('lets no more than 16 handlers go on after their deadline while the next on
   assert.deepEqual(await client.next(), { id: 'next', type: 'next', data: 1 })
 })
 
-test('a parallel handler that takes too long keeps its place until it ends', async (t) => {
+test('an overdue parallel handler keeps its slot until it ends', async (t) => {
   const { handler, log, release, started } = gate()
   const server = await start(t, { handlerTimeout: 5, drainTimeout: 10, with: (app) => app.rohrpost.handle('ask', { parallel: true }, handler) })
   const client = await server.connect()
@@ -185,7 +185,7 @@ test('a parallel handler that takes too long keeps its place until it ends', asy
   await started(17)
 })
 
-test('a signal that is first read after the deadline is aborted already', async (t) => {
+test('a signal that is first read after the deadline is already aborted', async (t) => {
   const { handler, release, started } = gate()
   const aborted = Promise.withResolvers<boolean>()
   const server = await start(t, {
@@ -205,7 +205,7 @@ test('a signal that is first read after the deadline is aborted already', async 
   assert.equal(await aborted.promise, true)
 })
 
-test('aborts the signal when the client goes, and says nothing about what the handler makes of it', async (t) => {
+test('aborts the signal when the client disconnects, and does not log the resulting error of the handler', async (t) => {
   const { promise, resolve } = Promise.withResolvers<void>()
   const ended = Promise.withResolvers<void>()
   const server = await start(t, {
@@ -235,7 +235,7 @@ test('aborts the signal when the client goes, and says nothing about what the ha
   assert.deepEqual(server.logs.filter(({ level }) => level >= 40), [])
 })
 
-test('keeps a client whose messages are its only sign of life', async (t) => {
+test('keeps a client that sends messages but no pongs', async (t) => {
   const server = await start(t, { heartbeatInterval: 30 })
   const silent = await server.connect(undefined, { autoPong: false })
   const talking = await server.connect(undefined, { autoPong: false })
@@ -248,7 +248,7 @@ test('keeps a client whose messages are its only sign of life', async (t) => {
   assert.equal((await talking.next()).id, 'alive')
 })
 
-test('notices that a client has gone from which it does not read', async (t) => {
+test('notices a disconnect while the socket is paused', async (t) => {
   const { handler, started } = gate()
   const gone = Promise.withResolvers<void>()
   const server = await start(t, {
@@ -279,7 +279,7 @@ test('closes with 1009 on a message that is too large', async (t) => {
   assert.equal((await client.closed).code, 1009)
 })
 
-test('refuses one group more than a connection may be in', async (t) => {
+test('refuses a group beyond maxGroups', async (t) => {
   const server = await start(t, {
     maxGroups: 2,
     with: (app) => app.rohrpost.handle('join', ({ data }, connection) => connection.join(String(data)))
@@ -291,13 +291,13 @@ test('refuses one group more than a connection may be in', async (t) => {
 
   assert.equal((await client.call('join', 'b')).error, undefined)
   assert.deepEqual(await client.call('join', 'c'), {
-    id: 4, type: 'join', error: "Can't join 'c': the connection is in 2 groups, as many as it may be", code: 'too_many_groups'
+    id: 4, type: 'join', error: "Can't join 'c': the connection is in 2 groups, the maximum", code: 'too_many_groups'
   })
   await client.call('leave', 'a')
   assert.equal((await client.call('join', 'c')).error, undefined)
 })
 
-test('cuts off a client that gives no sign of life, and only that one', async (t) => {
+test('terminates a silent client, and only that one', async (t) => {
   const server = await start(t, { heartbeatInterval: 20 })
   const alive = await server.connect()
   const silent = await server.connect(undefined, { autoPong: false })
@@ -309,7 +309,7 @@ test('cuts off a client that gives no sign of life, and only that one', async (t
   assert.equal(server.app.rohrpost.connections.size, 1)
 })
 
-test("takes a client's own ping for a sign of life", async (t) => {
+test("counts a client's own ping as a sign of life", async (t) => {
   const server = await start(t, { heartbeatInterval: 30 })
   const silent = await server.connect(undefined, { autoPong: false })
   const pinging = await server.connect(undefined, { autoPong: false })

@@ -7,7 +7,7 @@ import { listen } from '../support/server.ts'
 
 const long = 'x'.repeat(1_000_000)
 
-test('no line of the log holds more than a part of what a client sends', async (t) => {
+test('every log line truncates the texts of a client', async (t) => {
   const lines: string[] = []
   const app = Fastify({ logger: { level: 'trace', stream: { write: (line: string) => lines.push(line) } } })
   t.after(() => app.close())

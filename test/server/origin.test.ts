@@ -48,7 +48,7 @@ test('checks origins against the host, a list, a function, or not at all', async
   for (const [expected, ...args] of cases) assert.equal(await asks(...args), expected, args.join(' '))
 })
 
-test('lets the origins of apps and of extensions in', async (t) => {
+test('allows the origins of mobile apps and browser extensions', async (t) => {
   for (const origin of ['capacitor://localhost', 'tauri://localhost', 'chrome-extension://abcdefghijklmnopabcdefghijklmnop', 'moz-extension://0d6b7b8e-0a1b-4c5d-8e9f-001122334455']) {
     const server = await start(t, { allowedOrigins: [origin] })
 
@@ -59,7 +59,7 @@ test('lets the origins of apps and of extensions in', async (t) => {
   }
 })
 
-test('lets in pages of all hosts below a domain', async (t) => {
+test('allows all subdomains with a wildcard', async (t) => {
   const server = await start(t, { allowedOrigins: ['https://*.example.org', 'http://*.localhost:5173'] })
 
   for (const origin of ['https://app.example.org', 'http://app.localhost:5173']) {
@@ -68,7 +68,7 @@ test('lets in pages of all hosts below a domain', async (t) => {
   assert.equal(await server.refused(undefined, { origin: 'https://example.org' }), 403)
 })
 
-test('refuses origins that no browser sends, and says what to write', async (t) => {
+test('refuses origins that no browser sends, with a suggestion', async (t) => {
   const wrong: [unknown, RegExp][] = [
     ['https://example.org/', /no browser sends "https:\/\/example\.org\/": write 'https:\/\/example\.org'\)/],
     ['https://example.org/app?a#b', /write 'https:\/\/example\.org'\)/],
@@ -85,18 +85,18 @@ test('refuses origins that no browser sends, and says what to write', async (t) 
     ['file:///', /write 'file:\/\/'\)/],
     ['moz-extension://', /write scheme, host and port/],
     ['not an origin', /write scheme, host and port/],
-    ['null', /write true for every origin, or a function/],
-    ['*', /write true for every origin/],
-    [5, /no browser sends 5: write true for every origin/],
-    ['https://*', /write the origin itself, or 'https:\/\/\*\.example\.org'/],
-    ['https://app.*.org', /write the origin itself, or/],
-    ['https://*example.org', /write the origin itself, or/],
-    ['chrome-extension://*', /write the origin itself, or/],
-    ['https://*.org', /a host of at least two names behind '\*\.'/],
+    ['null', /write true for any origin, or a function/],
+    ['*', /write true for any origin/],
+    [5, /no browser sends 5: write true for any origin/],
+    ['https://*', /write a full origin, or 'https:\/\/\*\.example\.org'/],
+    ['https://app.*.org', /write a full origin, or/],
+    ['https://*example.org', /write a full origin, or/],
+    ['chrome-extension://*', /write a full origin, or/],
+    ['https://*.org', /a host of at least two labels after '\*\.'/],
     ['https://*.example.org/', /write 'https:\/\/\*\.example\.org'\)/],
     ['https://*.example.org:443', /write 'https:\/\/\*\.example\.org'\)/],
-    ['https://*.*.example.org', /write the origin itself, or/],
-    ['https://*.example.*.org', /write the origin itself, or/]
+    ['https://*.*.example.org', /write a full origin, or/],
+    ['https://*.example.*.org', /write a full origin, or/]
   ]
   for (const [origin, message] of wrong) {
     const app = createApp()
@@ -107,7 +107,7 @@ test('refuses origins that no browser sends, and says what to write', async (t) 
   }
 })
 
-test('says that origins stand in a list', async (t) => {
+test('suggests a list for a single origin', async (t) => {
   const app = createApp()
   t.after(() => app.close())
 

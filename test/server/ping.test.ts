@@ -6,7 +6,7 @@ import { createApp, listen, start } from '../support/server.ts'
 
 const LARGE = 'x'.repeat(32_769)
 
-test('a ping that says hello is told the limits, any other one is not', async (t) => {
+test('replies with the limits to a hello, but not to any other ping', async (t) => {
   const server = await start(t, { maxPayload: 70_000 })
   const client = await server.connect()
   client.send({ id: 1, type: 'ping', data: 0, hello: true })
@@ -16,7 +16,7 @@ test('a ping that says hello is told the limits, any other one is not', async (t
   for (let n = 0; n < 4; n++) assert.deepEqual(await client.next(), { id: 2, type: 'pong' })
 })
 
-test('the limit is that of @fastify/websocket where the app registered it with a smaller one', async (t) => {
+test('replies with the limit of @fastify/websocket if it is smaller', async (t) => {
   for (const [maxPayload, expected] of [[500, 500], [0, 1024 * 1024]]) {
     const app = createApp()
     t.after(() => app.close())
@@ -30,7 +30,7 @@ test('the limit is that of @fastify/websocket where the app registered it with a
   }
 })
 
-test('a client that said hello hears of each large message before it comes, all others notice nothing', async (t) => {
+test('announces each large message to clients that sent a hello, and to no others', async (t) => {
   const server = await start(t, {
     with: (app) => app.rohrpost.group('news', { authorize: () => true, id: false }).handle('large', () => LARGE)
   })

@@ -6,7 +6,7 @@ import { start } from '../support/server.ts'
 const HOUR = 3_600_000
 const LIMITED = { error: 'Too many messages.', code: 'rate_limited', retry: true }
 
-test('takes as many messages at once as allowed, of any kind, and answers the others with rate_limited', async (t) => {
+test('accepts max messages of any kind at once, and replies rate_limited to the others', async (t) => {
   let calls = 0
   const server = await start(t, {
     rateLimit: { max: 4, interval: HOUR },
@@ -26,7 +26,7 @@ test('takes as many messages at once as allowed, of any kind, and answers the ot
   assert.deepEqual([...server.app.rohrpost.connections].map(({ groups }) => [...groups]), [[]])
 })
 
-test('takes messages again as time goes by', async (t) => {
+test('accepts messages again after some time', async (t) => {
   const server = await start(t, { rateLimit: { max: 1, interval: 50 } })
   const client = await server.connect()
   let limited = 0
@@ -39,7 +39,7 @@ test('takes messages again as time goes by', async (t) => {
   }
 })
 
-test('counts what each connection sends by itself', async (t) => {
+test('counts the messages of each connection separately', async (t) => {
   const server = await start(t, { rateLimit: { max: 1, interval: HOUR } })
   const [one, other] = [await server.connect(), await server.connect()]
   await one.call('ping')
@@ -48,7 +48,7 @@ test('counts what each connection sends by itself', async (t) => {
   assert.equal((await other.call('ping')).type, 'pong')
 })
 
-test('counts the messages that came while onConnect ran', async (t) => {
+test('counts the messages that arrive while onConnect is running', async (t) => {
   const admitted = Promise.withResolvers<void>()
   const server = await start(t, { rateLimit: { max: 1, interval: HOUR }, onConnect: () => admitted.promise })
   const client = await server.connect()
@@ -84,7 +84,7 @@ test('a flood of 20,000 messages runs no handler and logs nothing, and others ar
   assert.equal(server.logs.length, logged)
 })
 
-test('our client keeps a connection on which one of its pings was too many', async (t) => {
+test('RohrpostClient keeps a connection on which one of its pings exceeds the limit', async (t) => {
   const server = await start(t, { rateLimit: { max: 1, interval: HOUR } })
   const client = new RohrpostClient(`${server.http.replace('http', 'ws')}/ws/rohrpost`, { pingInterval: 500 })
   t.after(() => client.close())

@@ -21,7 +21,7 @@ const results: [name: string, result: () => unknown][] = [
   ['Response', () => Response.json(1)]
 ]
 
-test('refuses iterators, streams and responses as results, and says what to return', async (t) => {
+test('refuses iterators, streams and responses as results, with a remedy', async (t) => {
   const server = await start(t, {
     with (app) {
       const resultOf = (data: unknown) => results.find(([name]) => name === data)?.[1]()
@@ -46,7 +46,7 @@ test('refuses iterators, streams and responses as results, and says what to retu
   }
 })
 
-test('sends what only looks like one of them', async (t) => {
+test('accepts objects that only resemble them', async (t) => {
   const values: [unknown, unknown][] = [
     [[1], [1]],
     [new Set([1]), [1]],

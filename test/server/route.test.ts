@@ -4,7 +4,7 @@ import Fastify, { type FastifyInstance } from 'fastify'
 import rohrpost, { type RohrpostOptions } from '../../lib/index.ts'
 import { createApp, listen, start, type LogLine } from '../support/server.ts'
 
-test('takes a string as its path', async (t) => {
+test('accepts a string as its path', async (t) => {
   const app = createApp()
   t.after(() => app.close())
   await app.register(rohrpost, '/live')
@@ -15,7 +15,7 @@ test('takes a string as its path', async (t) => {
   assert.equal((await client.call('ping')).type, 'pong')
 })
 
-test('puts its prefix before the path, behind that of the surrounding plugin, with one slash between them', async (t) => {
+test('adds its prefix between the prefix of the surrounding plugin and the path, with single slashes', async (t) => {
   const registrations: [outer: string | undefined, options: RohrpostOptions, paths: string[]][] = [
     [undefined, { prefix: '/api', path: '/ws' }, ['/api/ws', '/api/ws/']],
     [undefined, { prefix: '/api' }, ['/api/ws/rohrpost']],
@@ -45,7 +45,7 @@ test('puts its prefix before the path, behind that of the surrounding plugin, wi
   }
 })
 
-test('gives its level and its serializers of the log to the connections, and to no other route', async (t) => {
+test('applies logLevel and logSerializers to its connections, and to no other route', async (t) => {
   const logs: LogLine[] = []
   const app = createApp(logs)
   t.after(() => app.close())
@@ -65,7 +65,7 @@ test('gives its level and its serializers of the log to the connections, and to 
   assert.ok(logs.every(({ req }) => (req as { url?: string } | undefined)?.url !== '/ws/rohrpost'))
 })
 
-test('takes options from a function, and the name that the loader of plugins takes', async (t) => {
+test('accepts options from a function, and the option name of the plugin loader', async (t) => {
   const app = createApp()
   t.after(() => app.close())
   const options: RohrpostOptions & { name: string } = { path: '/live', name: 'live' }
@@ -75,7 +75,7 @@ test('takes options from a function, and the name that the loader of plugins tak
   assert.equal((await (await server.connect('/live')).call('ping')).type, 'pong')
 })
 
-test('refuses options of Fastify that have a wrong type or an unknown level', async (t) => {
+test('refuses Fastify options with a wrong type or an unknown level', async (t) => {
   const wrong: [object, string, RegExp][] = [
     [{ prefix: 5 }, 'RP_ERR_INVALID_OPTION', /'prefix': expected a string, got 5/],
     [{ logLevel: 5 }, 'RP_ERR_INVALID_OPTION', /'logLevel': expected a level of the logger, such as 'warn', got 5/],
@@ -115,18 +115,18 @@ test('serves paths with parameters, regular expressions and wildcards', async (t
   assert.equal(await server.refused('/live/five'), 404)
 })
 
-test('refuses a path that the router can not serve, and says why', async (t) => {
+test('refuses a path that the router cannot serve, with the reason', async (t) => {
   for (const path of ['/live/*/5', '/live/*?', '/live/:room?/5', '/live/:room(^[$)', '/live/:room(^(a+)+$)', '/live/:room(']) {
     const app = createApp()
     t.after(() => app.close())
 
     await assert.rejects(async () => { await app.register(rohrpost, { path }) }, {
-      code: 'RP_ERR_INVALID_OPTION', message: /^Invalid option 'path': expected a path that Fastify takes for a route \(.+\), got "\/live/
+      code: 'RP_ERR_INVALID_OPTION', message: /^Invalid option 'path': expected a path that Fastify accepts as a route \(.+\), got "\/live/
     }, path)
   }
 })
 
-test('leaves the error for a route that is there already to Fastify', async (t) => {
+test('leaves the error for a duplicate route to Fastify', async (t) => {
   const app: FastifyInstance = Fastify()
   t.after(() => app.close())
   app.get('/live', async () => 'taken')

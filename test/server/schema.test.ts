@@ -7,7 +7,7 @@ import { SubscribeDataSchema } from '../../lib/protocol/schemas.ts'
 import { SchemaCompiler } from '../../lib/server/requests/schema.ts'
 import { start } from '../support/server.ts'
 
-test('names the package of a schema that TypeBox did not make, and what to install', async () => {
+test('names the package of a schema that is not from TypeBox, and the package to install', async () => {
   const compiler = await SchemaCompiler.load()
   // as typebox 1.x makes them
   const typebox1 = Object.defineProperty({ type: 'object', properties: {} }, '~kind', { value: 'Object' })
@@ -25,7 +25,7 @@ test('names the package of a schema that TypeBox did not make, and what to insta
   }
 })
 
-test('without TypeBox only the use of schemas is an error, and says what to install', async () => {
+test('without TypeBox, only the use of schemas is an error, which names the package to install', async () => {
   const compiler = await SchemaCompiler.load(() => Promise.reject(new Error("Cannot find package '@sinclair/typebox'")))
   const missing = { code: 'RP_ERR_TYPEBOX_MISSING', message: /needs the package '@sinclair\/typebox' \(npm install @sinclair\/typebox@0\.34\): Cannot find package/ }
 
@@ -34,7 +34,7 @@ test('without TypeBox only the use of schemas is an error, and says what to inst
   assert.throws(() => compiler.compile({ type: 'string' } as never, 'id', 'todo'), { code: 'RP_ERR_INVALID_SCHEMA' })
 })
 
-test('checks the data of subscribe and unsubscribe as its schema says, with the texts of TypeBox', async (t) => {
+test('validates data of subscribe and unsubscribe like its schema, with the messages of TypeBox', async (t) => {
   const server = await start(t)
   const client = await server.connect()
   const checker = TypeCompiler.Compile(SubscribeDataSchema)

@@ -35,7 +35,7 @@ async function two (t: TestContext, drainTimeouts: [number, number]) {
   return { app, servers, clients } as unknown as { app: FastifyInstance, servers: [typeof servers[0], typeof servers[0]], clients: [TestClient, TestClient] }
 }
 
-test('the servers of one app begin to stop at once, whichever has more to do', async (t) => {
+test('the servers of one app start to stop at the same time', async (t) => {
   for (const busy of [0, 1] as const) {
     const { app, servers, clients } = await two(t, [5000, 5000])
     clients[busy].send({ id: 1, type: 'work' })
@@ -51,7 +51,7 @@ test('the servers of one app begin to stop at once, whichever has more to do', a
   }
 })
 
-test('the servers of one app begin to stop at once also where one was drained before', async (t) => {
+test('the servers of one app start to stop at the same time, even if one was drained before', async (t) => {
   const { app, servers, clients } = await two(t, [5000, 5000])
   clients[0].send({ id: 1, type: 'work' })
   await servers[0].started
@@ -66,7 +66,7 @@ test('the servers of one app begin to stop at once also where one was drained be
   await Promise.all([drained, closing])
 })
 
-test('servers of one app with handlers that do not end stop within the largest of their drains', async (t) => {
+test('servers of one app with handlers that never end stop within the largest drainTimeout', async (t) => {
   const { app, servers, clients } = await two(t, [1, 50])
   for (const [index, client] of clients.entries()) {
     client.send({ id: 1, type: 'work' })
@@ -95,7 +95,7 @@ async function waiting (t: TestContext, drainTimeout: number, answer: 'refuse' |
   return { ...server, raw, go: go.resolve }
 }
 
-test('the stop waits for upgrade requests that are not answered yet', async (t) => {
+test('the stop waits for pending upgrade requests', async (t) => {
   const { app, raw, go } = await waiting(t, 5000, 'refuse')
 
   const closing = app.close()
@@ -106,7 +106,7 @@ test('the stop waits for upgrade requests that are not answered yet', async (t) 
   await closing
 })
 
-test('an upgrade request that is accepted during the stop ends with it', async (t) => {
+test('a connection that is accepted during the stop is closed with it', async (t) => {
   const { app, raw, go } = await waiting(t, 5000, 'accept')
 
   const closing = app.close()
@@ -117,7 +117,7 @@ test('an upgrade request that is accepted during the stop ends with it', async (
   assert.equal(app.rohrpost.connections.size, 0)
 })
 
-test('the stop ends upgrade requests that are not answered in its time', async (t) => {
+test('the stop destroys the sockets of upgrade requests that are pending after its timeout', async (t) => {
   const { app, raw } = await waiting(t, 1, 'refuse')
 
   await app.close()

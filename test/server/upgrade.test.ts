@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { start } from '../support/server.ts'
 
-test('asks the hooks of the upgrade request in order, and their reply refuses it', async (t) => {
+test('runs the hooks of the upgrade request in order, and their reply refuses it', async (t) => {
   const asked: string[] = []
   const server = await start(t, {
     onRequest: [
@@ -31,7 +31,7 @@ test('a hook that throws refuses the upgrade', async (t) => {
   assert.equal(await server.refused(), 403)
 })
 
-test('gives handlers the upgrade request with what hooks put on it', async (t) => {
+test('gives handlers the upgrade request with the properties that hooks set', async (t) => {
   const server = await start(t, {
     onRequest: async (request) => { request.setDecorator('user', 'ada') },
     with (app) {
@@ -45,7 +45,7 @@ test('gives handlers the upgrade request with what hooks put on it', async (t) =
   assert.equal((await client.call('whoami')).data, 'ada')
 })
 
-test('refuses pages of other origins before the upgrade and says why in the log', async (t) => {
+test('refuses other origins before the upgrade, and logs the reason', async (t) => {
   const asked: string[] = []
   const server = await start(t, { onRequest: async () => { asked.push('onRequest') } })
   const own = server.http
@@ -62,7 +62,7 @@ test('refuses pages of other origins before the upgrade and says why in the log'
   assert.equal((await client.call('ping')).type, 'pong')
 })
 
-test('keeps what arrives while onConnect still runs, and handles it in order', async (t) => {
+test('keeps messages that arrive while onConnect is running, and handles them in order', async (t) => {
   const admitted = Promise.withResolvers<void>()
   const server = await start(t, {
     onConnect: async (connection) => {
@@ -81,7 +81,7 @@ test('keeps what arrives while onConnect still runs, and handles it in order', a
   for (let i = 0; i < 5; i++) assert.equal((await client.next()).data, i)
 })
 
-test('reads no further while too much waits for onConnect', async (t) => {
+test('pauses the socket while too many messages wait for onConnect', async (t) => {
   const admitted = Promise.withResolvers<void>()
   const server = await start(t, {
     onConnect: () => admitted.promise,
@@ -105,7 +105,7 @@ test('reads no further while too much waits for onConnect', async (t) => {
   assert.equal((await client.next()).id, 'last')
 })
 
-test('answers ping while onConnect still runs, within the rate limit', async (t) => {
+test('answers ping while onConnect is running, within the rate limit', async (t) => {
   const admitted = Promise.withResolvers<void>()
   const server = await start(t, {
     onConnect: () => admitted.promise,
@@ -126,7 +126,7 @@ test('answers ping while onConnect still runs, within the rate limit', async (t)
   assert.equal((await client.next()).id, 1)
 })
 
-test("does not call the application's own ping handler while onConnect still runs", async (t) => {
+test('does not call a ping handler of the application while onConnect is running', async (t) => {
   const admitted = Promise.withResolvers<void>()
   let isAdmitted = false
   const server = await start(t, {
@@ -142,7 +142,7 @@ test("does not call the application's own ping handler while onConnect still run
   assert.deepEqual((await client.next()).data, { isAdmitted: true })
 })
 
-test('closes with 4403 when onConnect throws, and handles nothing', async (t) => {
+test('closes with 4403 when onConnect throws, and handles no message', async (t) => {
   const banned = Promise.withResolvers<void>()
   const server = await start(t, {
     onConnect: () => banned.promise,
@@ -158,7 +158,7 @@ test('closes with 4403 when onConnect throws, and handles nothing', async (t) =>
   assert.ok(server.logs.some(({ err }) => err?.message === 'banned'))
 })
 
-test('tells onDisconnect who left, how, and of which groups it was', async (t) => {
+test('calls onDisconnect with the connection, its groups, code and reason', async (t) => {
   const left = Promise.withResolvers<unknown[]>()
   const server = await start(t, {
     onConnect: (connection) => connection.join('lobby'),
@@ -174,7 +174,7 @@ test('tells onDisconnect who left, how, and of which groups it was', async (t) =
   assert.equal(server.app.rohrpost.connections.size, 0)
 })
 
-test('calls onDisconnect after onConnect also when the client left meanwhile', async (t) => {
+test('calls onDisconnect after onConnect, even if the client disconnected meanwhile', async (t) => {
   const admitted = Promise.withResolvers<void>()
   const order: string[] = []
   const gone = Promise.withResolvers<void>()

@@ -64,7 +64,7 @@ async function answers (t: TestContext, address: string): Promise<string> {
 
 const secure = { https: tls }
 for (const [name, options, protocol] of [['HTTP', {}, 'http'], ['HTTPS', secure, 'https'], ['an HTTP/2 server that allows HTTP/1', { http2: true, https: { ...tls, allowHTTP1: true } }, 'https']] as const) {
-  test(`answers requests that offer other protocols as without the plugin: ${name}`, async (t) => {
+  test(`answers upgrade requests for other protocols as without the plugin: ${name}`, async (t) => {
     const [without, having] = await pair(t, options)
 
     const expected = await answers(t, addressOf(without, protocol))
@@ -74,14 +74,14 @@ for (const [name, options, protocol] of [['HTTP', {}, 'http'], ['HTTPS', secure,
   })
 }
 
-test('answers them in an app that registered @fastify/websocket itself', async (t) => {
+test('answers upgrade requests for other protocols in an app that registered @fastify/websocket itself', async (t) => {
   const [without, having] = await pair(t, {}, async (app) => { await app.register(websocket) })
 
   assert.equal(await answers(t, addressOf(having)), await answers(t, addressOf(without)))
 })
 
 for (const secured of [false, true]) {
-  test(`answers them on the further servers of localhost, where Node.js does not ask: ${secured ? 'HTTPS' : 'HTTP'}`, async (t) => {
+  test(`answers upgrade requests for other protocols on the second server of localhost: ${secured ? 'HTTPS' : 'HTTP'}`, async (t) => {
     const [without, having] = await pair(t, secured ? secure : {})
     // as Fastify makes them
     const further = secured ? (await import('node:https')).createServer(tls, having.routing as never) : http.createServer(having.routing as never)
@@ -98,7 +98,7 @@ for (const secured of [false, true]) {
   })
 }
 
-test('works with a Node.js that does not ask whether to upgrade', async (t) => {
+test('works with a Node.js without shouldUpgradeCallback', async (t) => {
   const app = Fastify()
   t.after(() => app.close())
   const asked = app.server as { shouldUpgradeCallback?: (() => boolean) | undefined }
@@ -118,7 +118,7 @@ test('works with a Node.js that does not ask whether to upgrade', async (t) => {
   assert.equal((await (await server.connect()).call('ping')).type, 'pong')
 })
 
-test('leaves other protocols to listeners of the app', async (t) => {
+test('leaves other protocols to upgrade listeners of the app', async (t) => {
   const app = Fastify()
   t.after(() => app.close())
   await app.register(rohrpost)
@@ -173,7 +173,7 @@ const refusals: [name: string, path: string, status: number, prepare: (app: Fast
   }]
 ]
 for (const [name, path, status, prepare] of refusals) {
-  test(`ends the socket of an upgrade that is refused ${name}, and the app stops`, async (t) => {
+  test(`ends the socket of an upgrade that is refused ${name}, so that the app can stop`, async (t) => {
     const app = Fastify()
     t.after(() => app.close())
     await prepare(app)
@@ -188,7 +188,7 @@ for (const [name, path, status, prepare] of refusals) {
   })
 }
 
-test('ends the socket of a handshake that ws refuses, and of one behind a request that is not answered yet', async (t) => {
+test('ends the socket of a handshake that ws refuses, and of one after an unanswered request', async (t) => {
   const app = Fastify()
   t.after(() => app.close())
   addRoutes(app)
@@ -205,7 +205,7 @@ test('ends the socket of a handshake that ws refuses, and of one behind a reques
   await app.close()
 })
 
-test('keeps connections whose client has ended its side no longer than others', async (t) => {
+test('closes connections whose client has ended its side like any other', async (t) => {
   const app = Fastify()
   t.after(() => app.close())
   await app.register(rohrpost, '/ws')
@@ -235,7 +235,7 @@ test('serves WebSockets over TLS, also on an HTTP/2 server that allows HTTP/1', 
   }
 })
 
-test('warns on a server that speaks HTTP/2 alone, and serves HTTP', async (t) => {
+test('warns on a server that only supports HTTP/2, and serves HTTP', async (t) => {
   for (const options of [{ http2: true }, { http2: true, https: tls }]) {
     const warnings: string[] = []
     const app = Fastify({ ...options, logger: { level: 'warn', stream: { write: (line: string) => warnings.push(line) } } } as FastifyServerOptions)

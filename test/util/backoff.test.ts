@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Backoff } from '../../lib/util/backoff.ts'
 
-test('draws each delay from a range that doubles up to a bound, and starts over after a success', (t) => {
+test('draws each delay from a range that doubles up to a maximum, and starts again after a success', (t) => {
   const random = t.mock.method(Math, 'random', () => 1)
   const backoff = new Backoff(100, 1000)
 

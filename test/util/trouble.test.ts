@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Trouble } from '../../lib/util/trouble.ts'
 
-test('tells when a failure begins and when it ends, and counts what lies between', () => {
+test('reports the start and the end of an outage, and counts the failures between them', () => {
   const told: unknown[] = []
   const trouble = new Trouble({ began: ({ message }) => told.push(message), ended: (failures) => told.push(failures) })
   const latest = new Error('c')

@@ -99,8 +99,17 @@ export class Groups {
   /** Gives a message to the broker, from which it comes back to `deliver`. @throws RP_ERR_INVALID_GROUP, RP_ERR_NOT_ENCODABLE, RP_ERR_NOT_AN_OBJECT */
   publish (name: string, message: unknown): void | Promise<void> {
     checkName(name)
+    return this.#publish(name, toPayload(message, this.#context.broker.keepsHistory === true))
+  }
+
+  /** Publishes a text that is known to be a JSON object. @throws RP_ERR_INVALID_GROUP */
+  publishText (name: string, payload: string): void | Promise<void> {
+    checkName(name)
+    return this.#publish(name, payload)
+  }
+
+  #publish (name: string, payload: string): void | Promise<void> {
     const { broker } = this.#context
-    const payload = toPayload(message, broker.keepsHistory === true)
     if (!diagnostics.publish.hasSubscribers) return broker.publish(name, payload)
     return observe(name, payload, () => broker.publish(name, payload))
   }

@@ -8,8 +8,9 @@ import { canonicalId, checkDefaultId, checkKey, checkNoId, groupName, hasUuidFor
 import { GroupUse } from './group-use.ts'
 import { checkName } from './groups.ts'
 import type { PendingSubscribe } from './pending-subscribe.ts'
+import type { MiddlewareChain } from '../requests/middleware.ts'
 import type { Registry } from '../requests/registry.ts'
-import type { Check } from '../requests/schema.ts'
+import type { Check, SchemaCompiler } from '../requests/schema.ts'
 import type { GroupOptions, Handler, RohrpostConnection, RohrpostMessage } from '../types.ts'
 
 /** A connection as the built-in handlers need it. */
@@ -60,12 +61,14 @@ export class Subscriptions {
   /** Which types are in use. */
   readonly use = new GroupUse()
   readonly #types = new Map<string, GroupType>()
-  readonly #registry: Registry
+  readonly #schemas: SchemaCompiler
+  readonly #middlewares: MiddlewareChain
   /** The end of the last `subscribe` or `unsubscribe` under way, for each connection and group. */
   readonly #tails = new WeakMap<Subscriber, Map<string, Promise<void>>>()
 
-  constructor (registry: Registry, instance: FastifyInstance) {
-    this.#registry = registry
+  constructor (registry: Registry, schemas: SchemaCompiler, middlewares: MiddlewareChain, instance: FastifyInstance) {
+    this.#schemas = schemas
+    this.#middlewares = middlewares
     const options = { parallel: true }
     registry.add(instance, 'subscribe', options, (message: SubscribeMessage, connection: Subscriber) => this.#subscribe(message, connection), 'built-in')
     registry.add(instance, 'unsubscribe', options, (message: SubscribeMessage, connection: Subscriber) => this.#unsubscribe(message, connection), 'built-in')
@@ -83,7 +86,7 @@ export class Subscriptions {
     this.#types.set(type, {
       authorize: authorize as Handler<never>,
       instance,
-      checkId: id === undefined ? checkDefaultId : id === false ? checkNoId : this.#registry.compile(id, 'id', type),
+      checkId: id === undefined ? checkDefaultId : id === false ? checkNoId : this.#schemas.compile(id, 'id', type),
       isDefault: id === undefined,
       isUuid: id === undefined || (id !== false && hasUuidFormat(id))
     })
@@ -124,7 +127,7 @@ export class Subscriptions {
     signal.addEventListener('abort', abort)
     try {
       if (before !== undefined) await pending.wait(before)
-      const allowed = await this.#registry.call(declared.authorize, declared.instance, message as RohrpostMessage<never, never>, connection)
+      const allowed = await this.#middlewares.call(declared.authorize, declared.instance, message as RohrpostMessage<never, never>, connection)
       // the membership may have ended while the application thought about it
       pending.check()
       if (allowed !== true) {

@@ -1,9 +1,9 @@
-/** What those who listen to the channels of diagnostics are told of one message, from its start to its end. */
+/** Diagnostics of one client message: the events `rohrpost:message` and `rohrpost:reply`. */
 import { diagnostics, type MessageEvent, type ReplyEvent } from '../../diagnostics.ts'
 import type { Envelope } from '../../protocol/decode.ts'
 import type { RohrpostConnection } from '../types.ts'
 
-/** One message that somebody wants to hear of. */
+/** Publishes the diagnostics events of one message. It exists only while one of the two channels has a subscriber. */
 export class Observation {
   readonly #event: MessageEvent
   readonly #startedAt = performance.now()
@@ -12,18 +12,23 @@ export class Observation {
     this.#event = event
   }
 
-  /** Begins; nothing where nobody listens. */
-  static of (connection: RohrpostConnection, type: string | undefined, message: Envelope | undefined, size: number): Observation | undefined {
+  /** Starts an observation; `undefined` if neither channel has a subscriber. */
+  static of (
+    connection: RohrpostConnection,
+    type: string | undefined,
+    message: Envelope | undefined,
+    size: number
+  ): Observation | undefined {
     if (!diagnostics.message.hasSubscribers && !diagnostics.reply.hasSubscribers) return undefined
     return new Observation({ connection, type, message, size })
   }
 
-  /** Tells of the message and works it off, in the stores that are bound to the channel. */
-  run<Result> (work: () => Result): Result {
-    return diagnostics.message.runStores(this.#event, work)
+  /** Publishes the message event, and calls `handle` inside the stores that are bound to its channel. */
+  run<Result> (handle: () => Result): Result {
+    return diagnostics.message.runStores(this.#event, handle)
   }
 
-  /** Tells of the end. @param text what was sent */
+  /** Publishes the reply event. @param text the text that was sent */
   end (outcome: ReplyEvent['outcome'], code: string | undefined, text: string): void {
     if (!diagnostics.reply.hasSubscribers) return
     diagnostics.reply.publish({

@@ -1,19 +1,24 @@
-/** The built-in `ping`. See PROTOCOL.md, "ping" and "Hello". */
+/** Built-in handler of `ping`. See PROTOCOL.md, "ping" and "Hello". */
 import type { RohrpostMessage } from '../types.ts'
 
 interface PingMessage extends RohrpostMessage {
   reply (data?: unknown, options?: { type?: string, extensions?: object }): void
 }
 
-/** A connection as `ping` needs it. */
-export interface Pinging {
-  /** Tells the client of each large message before it comes. */
+/** Connection of a client that sends `ping`. */
+export interface PingConnection {
+  /** From now on, announces each large message to the client before it is sent. */
   announce (): void
 }
 
-/** Answers with a `pong`; a client that says `hello` is told the limits and, from now on, of large messages before they come. */
-export function answerPing (message: PingMessage, connection: Pinging, maxPayload: () => number): void {
-  if (message.hello !== true) return message.reply(message.data, { type: 'pong' })
-  connection.announce()
-  message.reply(message.data, { type: 'pong', extensions: { limits: { max_payload: maxPayload() } } })
+/**
+ * Creates the handler, which replies with `pong`. The reply to a `hello` also contains the limits of the server, and large
+ * messages are announced from then on.
+ */
+export function pingHandler (maxPayload: () => number): (message: PingMessage, connection: PingConnection) => void {
+  return (message, connection) => {
+    if (message.hello !== true) return message.reply(message.data, { type: 'pong' })
+    connection.announce()
+    message.reply(message.data, { type: 'pong', extensions: { limits: { max_payload: maxPayload() } } })
+  }
 }

@@ -1,46 +1,40 @@
-/** One request under way: it is settled exactly once, whoever does it first. */
+/** One request of a client, from its start to its reply and to the end of its handler. It is settled exactly once. */
 import { randomUUID } from 'node:crypto'
 import { errors, show } from '../../errors.ts'
 import { ErrorCode } from '../../protocol/codes.ts'
 import type { Envelope } from '../../protocol/decode.ts'
-import { encodeEnvelope } from '../sending/envelope.ts'
-import { Message, type Answerable } from './message.ts'
-import { Observation } from './observation.ts'
-import type { Registration, Registry } from './registry.ts'
-import { named, note, report } from '../report.ts'
-import { checkResult } from './result.ts'
 import { isThenable } from '../../util/thenable.ts'
+import { logTruncated, report, requestFields } from '../report.ts'
+import { encodeEnvelope } from '../sending/envelope.ts'
 import type { OutgoingMessage, RohrpostConnection } from '../types.ts'
+import { Message, type MessageRequest } from './message.ts'
+import type { MiddlewareChain } from './middleware.ts'
+import { Observation } from './observation.ts'
+import type { Registration } from './registry.ts'
+import { checkResult } from './result.ts'
 import { INTERNAL, toWireError, type WireError } from './wire-error.ts'
 
-/** What a request needs to know of the connection that it came from. */
+/** Connection on which a request arrives. */
 export interface RequestConnection extends RohrpostConnection {
-  /** Puts the text of a frame on its way. */
+  /** Sends the text of a message. */
   transmit (text: string): void
 }
 
-/** What a request needs to run. */
-export interface RunContext {
-  readonly registry: Registry
-  /** `handlerTimeout`: milliseconds until an unsettled request is answered with `timeout`. */
-  readonly limits: { handlerTimeout: number }
-}
-
-/** Where a request runs. */
+/** Owner of running requests. */
 export interface RequestHost {
-  /** Called when the deadline has passed before the handler settled. */
-  overdue (request: Request): void
+  /** Called if a handler has not settled when its deadline passes. */
+  overdue (request: IncomingRequest): void
 }
 
-/** A request from its start to its settlement, and on to the end of its handler. */
-export class Request implements Answerable {
+/** A request and its reply. */
+export class IncomingRequest implements MessageRequest {
   readonly envelope: Envelope
   readonly #registration: Registration
   readonly #connection: RequestConnection
   #settled = false
-  #gone = false
+  #isClientGone = false
   #overdue = false
-  #aborted: Error | undefined
+  #abortReason: Error | undefined
   #controller: AbortController | undefined
   readonly #size: number
   #observation: Observation | undefined
@@ -53,16 +47,17 @@ export class Request implements Answerable {
     this.#size = size
   }
 
-  get open (): boolean {
+  /** Whether the request has no reply yet. */
+  get isOpen (): boolean {
     return !this.#settled
   }
 
-  /** Whether it runs beside the ordered requests of its connection. */
+  /** Whether the request runs in parallel to the ordered requests of its connection. */
   get isParallel (): boolean {
     return this.#registration.parallel
   }
 
-  /** Whether its deadline has passed before its handler settled. */
+  /** Whether the deadline has passed before the handler settled. */
   get isOverdue (): boolean {
     return this.#overdue
   }
@@ -70,19 +65,21 @@ export class Request implements Answerable {
   get signal (): AbortSignal {
     if (this.#controller === undefined) {
       this.#controller = new AbortController()
-      if (this.#aborted !== undefined) this.#controller.abort(this.#aborted)
+      if (this.#abortReason !== undefined) this.#controller.abort(this.#abortReason)
     }
     return this.#controller.signal
   }
 
   /**
-   * Checks `data` and calls the handler.
+   * Validates `data` and calls the handler.
    *
-   * @returns a promise, which never rejects, if the handler goes on
+   * @param handlerTimeout milliseconds until a request without a reply is answered with the error `timeout`
+   * @returns a promise if the handler is asynchronous; it never rejects
    */
-  run (context: RunContext, host: RequestHost): Promise<void> | undefined {
+  run (middlewares: MiddlewareChain, handlerTimeout: number, host: RequestHost): Promise<void> | undefined {
     const observation = this.#observe()
-    return observation === undefined ? this.#run(context, host) : observation.run(() => this.#run(context, host))
+    if (observation === undefined) return this.#run(middlewares, handlerTimeout, host)
+    return observation.run(() => this.#run(middlewares, handlerTimeout, host))
   }
 
   #observe (): Observation | undefined {
@@ -90,7 +87,7 @@ export class Request implements Answerable {
     return this.#observation
   }
 
-  #run ({ registry, limits }: RunContext, host: RequestHost): Promise<void> | undefined {
+  #run (middlewares: MiddlewareChain, handlerTimeout: number, host: RequestHost): Promise<void> | undefined {
     const { fn, instance, checkData, role } = this.#registration
     const problem = checkData?.(this.envelope.data)
     if (problem !== undefined) {
@@ -101,9 +98,9 @@ export class Request implements Answerable {
     try {
       const message = new Message(this.envelope, this) as Message & { data: never }
       const result = role === 'application'
-        ? registry.call(fn, instance, message, this.#connection)
+        ? middlewares.call(fn, instance, message, this.#connection)
         : fn.call(instance, message, this.#connection)
-      if (isThenable(result)) return this.#wait(result, limits.handlerTimeout, host)
+      if (isThenable(result)) return this.#wait(result, handlerTimeout, host)
       this.#return(result)
     } catch (error) {
       this.#throw(error)
@@ -112,8 +109,9 @@ export class Request implements Answerable {
 
   reply (data: unknown, type: string, extensions?: object): void {
     if (this.#settled) {
-      if (!this.#gone) note(this.#connection.log, 'warn', named(this.envelope), 'a second reply to one request was not sent')
-      return
+      if (this.#isClientGone) return
+      const { log } = this.#connection
+      return logTruncated(log, 'warn', requestFields(this.envelope), 'a second reply to one request was not sent')
     }
 
     if (typeof type !== 'string' || type === '') {
@@ -133,32 +131,33 @@ export class Request implements Answerable {
     this.#observation?.end('success', undefined, text)
   }
 
-  /** Counts an answer that the application sent by itself. */
+  /** Settles the request with a message that the handler sent with `connection.send`. */
   settle ({ error, code }: OutgoingMessage, text: string): void {
     this.#settled = true
     this.#observation?.end(error ? 'error' : 'success', error ? code : undefined, text)
   }
 
-  /** Answers that the server can't do it now. */
+  /** Replies with the error `unavailable` instead of running the handler, because the server stops. */
   turnAway (): void {
     this.#observe()?.run(() => {})
     this.#refuse({ error: 'The server is about to restart.', code: ErrorCode.UNAVAILABLE, retry: true })
   }
 
-  /** The client has gone: nobody waits for the answer. */
+  /** Settles the request without a reply, because the client has disconnected, and aborts `signal`. */
   abandon (reason: Error): void {
     if (!this.#settled) this.#observation?.end('gone', undefined, '')
     this.#settled = true
-    this.#gone = true
+    this.#isClientGone = true
     this.#abort(reason)
   }
 
   async #wait (result: PromiseLike<unknown>, timeout: number, host: RequestHost): Promise<void> {
     const deadline = setTimeout(() => {
-      const text = `The handler did not settle within ${timeout} ms.`
-      note(this.#connection.log, 'warn', { ...named(this.envelope), timeout }, 'a handler did not settle before its deadline')
-      this.#refuse({ error: text, code: ErrorCode.TIMEOUT })
-      this.#abort(new DOMException(text, 'TimeoutError'))
+      const error = `The handler did not settle within ${timeout} ms.`
+      const fields = { ...requestFields(this.envelope), timeout }
+      logTruncated(this.#connection.log, 'warn', fields, 'a handler did not settle before its deadline')
+      this.#refuse({ error, code: ErrorCode.TIMEOUT })
+      this.#abort(new DOMException(error, 'TimeoutError'))
       this.#overdue = true
       host.overdue(this)
     }, timeout).unref()
@@ -173,13 +172,14 @@ export class Request implements Answerable {
   }
 
   #abort (reason: Error): void {
-    this.#aborted ??= reason
+    this.#abortReason ??= reason
     this.#controller?.abort(reason)
   }
 
-  /** Whether this is what `signal` made of a handler: its reason, or an error of those who listened to it. */
+  /** Whether an error comes from the abort of `signal`: it is the abort reason or has it as its cause. */
   #isAbort (error: unknown): boolean {
-    return this.#aborted !== undefined && (error === this.#aborted || (error instanceof Error && error.cause === this.#aborted))
+    const reason = this.#abortReason
+    return reason !== undefined && (error === reason || (error instanceof Error && error.cause === reason))
   }
 
   #return (data: unknown): void {
@@ -187,21 +187,23 @@ export class Request implements Answerable {
   }
 
   #throw (error: unknown): void {
-    const meant = toWireError(error)
-    const isTold = meant !== undefined && (this.open || this.#gone)
-    // by this the client's user and the log speak of the same failure
-    const errorId = meant === undefined && this.open ? randomUUID() : undefined
-    this.#refuse(meant ?? { ...INTERNAL, error_id: errorId })
-    // what the client does not read stands in the log
-    if (!isTold && !this.#isAbort(error)) report(this.#connection.log, 'error', error, { ...named(this.envelope), error_id: errorId }, 'a handler failed')
+    const wireError = toWireError(error)
+    const isReplied = wireError !== undefined && (this.isOpen || this.#isClientGone)
+    // the same id in the error reply and in the log, so that a user's report leads to the log line
+    const errorId = wireError === undefined && this.isOpen ? randomUUID() : undefined
+    this.#refuse(wireError ?? { ...INTERNAL, error_id: errorId })
+    if (isReplied || this.#isAbort(error)) return
+    const fields = { ...requestFields(this.envelope), error_id: errorId }
+    report(this.#connection.log, 'error', error, fields, 'a handler failed')
   }
 
-  #refuse (reason: Readonly<WireError>): void {
+  /** Sends an error reply, unless the request is settled. */
+  #refuse (wireError: Readonly<WireError>): void {
     if (this.#settled) return
     this.#settled = true
     const { id, type } = this.envelope
-    const text = encodeEnvelope({ id: id ?? undefined, type, ...reason })
+    const text = encodeEnvelope({ id: id ?? undefined, type, ...wireError })
     this.#connection.transmit(text)
-    this.#observation?.end('error', reason.code, text)
+    this.#observation?.end('error', wireError.code, text)
   }
 }

@@ -2,7 +2,6 @@
 import { errors, show } from '../../errors.ts'
 import { isMessageId } from '../../protocol/decode.ts'
 import { encode } from '../../protocol/encode.ts'
-import { ObjectText } from '../../protocol/object-text.ts'
 import type { OutgoingMessage } from '../types.ts'
 
 /**
@@ -35,9 +34,6 @@ export function toText (message: OutgoingMessage): string {
  * @throws RP_ERR_NOT_ENCODABLE, RP_ERR_NOT_AN_OBJECT
  */
 export function toPayload (message: unknown, isObject: boolean): string {
-  const ready = ObjectText.of(message)
-  if (ready !== undefined) return ready
-
   const text = typeof message === 'string' ? message : encodeOrThrow(message)
   if (isObject && !(typeof message === 'string' ? parsesAsObject(text) : text.startsWith('{'))) throw new errors.RP_ERR_NOT_AN_OBJECT(show(message))
   return text

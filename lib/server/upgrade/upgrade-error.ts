@@ -1,19 +1,22 @@
-/** What a client may read of an upgrade request that failed: as with handlers, nothing that was not made for it. */
+/**
+ * Error responses to failed upgrade requests: like an error reply, the response to an internal error hides its message.
+ */
 import { STATUS_CODES } from 'node:http'
 import type { RouteShorthandOptions } from 'fastify'
 import { show } from '../../errors.ts'
 import { INTERNAL } from '../requests/wire-error.ts'
 
 /**
- * Options of a route. The app's own error handler is asked as ever; an error that is left with a status from 500 is answered without its
- * message, which Fastify would tell.
+ * Options of the route. The error handler of the app runs first; an error that it leaves with a status of 500 or above
+ * is answered without its message, which Fastify would send.
  */
 export const upgradeErrors: Required<Pick<RouteShorthandOptions, 'errorHandler' | 'serializerCompiler' | 'schema'>> = {
   schema: { response: { '5xx': {} } },
   serializerCompiler: () => serialize,
   errorHandler (error: unknown): never {
-    // Fastify would send what is no error as it is
-    throw error instanceof Error ? error : Object.assign(new Error(`a hook threw ${show(error)}`, { cause: error }), { statusCode: 500 })
+    if (error instanceof Error) throw error
+    // Fastify would send any other thrown value as it is
+    throw Object.assign(new Error(`a hook threw ${show(error)}`, { cause: error }), { statusCode: 500 })
   }
 }
 

@@ -1,20 +1,23 @@
-/** The upgrade requests of an HTTP server: WebSockets go to @fastify/websocket, all others are answered as plain HTTP. */
+/**
+ * Upgrade requests of an HTTP server: WebSocket handshakes go to `@fastify/websocket`, all others are answered as plain
+ * HTTP.
+ */
 import type { IncomingMessage, OutgoingMessage, Server } from 'node:http'
 import type { Duplex } from 'node:stream'
 import type { WebSocketServer } from 'ws'
 
 type UpgradeListener = (request: IncomingMessage, socket: Duplex, head: Buffer) => void
 
-/** What Node.js keeps on the socket of an HTTP connection. */
+/** Socket of an HTTP connection, with internal properties of Node.js. */
 interface HttpSocket extends Duplex {
   server: Server
   encrypted?: boolean
-  /** The response that is being written. */
+  /** The response that is currently written. */
   _httpMessage?: OutgoingMessage | null
 }
 
-/** An upgrade request that is neither accepted nor refused yet. */
-interface Pending {
+/** Upgrade request that is neither accepted nor refused yet. */
+interface PendingUpgrade {
   readonly socket: Duplex
   readonly onFinish: () => void
   readonly onClose: () => void
@@ -23,28 +26,30 @@ interface Pending {
 const servers = new WeakMap<Server, Upgrades>()
 
 /**
- * Stands before the `upgrade` listeners of a server. Node.js leaves the socket of an upgrade request to its listener, and @fastify/websocket does not
- * end it when the request is refused outside of its own hooks: it would stay open, and keep the server from closing.
+ * Wraps the `upgrade` listeners of an HTTP server. Node.js leaves the socket of an upgrade request to the listeners,
+ * and `@fastify/websocket` does not end it if the request is refused outside of its own hooks: the socket would stay
+ * open and keep the server from closing.
  */
 export class Upgrades {
   readonly #server: Server
   readonly #listeners = new Set<UpgradeListener>()
-  readonly #pending = new Map<IncomingMessage, Pending>()
+  readonly #pending = new Map<IncomingMessage, PendingUpgrade>()
   #emptied: PromiseWithResolvers<void> | undefined
 
   private constructor (server: Server) {
     this.#server = server
     const { shouldUpgradeCallback } = server as { shouldUpgradeCallback?: (request: IncomingMessage) => boolean }
     if (shouldUpgradeCallback !== undefined) {
-      // Node.js from 22.21 asks, and goes on with a request that is not to be upgraded as if it had not asked for it
+      // Node.js 22.21 and later call this function; for `false` they handle the request as plain HTTP
       Object.assign(server, {
-        shouldUpgradeCallback: (request: IncomingMessage) => (isWebSocket(request) || this.#hasOthers) && shouldUpgradeCallback.call(server, request)
+        shouldUpgradeCallback: (request: IncomingMessage) =>
+          (isWebSocket(request) || this.#hasOtherListeners) && shouldUpgradeCallback.call(server, request)
       })
     }
     server.on('upgrade', this.#onUpgrade)
   }
 
-  /** Those of a server, which all registrations share. */
+  /** Returns the upgrades of an HTTP server. All rohrpost servers on it share them. */
   static of (server: Server): Upgrades {
     let upgrades = servers.get(server)
     if (upgrades === undefined) servers.set(server, upgrades = new Upgrades(server))
@@ -52,48 +57,51 @@ export class Upgrades {
   }
 
   /**
-   * Stands before the listeners that the server has now.
+   * Wraps the listeners that the server has now.
    *
-   * @param websockets tells which upgrades are accepted
+   * @param websocketServer emits 'connection' for each accepted upgrade
    */
-  take (websockets: WebSocketServer): void {
+  wrapListeners (websocketServer: WebSocketServer): void {
     for (const listener of this.#server.listeners('upgrade') as UpgradeListener[]) {
       if (listener === this.#onUpgrade) continue
       this.#server.off('upgrade', listener)
       this.#listeners.add(listener)
     }
-    websockets.on('connection', (_socket, request) => this.#forget(request))
+    websocketServer.on('connection', (_socket, request) => this.#forget(request))
   }
 
-  /** Waits until all upgrade requests are accepted or refused; ends the sockets of those that are not after `patience` milliseconds. */
-  async settle (patience: number): Promise<void> {
+  /**
+   * Waits until all upgrade requests are accepted or refused. After `timeout` milliseconds, the sockets of the others
+   * are destroyed.
+   */
+  async settle (timeout: number): Promise<void> {
     this.#emptied = Promise.withResolvers()
     this.#checkEmptied()
-    const timer = setTimeout(this.#emptied.resolve, patience)
+    const timer = setTimeout(this.#emptied.resolve, timeout)
     await this.#emptied.promise
     clearTimeout(timer)
     for (const { socket } of this.#pending.values()) socket.destroy()
   }
 
-  /** Whether somebody else listens, perhaps for another protocol. */
-  get #hasOthers (): boolean {
+  /** Whether the server has further `upgrade` listeners, for example for another protocol. */
+  get #hasOtherListeners (): boolean {
     return this.#server.listenerCount('upgrade') > 1
   }
 
   readonly #onUpgrade = (request: IncomingMessage, socket: HttpSocket, head: Buffer): void => {
     if (!isWebSocket(request)) {
-      if (!this.#hasOthers) answerAsHttp(request, socket, head)
+      if (!this.#hasOtherListeners) answerAsHttp(request, socket, head)
       return
     }
 
     this.#watch(request, socket)
     for (const listener of this.#listeners) listener.call(this.#server, request, socket, head)
-    // a response that comes to its end is a refusal
+    // a finished HTTP response means that the request was refused
     if (this.#pending.has(request)) socket._httpMessage?.once('finish', () => socket.end())
   }
 
   #watch (request: IncomingMessage, socket: Duplex): void {
-    // the other end may stay open for as long as it likes
+    // a client may keep its side of the connection open for any time
     const onFinish = () => { socket.destroy() }
     const onClose = () => this.#forget(request)
     this.#pending.set(request, { socket, onFinish, onClose })
@@ -115,20 +123,21 @@ export class Upgrades {
   }
 }
 
-/** Whether a request is what `ws` takes for a handshake. */
+/** Whether `ws` accepts a request as a WebSocket handshake. */
 function isWebSocket ({ method, headers }: IncomingMessage): boolean {
   return method === 'GET' && headers.upgrade?.toLowerCase() === 'websocket'
 }
 
 /**
- * Gives a connection back to its server, with the request as if it had not asked for an upgrade (RFC 9110, section 7.8). For versions of Node.js
- * without `shouldUpgradeCallback`, and for the second server with which Fastify listens on all addresses of `localhost`.
+ * Hands a connection back to its HTTP server, with the same request but without the `Upgrade` header: a server may
+ * ignore it (RFC 9110, section 7.8). It is needed for versions of Node.js without `shouldUpgradeCallback`, and for the
+ * second HTTP server that Fastify creates to listen on all addresses of `localhost`.
  */
 function answerAsHttp (request: IncomingMessage, socket: HttpSocket, head: Buffer): void {
-  // responses to requests before it on the same connection go out first
-  const before = socket._httpMessage
-  if (before) {
-    before.once('finish', () => answerAsHttp(request, socket, head))
+  // responses to earlier requests of the connection are sent first
+  const earlier = socket._httpMessage
+  if (earlier) {
+    earlier.once('finish', () => answerAsHttp(request, socket, head))
     return
   }
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { cut, cutError } from '../lib/util/cut.ts'
+import { cut, cutError } from '../../lib/util/cut.ts'
 
 const long = 'x'.repeat(1_000_000)
 
@@ -27,7 +27,7 @@ test('cuts the message of an error, also within its stack, and keeps its class a
   assert.ok(String(error.stack).length <= 4001)
 })
 
-test('cuts all that an error carries: causes, errors, fields, names of fields', () => {
+test('cuts causes, errors, fields and field names of an error', () => {
   const inner = new AggregateError([new Error(long), new Error(long)], long, { cause: Object.assign(new Error(long), { query: long }) })
   const error = Object.assign(inner, { [long]: 1, params: Array(100_000).fill(long), row: { toJSON: () => ({ title: long }) }, bytes: Buffer.from(long) })
 
@@ -49,13 +49,13 @@ test('cuts a list after as many items as fit', () => {
   assert.equal(error.more, undefined)
 })
 
-test('cuts the text of a stack that is none of its error', () => {
+test('cuts a stack that does not contain the message of its error', () => {
   const error = Object.assign(new Error('short'), { stack: long })
 
   assert.equal((cutError(error) as Error).stack, `${'x'.repeat(4000)}…`)
 })
 
-test('reads circular and hostile errors to an end', () => {
+test('terminates for circular and hostile errors', () => {
   const circular: Error = new Error('outer')
   circular.cause = Object.assign(new Error('inner'), { cause: circular })
   const hostile = Object.defineProperty(new Error('x'), 'code', { get () { throw new Error('y') } })

@@ -7,7 +7,7 @@ import { setImmediate } from 'node:timers/promises'
 import fc from 'fast-check'
 import * as ws from 'ws'
 import type { WebSocket } from 'ws'
-import { mergePieces, readOn, stopReading } from '../../lib/server/requests/receiver.ts'
+import { mergeChunks, resumeReading, pauseReading } from '../../lib/server/requests/ws-receiver.ts'
 import { fragments, frame } from '../property/support/frames.ts'
 import { record } from '../support/events.ts'
 import { start, type Client } from '../support/server.ts'
@@ -38,12 +38,12 @@ function open (listener?: (socket: WebSocket, count: number) => void) {
   return { receiver, messages, line: socket._socket, socket: socket as unknown as WebSocket }
 }
 
-suite('the limits of what waits', () => {
+suite('the limits of waiting messages', () => {
   const flood = Array.from({ length: 1000 }, (_, n) => `{"id":${n},"type":"work"}`)
 
   for (const [what, options] of [['', { perMessageDeflate: false }], [', compressed', {}]] as const) {
     for (const when of ['a handler is busy', 'onConnect runs']) {
-      test(`takes no more than may wait of the messages that came in one piece${what}, while ${when}`, async (t) => {
+      test(`accepts no more than maxPending of the messages that arrive in one chunk${what}, while ${when}`, async (t) => {
         const events = record(t, 'reply')
         const gate = Promise.withResolvers<void>()
         t.after(() => gate.resolve())
@@ -77,9 +77,9 @@ suite('the limits of what waits', () => {
   }
 })
 
-test('merges the pieces of a message that comes byte by byte', async () => {
+test('merges the chunks of a message that arrives byte by byte', async () => {
   const { receiver, messages, socket } = open()
-  mergePieces(socket)
+  mergeChunks(socket)
   const text = randomBytes(20_000).toString('hex')
   let most = 0
 
@@ -92,9 +92,9 @@ test('merges the pieces of a message that comes byte by byte', async () => {
   assert.ok(most < 60, `${most} pieces`)
 })
 
-test('does not copy large pieces for the sake of a small one', () => {
+test('does not copy large chunks to merge a small one', () => {
   const { receiver, messages, socket } = open()
-  mergePieces(socket)
+  mergeChunks(socket)
   const text = 'x'.repeat(100_000)
   const bytes = frame(text)
   let at = 0
@@ -112,12 +112,12 @@ test('does not copy large pieces for the sake of a small one', () => {
   assert.deepEqual(messages, [text])
 })
 
-test('a message is whole, and in few pieces, however it is cut', async () => {
+test('any division of a message into chunks gives the whole message in few buffers', async () => {
   const sizes = fc.array(fc.oneof(fc.nat({ max: 3 }), fc.nat({ max: 3000 })), { minLength: 1, maxLength: 300 })
 
   fc.assert(fc.property(fc.nat({ max: 60_000 }), fc.integer({ min: 1, max: 5000 }), sizes, (length, fragment, cuts) => {
     const { receiver, messages, socket } = open()
-    mergePieces(socket)
+    mergeChunks(socket)
     const text = 'abc'.repeat(length).slice(0, length)
     const bytes = Buffer.concat([...fragments(text, fragment), frame('next')])
 
@@ -132,9 +132,9 @@ test('a message is whole, and in few pieces, however it is cut', async () => {
   }), { numRuns: 200 })
 })
 
-test('merges the fragments that came in earlier pieces', () => {
+test('merges the fragments that arrived in earlier chunks', () => {
   const { receiver, messages, socket } = open()
-  mergePieces(socket)
+  mergeChunks(socket)
   let most = 0
 
   for (const bytes of fragments('x'.repeat(5000), 1)) {
@@ -146,28 +146,28 @@ test('merges the fragments that came in earlier pieces', () => {
   assert.ok(most < 60, `${most} fragments`)
 })
 
-suite('a receiver that is stopped', () => {
+suite('a paused receiver', () => {
   const three = () => Buffer.concat(['1', '2', '3'].map((text) => frame(text)))
 
-  test('emits no further message of the same chunk, nor of the next, until it reads on', async () => {
-    const { receiver, messages, socket } = open((socket, count) => { if (count === 1) stopReading(socket) })
+  test('emits no further message of the same or the next chunk until it is resumed', async () => {
+    const { receiver, messages, socket } = open((socket, count) => { if (count === 1) pauseReading(socket) })
     receiver.write(three())
     receiver.write(frame('4'))
     await setImmediate()
     assert.deepEqual(messages, ['1'])
 
-    readOn(socket)
+    resumeReading(socket)
     assert.deepEqual(messages, ['1'])
     await setImmediate()
 
     assert.deepEqual(messages, ['1', '2', '3', '4'])
   })
 
-  test('goes on where nothing came meanwhile', async () => {
-    const { receiver, messages, socket } = open((socket, count) => { if (count === 1) stopReading(socket) })
+  test('resumes without a write during the pause', async () => {
+    const { receiver, messages, socket } = open((socket, count) => { if (count === 1) pauseReading(socket) })
     receiver.write(three())
 
-    readOn(socket)
+    resumeReading(socket)
     await setImmediate()
 
     assert.deepEqual(messages, ['1', '2', '3'])
@@ -175,23 +175,23 @@ suite('a receiver that is stopped', () => {
     assert.equal(messages.length, 4)
   })
 
-  test('stays so if it is stopped again before it reads on', async () => {
-    const { receiver, messages, socket } = open((socket, count) => { if (count === 1) stopReading(socket) })
+  test('stays paused if it is paused again before it has resumed', async () => {
+    const { receiver, messages, socket } = open((socket, count) => { if (count === 1) pauseReading(socket) })
     receiver.write(three())
 
-    readOn(socket)
-    stopReading(socket)
+    resumeReading(socket)
+    pauseReading(socket)
     await setImmediate()
     assert.deepEqual(messages, ['1'])
-    readOn(socket)
+    resumeReading(socket)
     await setImmediate()
 
     assert.equal(messages.length, 3)
   })
 
-  test('ends when the socket closes, also with a write under way', async () => {
+  test('ends when the socket closes, even with a pending write', async () => {
     for (const writes of [1, 2]) {
-      const { receiver, messages, line, socket } = open((socket, count) => { if (count === 1) stopReading(socket) })
+      const { receiver, messages, line, socket } = open((socket, count) => { if (count === 1) pauseReading(socket) })
       receiver.write(three())
       if (writes === 2) receiver.write(frame('4'))
       const finished = once(receiver, 'finish')
@@ -199,7 +199,7 @@ suite('a receiver that is stopped', () => {
       receiver.end()
       line.destroy()
       await finished
-      readOn(socket)
+      resumeReading(socket)
       await setImmediate()
 
       // what was read is handed out to nobody any more
@@ -207,22 +207,22 @@ suite('a receiver that is stopped', () => {
     }
   })
 
-  test('of a shape that is not known is paused as ever', () => {
+  test('of an unknown shape does not prevent the pause of the socket', () => {
     for (const receiver of [undefined, null, {}, { _buffers: [] }, { _buffers: [], _fragments: [] }]) {
       const { socket } = open()
       Object.assign(socket, { _receiver: receiver })
 
-      mergePieces(socket)
-      stopReading(socket)
+      mergeChunks(socket)
+      pauseReading(socket)
       assert.equal(socket.isPaused, true)
-      readOn(socket)
+      resumeReading(socket)
 
       assert.equal(socket.isPaused, false)
     }
   })
 })
 
-test('a client that goes while it is not read is noticed', async (t) => {
+test('the disconnect of a client is noticed while its socket is paused', async (t) => {
   const [gone, entered] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
   const server = await start(t, {
     drainTimeout: 10,

@@ -1,0 +1,39 @@
+/**
+ * Internal side of `app.rohrpost`, for the MikroORM plugin and the testing tools of this package. Not part of the
+ * public interface.
+ */
+import type { NotifiedGroups } from '../protocol/group-name.ts'
+
+/**
+ * Key of the internals. The symbol is registered: the ES module and the CommonJS copy of the package must find the same
+ * property.
+ */
+export const INTERNALS: unique symbol = Symbol.for('fastify-rohrpost.internals') as never
+
+/**
+ * Functions and state of one server that only other parts of this package use. All `app.rohrpost` objects of a server
+ * share them.
+ */
+export interface Internals {
+  /** Counters of running background work: work that goes on after every request is answered. */
+  readonly backgroundWork: Array<() => number>
+  /** The option `drainTimeout`, in milliseconds. */
+  readonly drainTimeout: number
+  /**
+   * Publishes the text of a JSON object to a group. Unlike `sendToGroup`, it does not parse the text again, and the
+   * caller handles failures.
+   *
+   * @returns a promise only if the broker returns one
+   * @throws RP_ERR_INVALID_GROUP; errors of a synchronous broker
+   */
+  publishObject (group: string, text: string): void | Promise<void>
+  /** Registers groups to which a notification rule publishes. */
+  addNotifiedGroups (groups: NotifiedGroups): void
+  /** `app.rohrpost.notify`, set by the MikroORM plugin. */
+  notify: ((...args: never[]) => Promise<void>) | undefined
+}
+
+/** Returns the internals of an `app.rohrpost`, also of one that another copy of the package made. */
+export function internalsOf (rohrpost: object): Internals {
+  return (rohrpost as { readonly [INTERNALS]: Internals })[INTERNALS]
+}
