@@ -13,7 +13,7 @@ import { Connections } from './server/connections.ts'
 import { Disconnector, DISCONNECTS } from './server/disconnector.ts'
 import { Groups } from './server/groups/groups.ts'
 import { implement } from './server/requests/implement.ts'
-import { Turn } from './server/sending/outbox.ts'
+import { FlushScheduler } from './server/sending/flush-scheduler.ts'
 import { answerPing } from './server/requests/ping.ts'
 import { Registry } from './server/requests/registry.ts'
 import { report } from './server/report.ts'
@@ -54,7 +54,7 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
       if (diagnostics.drop.hasSubscribers) diagnostics.drop.publish({ reason: 'lost', group })
     }
   })
-  const connections = new Connections({ registry, groups, turn: new Turn(options), limits: options }, options, app.log)
+  const connections = new Connections({ registry, groups, scheduler: new FlushScheduler(options), limits: options }, options, app.log)
   const disconnector = new Disconnector(broker, connections, app.log)
   // a broker may deliver before it is open
   await broker.open({

@@ -89,7 +89,7 @@ test('a client comes back when onConnect failed for now', async (t) => {
   await client.ready()
 
   assert.ok(codes.includes(1013))
-  assert.ok(server.logs.some(({ msg, level, code }) => msg === 'onConnect failed, the client is to come back' && level === 50 && code === 1013))
+  assert.ok(server.logs.some(({ msg, level, code }) => msg === 'onConnect failed, the client should reconnect' && level === 50 && code === 1013))
 })
 
 test('an onConnect that fails while the server stops closes nobody for good', async (t) => {

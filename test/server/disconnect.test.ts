@@ -288,7 +288,7 @@ suite('by group', () => {
     shared.publish('rohrpost disconnect', '{"code":4401,"reason":""}')
 
     assert.equal((await client.call('ping')).type, 'pong')
-    assert.equal(one.logs.filter(({ msg }) => msg === 'an order to end connections can not be read').length, 5)
+    assert.equal(one.logs.filter(({ msg }) => msg === "a disconnect command of another process can't be read").length, 5)
   })
 
   test('rejects what is no group, no code or no reason, and closes nobody', async (t) => {
@@ -331,7 +331,7 @@ suite('by group', () => {
       },
       onConnect: (connection) => connection.join('user:7')
     })
-    assert.deepEqual(server.app.rohrpost.health().broker, { ok: false, detail: "other processes can't end connections of this one: away" })
+    assert.deepEqual(server.app.rohrpost.health().broker, { ok: false, detail: "other processes can't disconnect clients of this one: away" })
     t.mock.timers.tick(1000)
     await setImmediate()
     t.mock.timers.tick(2000)
@@ -343,8 +343,8 @@ suite('by group', () => {
     await server.app.rohrpost.disconnect('user:7')
 
     assert.equal((await client.closed).code, 4403)
-    assert.equal(server.logs.filter(({ msg }) => msg === 'other processes can not end connections of this one yet').length, 1, 'one line for all attempts')
-    assert.deepEqual(server.logs.filter(({ msg }) => msg === 'other processes can end connections of this one now').map(({ failures }) => failures), [2])
+    assert.equal(server.logs.filter(({ msg }) => msg === "other processes can't disconnect clients of this one yet").length, 1, 'one line for all attempts')
+    assert.deepEqual(server.logs.filter(({ msg }) => msg === 'other processes can disconnect clients of this one now').map(({ failures }) => failures), [2])
     assert.equal(server.app.rohrpost.health().ok, true)
   })
 

@@ -1,27 +1,31 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { memoryBroker, type Broker } from '../../lib/index.ts'
-import type { Follower, JoinRequest } from '../../lib/server/groups/catch-up.ts'
 import type { Frame } from '../../lib/server/sending/frame.ts'
 import { Groups } from '../../lib/server/groups/groups.ts'
+import type { Member, SubscribeRequest } from '../../lib/server/groups/member.ts'
 
-/** A member that keeps what it hears. */
+/** A member that keeps the texts of its frames. */
 function member () {
   const heard: string[] = []
-  return { heard, send: (frame: Frame) => { heard.push(frame.text) }, replay () {} }
+  return { heard, ...receiver((frame) => heard.push(frame.text)) }
+}
+
+function receiver (send: (frame: Frame) => unknown): Member {
+  return { send, replay () {}, dropReplay () {} }
 }
 
 /** A `subscribe` without positions. */
-function request (member: Follower, joined: () => unknown, failed: (error: Error) => unknown = () => assert.fail()): JoinRequest {
+function request (member: Member, joined: () => unknown, failed: (error: Error) => unknown = () => assert.fail()): SubscribeRequest {
   return { member, recover: undefined, joined, failed }
 }
 
-/** Groups that replay little, and report nothing but what the test expects. */
+/** Groups with a small `recoveryLimit`, which report only the errors that the test expects. */
 function make (broker: Broker, onError: (error: Error, group: string) => unknown = () => assert.fail()): Groups {
   return new Groups({ broker, recoveryLimit: { messages: 10, bytes: 1000 }, onError, onLost: () => assert.fail() })
 }
 
-/** A broker whose calls end when the test says so. */
+/** A broker whose calls end when the test ends them. */
 function slowBroker () {
   const calls: { call: string, end: PromiseWithResolvers<void> }[] = []
   const wait = (call: string) => {
@@ -34,7 +38,7 @@ function slowBroker () {
     subscribe: (group) => wait(`subscribe ${group}`),
     unsubscribe: (group) => wait(`unsubscribe ${group}`)
   }
-  /** Lets the call under way end, after seeing that it is the only one. */
+  /** Ends the call under way, and checks that there is no other one. */
   const end = async (expected: string, error?: Error) => {
     assert.deepEqual(calls.map(({ call }) => call), [expected])
     const { end } = calls.splice(0)[0] ?? assert.fail()
@@ -52,8 +56,8 @@ test('delivers to members only, one frame for all', () => {
   const [ada, bob] = [member(), member()]
   const frames: Frame[] = []
   groups.join('a', ada)
-  groups.join('a', { send: (frame) => frames.push(frame) })
-  groups.join('a', { send: (frame) => frames.push(frame) })
+  groups.join('a', receiver((frame) => frames.push(frame)))
+  groups.join('a', receiver((frame) => frames.push(frame)))
   groups.join('b', bob)
 
   groups.deliver('a', 'ä')
@@ -107,7 +111,7 @@ test('subscribes for the first member, unsubscribes after the last', async () =>
 test('calls joined at the moment of membership, before anything is heard', async () => {
   const { groups, end } = slowBroker()
   const order: string[] = []
-  const ada = { send: (frame: Frame) => order.push(frame.text), replay () {} }
+  const ada = receiver((frame) => order.push(frame.text))
   groups.subscribe('a', request(ada, () => order.push('joined')))
   groups.join('a', ada)
   groups.subscribe('a', request(member(), () => groups.deliver('a', 'news')))

@@ -90,7 +90,7 @@ for (const [what, fail] of Object.entries(failures)) {
 
     const { code, reason } = await client.closed
     assert.equal(reason, ({ 1011: 'internal error', 1013: 'try again later', 4403: 'Forbidden' } as Record<number, string>)[code])
-    const told = code === 4403 ? 'onConnect refused a connection' : 'onConnect failed, the client is to come back'
+    const told = code === 4403 ? 'onConnect refused a connection' : 'onConnect failed, the client should reconnect'
     assert.ok(server.logs.some(({ msg }) => msg === told))
   })
 }

@@ -4,13 +4,15 @@ import { test } from 'node:test'
 import type { WebSocket } from 'ws'
 import { Frame } from '../../lib/server/sending/frame.ts'
 import { FrameList } from '../../lib/server/sending/frame-list.ts'
-import { Outbox, Turn } from '../../lib/server/sending/outbox.ts'
+import { FlushScheduler } from '../../lib/server/sending/flush-scheduler.ts'
+import { Outbox } from '../../lib/server/sending/outbox.ts'
 import { start, type Client } from '../support/server.ts'
 
 const LIMITS = { highWaterMark: 1000, slowTimeout: 1000, maxUnsent: 1000 }
 
 /** Outboxes of sockets that keep what is written to them. */
-function lines (count: number, turn = new Turn(LIMITS), slow: () => void = assert.fail) {
+function lines (count: number, onSlowConsumer: () => void = assert.fail) {
+  const scheduler = new FlushScheduler(LIMITS)
   return Array.from({ length: count }, () => {
     const socket = {
       extensions: '',
@@ -32,7 +34,7 @@ function lines (count: number, turn = new Turn(LIMITS), slow: () => void = asser
         line.written.push(bytes)
       }
     }
-    const outbox = new Outbox(socket as unknown as WebSocket, line as unknown as Duplex, turn, LIMITS, { slow })
+    const outbox = new Outbox(socket as unknown as WebSocket, line as unknown as Duplex, scheduler, LIMITS, { onSlowConsumer })
     return Object.assign(line, { outbox })
   })
 }
@@ -94,7 +96,7 @@ test('writes a large frame as it is, for each socket, whatever else it is sent i
 test('joins small frames around large ones, in order', () => {
   const frames = ['1', 'x'.repeat(20_000), 'y'.repeat(20_000), '2', '3', 'z'.repeat(20_000)].map((text) => new Frame(text))
 
-  const { bytes } = frames.reduce((list, frame) => list.with(frame), new FrameList())
+  const { bytes } = frames.reduce((list, frame) => list.append(frame), new FrameList())
 
   assert.ok(Array.isArray(bytes))
   assert.deepEqual(bytes.map(({ length }) => length), [3, 20_004, 20_004, 6, 20_004])
@@ -151,7 +153,7 @@ test('lets the event loop go on in the midst of a huge group, and keeps the orde
 
 test('says once that a client is slow', async () => {
   let times = 0
-  const [{ outbox, socket, written }] = lines(1, undefined, () => { times++ }) as [Line]
+  const [{ outbox, socket, written }] = lines(1, () => { times++ }) as [Line]
   socket.bufferedAmount = LIMITS.maxUnsent + 1
   for (let n = 0; n < 2; n++) {
     outbox.send(new Frame('1'))

@@ -2,9 +2,9 @@ import assert from 'node:assert/strict'
 import { suite, test, type TestContext } from 'node:test'
 import { memoryBroker, type Position, type RohrpostOptions } from '../../lib/index.ts'
 import { Frame } from '../../lib/server/sending/frame.ts'
-import { Followers, type Follower, type JoinRequest } from '../../lib/server/groups/catch-up.ts'
-import type { Member } from '../../lib/server/groups/group.ts'
-import type { Positioned } from '../../lib/server/groups/positioned.ts'
+import type { Member, SubscribeRequest } from '../../lib/server/groups/member.ts'
+import { PositionedMembers } from '../../lib/server/groups/positioned-members.ts'
+import type { PositionedMessage } from '../../lib/server/groups/positioned-message.ts'
 import { Replays } from '../../lib/server/sending/replays.ts'
 import { start, type Client } from '../support/server.ts'
 
@@ -28,8 +28,8 @@ suite('replays', () => {
     replays.add(source('a', 5, 40 * KIB))
     assert.deepEqual(sent, ['a1', 'a2'])
 
-    const taken = replays.written()
-    assert.equal(replays.written(), undefined)
+    const taken = replays.beforeWrite()
+    assert.equal(replays.beforeWrite(), undefined)
     assert.equal(sent.length, 2)
     taken?.()
 
@@ -39,9 +39,9 @@ suite('replays', () => {
   test('count what several writes take', () => {
     const { sent, replays } = open()
     replays.add(source('a', 1, 30 * KIB))
-    const first = replays.written()
+    const first = replays.beforeWrite()
     replays.add(source('b', 3, 40 * KIB))
-    const second = replays.written()
+    const second = replays.beforeWrite()
     assert.deepEqual(sent, ['a1', 'b1'])
 
     first?.()
@@ -55,12 +55,12 @@ suite('replays', () => {
     for (const name of ['a', 'b', 'c']) replays.add(source(name, 2, 30 * KIB))
     assert.deepEqual(sent, ['a1', 'a2', 'b1'])
 
-    replays.written()?.()
+    replays.beforeWrite()?.()
 
     assert.deepEqual(sent, ['a1', 'a2', 'b1', 'b2', 'c1', 'c2'])
     replays.add(source('d', 2, 10))
     assert.deepEqual(sent.slice(6), [])
-    replays.written()?.()
+    replays.beforeWrite()?.()
     assert.deepEqual(sent.slice(6), ['d1', 'd2'])
   })
 
@@ -72,47 +72,48 @@ suite('replays', () => {
     replays.add(source('c', 1, 10))
     replays.drop(dropped)
     replays.drop(source('d', 1, 10))
-    replays.written()?.()
+    replays.beforeWrite()?.()
 
     assert.deepEqual(sent, ['a1', 'a2', 'a3', 'c1'])
   })
 })
 
-suite('a follower that is late', () => {
-  /** A follower whose replay goes on when the test says so. */
+suite('a member that is late', () => {
+  /** A member whose replay goes on when the test says so. */
   function late (limit = { messages: 3, bytes: 1000 }) {
     const heard: string[] = []
     let next: () => Frame | undefined = () => undefined
-    const follower: Follower = {
+    const member: Member = {
       send: ({ text }) => {
         const { n, data, position } = JSON.parse(text)
         heard.push(`${n ?? data.type}@${position?.offset}`)
       },
-      replay: (given) => { next = given }
+      replay: (given) => { next = given },
+      dropReplay () {}
     }
-    const members = new Set<Member>()
-    const followers = new Followers('a', limit, members)
+    const plainMembers = new Set<Member>()
+    const members = new PositionedMembers('a', limit, plainMembers)
     const position = (offset: number): Position => ({ epoch: 'e', offset })
-    const request: JoinRequest = { member: follower, recover: { after: position(0) }, joined () {}, failed: () => assert.fail() }
-    followers.hold(request, undefined)
-    const found = followers.read(position(0), position(2), () => [1, 2].map((n) => ({ payload: `{"n":${n}}`, position: position(n) })), () => assert.fail())
-    assert.ok(Array.isArray(found))
-    followers.finish(request, found, position(2))
+    const request: SubscribeRequest = { member, recover: { after: position(0) }, joined () {}, failed: () => assert.fail() }
+    members.startBuffering(request, undefined)
+    const history = members.read(position(0), position(2), () => [1, 2].map((n) => ({ payload: `{"n":${n}}`, position: position(n) })), () => assert.fail())
+    assert.ok(Array.isArray(history))
+    members.complete(request, history, position(2))
     return {
       heard,
-      follower,
-      followers,
+      member,
       members,
+      plainMembers,
       position,
       deliver: (...numbers: number[]) => {
-        for (const n of numbers) followers.deliver(`{"n":${n}}`, position(n))
+        for (const n of numbers) members.deliver(`{"n":${n}}`, position(n))
       },
       /** Lets so many frames go, or all. */
       play (frames = Infinity) {
         for (let n = 0; n < frames; n++) {
           const frame = next()
           if (frame === undefined) return
-          follower.send(frame)
+          member.send(frame)
         }
       }
     }
@@ -130,23 +131,23 @@ suite('a follower that is late', () => {
   })
 
   test('is told of a loss in its place', () => {
-    const { heard, followers, position, deliver, play } = late()
+    const { heard, members, position, deliver, play } = late()
     deliver(3)
-    followers.lost(position(7))
+    members.lost(position(7))
     deliver(8)
     play()
-    followers.lost(position(9))
+    members.lost(position(9))
     deliver(10)
 
     assert.deepEqual(heard, ['1@1', '2@2', '3@3', 'resync@7', '8@8', 'resync@9', '10@10'])
   })
 
   test('is told of a loss once its history was ahead, and then of what it has not got', () => {
-    const { heard, followers, position, deliver, play } = late()
+    const { heard, members, position, deliver, play } = late()
     play()
-    followers.lost(position(1))
+    members.lost(position(1))
     deliver(2, 3)
-    followers.lost(undefined)
+    members.lost(undefined)
 
     assert.deepEqual(heard, ['1@1', '2@2', 'resync@1', '3@3', 'resync@undefined'])
   })
@@ -167,8 +168,8 @@ suite('a follower that is late', () => {
 
   test('gets all at once when it goes on without positions, and nothing when it leaves', () => {
     const [goesOn, leaves] = [late(), late()]
-    goesOn.followers.end(goesOn.follower, undefined)
-    leaves.followers.delete(leaves.follower)
+    goesOn.members.makePlain(goesOn.member, undefined)
+    leaves.members.delete(leaves.member)
     for (const { play, deliver } of [goesOn, leaves]) {
       play()
       deliver(3)
@@ -176,52 +177,52 @@ suite('a follower that is late', () => {
 
     assert.deepEqual(goesOn.heard, ['1@1', '2@2'])
     assert.deepEqual(leaves.heard, [])
-    assert.deepEqual([goesOn.followers.size, goesOn.members.size, leaves.followers.size, leaves.members.size], [0, 1, 0, 0])
+    assert.deepEqual([goesOn.members.size, goesOn.plainMembers.size, leaves.members.size, leaves.plainMembers.size], [0, 1, 0, 0])
   })
 
   test('that leaves while it is told of its membership hears nothing', () => {
-    const followers = new Followers('a', { messages: 3, bytes: 1000 }, new Set())
-    const follower: Follower = { send: () => assert.fail(), replay: () => assert.fail() }
+    const members = new PositionedMembers('a', { messages: 3, bytes: 1000 }, new Set())
+    const member: Member = { send: () => assert.fail(), replay: () => assert.fail(), dropReplay () {} }
     const position = { epoch: 'e', offset: 1 }
-    const request: JoinRequest = { member: follower, recover: { after: position }, joined: () => followers.delete(follower), failed: () => assert.fail() }
-    followers.hold(request, position)
-    followers.finish(request, [], position)
-    followers.deliver('{}', { epoch: 'e', offset: 2 })
+    const request: SubscribeRequest = { member, recover: { after: position }, joined: () => members.delete(member), failed: () => assert.fail() }
+    members.startBuffering(request, position)
+    members.complete(request, [], position)
+    members.deliver('{}', { epoch: 'e', offset: 2 })
 
-    assert.equal(followers.size, 0)
+    assert.equal(members.size, 0)
   })
 })
 
 suite('clients that come back one after another', () => {
   const position = (offset: number, epoch = 'e'): Position => ({ epoch, offset })
 
-  /** A group whose history has the messages from 1 to `top`, and followers that send when the test says so. */
+  /** A group whose history has the messages from 1 to `top`, and members that send when the test says so. */
   function open (limit = { messages: 10, bytes: 1000 }) {
-    const followers = new Followers('a', limit, new Set())
+    const members = new PositionedMembers('a', limit, new Set())
     const state = { top: 4, reads: 0 }
     const entries = (after: number) => Array.from({ length: state.top - after }, (_, index) => ({ payload: `{"n":${after + index + 1}}`, position: position(after + index + 1) }))
     return {
-      followers,
+      members,
       state,
       deliver (count: number) {
-        for (let n = 0; n < count; n++) followers.deliver(`{"n":${++state.top}}`, position(state.top))
+        for (let n = 0; n < count; n++) members.deliver(`{"n":${++state.top}}`, position(state.top))
       },
       /** Recovers from a position. */
       recover (after: number) {
         const frames: Frame[] = []
         let next: () => Frame | undefined = () => undefined
-        const member: Follower = { send: (frame) => frames.push(frame), replay: (given) => { next = given } }
-        const request: JoinRequest = { member, recover: { after: position(after) }, joined ({ recovered } = {}) { assert.equal(recovered, true) }, failed: () => assert.fail() }
-        followers.hold(request, position(state.top))
-        const found = followers.read(position(after), position(state.top), () => {
+        const member: Member = { send: (frame) => frames.push(frame), replay: (given) => { next = given }, dropReplay () {} }
+        const request: SubscribeRequest = { member, recover: { after: position(after) }, joined ({ recovered } = {}) { assert.equal(recovered, true) }, failed: () => assert.fail() }
+        members.startBuffering(request, position(state.top))
+        const history = members.read(position(after), position(state.top), () => {
           state.reads++
           return entries(after)
         }, () => assert.fail())
-        followers.finish(request, found as readonly Positioned[], position(state.top))
+        members.complete(request, history as readonly PositionedMessage[], position(state.top))
         return {
           frames,
           numbers: () => frames.map(({ text }) => JSON.parse(text).n),
-          leave: () => followers.delete(member),
+          leave: () => members.delete(member),
           play () {
             for (let frame = next(); frame !== undefined; frame = next()) frames.push(frame)
           }
@@ -277,17 +278,17 @@ suite('clients that come back one after another', () => {
     const gap = open()
     gap.recover(1)
     gap.state.top = 6
-    gap.followers.lost(position(6))
+    gap.members.lost(position(6))
     gap.recover(5)
     assert.equal(gap.state.reads, 2)
     gap.state.top = 8
-    gap.followers.deliver('{"n":8}', position(8))
+    gap.members.deliver('{"n":8}', position(8))
     gap.recover(7)
     assert.equal(gap.state.reads, 3)
-    gap.followers.deliver('{"n":8}', position(8))
-    assert.deepEqual(gap.followers.read(position(9), position(8), () => [], () => assert.fail()), [])
-    assert.deepEqual(gap.followers.read(position(7), undefined, () => [], () => assert.fail()), [])
-    assert.deepEqual(gap.followers.read(position(7, 'f'), position(8), () => [], () => assert.fail()), [])
+    gap.members.deliver('{"n":8}', position(8))
+    assert.deepEqual(gap.members.read(position(9), position(8), () => [], () => assert.fail()), [])
+    assert.deepEqual(gap.members.read(position(7), undefined, () => [], () => assert.fail()), [])
+    assert.deepEqual(gap.members.read(position(7, 'f'), position(8), () => [], () => assert.fail()), [])
   })
 })
 

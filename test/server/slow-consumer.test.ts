@@ -33,7 +33,7 @@ async function reads (client: Client, count: number): Promise<void> {
 }
 
 async function closing (server: TestServer): Promise<void> {
-  const isTold = () => server.logs.some(({ msg }) => msg === 'closing a connection that does not read what it is sent')
+  const isTold = () => server.logs.some(({ msg }) => msg === 'closing a slow consumer: the client does not read what it is sent')
   while (!isTold()) await new Promise(setImmediate)
 }
 
@@ -130,7 +130,7 @@ test('bounds a client that trickles by maxUnsent', async (t) => {
   let sent = 0
 
   // it reads a little between the bursts
-  while (!server.logs.some(({ msg }) => msg === 'closing a connection that does not read what it is sent')) {
+  while (!server.logs.some(({ msg }) => msg === 'closing a slow consumer: the client does not read what it is sent')) {
     burst(server, 10)
     sent += 10
     client.socket.resume()
@@ -152,12 +152,12 @@ suite('progress', () => {
     const handle = { get bytesWritten () { return state.written }, get writeQueueSize () { return state.queue } }
     const outbox: Watchable = {
       socket: { get bufferedAmount () { return state.unsent } } as unknown as WebSocket,
-      line: {
+      stream: {
         get writableLength () { return state.queue },
         ...(stream === 'TCP' && { _handle: handle }),
         ...(stream === 'TLS' && { _handle: { bytesWritten: 1, writeQueueSize: 1, _parent: handle } })
       } as unknown as Duplex,
-      slow: () => { state.slow++ }
+      onSlowConsumer: () => { state.slow++ }
     }
     t.after(() => watch.delete(outbox))
     watch.add(outbox)
@@ -237,7 +237,7 @@ suite('progress', () => {
     })
     const watch = new SlowWatch(LIMITS)
     let slow = 0
-    watch.add({ socket: { bufferedAmount: 1_000_000 } as WebSocket, line: undefined, slow: () => { slow++ } })
+    watch.add({ socket: { bufferedAmount: 1_000_000 } as WebSocket, stream: undefined, onSlowConsumer: () => { slow++ } })
 
     // a blocked loop calls a timer once, however late
     for (let late = 0; late < 9; late++) for (const step of timers) step()

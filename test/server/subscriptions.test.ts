@@ -40,7 +40,7 @@ test('lets nobody in unless authorize says true and nothing else', async (t) => 
   const client = await server.connect()
 
   for (const id of answers.keys()) assert.equal((await client.call('subscribe', { type: 'any', id })).error, 'ACCESS_DENIED')
-  const told = server.logs.map(({ msg }) => /'authorize' gave a value of type (\w+)/.exec(String(msg))?.[1]).filter((type) => type !== undefined)
+  const told = server.logs.map(({ msg }) => /'authorize' returned a value of type (\w+)/.exec(String(msg))?.[1]).filter((type) => type !== undefined)
   assert.deepEqual(told, ['number', 'string', 'object', 'undefined', 'number'])
   assert.equal((await client.call('subscribe', { type: 'undeclared', id: 1 })).error, 'ACCESS_DENIED')
   assert.deepEqual(await client.ask({ id: 1, type: 'subscribe', data: { type: 'locked', id: 1 } }), {
