@@ -11,7 +11,7 @@ import { answerTo, assertAnswer } from './support/model.ts'
 /** What only the decoder says; everything else comes later. */
 const MALFORMED = ['empty_message', 'invalid_json', 'invalid_envelope']
 
-test('reads each of 100,000 texts by the rules, and what it reads can be said again', () => {
+test('decodes each of 100,000 texts by the rules, and can encode each result again', () => {
   checkSync(fc.property(anyText, (text) => {
     const expected = answerTo(text)
     const read = decode(text)

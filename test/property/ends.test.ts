@@ -90,7 +90,7 @@ async function startObserved (t: TestContext, options: RohrpostOptions = {}): Pr
   }
 }
 
-test('a group reaches exactly those who are left, however the others ended', async (t) => {
+test('a group reaches exactly the remaining members, however the others ended', async (t) => {
   const server = await startObserved(t)
   const fate = fc.option(fc.constantFrom(...allEnds), { nil: 'stays', freq: 3 })
 
@@ -119,7 +119,7 @@ test('a group reaches exactly those who are left, however the others ended', asy
   }), { numRuns: 100 })
 })
 
-test('tells a running handler that its client vanished, and lets it join and send nothing any more', { timeout: 10_000 }, async (t) => {
+test('aborts a running handler whose client vanished, and ignores its joins and messages', { timeout: 10_000 }, async (t) => {
   const server = await startObserved(t)
   const client = await server.raw()
   client.write(frame('{"id":1,"type":"wait"}'))
@@ -150,7 +150,7 @@ test('starts no more handlers for a client that vanished', { timeout: 10_000 }, 
   assert.deepEqual(started, [])
 })
 
-test('a client that vanishes while it is not read from is noticed when its handlers have ended', { timeout: 10_000 }, async (t) => {
+test('detects a client that vanishes while its socket is paused when its handlers have ended', { timeout: 10_000 }, async (t) => {
   const server = await startObserved(t, { concurrency: 1, maxPending: { messages: 1, bytes: 1000 } })
   const gate = Promise.withResolvers<void>()
   const entered = Promise.withResolvers<void>()
@@ -167,7 +167,7 @@ test('a client that vanishes while it is not read from is noticed when its handl
   assert.deepEqual(server.left, ['all'])
 })
 
-test('a client that vanishes while the broker lets it join does not become a member', { timeout: 10_000 }, async (t) => {
+test('does not add a client that vanishes while the broker subscribes', { timeout: 10_000 }, async (t) => {
   const subscribing = Promise.withResolvers<void>()
   const asked = Promise.withResolvers<void>()
   const left = Promise.withResolvers<string>()
@@ -190,7 +190,7 @@ test('a client that vanishes while the broker lets it join does not become a mem
   assert.equal(await left.promise, 'slow')
 })
 
-test('cuts off a client that gives no sign of life, and takes it out of its groups', { timeout: 10_000 }, async (t) => {
+test('terminates a client that gives no sign of life, and removes it from its groups', { timeout: 10_000 }, async (t) => {
   const server = await startObserved(t, { heartbeatInterval: 20 })
   const client = await server.raw()
   const witness = await server.connect()

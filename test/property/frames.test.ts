@@ -39,7 +39,7 @@ const violations: [name: string, code: number, ...frames: Buffer[]][] = [
 ]
 
 for (const [name, code, ...frames] of violations) {
-  test(`closes with ${code} for ${name}, after it answered what came before`, async (t) => {
+  test(`closes with ${code} for ${name}, after the answers to earlier messages`, async (t) => {
     const server = await start(t, { maxPayload: MAX })
     const witness = await server.connect()
     const client = await server.raw()
@@ -61,7 +61,7 @@ test('answers a message that is exactly as large as the limit', async (t) => {
   assert.deepEqual(await client.take(1), ['{"id":1,"type":"pong"}'])
 })
 
-test('lets UTF-8 characters be cut in two by fragments', async (t) => {
+test('accepts fragments that split a UTF-8 character', async (t) => {
   const server = await start(t)
   const client = await server.raw()
 
@@ -70,7 +70,7 @@ test('lets UTF-8 characters be cut in two by fragments', async (t) => {
   assert.deepEqual(await client.take(1), ['{"id":"€😀","type":"pong"}'])
 })
 
-test('lives through any bytes on the line', async (t) => {
+test('survives any bytes on the socket', async (t) => {
   const server = await start(t)
   const witness = await server.connect()
   const header = fc.record({

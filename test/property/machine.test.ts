@@ -124,7 +124,7 @@ function isUtf8 (bytes: Uint8Array): boolean {
   }
 }
 
-test('1500 connections, each with a stream of any frames in any pieces, answer and end as they must', async (t) => {
+test('1500 connections with random frames in random chunks answer and close by the rules', async (t) => {
   const server = await start(t, { maxPayload: MAX_PAYLOAD })
   server.app.rohrpost.handle('close', (_message, connection) => connection.close(4001))
   const witness = await server.connect()

@@ -268,7 +268,7 @@ class Watcher {
   }
 }
 
-test('a connection is in the groups that the model says, hears nothing of others, and each request has one answer', async (t) => {
+test('each connection is in the groups of the model, receives nothing of other groups, and gets one answer for each request', async (t) => {
   t.mock.timers.enable({ apis: ['setTimeout'] })
   const broker = new GatedBroker()
   const decisions: { resolve (allowed: boolean): void, reject (error: Error): void }[] = []

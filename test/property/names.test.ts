@@ -49,7 +49,7 @@ const tuple = fc.record({
 const template = fc.array(fc.tuple(fc.constantFrom('a', 'b', 'c', 'd', 'e', 'n', 'u', 'v', 'pk', 'list'), fc.array(fc.constantFrom(...SEPARATORS, '%'), { maxLength: 2 })), { minLength: 1, maxLength: 6 })
   .map((places) => `t-${places.map(([name, end]) => `{${name}}${end.join('')}`).join('')}`)
 
-test('two different tuples of values never give one name, whatever the template', () => {
+test('two different tuples of values never give the same name, whatever the template', () => {
   let refused = 0
   checkSync(fc.property(template, fc.array(tuple, { minLength: 20, maxLength: 40 }), (template, rows) => {
     const between = [...template.matchAll(/\}([^{]*)(?=\{)/g)].map(([, text]) => String(text))
@@ -84,7 +84,7 @@ const cut = fc.record({
   cuts: fc.array(fc.array(fc.nat(12), { minLength: 6, maxLength: 6 }), { minLength: 20, maxLength: 20 })
 })
 
-test('values that are put together to the same text, but cut in other places, never give one name', () => {
+test('values that concatenate to the same text never give the same name', () => {
   checkSync(fc.property(cut, ({ names, separator, words, cuts }) => {
     const { group } = parseTemplate(`t-${names.map((name) => `{${name}}`).join(separator)}`, meta)
     const known = new Map<string, string>()
@@ -99,7 +99,7 @@ test('values that are put together to the same text, but cut in other places, ne
   }), { numRuns: 5000 })
 })
 
-test('numbers and UUIDs stand in names as they are, also beside other values', () => {
+test('numbers and UUIDs are not escaped in names, also next to other values', () => {
   const name = (template: string, values: object) => parseTemplate(template, meta).group(rowOf(values))
 
   assert.equal(name('t-{pk}-{u}-{n}-{a}', { id: '9007199254740993', u: UUID.toUpperCase(), n: 7, a: 'x-y' }), `t-9007199254740993-${UUID}-7-x-y`)
@@ -110,7 +110,7 @@ test('numbers and UUIDs stand in names as they are, also beside other values', (
   assert.equal(name('t-{u}', { u: 'Ab-c' }), 't-Ab-c')
 })
 
-test('a client is given the group of the row whose key it sends, as text or as a number, also of a key of several parts', () => {
+test('the id of a client gives the group name of the row with that key, as text or number, also for composite keys', () => {
   const key = fc.oneof(
     text, fc.string({ unit: 'binary' }), fc.constantFrom(UUID, 'c++', 'info@example.org', '50%', 'naïve', '-0', '+5', '007'),
     fc.integer(), fc.double({ noNaN: true, noDefaultInfinity: true })

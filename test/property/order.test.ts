@@ -29,7 +29,7 @@ interface Line {
   expected: number[]
 }
 
-test('each client gets exactly what was sent to it, in the order in which it was sent', async (t) => {
+test('each client receives exactly the messages that were sent to it, in order', async (t) => {
   const server = await start(t, {
     websocket: { options: { perMessageDeflate: { threshold: 0 } } },
     maxUnsent: 1e9,

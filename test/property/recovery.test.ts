@@ -202,7 +202,7 @@ class Watcher {
   }
 }
 
-test('each follower hears each message once and in order, or is told; all others hear each at most once, in order', async (t) => {
+test('each member with positions receives every message once and in order, or a resync; all others at most once, in order', async (t) => {
   const broker = new LaggingBroker()
   const forbidden = new Set<string>()
   const server = await start(t, {

@@ -158,7 +158,7 @@ const stream = fc.record({
   choices: fc.infiniteStream(fc.nat())
 })
 
-test('each request gets exactly one answer, and starts in order of arrival, never more than `concurrency` at once', { timeout: 60_000 * fuzz }, async (t) => {
+test('each request gets exactly one answer, and starts in order of arrival, at most `concurrency` at once', { timeout: 60_000 * fuzz }, async (t) => {
   t.mock.timers.enable({ apis: ['setTimeout'] })
   // before the servers are closed: they must not wait for a time that never comes
   t.after(() => t.mock.timers.reset())

@@ -108,7 +108,7 @@ test('subscribes for the first member, unsubscribes after the last', async () =>
   assert.deepEqual(calls, [])
 })
 
-test('calls joined at the moment of membership, before anything is heard', async () => {
+test('calls joined when the membership begins, before the first message', async () => {
   const { groups, end } = slowBroker()
   const order: string[] = []
   const ada = receiver((frame) => order.push(frame.text))
@@ -121,7 +121,7 @@ test('calls joined at the moment of membership, before anything is heard', async
   assert.deepEqual(order, ['joined', 'news'])
 })
 
-test('never has two calls for one group under way, however members come and go', async () => {
+test('makes one broker call for a group at a time, however members join and leave', async () => {
   const { groups, calls, end } = slowBroker()
   const ada = member()
 
@@ -140,7 +140,7 @@ test('never has two calls for one group under way, however members come and go',
   assert.deepEqual(calls, [])
 })
 
-test('a membership that ended while it waited is no error and no member', async () => {
+test('resolves a join that was left while it waited', async () => {
   const { groups, end } = slowBroker()
   const ada = member()
   groups.join('a', ada)
@@ -156,7 +156,7 @@ test('a membership that ended while it waited is no error and no member', async 
   assert.deepEqual(ada.heard, [])
 })
 
-test('a membership that ended while it waited is no error even if the subscribe fails', async () => {
+test('resolves a join that was left while it waited, also if the broker fails to subscribe', async () => {
   const { groups, end } = slowBroker()
   const ada = member()
   const waited = groups.join('a', ada)
@@ -167,7 +167,7 @@ test('a membership that ended while it waited is no error even if the subscribe 
   await waited
 })
 
-test('a failed subscribe fails all who waited for it, joins nobody and can be tried again', async () => {
+test('rejects all waiting joins when the broker fails to subscribe, and can be retried', async () => {
   const { groups, calls, end, errors } = slowBroker()
   const [ada, bob] = [member(), member()]
   const first = assert.rejects(async () => groups.join('a', ada), { code: 'RP_ERR_UNAVAILABLE', message: "Can't join 'a' now" })
@@ -186,7 +186,7 @@ test('a failed subscribe fails all who waited for it, joins nobody and can be tr
   assert.deepEqual([ada.heard, bob.heard, errors], [['y'], [], ['a: away']])
 })
 
-test('a failed subscribe that nobody awaits is reported and nothing more', async () => {
+test('reports a failed subscribe that is not awaited', async () => {
   const { groups, end, errors } = slowBroker()
   groups.join('a', member())
 
@@ -195,7 +195,7 @@ test('a failed subscribe that nobody awaits is reported and nothing more', async
   assert.deepEqual(errors, ['a: away'])
 })
 
-test('a failed unsubscribe is reported, and the group can be joined again', async () => {
+test('reports a failed unsubscribe, and the group can be joined again', async () => {
   const { groups, end, errors } = slowBroker()
   const ada = member()
   groups.join('a', ada)
@@ -211,7 +211,7 @@ test('a failed unsubscribe is reported, and the group can be joined again', asyn
   assert.deepEqual([ada.heard, errors], [['x'], ['a: away']])
 })
 
-test('a group that is joined again begins anew: what nobody heard is not lost', async () => {
+test('starts without a position when a group is joined again: messages without members are not lost', async () => {
   const { groups, end } = slowBroker()
   const ada = member()
   groups.join('a', ada)
@@ -229,7 +229,7 @@ test('a group that is joined again begins anew: what nobody heard is not lost', 
   assert.deepEqual(ada.heard, ['{"n":1}', '{"n":6}'])
 })
 
-test('a broker that throws instead of rejecting is the same', async () => {
+test('treats a broker that throws like one that rejects', async () => {
   const errors: string[] = []
   const broker = { ...memoryBroker(), subscribe () { throw new Error('away') } }
   const groups = make(broker, (error) => errors.push((error.cause as Error).message))
@@ -239,7 +239,7 @@ test('a broker that throws instead of rejecting is the same', async () => {
   assert.deepEqual(errors, ['away'])
 })
 
-test('takes names of 1 to 200 printable ASCII characters without spaces', () => {
+test('accepts names of 1 to 200 printable ASCII characters without spaces', () => {
   const groups = make(memoryBroker())
 
   for (const name of ['a', 'todo-5', 'user:7', '!~', 'x'.repeat(200)]) groups.join(name, member())
@@ -250,7 +250,7 @@ test('takes names of 1 to 200 printable ASCII characters without spaces', () => 
   }
 })
 
-test('one who leaves at the moment of joining does not take the group from those who join after it', async () => {
+test('keeps the subscription for later members when a member leaves in its joined callback', async () => {
   const { groups, calls, end } = slowBroker()
   const [ada, bob] = [member(), member()]
   groups.subscribe('a', request(ada, () => groups.leave('a', ada)))

@@ -23,7 +23,7 @@ suite('replays', () => {
     return { sent, replays }
   }
 
-  test('send a portion, and the next one when the line has taken that', () => {
+  test('send a portion, and the next one when it has been written', () => {
     const { sent, replays } = open()
     replays.add(source('a', 5, 40 * KIB))
     assert.deepEqual(sent, ['a1', 'a2'])
@@ -36,7 +36,7 @@ suite('replays', () => {
     assert.deepEqual(sent, ['a1', 'a2', 'a3', 'a4'])
   })
 
-  test('count what several writes take', () => {
+  test('count the bytes of several writes', () => {
     const { sent, replays } = open()
     replays.add(source('a', 1, 30 * KIB))
     const first = replays.beforeWrite()
@@ -50,7 +50,7 @@ suite('replays', () => {
     assert.deepEqual(sent, ['a1', 'b1', 'b2', 'b3'])
   })
 
-  test('come one after another, small ones at once', () => {
+  test('run one after another, small ones at once', () => {
     const { sent, replays } = open()
     for (const name of ['a', 'b', 'c']) replays.add(source(name, 2, 30 * KIB))
     assert.deepEqual(sent, ['a1', 'a2', 'b1'])
@@ -64,7 +64,7 @@ suite('replays', () => {
     assert.deepEqual(sent.slice(6), ['d1', 'd2'])
   })
 
-  test('that are dropped before their turn are not sent', () => {
+  test('that are dropped before they start are not sent', () => {
     const { sent, replays } = open()
     const dropped = source('b', 1, 10)
     replays.add(source('a', 3, 40 * KIB))
@@ -78,9 +78,9 @@ suite('replays', () => {
   })
 })
 
-suite('a member that is late', () => {
-  /** A member whose replay goes on when the test says so. */
-  function late (limit = { messages: 3, bytes: 1000 }) {
+suite('a member that catches up', () => {
+  /** A member whose replay continues when the test calls `play`. */
+  function catchUp (limit = { messages: 3, bytes: 1000 }) {
     const heard: string[] = []
     let next: () => Frame | undefined = () => undefined
     const member: Member = {
@@ -108,7 +108,7 @@ suite('a member that is late', () => {
       deliver: (...numbers: number[]) => {
         for (const n of numbers) members.deliver(`{"n":${n}}`, position(n))
       },
-      /** Lets so many frames go, or all. */
+      /** Sends so many frames, or all. */
       play (frames = Infinity) {
         for (let n = 0; n < frames; n++) {
           const frame = next()
@@ -119,8 +119,8 @@ suite('a member that is late', () => {
     }
   }
 
-  test('hears what comes meanwhile behind what it missed', () => {
-    const { heard, deliver, play } = late()
+  test('receives live messages after the missed ones', () => {
+    const { heard, deliver, play } = catchUp()
     play(1)
     deliver(3)
     assert.deepEqual(heard, ['1@1'])
@@ -130,8 +130,8 @@ suite('a member that is late', () => {
     assert.deepEqual(heard, ['1@1', '2@2', '3@3', '4@4'])
   })
 
-  test('is told of a loss in its place', () => {
-    const { heard, members, position, deliver, play } = late()
+  test('receives a resync in its place in the order', () => {
+    const { heard, members, position, deliver, play } = catchUp()
     deliver(3)
     members.lost(position(7))
     deliver(8)
@@ -142,8 +142,8 @@ suite('a member that is late', () => {
     assert.deepEqual(heard, ['1@1', '2@2', '3@3', 'resync@7', '8@8', 'resync@9', '10@10'])
   })
 
-  test('is told of a loss once its history was ahead, and then of what it has not got', () => {
-    const { heard, members, position, deliver, play } = late()
+  test('receives a resync while it is ahead, and then only messages that it does not have', () => {
+    const { heard, members, position, deliver, play } = catchUp()
     play()
     members.lost(position(1))
     deliver(2, 3)
@@ -152,9 +152,9 @@ suite('a member that is late', () => {
     assert.deepEqual(heard, ['1@1', '2@2', 'resync@1', '3@3', 'resync@undefined'])
   })
 
-  test('gets all at once if more comes than it takes: then the limits of its connection decide', () => {
+  test('receives the whole queue at once if it grows beyond the limit', () => {
     for (const limit of [{ messages: 3, bytes: 1000 }, { messages: 100, bytes: 24 }]) {
-      const { heard, deliver, play } = late(limit)
+      const { heard, deliver, play } = catchUp(limit)
       deliver(3, 4, 5, 6)
       assert.deepEqual(heard, [])
       deliver(7)
@@ -166,21 +166,21 @@ suite('a member that is late', () => {
     }
   })
 
-  test('gets all at once when it goes on without positions, and nothing when it leaves', () => {
-    const [goesOn, leaves] = [late(), late()]
-    goesOn.members.makePlain(goesOn.member, undefined)
-    leaves.members.delete(leaves.member)
-    for (const { play, deliver } of [goesOn, leaves]) {
+  test('receives the whole queue at once when it becomes a plain member, and nothing when it leaves', () => {
+    const [plain, left] = [catchUp(), catchUp()]
+    plain.members.makePlain(plain.member, undefined)
+    left.members.delete(left.member)
+    for (const { play, deliver } of [plain, left]) {
       play()
       deliver(3)
     }
 
-    assert.deepEqual(goesOn.heard, ['1@1', '2@2'])
-    assert.deepEqual(leaves.heard, [])
-    assert.deepEqual([goesOn.members.size, goesOn.plainMembers.size, leaves.members.size, leaves.plainMembers.size], [0, 1, 0, 0])
+    assert.deepEqual(plain.heard, ['1@1', '2@2'])
+    assert.deepEqual(left.heard, [])
+    assert.deepEqual([plain.members.size, plain.plainMembers.size, left.members.size, left.plainMembers.size], [0, 1, 0, 0])
   })
 
-  test('that leaves while it is told of its membership hears nothing', () => {
+  test('receives nothing if it leaves in its joined callback', () => {
     const members = new PositionedMembers('a', { messages: 3, bytes: 1000 }, new Set())
     const member: Member = { send: () => assert.fail(), replay: () => assert.fail(), dropReplay () {} }
     const position = { epoch: 'e', offset: 1 }
@@ -193,10 +193,10 @@ suite('a member that is late', () => {
   })
 })
 
-suite('clients that come back one after another', () => {
+suite('clients that recover one after another', () => {
   const position = (offset: number, epoch = 'e'): Position => ({ epoch, offset })
 
-  /** A group whose history has the messages from 1 to `top`, and members that send when the test says so. */
+  /** A group whose history has the messages from 1 to `top`. */
   function open (limit = { messages: 10, bytes: 1000 }) {
     const members = new PositionedMembers('a', limit, new Set())
     const state = { top: 4, reads: 0 }
@@ -231,7 +231,7 @@ suite('clients that come back one after another', () => {
     }
   }
 
-  test('share one copy of what they missed, with what came meanwhile', () => {
+  test('share one copy of the missed messages, with the messages delivered since', () => {
     const { state, deliver, recover } = open()
     const first = recover(1)
     deliver(2)
@@ -244,7 +244,7 @@ suite('clients that come back one after another', () => {
     assert.equal(third.frames[2], first.frames[4])
   })
 
-  test('read again what is before the copy, which is then the longer one', () => {
+  test('read messages from before the copy, which is then replaced by the longer one', () => {
     const { state, recover } = open()
     recover(2)
     recover(1)
@@ -253,7 +253,7 @@ suite('clients that come back one after another', () => {
     assert.equal(state.reads, 2)
   })
 
-  test('read again when no other one catches up any more', () => {
+  test('read again when no other replay is under way', () => {
     for (const end of ['play', 'leave'] as const) {
       const { state, recover } = open()
       const [first, second] = [recover(1), recover(1)]
@@ -267,7 +267,7 @@ suite('clients that come back one after another', () => {
     }
   })
 
-  test('read again when the copy became too large, has a gap, is behind or ends before the position', () => {
+  test('read again when the copy is too large, has a gap, is outdated or ends before the position', () => {
     for (const limit of [{ messages: 3, bytes: 1000 }, { messages: 10, bytes: 24 }]) {
       const { state, deliver, recover } = open(limit)
       recover(1)
@@ -336,13 +336,13 @@ suite('a large replay', () => {
     })
   }
 
-  test('of many groups is not read before the client has got those before', async (t) => {
+  test('of many groups is not read before the earlier replays have been sent', async (t) => {
     const { connect, publish, recover, app } = await serve(t, { highWaterMark: 200 * KIB, maxUnsent: 200 * KIB })
     for (let id = 0; id < 20; id++) publish(id, 1, MESSAGES)
     const client = await connect()
     client.socket.pause()
     for (let id = 0; id < 20; id++) recover(client, id)
-    // what a paused client costs does not grow with what it asks for
+    // the memory for a paused client must not grow with its requests
     const [connection] = [...app.rohrpost.connections].slice(-1)
     while ((connection?.groups.size ?? 0) === 0) await new Promise(setImmediate)
     for (let turn = 0; turn < 100; turn++) await new Promise(setImmediate)
@@ -362,7 +362,7 @@ suite('a large replay', () => {
     assert.ok(begun < 20, `${begun} groups were read for a client that does not read`)
   })
 
-  test('ends with a client that goes away in the midst of it', async (t) => {
+  test('ends when the client disconnects', async (t) => {
     const { connect, publish, recover, app, logs } = await serve(t)
     for (let id = 0; id < 20; id++) publish(id, 1, MESSAGES)
     const client = await connect()
