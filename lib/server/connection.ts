@@ -231,7 +231,7 @@ export class Connection implements RequestConnection, SubscribeConnection {
     this.#socket.ping()
   }
 
-  /** Closes the connection: its client does not read what it is sent. */
+  /** Closes the connection of a client that does not read its messages. */
   onSlowConsumer (): void {
     const unsent = this.#socket.bufferedAmount
     this.log.info({ unsent }, 'closing a slow consumer: the client does not read what it is sent')

@@ -1,4 +1,7 @@
-/** However a connection ends, it leaves its groups, and what still runs for it harms nobody. */
+/**
+ * All ways in which a connection ends: it leaves its groups, and its running handlers have no effect on other
+ * connections.
+ */
 import assert from 'node:assert/strict'
 import { EventEmitter, once } from 'node:events'
 import { test, type TestContext } from 'node:test'
@@ -9,7 +12,7 @@ import { fragments, frame, Opcode } from './support/frames.ts'
 import type { RawSocket } from './support/raw-socket.ts'
 import { ask, start, type Server } from './support/server.ts'
 
-/** What clients do to end their connection. */
+/** The ways in which clients end their connection. */
 const ends = {
   'closes properly': (client: RawSocket) => client.write(frame(Buffer.from([0x03, 0xe8]), { opcode: Opcode.CLOSE })),
   'ends its half of the line': (client: RawSocket) => client.half(),
@@ -36,16 +39,16 @@ function cut (client: RawSocket, bytes: Buffer, at: number): void {
 }
 
 interface ObservedServer extends Server {
-  /** `disconnect` when a connection has ended, `waited` (with the connection) when the handler `wait` went on. */
+  /** `disconnect` when a connection has ended, `waited` (with the connection) when the handler `wait` continues. */
   events: EventEmitter
   /** The groups to which the broker was subscribed, and from which it was unsubscribed. */
   entered: string[]
   left: string[]
-  /** Resolves when so many connections are left. */
+  /** Resolves when so many connections remain. */
   empty (size: number): Promise<void>
 }
 
-/** A server that tells when a connection has ended, with handlers that wait for the end, or make it. */
+/** A server that reports ended connections, with handlers that wait for the end or cause it. */
 async function startObserved (t: TestContext, options: RohrpostOptions = {}): Promise<ObservedServer> {
   const events = new EventEmitter()
   const entered: string[] = []
@@ -66,7 +69,7 @@ async function startObserved (t: TestContext, options: RohrpostOptions = {}): Pr
     onDisconnect: () => { events.emit('disconnect') },
     ...options
   })
-  // the group of the server's own
+  // the internal group of the server
   entered.splice(0)
   server.app.rohrpost
     .handle('close', (_message, connection) => connection.close(4001))

@@ -1,4 +1,4 @@
-/** A client that sends too much of anything is bounded or cut off, and others are served meanwhile. */
+/** A client that sends too much of anything is limited or disconnected, and other clients are served meanwhile. */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { connect, type AddressInfo } from 'node:net'
@@ -17,7 +17,7 @@ const PING = '{"id":"still there?","type":"ping"}'
 const DEFLATE = { headers: ['Sec-WebSocket-Extensions: permessage-deflate; client_no_context_takeover'] }
 const MIB = 2 ** 20
 
-/** A server with a client that behaves, and the demand that it is served. */
+/** A server with a well-behaved client, and the assertion that it is served. */
 async function startWitnessed (t: TestContext, options: Parameters<typeof start>[1] = {}) {
   const server = await start(t, options)
   const witness = await server.connect()
@@ -29,7 +29,7 @@ async function startWitnessed (t: TestContext, options: Parameters<typeof start>
   }
 }
 
-/** Writes the same bytes until the server has had enough, or all are written. */
+/** Writes the same bytes until the server closes the connection, or all are written. */
 async function pour (client: RawSocket, bytes: Buffer, times: number): Promise<void> {
   for (let i = 0; i < times && !client.ended; i++) {
     client.write(bytes)
@@ -83,7 +83,7 @@ suite('compression', () => {
     const client = await raw(DEFLATE)
     const small = deflateRawSync(`{"id":1,"type":"echo","data":"${'x'.repeat(1000)}"}`)
     client.write(frame(small, { rsv: 4 }))
-    // the answer comes compressed: it is enough that there is one, and that the connection lives
+    // the answer is compressed: its arrival on an open connection is enough
     client.write(frame(PING))
 
     client.write(bomb)
@@ -243,7 +243,7 @@ suite('the upgrade request', () => {
 
     await new Promise((resolve) => slow.on('close', resolve))
 
-    // what the server says may be lost, as it reads no further
+    // the answer of the server may be lost, as it reads no further
     assert.match(answer, /^(?:HTTP\/1\.1 408 .*)?$/s)
   })
 

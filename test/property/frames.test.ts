@@ -1,4 +1,7 @@
-/** What breaks the rules of WebSocket closes that connection with the code of RFC 6455, section 7.4.1, and no other. */
+/**
+ * Violations of the WebSocket protocol close their connection with the code of RFC 6455, section 7.4.1, and no other
+ * connection.
+ */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'

@@ -1,4 +1,7 @@
-/** Whatever a client sends is answered by the rules, once, or closes that connection with the right code; the server lives on. */
+/**
+ * Hostile messages: each is answered once, by the rules, or closes its connection with the right code, and the server
+ * survives.
+ */
 import assert from 'node:assert/strict'
 import type { AddressInfo } from 'node:net'
 import { test } from 'node:test'
@@ -16,7 +19,7 @@ import { ask, start } from './support/server.ts'
 const PING = '{"id":"still there?","type":"ping"}'
 const PONG = '{"id":"still there?","type":"pong"}'
 
-/** Demands one answer to each message, in order. */
+/** Asserts one answer to each message, in order. */
 function assertAnswers (answers: readonly string[], messages: readonly { shown: string, answer: Answer }[]): void {
   for (const [i, { shown, answer }] of messages.entries()) assertAnswer(answers[i], answer, shown)
   assert.equal(answers.length, messages.length)
@@ -240,7 +243,7 @@ test('rejects names that resemble a group name', async (t) => {
 
   assert.deepEqual([...server.app.rohrpost.connections].flatMap(({ groups }) => [...groups]), [])
 
-  // texts that a schema allows are encoded: none of them is the name of another group, or breaks a line
+  // texts that a schema allows are encoded: none of them is the name of another group, or contains a line break
   const names = []
   for (const id of ['a b', 'a\nb', 'ä', '\u200b', '\u202e5', 'a%20b', '5:6']) {
     names.push(JSON.parse(await client.ask(JSON.stringify({ id: 1, type: 'subscribe', data: { type: 'page', id } }))).data.group)

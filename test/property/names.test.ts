@@ -1,4 +1,7 @@
-/** Names of groups: different values never give one name, and a client gets the name of the row that it asks for. */
+/**
+ * Group names: different values never give the same name, and the id of a client gives the name of the row with that
+ * key.
+ */
 import assert from 'node:assert/strict'
 import { before, test } from 'node:test'
 import { defineEntity, MikroORM, NodeSqliteDialect, p, SqliteDriver } from '@mikro-orm/sql'
@@ -27,10 +30,10 @@ before(async () => {
 const UUID = '018f3f2a-9a4e-7c3a-8f00-0123456789ab'
 const SEPARATORS = ['-', ':', '.', '!', '~', '*', '(', ')', '_', "'", '/', 'x', '0', 'A', '8', '+', '@']
 
-/** A row of which a template reads values. */
+/** A row whose values a template reads. */
 const rowOf = (values: object) => ({ data: {}, value: ({ name }: { name: keyof typeof values }) => values[name] }) as unknown as Row
 
-/** Pieces with which values can look like other values, their separators or their escapes. */
+/** Parts that make values resemble other values, separators or escapes. */
 const piece = fc.constantFrom('', '', ...SEPARATORS, 'b', '%', '%2D', '2D', 'é', ' ', '018f3f2a', '9a4e', '7c3a', '8f00', '0123456789ab', '9a4e-7c3a-8f00-0123456789ab', UUID)
 const text = fc.array(piece, { maxLength: 4 }).map((pieces) => pieces.join('-')).chain((joined) => fc.constantFrom(joined, joined.replaceAll('-', '')))
 const uuid = fc.oneof({ weight: 3, arbitrary: fc.constantFrom(UUID, UUID.replaceAll('0', 'b')) }, text)
@@ -72,7 +75,7 @@ test('two different tuples of values never give the same name, whatever the temp
   assert.ok(refused > 0)
 })
 
-/** Properties, a separator, and words that stand between the separators: the values are consecutive words, cut in one way or another. */
+/** Properties, a separator, and words between the separators: each value is a sequence of consecutive words. */
 const cut = fc.record({
   names: fc.shuffledSubarray(['a', 'b', 'c', 'd', 'e', 'u', 'v'], { minLength: 2, maxLength: 7 }),
   separator: fc.oneof({ weight: 2, arbitrary: fc.constant('-') }, fc.constantFrom(...SEPARATORS), fc.constantFrom('--', '-x', 'x-', 'ab', '.:')),

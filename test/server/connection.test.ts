@@ -4,7 +4,7 @@ import type { TestContext } from 'node:test'
 import { memoryBroker, type OutgoingMessage, type RohrpostConnection } from '../../lib/index.ts'
 import { start } from '../support/server.ts'
 
-/** A client, and the server's end of its line. */
+/** A client and its connection on the server. */
 async function pair (t: TestContext) {
   const opened = Promise.withResolvers<RohrpostConnection>()
   const server = await start(t, { onConnect: opened.resolve })
@@ -56,7 +56,7 @@ test("rejects empty messages and messages that can't be encoded", async (t) => {
     [{ type: 5 as never }, 'RP_ERR_INVALID_MESSAGE', /this type: expected a string, got 5/],
     [{ error: { code: 1 } as never }, 'RP_ERR_INVALID_MESSAGE', /this error: expected a string, got \{"code":1\}/],
     [{ data: { toJSON () { throw new Error('no') } } }, 'RP_ERR_NOT_ENCODABLE', /has no JSON form \(no\)/],
-    // eslint-disable-next-line no-throw-literal -- what foreign code may do
+    // eslint-disable-next-line no-throw-literal -- third-party code may do so
     [{ data: { toJSON () { throw 'no' } } }, 'RP_ERR_NOT_ENCODABLE', /has no JSON form \("no"\)/]
   ]
   for (const [message, code, text] of wrong) assert.throws(() => connection.send(message), { code, message: text })
@@ -115,7 +115,7 @@ test('handles neither waiting nor later messages after close', async (t) => {
 
   release.resolve()
 
-  // the client's answer to the close stands behind what was not read
+  // the client's answer to the close is queued behind unread messages
   assert.equal((await client.closed).code, 4401)
   while (server.app.rohrpost.connections.size > 0) await new Promise(setImmediate)
   assert.deepEqual(handled, [1])
@@ -176,7 +176,7 @@ test('leaves all groups, however the connection ends', async (t) => {
   const server = await start(t, {
     maxPayload: 1000,
     with (app) {
-      // the group of the server's own
+      // the internal group of the server
       joined.splice(0)
       app.rohrpost.handle('join', ({ data }, connection) => connection.join(String(data)))
         .handle('close', (_message, connection) => connection.close())

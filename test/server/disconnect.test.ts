@@ -4,7 +4,7 @@ import { setImmediate } from 'node:timers/promises'
 import { memoryBroker, type Broker, type Receiver, type RohrpostConnection } from '../../lib/index.ts'
 import { start, type TestServer } from '../support/server.ts'
 
-/** Brokers of several processes that share their groups; each hears a message in a turn of its own. */
+/** Brokers of several processes that share their groups. Each receives a message in its own turn of the event loop. */
 function sharedBrokers (): { make (): Broker, publish (group: string, payload: string): void } {
   const receivers = new Map<Receiver, Set<string>>()
   const publish = (group: string, payload: string) => {
@@ -408,7 +408,7 @@ suite('by predicate', () => {
       if (userOf(connection) === '8') throw broken
       return true
     }), broken)
-    // @ts-expect-error a promise is true to JavaScript
+    // @ts-expect-error a promise is truthy
     await assert.rejects(one.app.rohrpost.disconnect(async () => false), { code: 'RP_ERR_INVALID_PREDICATE' })
 
     for (const client of clients) assert.equal((await client.call('ping')).type, 'pong')

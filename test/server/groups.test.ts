@@ -221,7 +221,7 @@ test('starts without a position when a group is joined again: messages without m
   groups.join('a', ada)
   await end('unsubscribe a')
 
-  // reports a loss to nobody: that would fail the test
+  // a reported loss would fail the test
   groups.deliver('a', '{"n":5}', { epoch: 'e', offset: 5 })
   await end('subscribe a')
   groups.deliver('a', '{"n":6}', { epoch: 'e', offset: 6 })

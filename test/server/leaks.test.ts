@@ -1,4 +1,4 @@
-/** What goes wrong within the server is told to its log, and to nobody else. */
+/** Internal errors appear in the log, and not in replies. */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { open } from 'node:fs/promises'
@@ -13,7 +13,7 @@ import { createApp, listen, start, type Frame, type LogLine } from '../support/s
 
 const UUID = /^[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}$/
 
-/** Throws what must not be seen: each has the word `secret` in it, or a path, or SQL. */
+/** Failures whose details must stay hidden: each contains the word `secret`, a path, or SQL. */
 const failures: Record<string, () => unknown> = {
   'an error': () => { throw new TypeError("can't read properties of secret") },
   'an error with status 500': () => { throw Object.assign(new Error('secret-db:5432 is down'), { statusCode: 500, code: 'E_SECRET' }) },
@@ -37,7 +37,7 @@ const failures: Record<string, () => unknown> = {
 
 const SECRET = /secret|select|insert|\/etc|\.ts\b|at .*:\d+:\d+|node_modules/i
 
-/** Demands that a frame says that something went wrong, and nothing about it, and that the log has the rest. */
+/** Asserts that a frame is a bare internal error, and that the log has the details. */
 function assertHidden (frame: Frame, type: string, logs: readonly LogLine[]): void {
   const { error_id: errorId, id, ...rest } = frame
   assert.deepEqual(rest, { type, error: 'Internal error.', code: 'internal' })
@@ -75,7 +75,7 @@ for (const [what, fail] of Object.entries(failures)) {
 
       const { statusCode, body } = await app.inject({ url: '/ws/rohrpost', headers: { origin: 'http://localhost' } })
 
-      // to Fastify this is an error for the client
+      // Fastify treats this as an error for the client
       if (what === 'a text for a status') continue
       assert.ok(statusCode >= 500, `${hook}: ${statusCode}`)
       assert.equal(JSON.parse(body).message, 'Internal error.')

@@ -1,6 +1,7 @@
 /**
- * What is under way counts: a `subscribe` that waits anywhere is ended by everything that ends a membership, and never undoes a membership
- * that the application made. The suites go through each place where a `subscribe` waits (see `Stage`) and each way in which it may end.
+ * Pending `subscribe` requests: everything that ends a membership cancels them, and they never undo a membership that
+ * the application made. The suites cover each place where a `subscribe` waits (see `Stage`) and each way in which it
+ * may end.
  */
 import assert from 'node:assert/strict'
 import { suite, test, type TestContext } from 'node:test'
@@ -8,13 +9,13 @@ import { memoryBroker, type Broker, type Position, type RohrpostConnection, type
 import { start, type Frame } from '../support/server.ts'
 
 /**
- * Where a `subscribe` waits:
+ * The places where a `subscribe` waits:
  *
- * - `authorize`: the application is asked.
+ * - `authorize`: the application decides.
  * - `order`: an earlier `subscribe` of the same group waits for `authorize`.
- * - `replay`: the client has not read what it missed of another group.
+ * - `replay`: the client has not read the missed messages of another group.
  * - `broker`: the broker subscribes for the first member of the group.
- * - `history`: the broker reads what the client missed.
+ * - `history`: the broker reads the missed messages.
  */
 type Stage = 'authorize' | 'order' | 'replay' | 'broker' | 'history'
 
@@ -24,7 +25,7 @@ const TIMEOUT = 60_000
 
 const turn = () => new Promise(setImmediate)
 
-/** Resolves when something is so. */
+/** Resolves when a condition holds. */
 async function until (isSo: () => unknown): Promise<void> {
   while (!isSo()) await turn()
 }
@@ -96,7 +97,7 @@ async function pend (t: TestContext, stage: Stage, options: RohrpostOptions = {}
   const line = connection.request.raw.socket
   const subscribe = (id: unknown, group: number, recover?: unknown) => client.send({ id, type: 'subscribe', data: { type: 'todo', id: group }, recover })
   if (stage === 'replay') {
-    // nothing that is written leaves, so the replay does not go on
+    // writes do not leave the socket, so the replay pauses
     line.cork()
     subscribe('other', 1, one)
     await until(() => connection.groups.has('todo-1'))
@@ -106,7 +107,7 @@ async function pend (t: TestContext, stage: Stage, options: RohrpostOptions = {}
   await until(() => authorized > 0)
   if (stage === 'replay') for (let n = 0; n < 3; n++) await turn()
   else await until(() => asked === 1)
-  // the server reads in order, so it has read the one that waits
+  // the server reads in order, so it has read the pending one
   if (stage === 'order') await client.read()
 
   return {
@@ -116,7 +117,7 @@ async function pend (t: TestContext, stage: Stage, options: RohrpostOptions = {}
     frames,
     subscribed,
     subscribe,
-    /** The answers to the `subscribe` that waits. */
+    /** The answers to the pending `subscribe`. */
     answers: (id: unknown = 'waiting') => frames.filter((frame) => frame.id === id),
     /** Advances the time to the request's deadline. */
     expire: () => t.mock.timers.tick(TIMEOUT),
@@ -137,7 +138,7 @@ interface End {
   end (pending: Pending): unknown
   /** The code of the answer, `success`, or `none` if the connection closes before it. */
   answer: string
-  /** The close code of a connection that ends with it. */
+  /** The close code, if the connection closes. */
   closes?: number
 }
 
@@ -270,7 +271,7 @@ suite('a membership by the application', () => {
           await client.read()
 
           assert.notEqual(answers()[0]?.code, undefined)
-          // without positions, from the join on
+          // without positions, since the join
           const heard = stage !== 'history' ? [4] : when === 'before' ? [2, 3, 4] : [3, 4]
           assert.deepEqual(frames.filter((frame) => 'n' in frame), heard.map((n) => ({ n })))
           assert.ok(connection.groups.has(GROUP))

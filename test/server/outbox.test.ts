@@ -10,7 +10,7 @@ import { start, type Client } from '../support/server.ts'
 
 const LIMITS = { highWaterMark: 1000, slowTimeout: 1000, maxUnsent: 1000 }
 
-/** Outboxes of sockets that keep what is written to them. */
+/** Outboxes with fake sockets that record their writes. */
 function lines (count: number, onSlowConsumer: () => void = assert.fail) {
   const scheduler = new FlushScheduler(LIMITS)
   return Array.from({ length: count }, () => {

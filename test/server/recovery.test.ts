@@ -6,7 +6,7 @@ import { start, type Client, type Frame } from '../support/server.ts'
 const todo = { type: 'todo', id: 5 }
 const other = { epoch: 'another', offset: 1 }
 
-/** A server whose broker keeps ten messages of each group, and may be changed by the test. */
+/** A server whose broker keeps ten messages of each group. The test may replace functions of the broker. */
 async function serve (t: TestContext, options: RohrpostOptions = {}, change: (broker: Broker) => Partial<Broker> = () => ({})) {
   const memory = memoryBroker({ history: { size: 10, ttl: 60_000 } })
   let receiver: Receiver | undefined
@@ -30,7 +30,7 @@ async function serve (t: TestContext, options: RohrpostOptions = {}, change: (br
   return {
     ...server,
     allowed,
-    /** What the broker tells, as the test wants it. */
+    /** Calls of the broker to the server, made by the test. */
     receiver: receiver as Receiver,
     /** Publishes objects `{ n }` to the group. */
     publish (...numbers: number[]) {
@@ -43,7 +43,7 @@ function subscribe (client: Client, recover?: unknown, id: unknown = 1): Promise
   return client.ask({ id, type: 'subscribe', data: todo, recover })
 }
 
-/** A position as it travels. */
+/** A position as on the wire. */
 function at (start: Frame, offset: number): Position & { group: string } {
   return { ...start.position as Position & { group: string }, offset }
 }
@@ -199,7 +199,7 @@ suite('a client that comes back', () => {
 
     assert.equal((await subscribe(tooMany, at(begin, 0))).recovered, false)
     assert.equal((await subscribe(enough, at(begin, 1))).recovered, true)
-    // {"text":"…"} has 11 bytes beside the text
+    // {"text":"…"} has 11 bytes in addition to the text
     for (const [length, recovered] of [[989, true], [990, false]] as const) {
       const before = (await subscribe(keeper, true)).position as Position
       server.app.rohrpost.sendToGroup('todo-5', { text: 'x'.repeat(length) })
@@ -280,7 +280,7 @@ suite('one membership', () => {
 })
 
 suite('while history is read', () => {
-  /** A server whose broker answers when the test says so. */
+  /** A server whose broker answers when the test releases it. */
   async function slow (t: TestContext, options: RohrpostOptions = {}) {
     const asked = new Queue<PromiseWithResolvers<HistoryEntry[] | undefined | 'all'>>()
     const limits: unknown[] = []
@@ -479,7 +479,7 @@ suite('while history is read', () => {
     first.resolve([entry(1)])
 
     assert.deepEqual(await client.untilPong(), [{ id: 1, type: 'subscribe', data: { group: 'todo-5' }, position: at(begin, 2), recovered: false }])
-    // a client that shares the reading missed less, so it may get all of that
+    // a client that shares the read missed less, so it may receive all of it
     const second = await asked.next()
     second.resolve([entry(2)])
     assert.deepEqual((await later.untilPong()).map(({ recovered, n }) => recovered ?? n), [true, 2])
@@ -532,7 +532,7 @@ suite('while history is read', () => {
 
   test('a member without positions whose request fails stays a member, and receives each message once', async (t) => {
     const { client, asked, begin, entry, receiver } = await slow(t)
-    // ahead of what is delivered here, and then without positions
+    // ahead of the messages delivered on this process, and then without positions
     client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 1) })
     ;(await asked.next()).resolve([entry(2), entry(3), entry(4)])
     assert.equal((await client.untilPong()).length, 4)
@@ -726,7 +726,7 @@ suite('a broker that takes its time to subscribe', () => {
   })
 })
 
-/** What comes one after another, for who waits for it. */
+/** A queue of values, with promises for the next ones. */
 class Queue<Item> {
   readonly #items: Item[] = []
   #arrived = Promise.withResolvers<void>()

@@ -65,7 +65,7 @@ test("rejects and logs messages that can't be sent, without an unhandled rejecti
   await assert.rejects(rohrpost.sendToGroup('a b', 1), { code: 'RP_ERR_INVALID_GROUP' })
   await assert.rejects(rohrpost.sendToGroup('a', undefined), { code: 'RP_ERR_NOT_ENCODABLE', message: /Can't send undefined/ })
   await assert.rejects(rohrpost.sendToGroup('a', 1), /broker away/)
-  // nobody awaits this one; an unhandled rejection would fail the test
+  // this call is not awaited: an unhandled rejection would fail the test
   rohrpost.sendToGroup('b', 1)
   await new Promise(setImmediate)
 

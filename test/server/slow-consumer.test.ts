@@ -8,7 +8,7 @@ import { record } from '../support/events.ts'
 import type { Client, Setup, TestServer } from '../support/server.ts'
 import { start } from '../support/server.ts'
 
-/** Messages of 100 kB that are more than the kernel's buffers take, on both sides of a loopback connection. */
+/** A number of messages of 100 kB that exceeds the kernel's buffers on both sides of a loopback connection. */
 const TOO_MUCH = 120
 const INCOMPRESSIBLE = randomBytes(75_000).toString('base64')
 
@@ -129,7 +129,7 @@ test('closes a client that reads a little at a time at maxUnsent', async (t) => 
   client.socket.pause()
   let sent = 0
 
-  // it reads a little between the bursts
+  // the client reads a little between the bursts
   while (!server.logs.some(({ msg }) => msg === 'closing a slow consumer: the client does not read what it is sent')) {
     burst(server, 10)
     sent += 10
@@ -144,7 +144,7 @@ test('closes a client that reads a little at a time at maxUnsent', async (t) => 
 suite('progress', () => {
   const LIMITS = { highWaterMark: 16_000, slowTimeout: 1000 }
 
-  /** A watched connection, of which the test says what its line took. */
+  /** A watched outbox. The test sets how many bytes its stream took. */
   function watched (t: TestContext, stream: 'TCP' | 'TLS' | 'injected' = 'TCP') {
     t.mock.timers.enable({ apis: ['setInterval'] })
     const watch = new SlowWatch(LIMITS)

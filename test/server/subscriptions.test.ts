@@ -290,7 +290,7 @@ test('answers with retry: true when the broker fails to subscribe, and joins not
   assert.deepEqual((await client.call('subscribe', { type: 'todo', id: 2 })).data, { group: 'todo-2' })
 })
 
-/** A server whose broker lets the test decide when it has subscribed. */
+/** A server whose broker subscribes when the test releases it. */
 async function startSlow (t: TestContext, options: RohrpostOptions = {}) {
   const [asked, subscribed] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
   const memory = memoryBroker()

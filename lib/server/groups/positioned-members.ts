@@ -143,7 +143,7 @@ export class PositionedMembers {
   #catchUpWith (message: PositionedMessage, catchUp: CatchUp): void {
     const { member, request, isPlain, last } = catchUp
     if (request !== undefined) {
-      // a buffer beyond the limit can't be replayed: the client is told at once
+      // a buffer beyond the limit can't be replayed: the request need not wait any longer
       if (!catchUp.buffer(message, this.#limit)) this.complete(request, undefined, message.position)
       return
     }

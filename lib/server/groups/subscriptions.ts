@@ -21,7 +21,7 @@ export interface SubscribeConnection extends RohrpostConnection {
 }
 
 /** A declared group type. */
-interface GroupType {
+interface DeclaredGroupType {
   authorize: Handler<never>
   instance: FastifyInstance
   checkId: Check
@@ -41,7 +41,7 @@ interface ValidSubscribe {
   /** Resolves when the `subscribe` or `unsubscribe` before it has ended, of the same connection and group. */
   previous: Promise<void> | undefined
   recover: Recover | undefined
-  declared: GroupType
+  declared: DeclaredGroupType
 }
 
 const GROUP_TYPE = /^[A-Za-z][\w.]*$/
@@ -49,7 +49,7 @@ const GROUP_TYPE = /^[A-Za-z][\w.]*$/
 /** Declares group types, and handles `subscribe` and `unsubscribe` of one connection and group in order of arrival. */
 export class Subscriptions {
   readonly use = new GroupUse()
-  readonly #types = new Map<string, GroupType>()
+  readonly #types = new Map<string, DeclaredGroupType>()
   readonly #registry: Registry
   /** For each connection and group, resolves when the last `subscribe` or `unsubscribe` has ended. */
   readonly #tails = new WeakMap<SubscribeConnection, Map<string, Promise<void>>>()
@@ -170,7 +170,7 @@ export class Subscriptions {
   }
 
   /** Returns the canonical form of a checked id. */
-  #canonical ({ isDefault, isUuid }: GroupType, type: string, id: unknown): GroupKey {
+  #canonical ({ isDefault, isUuid }: DeclaredGroupType, type: string, id: unknown): GroupKey {
     const parts = typeof id === 'string' ? splitKey(id, this.use.parts(type)) : undefined
     return canonicalId(parts ?? id as GroupKey, isDefault, (part) => this.use.isUuid(type, part) ?? isUuid)
   }
