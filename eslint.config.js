@@ -21,7 +21,7 @@ const allowed = {
 /** Parts of lib/server and the rest of lib/server that each may import. */
 const server = {
   requests: ['report.ts', 'types.ts', 'sending/envelope.ts'],
-  sending: ['types.ts', 'groups/catch-up.ts'],
+  sending: ['types.ts'],
   groups: ['types.ts', 'sending/envelope.ts', 'sending/frame.ts', 'requests/middleware.ts', 'requests/registry.ts', 'requests/schema.ts'],
   upgrade: ['report.ts', 'types.ts', 'requests/wire-error.ts']
 }

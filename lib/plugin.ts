@@ -14,7 +14,7 @@ import { MiddlewareChain } from './server/requests/middleware.ts'
 import { pingHandler } from './server/requests/ping.ts'
 import { Registry } from './server/requests/registry.ts'
 import { SchemaCompiler } from './server/requests/schema.ts'
-import { Turn } from './server/sending/outbox.ts'
+import { FlushScheduler } from './server/sending/flush-scheduler.ts'
 import { stopWith } from './server/stop.ts'
 import { addRoute } from './server/upgrade/route.ts'
 import { Upgrades } from './server/upgrade/upgrades.ts'
@@ -46,7 +46,7 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
       if (diagnostics.drop.hasSubscribers) diagnostics.drop.publish({ reason: 'lost', group })
     }
   })
-  const shared = { registry, middlewares, groups, turn: new Turn(options), limits: options }
+  const shared = { registry, middlewares, groups, scheduler: new FlushScheduler(options), limits: options }
   const connections = new Connections(shared, options, app.log)
   const disconnector = new Disconnector(broker, connections, app.log)
   // all parts that receive from the broker exist by now: it may deliver before `open` resolves

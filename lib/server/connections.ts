@@ -1,4 +1,4 @@
-/** All clients of one server: how they come in, stay alive and leave. */
+/** All connections of one server: `onConnect` and `onDisconnect`, disconnects, and the graceful stop. */
 import type { FastifyBaseLogger, FastifyRequest } from 'fastify'
 import type { WebSocket } from 'ws'
 import { diagnostics } from '../diagnostics.ts'
@@ -9,44 +9,45 @@ import { Heartbeat } from './heartbeat.ts'
 import { report } from './report.ts'
 import type { ConnectionHooks } from './types.ts'
 
-/** What a server does with its connections as a whole. */
+/** The options of the same names. */
 export interface ConnectionsOptions extends ConnectionHooks {
-  /** Milliseconds between two signs of life. */
+  /** Milliseconds. */
   heartbeatInterval: number
-  /** Milliseconds that running handlers have to answer when the server stops. */
+  /** Milliseconds that running handlers have to reply when the server stops. */
   drainTimeout: number
 }
 
-/** How long a client may take to answer a close, in milliseconds, before the line is cut. */
+/** Time in which a client must answer a close before its socket is destroyed, in milliseconds. */
 const CLOSE_GRACE = 1000
 
-/** The live connections of one server. */
+/** Opens connections for upgraded sockets, and keeps them until their `onDisconnect` has run. */
 export class Connections {
   readonly #context: ConnectionContext
   readonly #options: ConnectionsOptions
   readonly #log: FastifyBaseLogger
   readonly #live = new Set<Connection>()
-  /** What `onConnect` said, or still thinks about. */
+  /** For each connection, resolves when `onConnect` has ended, to whether it admitted the client. */
   readonly #admissions = new Map<Connection, Promise<boolean>>()
   readonly #heartbeat: Heartbeat
-  /** Connections that are closed, but whose `onDisconnect` still runs. */
+  /** Closed connections whose `onDisconnect` still runs. */
   #leaving = 0
   #drained: Promise<void> | undefined
+  /** Resolves when no connection is left, or when the time of the graceful stop is over. */
   #emptied: PromiseWithResolvers<void> | undefined
 
   constructor (context: Omit<ConnectionContext, 'onClose'>, options: ConnectionsOptions, log: FastifyBaseLogger) {
-    this.#context = { ...context, onClose: (connection, code, reason) => { this.#leave(connection, code, reason) } }
+    this.#context = { ...context, onClose: (connection, code, reason) => { this.#onClose(connection, code, reason) } }
     this.#log = log
     this.#options = options
     this.#heartbeat = new Heartbeat(options.heartbeatInterval)
   }
 
-  /** The connections from the start of their `onConnect` to their close. */
+  /** The open connections, including those whose `onConnect` still runs. */
   get live (): ReadonlySet<Connection> {
     return this.#live
   }
 
-  /** How many `onDisconnect` hooks run. */
+  /** The number of `onDisconnect` hooks that still run. */
   get leaving (): number {
     return this.#leaving
   }
@@ -56,26 +57,27 @@ export class Connections {
     return this.#drained !== undefined
   }
 
-  /** Takes over a socket that was just upgraded. */
+  /** Opens a connection for a socket that was just upgraded. */
   accept (socket: WebSocket, request: FastifyRequest): void {
     const connection = new Connection(this.#context, socket, request)
     this.#live.add(connection)
     this.#heartbeat.add(connection)
     if (diagnostics.connect.hasSubscribers) diagnostics.connect.publish({ connection })
-    if (this.draining) connection.end(RESTART.code, RESTART.reason, CLOSE_GRACE)
+    if (this.draining) connection.closeWithin(RESTART.code, RESTART.reason, CLOSE_GRACE)
     else if (this.#options.onConnect === undefined) connection.open()
     else this.#admissions.set(connection, this.#admit(connection, this.#options.onConnect))
   }
 
-  /** Closes the connections that are picked, once their running handlers have answered; a client that does not answer the close is cut off. */
-  end (picks: (connection: Connection) => boolean, code: number, reason: string): void {
-    for (const connection of [...this.#live].filter(picks)) connection.expel(code, reason, CLOSE_GRACE)
+  /** Disconnects the selected connections: they close when their running handlers have replied. */
+  disconnect (isSelected: (connection: Connection) => boolean, code: number, reason: string): void {
+    for (const connection of [...this.#live].filter(isSelected)) connection.disconnect(code, reason, CLOSE_GRACE)
   }
 
   /**
-   * The graceful stop: running handlers answer, then all connections are closed with 1012.
+   * The graceful stop: running handlers reply, then all connections are closed with 1012.
    *
-   * @returns resolves when all are closed and every `onDisconnect` has ended, or when none of them was worth waiting for any longer
+   * @returns resolves when all connections are closed and every `onDisconnect` has ended, at the latest two seconds
+   * after `drainTimeout`
    */
   drain (): Promise<void> {
     this.#drained ??= this.#drain()
@@ -93,12 +95,13 @@ export class Connections {
     this.#checkEmptied()
     await end.promise
     for (const timer of timers) clearTimeout(timer)
-    if (this.#leaving > 0) this.#log.warn({ count: this.#leaving }, 'stopped before every onConnect and onDisconnect had ended')
+    const count = this.#leaving
+    if (count > 0) this.#log.warn({ count }, 'stopped before every onConnect and onDisconnect had ended')
   }
 
   async #retire (connection: Connection, deadline: Promise<void>): Promise<void> {
     await Promise.race([connection.drain(), deadline])
-    connection.end(RESTART.code, RESTART.reason, CLOSE_GRACE)
+    connection.closeWithin(RESTART.code, RESTART.reason, CLOSE_GRACE)
   }
 
   #checkEmptied (): void {
@@ -111,15 +114,15 @@ export class Connections {
     } catch (err) {
       const { code, reason } = closeFor(err, this.draining)
       if (code === CloseCode.FORBIDDEN) report(connection.log, 'warn', err, {}, 'onConnect refused a connection')
-      else report(connection.log, 'error', err, { code }, 'onConnect failed, the client is to come back')
-      connection.end(code, reason, CLOSE_GRACE)
+      else report(connection.log, 'error', err, { code }, 'onConnect failed, the client should reconnect')
+      connection.closeWithin(code, reason, CLOSE_GRACE)
       return false
     }
     connection.open()
     return true
   }
 
-  async #leave (connection: Connection, code: number, reason: string): Promise<void> {
+  async #onClose (connection: Connection, code: number, reason: string): Promise<void> {
     this.#live.delete(connection)
     this.#heartbeat.delete(connection)
     this.#leaving++

@@ -1,4 +1,7 @@
-/** Ends connections from outside: those in a group on every process, those that a predicate picks on this one. */
+/**
+ * Implements `app.rohrpost.disconnect`: closes the connections of a group on every process, or those that a predicate
+ * selects on this one.
+ */
 import type { FastifyBaseLogger } from 'fastify'
 import type { Broker, BrokerHealth } from '../brokers/broker.ts'
 import { errors, show } from '../errors.ts'
@@ -6,60 +9,53 @@ import { CloseCode } from '../protocol/codes.ts'
 import { Backoff } from '../util/backoff.ts'
 import { Trouble } from '../util/trouble.ts'
 import { checkClose } from './close.ts'
+import type { Connections } from './connections.ts'
 import { checkName } from './groups/groups.ts'
 import { report } from './report.ts'
-import type { RohrpostConnection } from './types.ts'
 
-/** The group in which the processes tell each other whom to end. It has a space: no application can send to it. */
+/**
+ * The group in which processes send disconnect commands to each other. Applications can't send to it, because its name
+ * contains a space.
+ */
 export const DISCONNECTS = 'rohrpost disconnect'
 
-/** The bounds of the delay before the broker is asked again, in milliseconds. */
+/** Shortest and longest delay before the next attempt to subscribe, in milliseconds. */
 const RETRY = { min: 1000, max: 30_000 }
 
-/** A connection that may have to end. */
-interface Candidate extends RohrpostConnection {
-  isIn (group: string): boolean
-}
-
-/** Whose connections these are. */
-interface Keeper {
-  end (picks: (connection: Candidate) => boolean, code: number, reason: string): void
-}
-
-/** What travels in {@link DISCONNECTS}. */
-interface Order {
+/** A message in {@link DISCONNECTS}: closes the connections that are in a group. */
+interface DisconnectCommand {
   group: string
   code: number
   reason: string
 }
 
-/** See `Rohrpost.disconnect`. */
+/** Sends disconnect commands to all processes, and executes the commands that arrive. */
 export class Disconnector {
   readonly #broker: Broker
-  readonly #keeper: Keeper
+  readonly #connections: Connections
   readonly #log: FastifyBaseLogger
   readonly #backoff = new Backoff(RETRY.min, RETRY.max)
-  /** That other processes can't end connections of this one. */
+  /** The time during which this process can't receive disconnect commands. */
   readonly #trouble: Trouble
   #timer: NodeJS.Timeout | undefined
-  #closed = false
+  #isClosed = false
 
-  constructor (broker: Broker, keeper: Keeper, log: FastifyBaseLogger) {
+  constructor (broker: Broker, connections: Connections, log: FastifyBaseLogger) {
     this.#broker = broker
-    this.#keeper = keeper
+    this.#connections = connections
     this.#log = log
     this.#trouble = new Trouble({
-      began: (err) => report(log, 'error', err, {}, 'other processes can not end connections of this one yet'),
-      ended: (failures) => log.warn({ failures }, 'other processes can end connections of this one now')
+      began: (err) => report(log, 'error', err, {}, "other processes can't disconnect clients of this one yet"),
+      ended: (failures) => log.warn({ failures }, 'other processes can disconnect clients of this one now')
     })
   }
 
-  /** Listens to the other processes, as soon as the broker lets it. Never rejects. */
+  /** Subscribes to the disconnect commands, with retries until the broker accepts. Never rejects. */
   async open (): Promise<void> {
     try {
       await this.#broker.subscribe(DISCONNECTS)
     } catch (err) {
-      if (this.#closed) return
+      if (this.#isClosed) return
       this.#trouble.fail(err as Error)
       this.#timer = setTimeout(() => this.open(), this.#backoff.next()).unref()
       return
@@ -67,41 +63,48 @@ export class Disconnector {
     this.#trouble.end()
   }
 
-  /** How the broker is, and whether it lets other processes end connections of this one. */
+  /** The health of the broker, and whether this process receives disconnect commands. */
   health (): BrokerHealth {
     const health = this.#broker.health()
     const { error } = this.#trouble
     if (error === undefined || !health.ok) return health
-    return { ok: false, detail: `other processes can't end connections of this one: ${error.message}` }
+    return { ok: false, detail: `other processes can't disconnect clients of this one: ${error.message}` }
   }
 
   close (): void {
-    this.#closed = true
+    this.#isClosed = true
     clearTimeout(this.#timer)
   }
 
+  /** See `Rohrpost.disconnect`. */
   async disconnect (target: unknown, code: number = CloseCode.FORBIDDEN, reason = ''): Promise<void> {
     checkClose(code, reason)
-    if (typeof target === 'function') return this.#keeper.end((connection) => checkChoice(target(connection)), code, reason)
+    if (typeof target === 'function') {
+      return this.#connections.disconnect((connection) => checkChoice(target(connection)), code, reason)
+    }
 
     checkName(target)
-    const order: Order = { group: target, code, reason }
-    await this.#broker.publish(DISCONNECTS, JSON.stringify(order))
+    const command: DisconnectCommand = { group: target, code, reason }
+    await this.#broker.publish(DISCONNECTS, JSON.stringify(command))
   }
 
-  /** Does what a process asked for, perhaps this one. Never throws: another process may run another version. */
+  /** Executes a command of this or another process. Never throws: another process may run another version. */
   receive (payload: string): void {
     try {
-      const { group, code, reason }: Order = JSON.parse(payload)
+      const { group, code, reason }: DisconnectCommand = JSON.parse(payload)
       checkClose(code, reason)
-      this.#keeper.end((connection) => connection.isIn(group), code, reason)
+      this.#connections.disconnect(({ memberships }) => memberships.has(group), code, reason)
     } catch (err) {
-      report(this.#log, 'error', err, { payload: show(payload) }, 'an order to end connections can not be read')
+      const fields = { payload: show(payload) }
+      report(this.#log, 'error', err, fields, "a disconnect command of another process can't be read")
     }
   }
 }
 
-/** A promise, which is true to JavaScript, must not end everybody. */
+/**
+ * Checks the result of a predicate: an async predicate returns a promise, which is truthy and would close every
+ * connection.
+ */
 function checkChoice (choice: unknown): boolean {
   if (typeof choice !== 'boolean') throw new errors.RP_ERR_INVALID_PREDICATE(show(choice))
   return choice

@@ -10,27 +10,27 @@ const document = readDocument('docs/operations.md')
 suite('the close codes', () => {
   const rows = tableOf(document, 'Close codes')
 
-  test('of the library are all there', () => {
+  test('of the library are all documented', () => {
     const documented = rows.map(([code]) => Number(code))
 
     assert.deepEqual(Object.values(CloseCode).filter((code) => !documented.includes(code)), [])
   })
 
   for (const [code, , client = ''] of rows) {
-    test(`after ${code} the client does what the document says`, () => {
+    test(`after ${code} the client does what the table says`, () => {
       const [withToken, without] = [isFinal(Number(code), true), isFinal(Number(code), false)]
 
       assert.deepEqual([withToken, without], {
-        'comes back': [false, false],
-        'comes back, unless its option `isFinal` says otherwise': [false, false],
-        'comes back if its `token` is a function, else stays away': [false, true],
-        'stays away': [true, true]
+        reconnects: [false, false],
+        'reconnects, unless its option `isFinal` decides otherwise': [false, false],
+        'reconnects if its `token` is a function, otherwise stays disconnected': [false, true],
+        'stays disconnected': [true, true]
       }[client])
     })
   }
 })
 
-test('the bounds of a client are those of the options', () => {
+test('the documented bounds of a client are the defaults of the options', () => {
   const { maxPayload, maxPending, highWaterMark, slowTimeout, maxUnsent, maxGroups, concurrency, handlerTimeout } = checkOptions({}) as CheckedOptions
   const MIB = 1024 * 1024
   const expected = [
@@ -44,7 +44,7 @@ test('the bounds of a client are those of the options', () => {
   assert.deepEqual(tableOf(document, 'Sizing').map(([, option, value]) => [codeOf(option), value]), expected)
 })
 
-test('the times of the proxy and of the stop are longer than those of the server', () => {
+test('the documented timeouts of proxies and supervisors are longer than those of the server', () => {
   const { heartbeatInterval, drainTimeout } = checkOptions({})
 
   assert.ok(Number(/proxy_read_timeout (\d+)s;/.exec(document.text)?.[1]) * 1000 > 2 * heartbeatInterval)

@@ -23,7 +23,7 @@ if (nginx instanceof Error && process.env['CI'] === 'true') throw nginx
 const page = (url: string): ClientOptions => ({ origin: url.replace('ws', 'http') })
 
 suite('behind nginx', { skip: nginx instanceof Error && nginx.message }, () => {
-  test('a page of the same host may connect, one of another may not', async (t) => {
+  test('accepts a page of the same host, and refuses a page of another host', async (t) => {
     const server = await startApp(t)
     const url = await startNginx(t, [server])
 
@@ -33,7 +33,7 @@ suite('behind nginx', { skip: nginx instanceof Error && nginx.message }, () => {
     assert.equal(await refused(url, page('ws://elsewhere.example')), 403)
   })
 
-  test('a proxy that does not pass on the host makes all pages foreign, unless it says so otherwise', async (t) => {
+  test('refuses all pages if the proxy does not forward the host, in Host or X-Forwarded-Host', async (t) => {
     const server = await startApp(t, {}, { trustProxy: '127.0.0.1' })
     const line = 'proxy_set_header Host $http_host;'
     const [without, otherwise] = [
@@ -46,7 +46,7 @@ suite('behind nginx', { skip: nginx instanceof Error && nginx.message }, () => {
     await open(t, otherwise, page(otherwise))
   })
 
-  test('the client\'s address is known with trustProxy, and nobody can pretend to another', async (t) => {
+  test('provides the client\'s address with trustProxy, which clients can\'t forge', async (t) => {
     const addresses: string[] = []
     const onConnect: RohrpostOptions['onConnect'] = ({ request }) => { addresses.push(`${request.ip} ${request.protocol}`) }
     const [trusting, wary] = [await startApp(t, { onConnect }, { trustProxy: '127.0.0.1' }), await startApp(t, { onConnect })]
@@ -57,7 +57,7 @@ suite('behind nginx', { skip: nginx instanceof Error && nginx.message }, () => {
     assert.deepEqual(addresses, ['127.0.0.9 http', '127.0.0.1 http'])
   })
 
-  test('the heartbeat keeps a silent line open for longer than the proxy would', async (t) => {
+  test('keeps a silent connection open for longer than the proxy\'s timeout', async (t) => {
     const quick: Replacement = ['proxy_read_timeout 75s;', 'proxy_read_timeout 6s;']
     const [beating, silent] = [await startApp(t, { heartbeatInterval: 500 }), await startApp(t)]
     const client = await open(t, await startNginx(t, [beating], [quick]))
@@ -68,7 +68,7 @@ suite('behind nginx', { skip: nginx instanceof Error && nginx.message }, () => {
     assert.equal((await client.call('ping')).type, 'pong')
   })
 
-  test('while one process stops, the others take all new connections, and its clients read why', async (t) => {
+  test('sends new connections to the other processes while one stops, and closes its connections with 1012', async (t) => {
     const release = Promise.withResolvers<void>()
     const [stopping, other] = [
       await startApp(t, {}, {}, () => release.promise),
@@ -91,7 +91,7 @@ suite('behind nginx', { skip: nginx instanceof Error && nginx.message }, () => {
     await drained
   })
 
-  test('large messages come through in both directions', async (t) => {
+  test('passes large messages in both directions', async (t) => {
     const server = await startApp(t)
     const client = await open(t, await startNginx(t, [server]))
     const data = 'x'.repeat(1_000_000)

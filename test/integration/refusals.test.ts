@@ -29,7 +29,7 @@ async function leave (t: TestContext, history: HistoryOptions) {
 }
 
 suite('a client that comes back to Redis', { skip: redisServer.skip }, () => {
-  test('gets what it missed where Redis still has it', async (t) => {
+  test('receives the missed messages if Redis still has them', async (t) => {
     const { publish, subscribe, position } = await leave(t, { size: 10, ttl: 60_000 })
     await publish(2)
 
@@ -62,7 +62,7 @@ suite('a client that comes back to Redis', { skip: redisServer.skip }, () => {
     'with a position beyond the last message': ({ position }) => { Object.assign(position, { offset: 7 }) }
   }
   for (const [when, happen] of Object.entries(ways)) {
-    test(`is refused ${when}, and goes on from there`, async (t) => {
+    test(`is not recovered ${when}, and continues at the top`, async (t) => {
       const gone = await leave(t, { size: 5, ttl: when.includes('time') ? 100 : 60_000 })
       await happen(gone)
 

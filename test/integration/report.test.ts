@@ -27,7 +27,7 @@ function faults (...clients: Entry[][]): Record<string, number> {
 }
 
 suite('the report of the fault plan', () => {
-  test('accepts a client that moves to a process in an older epoch, is told, and hears the new epoch again', () => {
+  test('accepts a client that moves to a process in an older epoch, gets a resync, and receives the new epoch again', () => {
     assert.deepEqual(faults([
       other('begun', 'old', 0), heard(20, 'old', 1),
       // a process that is in the new epoch
@@ -38,35 +38,35 @@ suite('the report of the fault plan', () => {
     ]), {})
   })
 
-  test('accepts messages that Redis published twice because it failed, if the client was told in between', () => {
+  test('accepts messages that Redis published twice because it failed, if a resync is between them', () => {
     assert.deepEqual(faults([
       other('begun', 'old', 0), heard(20, 'old', 1), heard(40, 'old', 2), heard(60, 'old', 3),
       other('missed', 'new', 0), heard(40, 'new', 1), heard(60, 'new', 2), heard(80, 'new', 3)
     ]), {})
   })
 
-  test('counts a message that was missed once, and not at all if it is heard later', () => {
+  test('counts a missed message once, and not at all if it arrives later', () => {
     const notes = [other('begun', 'old', 0), heard(20, 'old', 1), other('missed', 'new', 1), heard(60, 'new', 2)]
     const again = [other('missed', 'new', 0), heard(40, 'new', 1), heard(60, 'new', 2)]
 
     assert.deepEqual(faults(notes, [...notes, ...again]), { missed: 1 })
   })
 
-  test('finds a message after a later one, also behind one that the client heard before it was told', () => {
+  test('finds a message after a later one, also after one from before a resync', () => {
     assert.deepEqual(faults([
       other('begun', 'old', 0), heard(20, 'old', 1), heard(40, 'old', 2), heard(60, 'old', 3), heard(80, 'old', 4),
       other('missed', 'new', 0), heard(60, 'new', 1), heard(40, 'new', 2)
     ]), { reordered: 2 }, 'in the notes of the client, and in the log')
   })
 
-  test('finds a message that is missing behind one that the client heard before it was told', () => {
+  test('finds a missing message after one from before a resync', () => {
     assert.deepEqual(faults([
       other('begun', 'old', 0), heard(20, 'old', 1), heard(40, 'old', 2), heard(60, 'old', 3),
       other('missed', 'new', 0), heard(20, 'new', 1), heard(60, 'new', 2)
     ]), { silent: 1 })
   })
 
-  test('finds a message that is heard twice, and one at a second position of the same log', () => {
+  test('finds a message that arrives twice, and one at a second position of the same log', () => {
     assert.deepEqual(faults([other('begun', 'e', 0), heard(20, 'e', 1), heard(20, 'e', 1)]), { repeated: 1, gaps: 1 })
     assert.deepEqual(faults(
       [other('begun', 'e', 0), heard(20, 'e', 1), other('missed', 'e', 2)],
@@ -74,13 +74,13 @@ suite('the report of the fault plan', () => {
     ), { repeated: 1 }, 'in the log, though both clients were told')
   })
 
-  test('finds a log that is out of order although every client was told in between', () => {
+  test('finds a log that is out of order although every client got a resync in between', () => {
     assert.deepEqual(faults([
       other('begun', 'e', 0), heard(40, 'e', 1), other('missed', 'e', 1), heard(20, 'e', 2)
     ]), { silent: 1, reordered: 1 })
   })
 
-  test('finds a position that names two messages, and one that is left out', () => {
+  test('finds a position of two messages, and a skipped position', () => {
     assert.deepEqual(faults(
       [other('begun', 'e', 0), heard(20, 'e', 1)],
       [other('begun', 'e', 0), other('missed', 'e', 0), heard(40, 'e', 1)]

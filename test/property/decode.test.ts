@@ -1,4 +1,4 @@
-/** Reading a message, as often as a minute allows: no text is read otherwise than the rules say, and none is too much. */
+/** Decoding of 100,000 random texts: each result follows the rules of the protocol, and no text crashes the decoder. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
@@ -8,10 +8,10 @@ import { anyText } from './support/arbitraries.ts'
 import { checkSync } from './support/check.ts'
 import { answerTo, assertAnswer } from './support/model.ts'
 
-/** What only the decoder says; everything else comes later. */
+/** Errors of the decoder; all other errors come from later stages. */
 const MALFORMED = ['empty_message', 'invalid_json', 'invalid_envelope']
 
-test('reads each of 100,000 texts by the rules, and what it reads can be said again', () => {
+test('decodes each of 100,000 texts by the rules, and can encode each result again', () => {
   checkSync(fc.property(anyText, (text) => {
     const expected = answerTo(text)
     const read = decode(text)
@@ -22,7 +22,7 @@ test('reads each of 100,000 texts by the rules, and what it reads can be said ag
     } else {
       assert.equal(MALFORMED.includes(String(expected.code)), false, `read what can not be read: ${text}`)
       assert.deepEqual(read, JSON.parse(text))
-      // 1e400 and -0 are read as what JSON can't say
+      // 1e400 and -0 become values that JSON can't express
       assert.equal(encode(read), JSON.stringify(JSON.parse(text)))
     }
   }), { numRuns: 100_000 })

@@ -1,4 +1,7 @@
-/** However a connection ends, it leaves its groups, and what still runs for it harms nobody. */
+/**
+ * All ways in which a connection ends: it leaves its groups, and its running handlers have no effect on other
+ * connections.
+ */
 import assert from 'node:assert/strict'
 import { EventEmitter, once } from 'node:events'
 import { test, type TestContext } from 'node:test'
@@ -9,7 +12,7 @@ import { fragments, frame, Opcode } from './support/frames.ts'
 import type { RawSocket } from './support/raw-socket.ts'
 import { ask, start, type Server } from './support/server.ts'
 
-/** What clients do to end their connection. */
+/** The ways in which clients end their connection. */
 const ends = {
   'closes properly': (client: RawSocket) => client.write(frame(Buffer.from([0x03, 0xe8]), { opcode: Opcode.CLOSE })),
   'ends its half of the line': (client: RawSocket) => client.half(),
@@ -36,16 +39,16 @@ function cut (client: RawSocket, bytes: Buffer, at: number): void {
 }
 
 interface ObservedServer extends Server {
-  /** `disconnect` when a connection has ended, `waited` (with the connection) when the handler `wait` went on. */
+  /** `disconnect` when a connection has ended, `waited` (with the connection) when the handler `wait` continues. */
   events: EventEmitter
   /** The groups to which the broker was subscribed, and from which it was unsubscribed. */
   entered: string[]
   left: string[]
-  /** Resolves when so many connections are left. */
+  /** Resolves when so many connections remain. */
   empty (size: number): Promise<void>
 }
 
-/** A server that tells when a connection has ended, with handlers that wait for the end, or make it. */
+/** A server that reports ended connections, with handlers that wait for the end or cause it. */
 async function startObserved (t: TestContext, options: RohrpostOptions = {}): Promise<ObservedServer> {
   const events = new EventEmitter()
   const entered: string[] = []
@@ -66,7 +69,7 @@ async function startObserved (t: TestContext, options: RohrpostOptions = {}): Pr
     onDisconnect: () => { events.emit('disconnect') },
     ...options
   })
-  // the group of the server's own
+  // the internal group of the server
   entered.splice(0)
   server.app.rohrpost
     .handle('close', (_message, connection) => connection.close(4001))
@@ -90,7 +93,7 @@ async function startObserved (t: TestContext, options: RohrpostOptions = {}): Pr
   }
 }
 
-test('a group reaches exactly those who are left, however the others ended', async (t) => {
+test('a group reaches exactly the remaining members, however the others ended', async (t) => {
   const server = await startObserved(t)
   const fate = fc.option(fc.constantFrom(...allEnds), { nil: 'stays', freq: 3 })
 
@@ -119,7 +122,7 @@ test('a group reaches exactly those who are left, however the others ended', asy
   }), { numRuns: 100 })
 })
 
-test('tells a running handler that its client vanished, and lets it join and send nothing any more', { timeout: 10_000 }, async (t) => {
+test('aborts a running handler whose client vanished, and ignores its joins and messages', { timeout: 10_000 }, async (t) => {
   const server = await startObserved(t)
   const client = await server.raw()
   client.write(frame('{"id":1,"type":"wait"}'))
@@ -150,7 +153,7 @@ test('starts no more handlers for a client that vanished', { timeout: 10_000 }, 
   assert.deepEqual(started, [])
 })
 
-test('a client that vanishes while it is not read from is noticed when its handlers have ended', { timeout: 10_000 }, async (t) => {
+test('detects a client that vanishes while its socket is paused when its handlers have ended', { timeout: 10_000 }, async (t) => {
   const server = await startObserved(t, { concurrency: 1, maxPending: { messages: 1, bytes: 1000 } })
   const gate = Promise.withResolvers<void>()
   const entered = Promise.withResolvers<void>()
@@ -167,7 +170,7 @@ test('a client that vanishes while it is not read from is noticed when its handl
   assert.deepEqual(server.left, ['all'])
 })
 
-test('a client that vanishes while the broker lets it join does not become a member', { timeout: 10_000 }, async (t) => {
+test('does not add a client that vanishes while the broker subscribes', { timeout: 10_000 }, async (t) => {
   const subscribing = Promise.withResolvers<void>()
   const asked = Promise.withResolvers<void>()
   const left = Promise.withResolvers<string>()
@@ -190,7 +193,7 @@ test('a client that vanishes while the broker lets it join does not become a mem
   assert.equal(await left.promise, 'slow')
 })
 
-test('cuts off a client that gives no sign of life, and takes it out of its groups', { timeout: 10_000 }, async (t) => {
+test('terminates a client that gives no sign of life, and removes it from its groups', { timeout: 10_000 }, async (t) => {
   const server = await startObserved(t, { heartbeatInterval: 20 })
   const client = await server.raw()
   const witness = await server.connect()

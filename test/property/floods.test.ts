@@ -1,4 +1,4 @@
-/** A client that sends too much of anything is bounded or cut off, and others are served meanwhile. */
+/** A client that sends too much of anything is limited or disconnected, and other clients are served meanwhile. */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { connect, type AddressInfo } from 'node:net'
@@ -17,7 +17,7 @@ const PING = '{"id":"still there?","type":"ping"}'
 const DEFLATE = { headers: ['Sec-WebSocket-Extensions: permessage-deflate; client_no_context_takeover'] }
 const MIB = 2 ** 20
 
-/** A server with a client that behaves, and the demand that it is served. */
+/** A server with a well-behaved client, and the assertion that it is served. */
 async function startWitnessed (t: TestContext, options: Parameters<typeof start>[1] = {}) {
   const server = await start(t, options)
   const witness = await server.connect()
@@ -29,7 +29,7 @@ async function startWitnessed (t: TestContext, options: Parameters<typeof start>
   }
 }
 
-/** Writes the same bytes until the server has had enough, or all are written. */
+/** Writes the same bytes until the server closes the connection, or all are written. */
 async function pour (client: RawSocket, bytes: Buffer, times: number): Promise<void> {
   for (let i = 0; i < times && !client.ended; i++) {
     client.write(bytes)
@@ -49,7 +49,7 @@ suite('fragments', () => {
     await served()
   })
 
-  test('fragments without content count too', async (t) => {
+  test('empty fragments count, too', async (t) => {
     const { raw, served } = await startWitnessed(t)
     const client = await raw()
     const empty = frame('', { opcode: Opcode.CONTINUATION, fin: false })
@@ -60,7 +60,7 @@ suite('fragments', () => {
     await served()
   })
 
-  test('many fragments are one message, and fragments that are too large together are closed with 1009', async (t) => {
+  test('many fragments are one message, and a message that exceeds the limit with its fragments is closed with 1009', async (t) => {
     const { raw, served } = await startWitnessed(t)
     const client = await raw()
     const data = 'x'.repeat(10_000)
@@ -83,7 +83,7 @@ suite('compression', () => {
     const client = await raw(DEFLATE)
     const small = deflateRawSync(`{"id":1,"type":"echo","data":"${'x'.repeat(1000)}"}`)
     client.write(frame(small, { rsv: 4 }))
-    // the answer comes compressed: it is enough that there is one, and that the connection lives
+    // the answer is compressed: its arrival on an open connection is enough
     client.write(frame(PING))
 
     client.write(bomb)
@@ -92,7 +92,7 @@ suite('compression', () => {
     await served()
   })
 
-  test('a bomb in pieces is closed with 1009 too', async (t) => {
+  test('a fragmented bomb is closed with 1009, too', async (t) => {
     const { raw, served } = await startWitnessed(t, compressing)
     const client = await raw(DEFLATE)
     const piece = deflateRawSync(Buffer.alloc(MIB - 1))
@@ -104,7 +104,7 @@ suite('compression', () => {
     await served()
   })
 
-  test('a bomb is closed with 1009 where the app registered @fastify/websocket with a limit of its own', async (t) => {
+  test('a bomb is closed with 1009 if the app registered @fastify/websocket with its own limit', async (t) => {
     const app = Fastify()
     t.after(() => app.close())
     await app.register(websocket, { options: { perMessageDeflate: true, maxPayload: 2 * MIB } })
@@ -118,7 +118,7 @@ suite('compression', () => {
     assert.equal((await client.end()).code, 1009)
   })
 
-  test('is off unless the app wants it: what is compressed all the same is closed with 1002', async (t) => {
+  test('is off by default: a compressed message is closed with 1002', async (t) => {
     const { raw, served } = await startWitnessed(t)
     const client = await raw(DEFLATE)
 
@@ -140,7 +140,7 @@ suite('pings', () => {
     }
   })
 
-  test('a client that asks for more than it reads is closed', async (t) => {
+  test('a client that does not read the replies is closed', async (t) => {
     const { raw, served, app } = await startWitnessed(t, { maxUnsent: 4 * MIB, slowTimeout: 50 })
     const client = await raw()
     client.pause()
@@ -190,7 +190,7 @@ suite('groups', () => {
     await server.served()
   })
 
-  test('10,000 turns of subscribe and unsubscribe leave nothing behind', async (t) => {
+  test('10,000 pairs of subscribe and unsubscribe leave no memory behind', async (t) => {
     const server = await startWitnessed(t)
     server.app.rohrpost.group('todo', { authorize: () => true })
     const client = await server.raw()
@@ -204,7 +204,7 @@ suite('groups', () => {
   })
 })
 
-test('a client that asks for what it missed again and again, and reads none of it, is sent no more than it may leave unread', async (t) => {
+test('the unsent bytes of a client that recovers again and again without reading are bounded', async (t) => {
   const server = await startWitnessed(t, { broker: memoryBroker({ history: { size: 1000, ttl: 60_000 } }) })
   const { rohrpost } = server.app
   rohrpost.group('todo', { authorize: () => true })
@@ -225,7 +225,7 @@ test('a client that asks for what it missed again and again, and reads none of i
 })
 
 suite('the upgrade request', () => {
-  test('a client that never ends its headers is cut off', async (t) => {
+  test('a client that never ends its headers is disconnected', async (t) => {
     const app = Fastify({ http: { headersTimeout: 100, connectionsCheckingInterval: 20 } })
     t.after(() => app.close())
     await app.register(rohrpost)
@@ -243,24 +243,24 @@ suite('the upgrade request', () => {
 
     await new Promise((resolve) => slow.on('close', resolve))
 
-    // what the server says may be lost, as it reads no further
+    // the answer of the server may be lost, as it reads no further
     assert.match(answer, /^(?:HTTP\/1\.1 408 .*)?$/s)
   })
 
-  test('has a minute for its headers by default', async (t) => {
+  test('may take a minute for its headers by default', async (t) => {
     const { app } = await start(t)
 
     assert.equal(app.server.headersTimeout, 60_000)
   })
 
-  test('frames that come in one write with it are answered', async (t) => {
+  test('frames in the same write are answered', async (t) => {
     const { raw } = await startWitnessed(t, { onRequest: async () => { await new Promise(setImmediate) }, onConnect: async () => { await new Promise(setImmediate) } })
     const client = await raw({ early: Buffer.concat(Array.from({ length: 100 }, (_, id) => frame(`{"id":${id},"type":"echo"}`))) })
 
     assert.deepEqual(await client.take(100), Array.from({ length: 100 }, (_, id) => `{"id":${id},"type":"echo"}`))
   })
 
-  test('a second request behind it is not answered as one', async (t) => {
+  test('a second request after it is not answered', async (t) => {
     const { raw, served } = await startWitnessed(t)
     const client = await raw({ early: Buffer.from('GET /ws/rohrpost HTTP/1.1\r\nHost: x\r\n\r\n') })
 
@@ -268,7 +268,7 @@ suite('the upgrade request', () => {
     await served()
   })
 
-  test('a second request behind one that is refused gets no answer', async (t) => {
+  test('a second request after a refused one is not answered', async (t) => {
     const { port } = await start(t, { onRequest: async (_request, reply) => reply.code(401).send('no') })
     const socket = connect(port, '127.0.0.1')
     t.after(() => socket.destroy())
@@ -282,7 +282,7 @@ suite('the upgrade request', () => {
   })
 })
 
-test('nothing is kept of what floods brought', async (t) => {
+test('floods leave no memory behind', async (t) => {
   setFlagsFromString('--expose-gc')
   const gc = runInNewContext('gc') as () => void
   const server = await startWitnessed(t)

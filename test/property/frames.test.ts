@@ -1,4 +1,7 @@
-/** What breaks the rules of WebSocket closes that connection with the code of RFC 6455, section 7.4.1, and no other. */
+/**
+ * Violations of the WebSocket protocol close their connection with the code of RFC 6455, section 7.4.1, and no other
+ * connection.
+ */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
@@ -39,7 +42,7 @@ const violations: [name: string, code: number, ...frames: Buffer[]][] = [
 ]
 
 for (const [name, code, ...frames] of violations) {
-  test(`closes with ${code} for ${name}, after it answered what came before`, async (t) => {
+  test(`closes with ${code} for ${name}, after the answers to earlier messages`, async (t) => {
     const server = await start(t, { maxPayload: MAX })
     const witness = await server.connect()
     const client = await server.raw()
@@ -61,7 +64,7 @@ test('answers a message that is exactly as large as the limit', async (t) => {
   assert.deepEqual(await client.take(1), ['{"id":1,"type":"pong"}'])
 })
 
-test('lets UTF-8 characters be cut in two by fragments', async (t) => {
+test('accepts fragments that split a UTF-8 character', async (t) => {
   const server = await start(t)
   const client = await server.raw()
 
@@ -70,7 +73,7 @@ test('lets UTF-8 characters be cut in two by fragments', async (t) => {
   assert.deepEqual(await client.take(1), ['{"id":"€😀","type":"pong"}'])
 })
 
-test('lives through any bytes on the line', async (t) => {
+test('survives any bytes on the socket', async (t) => {
   const server = await start(t)
   const witness = await server.connect()
   const header = fc.record({

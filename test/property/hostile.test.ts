@@ -1,4 +1,7 @@
-/** Whatever a client sends is answered by the rules, once, or closes that connection with the right code; the server lives on. */
+/**
+ * Hostile messages: each is answered once, by the rules, or closes its connection with the right code, and the server
+ * survives.
+ */
 import assert from 'node:assert/strict'
 import type { AddressInfo } from 'node:net'
 import { test } from 'node:test'
@@ -16,7 +19,7 @@ import { ask, start } from './support/server.ts'
 const PING = '{"id":"still there?","type":"ping"}'
 const PONG = '{"id":"still there?","type":"pong"}'
 
-/** Demands one answer to each message, in order. */
+/** Asserts one answer to each message, in order. */
 function assertAnswers (answers: readonly string[], messages: readonly { shown: string, answer: Answer }[]): void {
   for (const [i, { shown, answer }] of messages.entries()) assertAnswer(answers[i], answer, shown)
   assert.equal(answers.length, messages.length)
@@ -37,7 +40,7 @@ test('answers each of 10,000 random messages by the rules of the protocol, exact
   }), { numRuns: 100, endOnFailure: true })
 })
 
-test('answers each of 10,000 random byte strings, in frames of any kind, or closes with 1007 what is no UTF-8', async (t) => {
+test('answers each of 10,000 random byte strings, in frames of any kind, or closes with 1007 for invalid UTF-8', async (t) => {
   const server = await start(t)
   const witness = await server.connect()
   const message = fc.record({
@@ -114,7 +117,7 @@ test('answers every kind of malformed message', async (t) => {
   assertAnswers(answers, malformed.map(([shown, answer]) => ({ shown, answer })))
 })
 
-test('takes keys of Object.prototype for ordinary keys, in what it reads and in what it answers', async (t) => {
+test('treats keys of Object.prototype like other keys, in requests and in replies', async (t) => {
   const server = await start(t)
   const client = await server.raw()
   const data = '{"__proto__":{"x":1},"constructor":{"prototype":{"y":1}},"toString":null,"hasOwnProperty":0}'
@@ -127,7 +130,7 @@ test('takes keys of Object.prototype for ordinary keys, in what it reads and in 
   assert.equal(Object.hasOwn(Object.prototype, 'x') || Object.hasOwn(Object.prototype, 'y'), false)
 })
 
-test('takes the last of keys that come twice', async (t) => {
+test('uses the last value of a repeated key', async (t) => {
   const server = await start(t)
   const client = await server.raw()
 
@@ -136,7 +139,7 @@ test('takes the last of keys that come twice', async (t) => {
   assert.equal(answer, '{"id":2,"type":"echo","data":"last"}')
 })
 
-test('answers lone surrogates as they came', async (t) => {
+test('returns lone surrogates unchanged', async (t) => {
   const server = await start(t)
   const client = await server.raw()
 
@@ -146,7 +149,7 @@ test('answers lone surrogates as they came', async (t) => {
 })
 
 for (const [name, open, close] of [['arrays', '[', ']'], ['objects', '{"a":', '}']] as const) {
-  test(`answers what is nested 100,000 ${name} deep`, async (t) => {
+  test(`answers a message of 100,000 nested ${name}`, async (t) => {
     const server = await start(t)
     const client = await server.raw()
     const nested = `${open.repeat(100_000)}0${close.repeat(100_000)}`
@@ -166,7 +169,7 @@ for (const [name, open, close] of [['arrays', '[', ']'], ['objects', '{"a":', '}
   })
 }
 
-test('echoes an id as large as a message may be, and refuses a number of as many digits', async (t) => {
+test('returns an id of nearly maxPayload bytes, and rejects a number of as many digits', async (t) => {
   const server = await start(t)
   const client = await server.raw()
   const id = 'x'.repeat(2 ** 20 - '{"id":"","type":"ping"}'.length)
@@ -178,7 +181,7 @@ test('echoes an id as large as a message may be, and refuses a number of as many
   assertAnswer(refused, { error: /'id'/, code: 'invalid_envelope' }, 'a million digits')
 })
 
-test('answers 10,000 messages that come in one write, in order', async (t) => {
+test('answers 10,000 messages of one write, in order', async (t) => {
   const server = await start(t)
   const client = await server.raw()
   const ids = Array.from({ length: 10_000 }, (_, id) => id)
@@ -188,7 +191,7 @@ test('answers 10,000 messages that come in one write, in order', async (t) => {
   assert.deepEqual(answers, ids.map((id) => `{"id":${id},"type":"echo"}`))
 })
 
-test('answers messages that come byte by byte, in fragments, with pings between them', async (t) => {
+test('answers messages that arrive byte by byte, in fragments, with pings between them', async (t) => {
   const server = await start(t)
   const client = await server.raw()
   const [first = Buffer.alloc(0), ...others] = fragments('{"id":1,"type":"echo","data":"€"}', 3)
@@ -198,7 +201,7 @@ test('answers messages that come byte by byte, in fragments, with pings between 
   assert.deepEqual(await client.take(2), ['{"id":1,"type":"echo","data":"€"}', PONG])
 })
 
-test('calls handlers and declares groups whose names mean something to JavaScript', async (t) => {
+test('supports handlers and group types with the names of JavaScript built-ins', async (t) => {
   const server = await start(t)
   const names = ['constructor', 'toString', 'hasOwnProperty', 'valueOf']
   const client = await server.raw()
@@ -218,7 +221,7 @@ test('calls handlers and declares groups whose names mean something to JavaScrip
   })
 })
 
-test('names that look like those of a group lead into no group', async (t) => {
+test('rejects names that resemble a group name', async (t) => {
   const server = await start(t)
   server.app.rohrpost
     .group('todo', { authorize: () => true })
@@ -240,7 +243,7 @@ test('names that look like those of a group lead into no group', async (t) => {
 
   assert.deepEqual([...server.app.rohrpost.connections].flatMap(({ groups }) => [...groups]), [])
 
-  // texts that a schema allows are encoded: none of them is the name of another group, or breaks a line
+  // texts that a schema allows are encoded: none of them is the name of another group, or contains a line break
   const names = []
   for (const id of ['a b', 'a\nb', 'ä', '\u200b', '\u202e5', 'a%20b', '5:6']) {
     names.push(JSON.parse(await client.ask(JSON.stringify({ id: 1, type: 'subscribe', data: { type: 'page', id } }))).data.group)
@@ -248,7 +251,7 @@ test('names that look like those of a group lead into no group', async (t) => {
   assert.deepEqual(names, ['page-a%20b', 'page-a%0Ab', 'page-%C3%A4', 'page-%E2%80%8B', 'page-%E2%80%AE5', 'page-a%2520b', 'page-5%3A6'])
 })
 
-test('what clients send stands in the log as one line each, cut where it is long', async (t) => {
+test('logs text of clients in one line each, and truncates it', async (t) => {
   const evil = 'x\n{"level":60,"msg":"forged"}\r\n\u001b[2J\u0000\u2028'
   const lines: string[] = []
   const app = Fastify({ logger: { stream: { write: (line: string) => { lines.push(line) } } } })

@@ -1,4 +1,7 @@
-/** A connection as a state machine: whatever frames come, in whatever pieces, it answers, pongs and ends as RFC 6455 and the protocol say. */
+/**
+ * A connection as a state machine: for any frames, in any chunks, it answers, pongs and closes by RFC 6455 and the
+ * protocol.
+ */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { setImmediate } from 'node:timers/promises'
@@ -12,14 +15,14 @@ import { ask, start } from './support/server.ts'
 const MAX_PAYLOAD = 2000
 const CLOSE_ME = '{"id":1,"type":"close"}'
 
-/** A frame of a client, with all that can be wrong with it. */
+/** A frame of a client, with all possible violations. */
 interface Step {
   opcode: number
   fin: boolean
   payload: Buffer
   rsv?: number
   masked?: boolean
-  /** What the header says instead of the payload's length. */
+  /** The length in the header, if it is not the payload's length. */
   length?: bigint
 }
 
@@ -53,7 +56,7 @@ const close = fc.oneof(
   fc.tuple(closeCode, fc.uint8Array({ maxLength: 20 })).map(([code, reason]) => Buffer.concat([Buffer.from([code >> 8, code & 255]), reason]))
 ).map((payload): Step => ({ opcode: Opcode.CLOSE, fin: true, payload }))
 
-/** What no well-behaved client sends, or not there. */
+/** Frames that no well-behaved client sends, or not at this point. */
 const stray = fc.oneof(
   { weight: 3, arbitrary: close },
   {
@@ -70,7 +73,7 @@ const stream = fc.record({
   cuts: fc.array(fc.nat(), { maxLength: 6 })
 })
 
-/** What must come of a stream of frames: the answers and the pongs, in order, and the code with which the connection ends. */
+/** The expected result of a stream of frames: the answers and the pongs, in order, and the close code. */
 function expect (steps: readonly Step[]): { answers: { shown: string, answer: Answer }[], pongs: Buffer[], code: number, taken: number } {
   const answers: { shown: string, answer: Answer }[] = []
   const pongs: Buffer[] = []
@@ -105,7 +108,7 @@ function expect (steps: readonly Step[]): { answers: { shown: string, answer: An
   return { answers, pongs, code: 1000, taken: steps.length }
 }
 
-/** How a close of the client is answered (RFC 6455, section 7.4): with its own code, or as what it is. */
+/** The answer to a close of the client (RFC 6455, section 7.4): its own code, or the code of its violation. */
 function closesWith (payload: Buffer): number {
   if (payload.length === 0) return 1005
   if (payload.length === 1) return 1002
@@ -124,7 +127,7 @@ function isUtf8 (bytes: Uint8Array): boolean {
   }
 }
 
-test('1500 connections, each with a stream of any frames in any pieces, answer and end as they must', async (t) => {
+test('1500 connections with random frames in random chunks answer and close by the rules', async (t) => {
   const server = await start(t, { maxPayload: MAX_PAYLOAD })
   server.app.rohrpost.handle('close', (_message, connection) => connection.close(4001))
   const witness = await server.connect()
@@ -156,7 +159,7 @@ test('1500 connections, each with a stream of any frames in any pieces, answer a
   assert.deepEqual(await ask(witness, { id: 1, type: 'ping' }), { id: 1, type: 'pong' })
   while (server.app.rohrpost.connections.size > 1) await setImmediate()
   t.diagnostic(`${frames} frames`)
-  // what this test is worth depends on what it makes happen
+  // the test is worthless unless the rare cases occur
   assert.ok(frames > 10_000, `${frames} frames`)
   for (const code of [1000, 1002, 1007, 1009, 4001]) assert.ok(ends.has(code), `${code} never came`)
 })

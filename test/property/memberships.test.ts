@@ -1,6 +1,7 @@
 /**
- * The memberships of one connection against a model, in any interleaving: subscribes with and without `recover`, unsubscribe, join, leave,
- * disconnect, the application's decisions, a broker that answers late, fails or hangs, deadlines, and closes.
+ * The memberships of one connection against a model, in any interleaving: subscribes with and without `recover`,
+ * unsubscribe, join, leave, disconnect, the application's decisions, a broker that answers late, fails or hangs,
+ * deadlines, and closes.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -23,7 +24,7 @@ type Step =
 
 const group = fc.nat(GROUPS - 1)
 const index = fc.nat(4)
-/** Whether the next step comes before the server has gone on. */
+/** Whether the next step precedes the reaction of the server. */
 const isQuick = fc.boolean()
 const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 8, arbitrary: fc.record({ do: fc.constant('subscribe' as const), group, recover: fc.constantFrom('none', 'positions', 'old', 'old') }) },
@@ -37,12 +38,12 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 1, arbitrary: fc.record({ do: fc.constant('disconnect' as const), by: fc.constantFrom('group', 'predicate'), group }) }
 )
 
-/** Counted over all runs: a server that refuses everything would hold every rule. */
+/** Counted over all runs: a server that refuses everything would satisfy every rule. */
 const outcomes = {
   success: 0, recovered: 0, access_denied: 0, unavailable: 0, timeout: 0, internal: 0, heard: 0, left: 0, disconnected: 0, spared: 0, joined: 0, 'not joined': 0, closed: 0
 }
 
-/** A broker each of whose answers waits for a step. */
+/** A broker whose answers each wait for a step. */
 class GatedBroker implements Broker {
   readonly keepsHistory = true
   readonly subscribed = new Set<string>()
@@ -73,7 +74,7 @@ class GatedBroker implements Broker {
   }
 
   unsubscribe (group: string): Promise<void> {
-    // one that fails has lost its answer only
+    // a failed call has only lost its answer
     this.subscribed.delete(group)
     return this.#change(group, () => {})
   }
@@ -129,19 +130,19 @@ class GatedBroker implements Broker {
   }
 }
 
-/** A request of the client that is not answered yet. */
+/** A request of the client without an answer. */
 interface Asked {
   type: 'subscribe' | 'unsubscribe'
   group: string
-  /** What ended it before it was answered. */
+  /** The event that ended it before its answer. */
   ended?: 'left' | 'expired'
 }
 
-/** Why the connection is in a group. */
+/** The reasons for a membership. */
 interface Known {
-  /** The client was told so. */
+  /** The client has a successful reply to `subscribe`. */
   subscribed: boolean
-  /** The application put it into the group. */
+  /** The application called `join`. */
   joined: boolean
 }
 
@@ -155,7 +156,7 @@ class Watcher {
   #ids = 0
   #failure: unknown
   isClosed = false
-  /** The groups whose last message came. */
+  /** The groups whose last message has arrived. */
   readonly last: string[] = []
 
   constructor (client: Client, connection: RohrpostConnection, names: string[]) {
@@ -198,7 +199,7 @@ class Watcher {
     for (const asked of this.#asked.values()) if (asked.group === group && asked.type === 'subscribe') asked.ended ??= 'left'
   }
 
-  /** Every request that is not answered is told of its deadline. An unsubscribe does its work nevertheless. */
+  /** Advances the time to the deadline of all open requests. An unsubscribe takes effect nevertheless. */
   expire (pass: () => void): void {
     for (const asked of this.#asked.values()) asked.ended = 'expired'
     pass()
@@ -215,7 +216,7 @@ class Watcher {
     for (const group of this.#known.keys()) this.#forget(group)
   }
 
-  /** Resolves when the client has read what the server has sent. */
+  /** Resolves when the client has read all sent messages. */
   async sync (): Promise<void> {
     if (!this.isClosed) await this.client.read()
     if (this.#failure !== undefined) throw this.#failure
@@ -268,7 +269,7 @@ class Watcher {
   }
 }
 
-test('a connection is in the groups that the model says, hears nothing of others, and each request has one answer', async (t) => {
+test('each connection is in the groups of the model, receives nothing of other groups, and gets one answer for each request', async (t) => {
   t.mock.timers.enable({ apis: ['setTimeout'] })
   const broker = new GatedBroker()
   const decisions: { resolve (allowed: boolean): void, reject (error: Error): void }[] = []
@@ -288,7 +289,7 @@ test('a connection is in the groups that the model says, hears nothing of others
   const { rohrpost } = server.app
   let runs = 0
 
-  /** Lets everything go on, from now on without waiting. */
+  /** Releases all waiting calls, and all later ones at once. */
   const settle = () => {
     asks = false
     broker.settle()
@@ -369,7 +370,7 @@ test('a connection is in the groups that the model says, hears nothing of others
   for (const [outcome, count] of Object.entries(outcomes)) assert.ok(count > 10, `${count} times ${outcome}`)
 })
 
-/** Resolves when something is so. */
+/** Resolves when a condition holds. */
 async function until (isSo: () => unknown): Promise<void> {
   while (!isSo()) await turn()
 }

@@ -1,4 +1,7 @@
-/** Names of groups: different values never give one name, and a client gets the name of the row that it asks for. */
+/**
+ * Group names: different values never give the same name, and the id of a client gives the name of the row with that
+ * key.
+ */
 import assert from 'node:assert/strict'
 import { before, test } from 'node:test'
 import { defineEntity, MikroORM, NodeSqliteDialect, p, SqliteDriver } from '@mikro-orm/sql'
@@ -27,10 +30,10 @@ before(async () => {
 const UUID = '018f3f2a-9a4e-7c3a-8f00-0123456789ab'
 const SEPARATORS = ['-', ':', '.', '!', '~', '*', '(', ')', '_', "'", '/', 'x', '0', 'A', '8', '+', '@']
 
-/** A row of which a template reads values. */
+/** A row whose values a template reads. */
 const rowOf = (values: object) => ({ data: {}, value: ({ name }: { name: keyof typeof values }) => values[name] }) as unknown as Row
 
-/** Pieces with which values can look like other values, their separators or their escapes. */
+/** Parts that make values resemble other values, separators or escapes. */
 const piece = fc.constantFrom('', '', ...SEPARATORS, 'b', '%', '%2D', '2D', 'é', ' ', '018f3f2a', '9a4e', '7c3a', '8f00', '0123456789ab', '9a4e-7c3a-8f00-0123456789ab', UUID)
 const text = fc.array(piece, { maxLength: 4 }).map((pieces) => pieces.join('-')).chain((joined) => fc.constantFrom(joined, joined.replaceAll('-', '')))
 const uuid = fc.oneof({ weight: 3, arbitrary: fc.constantFrom(UUID, UUID.replaceAll('0', 'b')) }, text)
@@ -49,7 +52,7 @@ const tuple = fc.record({
 const template = fc.array(fc.tuple(fc.constantFrom('a', 'b', 'c', 'd', 'e', 'n', 'u', 'v', 'pk', 'list'), fc.array(fc.constantFrom(...SEPARATORS, '%'), { maxLength: 2 })), { minLength: 1, maxLength: 6 })
   .map((places) => `t-${places.map(([name, end]) => `{${name}}${end.join('')}`).join('')}`)
 
-test('two different tuples of values never give one name, whatever the template', () => {
+test('two different tuples of values never give the same name, whatever the template', () => {
   let refused = 0
   checkSync(fc.property(template, fc.array(tuple, { minLength: 20, maxLength: 40 }), (template, rows) => {
     const between = [...template.matchAll(/\}([^{]*)(?=\{)/g)].map(([, text]) => String(text))
@@ -72,7 +75,7 @@ test('two different tuples of values never give one name, whatever the template'
   assert.ok(refused > 0)
 })
 
-/** Properties, a separator, and words that stand between the separators: the values are consecutive words, cut in one way or another. */
+/** Properties, a separator, and words between the separators: each value is a sequence of consecutive words. */
 const cut = fc.record({
   names: fc.shuffledSubarray(['a', 'b', 'c', 'd', 'e', 'u', 'v'], { minLength: 2, maxLength: 7 }),
   separator: fc.oneof({ weight: 2, arbitrary: fc.constant('-') }, fc.constantFrom(...SEPARATORS), fc.constantFrom('--', '-x', 'x-', 'ab', '.:')),
@@ -84,7 +87,7 @@ const cut = fc.record({
   cuts: fc.array(fc.array(fc.nat(12), { minLength: 6, maxLength: 6 }), { minLength: 20, maxLength: 20 })
 })
 
-test('values that are put together to the same text, but cut in other places, never give one name', () => {
+test('values that concatenate to the same text never give the same name', () => {
   checkSync(fc.property(cut, ({ names, separator, words, cuts }) => {
     const { group } = parseTemplate(`t-${names.map((name) => `{${name}}`).join(separator)}`, meta)
     const known = new Map<string, string>()
@@ -99,7 +102,7 @@ test('values that are put together to the same text, but cut in other places, ne
   }), { numRuns: 5000 })
 })
 
-test('numbers and UUIDs stand in names as they are, also beside other values', () => {
+test('numbers and UUIDs are not escaped in names, also next to other values', () => {
   const name = (template: string, values: object) => parseTemplate(template, meta).group(rowOf(values))
 
   assert.equal(name('t-{pk}-{u}-{n}-{a}', { id: '9007199254740993', u: UUID.toUpperCase(), n: 7, a: 'x-y' }), `t-9007199254740993-${UUID}-7-x-y`)
@@ -110,7 +113,7 @@ test('numbers and UUIDs stand in names as they are, also beside other values', (
   assert.equal(name('t-{u}', { u: 'Ab-c' }), 't-Ab-c')
 })
 
-test('a client is given the group of the row whose key it sends, as text or as a number, also of a key of several parts', () => {
+test('the id of a client gives the group name of the row with that key, as text or number, also for composite keys', () => {
   const key = fc.oneof(
     text, fc.string({ unit: 'binary' }), fc.constantFrom(UUID, 'c++', 'info@example.org', '50%', 'naïve', '-0', '+5', '007'),
     fc.integer(), fc.double({ noNaN: true, noDefaultInfinity: true })

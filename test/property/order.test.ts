@@ -5,7 +5,7 @@ import type { RohrpostConnection } from '../../lib/index.ts'
 import { start, type Client } from '../support/server.ts'
 import { fuzz } from './support/check.ts'
 
-/** What can happen, in any order and at any time. */
+/** The possible steps, in any order and at any time. */
 type Step =
   | { do: 'call' | 'call later' | 'join' | 'leave' | 'push' | 'pause' | 'resume', client: number, group: string, size: number }
   | { do: 'publish', group: string, size: number }
@@ -22,14 +22,14 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 2, arbitrary: fc.constant({ do: 'turn' as const }) }
 )
 
-/** One end of a line, the other, and what must come out of it. */
+/** Both ends of a connection, and the expected messages. */
 interface Line {
   client: Client
   connection: RohrpostConnection
   expected: number[]
 }
 
-test('each client gets exactly what was sent to it, in the order in which it was sent', async (t) => {
+test('each client receives exactly the messages that were sent to it, in order', async (t) => {
   const server = await start(t, {
     websocket: { options: { perMessageDeflate: { threshold: 0 } } },
     maxUnsent: 1e9,
@@ -43,7 +43,7 @@ test('each client gets exactly what was sent to it, in the order in which it was
   const lines = new Map<RohrpostConnection, Line>()
   let frames = 0
 
-  /** Numbers a frame that is about to go to a client. */
+  /** Assigns the next number of a client to a frame. */
   function next (...connections: RohrpostConnection[]): number {
     frames++
     for (const connection of connections) lines.get(connection)?.expected.push(frames)
@@ -83,7 +83,7 @@ test('each client gets exactly what was sent to it, in the order in which it was
 
     for (const { client } of all) client.socket.resume()
     for (const { client, expected } of all) {
-      // a pong overtakes calls that wait for an earlier one; everything else comes before it
+      // a pong overtakes calls that wait for an earlier one; all other messages precede it
       const heard = await client.untilPong()
       const isCall = (type: unknown) => type === 'call' || type === 'call later'
       const calls = steps.filter((step) => isCall(step.do) && 'client' in step && all[step.client]?.client === client).length

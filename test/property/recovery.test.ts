@@ -1,4 +1,6 @@
-/** Whatever happens in whatever order: who follows a group with positions hears each message once and in order, or is told. */
+/**
+ * Recovery under any sequence of events: a member with positions receives each message once and in order, or a resync.
+ */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { test } from 'node:test'
@@ -34,23 +36,23 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 8, arbitrary: fc.record({ do: fc.constant('turn' as const), count: fc.integer({ min: 1, max: 4 }) }) }
 )
 
-/** What a client knows of a group. */
+/** The state of a group at a client. */
 interface Known {
-  /** Whether it is a member on this connection, and how. */
+  /** The kind of its membership on this connection. */
   member: 'no' | 'plain' | 'follower'
   /** Requests under way. */
   asking: number
   position: Position | undefined
-  /** The number of the last message that it has, or knows that it need not have. */
+  /** The number of the last message that it has, or that a resync has skipped. */
   last: number
   /** Whether the next message may be any later one. */
   isLoose: boolean
 }
 
-/** Counted over all runs: a server that refuses everything would hold every rule. */
+/** Counted over all runs: a server that refuses everything would satisfy every rule. */
 const outcomes = { recovered: 0, refused: 0, resync: 0, heard: 0, failed: 0, denied: 0 }
 
-/** A client that holds what it hears to the rules. */
+/** A client that checks its messages against the rules. */
 class Watcher {
   readonly #server: TestServer
   readonly #broker: LaggingBroker
@@ -83,7 +85,7 @@ class Watcher {
     })
   }
 
-  /** The connection breaks, and there is another one. */
+  /** The connection breaks, and the client reconnects. */
   async drop (): Promise<void> {
     this.end()
     this.#asked.clear()
@@ -111,13 +113,13 @@ class Watcher {
     while (this.#asked.size > 0) await new Promise(setImmediate)
   }
 
-  /** Resolves when all that is on its way has come. */
+  /** Resolves when all sent messages have arrived. */
   async sync (): Promise<void> {
     this.#socket?.ping()
     if (this.#socket !== undefined) await once(this.#socket, 'pong')
   }
 
-  /** Demands that nothing is missing at the end. */
+  /** Asserts that no message is missing at the end. */
   finish (): void {
     if (this.failure !== undefined) throw this.failure
     for (const [group, { member, last }] of this.#known.entries()) {
@@ -150,7 +152,7 @@ class Watcher {
       outcomes.heard++
       assert.equal(position !== undefined, known.member === 'follower', 'a position for who asked, and for nobody else')
       const isSame = this.#broker.epochOf(name, n) === this.#broker.epochOf(name, known.last)
-      // who asked for no positions is not told of losses
+      // a member without positions gets no resync
       const isSure = !known.isLoose && (known.member === 'follower' || isSame)
       assert.ok(isSure ? n === known.last + 1 : n > known.last, `${n} after ${known.last} in ${name}`)
       if (position !== undefined) assert.equal(n, this.#broker.numberOf(name, position))
@@ -189,20 +191,20 @@ class Watcher {
     } else {
       if (recover !== true) outcomes.refused++
       assert.equal(frame.recovered, recover === true ? undefined : false)
-      // a member that asks once more has got all up to where it is told to be
+      // a member that subscribes again has every message up to its new position
       if (before === 'follower' && position !== undefined) assert.equal(this.#broker.numberOf(name, position), known.last)
       this.#goOn(known, name, position)
     }
   }
 
-  /** What comes next is the message after a position. */
+  /** Expects the message after a position next. */
   #goOn (known: Known, name: string, position: Position | undefined): void {
     assert.ok(position, 'this broker knows where it is')
     Object.assign(known, { position, last: this.#broker.numberOf(name, position), isLoose: false })
   }
 }
 
-test('each follower hears each message once and in order, or is told; all others hear each at most once, in order', async (t) => {
+test('each member with positions receives every message once and in order, or a resync; all others at most once, in order', async (t) => {
   const broker = new LaggingBroker()
   const forbidden = new Set<string>()
   const server = await start(t, {
@@ -230,7 +232,7 @@ test('each follower hears each message once and in order, or is told; all others
       server.app.rohrpost.sendToGroup(name, { n: broker.last(name) + 1, g: name })
     }
 
-    // as most clients most of the time, they begin as followers of a group
+    // like most clients, they start as members with positions
     for (const watcher of watchers) watcher.ask('subscribe', 0, true)
     await Promise.all(watchers.map((watcher) => watcher.answered()))
     broker.isPrompt = false
@@ -249,7 +251,7 @@ test('each follower hears each message once and in order, or is told; all others
     broker.settle()
     await Promise.all(watchers.map((watcher) => watcher.answered()))
     for (const [group, name] of names.entries()) {
-      // where nothing more comes, nothing shows what is missing
+      // without a later message a gap is not visible
       publish(group)
       broker.deliver(name, Infinity)
     }

@@ -1,4 +1,7 @@
-/** Every request gets exactly one reply, and starts in its turn, whatever handlers do, how many may run at once, and which are parallel. */
+/**
+ * Every request gets exactly one reply and starts in order, for any behaviour of handlers, any `concurrency`, and any
+ * choice of parallel handlers.
+ */
 import assert from 'node:assert/strict'
 import { EventEmitter, once } from 'node:events'
 import { test, type TestContext } from 'node:test'
@@ -9,7 +12,7 @@ import { frame } from './support/frames.ts'
 import { start } from './support/server.ts'
 
 const TIMEOUT = 30_000
-/** Those that are not mocked. */
+/** The functions of Node.js, before they are mocked. */
 const real = { setTimeout, clearTimeout }
 
 interface Answer {
@@ -24,7 +27,7 @@ interface Answer {
 interface Call {
   message: RohrpostMessage
   connection: RohrpostConnection
-  /** Resolves when the test lets the handler go on. */
+  /** Resolves when the test releases the handler. */
   gate: Promise<void>
 }
 
@@ -32,9 +35,9 @@ interface Behaviour {
   run (call: Call): unknown
   /** The answer, without `id` and `type`. */
   answer: Omit<Answer, 'id' | 'type'>
-  /** Whether it goes on after it was called. */
+  /** Whether it is still running after the call. */
   goesOn?: true
-  /** Whether it never answers in time. */
+  /** Whether it always misses its deadline. */
   hangs?: true
 }
 
@@ -43,7 +46,7 @@ const cycle: unknown[] = []
 cycle.push(cycle)
 const meant = () => Object.assign(new Error('not like this'), { statusCode: 409, code: 'conflict' })
 
-/** What handlers do. Those that do two things at once have one answer all the same: the first. */
+/** The behaviours of handlers. A handler that answers twice has one answer: the first. */
 const behaviours: Record<string, Behaviour> = {
   'returns nothing': { run: () => {}, answer: {} },
   'returns data': { run: () => 0, answer: { data: 0 } },
@@ -112,7 +115,7 @@ const PARALLEL = 'parallel: '
 const behaviourOf = (type: string) => behaviours[type.replace(PARALLEL, '')]
 const isParallel = (type: string) => type.startsWith(PARALLEL)
 
-/** A server with two handlers for each behaviour, and what the test sees and decides of those that run. */
+/** A server with two handlers for each behaviour, and the controls of the running handlers. */
 async function startGated (t: TestContext, limits: { concurrency: number, maxPending: { messages: number, bytes: number } }) {
   const server = await start(t, { ...limits, handlerTimeout: TIMEOUT })
   const progress = new EventEmitter()
@@ -158,9 +161,9 @@ const stream = fc.record({
   choices: fc.infiniteStream(fc.nat())
 })
 
-test('each request gets exactly one answer, and starts in order of arrival, never more than `concurrency` at once', { timeout: 60_000 * fuzz }, async (t) => {
+test('each request gets exactly one answer, and starts in order of arrival, at most `concurrency` at once', { timeout: 60_000 * fuzz }, async (t) => {
   t.mock.timers.enable({ apis: ['setTimeout'] })
-  // before the servers are closed: they must not wait for a time that never comes
+  // before the servers are closed, which would wait for mocked timers
   t.after(() => t.mock.timers.reset())
   let stuck = false
 
@@ -243,7 +246,10 @@ test('each request gets exactly one answer, and starts in order of arrival, neve
   }), { numRuns: 150 })
 })
 
-/** What must be answered while all handlers that go on still run: the requests before those, and pings until the line is not read. */
+/**
+ * The answers that are due while all unfinished handlers still run: earlier requests, and pings until the socket is
+ * paused.
+ */
 function reachableAtOnce (requests: { id: unknown, type: string }[], limits: { concurrency: number, messages: number }): unknown[] {
   const ids: unknown[] = []
   const running = { ordered: 0, parallel: 0 }

@@ -89,7 +89,7 @@ test('a client reconnects after a temporary error in onConnect', async (t) => {
   await client.ready()
 
   assert.ok(codes.includes(1013))
-  assert.ok(server.logs.some(({ msg, level, code }) => msg === 'onConnect failed, the client is to come back' && level === 50 && code === 1013))
+  assert.ok(server.logs.some(({ msg, level, code }) => msg === 'onConnect failed, the client should reconnect' && level === 50 && code === 1013))
 })
 
 test('an error in onConnect while the server stops lets the client reconnect', async (t) => {

@@ -4,7 +4,7 @@ import type { TestContext } from 'node:test'
 import { memoryBroker, type OutgoingMessage, type RohrpostConnection } from '../../lib/index.ts'
 import { start } from '../support/server.ts'
 
-/** A client, and the server's end of its line. */
+/** A client and its connection on the server. */
 async function pair (t: TestContext) {
   const opened = Promise.withResolvers<RohrpostConnection>()
   const server = await start(t, { onConnect: opened.resolve })
@@ -12,7 +12,7 @@ async function pair (t: TestContext) {
   return { ...server, client, connection: await opened.promise }
 }
 
-test('answers frames that are no envelope, with the id where it can be read', async (t) => {
+test('answers invalid envelopes with an error, and with the id if it can be read', async (t) => {
   const { client } = await pair(t)
 
   assert.deepEqual(await client.ask(''), { error: 'Received empty message.', code: 'empty_message' })
@@ -35,7 +35,7 @@ test('sends keys in the order id, type, error, data, then all others', async (t)
   assert.equal(await client.nextText(), '{"error":"e"}')
 })
 
-test('leaves out what stands for nothing', async (t) => {
+test('omits empty fields', async (t) => {
   const { client, connection } = await pair(t)
 
   connection.send({ id: null, type: '', error: '', data: 1, position: undefined })
@@ -43,7 +43,7 @@ test('leaves out what stands for nothing', async (t) => {
   assert.equal(await client.nextText(), '{"data":1}')
 })
 
-test('refuses messages that say nothing or can not be said', async (t) => {
+test("rejects empty messages and messages that can't be encoded", async (t) => {
   const { client, connection } = await pair(t)
   const wrong: [OutgoingMessage, string, RegExp][] = [
     [{}, 'RP_ERR_EMPTY_MESSAGE', /needs an id, a type, an error or data/],
@@ -56,7 +56,7 @@ test('refuses messages that say nothing or can not be said', async (t) => {
     [{ type: 5 as never }, 'RP_ERR_INVALID_MESSAGE', /this type: expected a string, got 5/],
     [{ error: { code: 1 } as never }, 'RP_ERR_INVALID_MESSAGE', /this error: expected a string, got \{"code":1\}/],
     [{ data: { toJSON () { throw new Error('no') } } }, 'RP_ERR_NOT_ENCODABLE', /has no JSON form \(no\)/],
-    // eslint-disable-next-line no-throw-literal -- what foreign code may do
+    // eslint-disable-next-line no-throw-literal -- third-party code may do so
     [{ data: { toJSON () { throw 'no' } } }, 'RP_ERR_NOT_ENCODABLE', /has no JSON form \("no"\)/]
   ]
   for (const [message, code, text] of wrong) assert.throws(() => connection.send(message), { code, message: text })
@@ -69,7 +69,7 @@ test('refuses messages that say nothing or can not be said', async (t) => {
   assert.deepEqual(await client.untilPong(), [])
 })
 
-test('lets out what was sent before it closes', async (t) => {
+test('sends pending messages before it closes', async (t) => {
   const { client, connection } = await pair(t)
 
   connection.send({ data: 'last words' })
@@ -80,20 +80,20 @@ test('lets out what was sent before it closes', async (t) => {
   assert.deepEqual(await client.closed, { code: 1000, reason: '' })
 })
 
-test('closes with a code and a reason, and refuses those that can not travel', async (t) => {
+test('closes with a code and a reason, and rejects invalid ones', async (t) => {
   const { client, connection } = await pair(t)
 
   for (const code of [999, 1004, 1005, 1006, 1015, 2999, 5000, 1000.5, '1000' as never]) {
-    assert.throws(() => connection.close(code), { code: 'RP_ERR_INVALID_CLOSE', message: /this code: expected 1000 to 1014 but/ })
+    assert.throws(() => connection.close(code), { code: 'RP_ERR_INVALID_CLOSE', message: /this code: expected 1000 to 1003, 1007 to 1014/ })
   }
-  assert.throws(() => connection.close(1000, 'ä'.repeat(62)), { code: 'RP_ERR_INVALID_CLOSE', message: /this reason: expected a string of up to 123 bytes/ })
+  assert.throws(() => connection.close(1000, 'ä'.repeat(62)), { code: 'RP_ERR_INVALID_CLOSE', message: /this reason: expected a string of at most 123 bytes/ })
   assert.throws(() => connection.close(1000, 5 as never), { code: 'RP_ERR_INVALID_CLOSE' })
   connection.close(4001, 'x'.repeat(123))
 
   assert.deepEqual(await client.closed, { code: 4001, reason: 'x'.repeat(123) })
 })
 
-test('handles nothing that arrives after it was closed, nor what still waits', async (t) => {
+test('handles neither waiting nor later messages after close', async (t) => {
   const handled: unknown[] = []
   const release = Promise.withResolvers<void>()
   const server = await start(t, {
@@ -115,13 +115,13 @@ test('handles nothing that arrives after it was closed, nor what still waits', a
 
   release.resolve()
 
-  // the client's answer to the close stands behind what was not read
+  // the client's answer to the close is queued behind unread messages
   assert.equal((await client.closed).code, 4401)
   while (server.app.rohrpost.connections.size > 0) await new Promise(setImmediate)
   assert.deepEqual(handled, [1])
 })
 
-test('joins nothing once the client has gone', async (t) => {
+test('ignores join after the client has disconnected', async (t) => {
   const { app, client, connection } = await pair(t)
   client.socket.terminate()
   while (app.rohrpost.connections.size > 0) await new Promise(setImmediate)
@@ -133,7 +133,7 @@ test('joins nothing once the client has gone', async (t) => {
   assert.equal(connection.groups.size, 0)
 })
 
-test('takes the name of a group and nothing else', async (t) => {
+test('rejects invalid group names', async (t) => {
   const { connection } = await pair(t)
 
   ;['a', 'b'].forEach(connection.join, connection)
@@ -141,7 +141,7 @@ test('takes the name of a group and nothing else', async (t) => {
   assert.deepEqual([...connection.groups], ['a', 'b'])
 })
 
-test('knows of a membership that was tried again while another attempt failed', async (t) => {
+test('keeps a group that was joined again while an earlier join failed', async (t) => {
   const opened = Promise.withResolvers<RohrpostConnection>()
   let fails = true
   const memory = memoryBroker()
@@ -169,14 +169,14 @@ test('knows of a membership that was tried again while another attempt failed', 
   assert.deepEqual([...connection.groups], ['a'])
 })
 
-test('leaves all groups whatever ends the connection', async (t) => {
+test('leaves all groups, however the connection ends', async (t) => {
   const joined: string[] = []
   const left: string[] = []
   const broker = memoryBroker()
   const server = await start(t, {
     maxPayload: 1000,
     with (app) {
-      // the group of the server's own
+      // the internal group of the server
       joined.splice(0)
       app.rohrpost.handle('join', ({ data }, connection) => connection.join(String(data)))
         .handle('close', (_message, connection) => connection.close())
@@ -208,7 +208,7 @@ test('leaves all groups whatever ends the connection', async (t) => {
   assert.equal(joined.length, Object.keys(ends).length)
 })
 
-test('closes with the code of RFC 6455 when the client breaks the rules, and logs no error', async (t) => {
+test('closes with the code of RFC 6455 after a protocol violation, and logs no error', async (t) => {
   const server = await start(t)
   const frames = { 1002: [0xf1, 0x80, 0, 0, 0, 0], 1007: [0x81, 0x81, 0, 0, 0, 0, 0xff] }
   for (const [code, bytes] of Object.entries(frames)) {

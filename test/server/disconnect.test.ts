@@ -4,7 +4,7 @@ import { setImmediate } from 'node:timers/promises'
 import { memoryBroker, type Broker, type Receiver, type RohrpostConnection } from '../../lib/index.ts'
 import { start, type TestServer } from '../support/server.ts'
 
-/** Brokers of several processes that share their groups; each hears a message in a turn of its own. */
+/** Brokers of several processes that share their groups. Each receives a message in its own turn of the event loop. */
 function sharedBrokers (): { make (): Broker, publish (group: string, payload: string): void } {
   const receivers = new Map<Receiver, Set<string>>()
   const publish = (group: string, payload: string) => {
@@ -46,7 +46,7 @@ const connect = async (server: TestServer, user?: number) => {
 }
 
 suite('by group', () => {
-  test('ends the connections in it on every process, and no other', async (t) => {
+  test('closes the connections in the group on every process, and no other', async (t) => {
     const { one, other } = await startTwo(t)
     const members = [await connect(one, 7), await connect(other, 7), await connect(other, 7)]
     const others = [await connect(one, 8), await connect(other), await connect(one)]
@@ -57,7 +57,7 @@ suite('by group', () => {
     for (const client of others) assert.equal((await client.call('ping')).type, 'pong')
   })
 
-  test('closes with 4403 if nothing else is said', async (t) => {
+  test('closes with 4403 by default', async (t) => {
     const { one, other } = await startTwo(t)
     const client = await connect(other, 7)
 
@@ -66,7 +66,7 @@ suite('by group', () => {
     assert.deepEqual(await client.closed, { code: 4403, reason: '' })
   })
 
-  test('ends a connection that is about to join the group', async (t) => {
+  test('closes a connection that is joining the group', async (t) => {
     const joining = Promise.withResolvers<void>()
     const asked = Promise.withResolvers<void>()
     const broker = memoryBroker()
@@ -92,7 +92,7 @@ suite('by group', () => {
     assert.equal((await client.closed).code, 4403)
   })
 
-  test('lets out what was sent before, and handles nothing any more that waits', async (t) => {
+  test('sends pending messages first, and handles no waiting messages', async (t) => {
     const started: unknown[] = []
     const begun = Promise.withResolvers<void>()
     const server = await start(t, {
@@ -119,7 +119,7 @@ suite('by group', () => {
     assert.deepEqual(started, [1])
   })
 
-  test('lets the handler that asked for it answer first, awaited or not, by group or by predicate', async (t) => {
+  test('lets the calling handler reply first, awaited or not, by group or by predicate', async (t) => {
     const server = await start(t, {
       onConnect: (connection) => connection.join('user:7'),
       with: (app) => app.rohrpost
@@ -157,7 +157,7 @@ suite('by group', () => {
     }
   })
 
-  test('ends all memberships at once, for good, while handlers still answer', async (t) => {
+  test('ends all memberships at once and for good, while handlers still reply', async (t) => {
     const [started, release, left] = [Promise.withResolvers<void>(), Promise.withResolvers<void>(), Promise.withResolvers<string[]>()]
     const server = await start(t, {
       onConnect: async (connection) => { for (const group of ['user:7', 'news']) await connection.join(group) },
@@ -193,7 +193,7 @@ suite('by group', () => {
     assert.deepEqual(await left.promise, ['user:7', 'news'])
   })
 
-  test('waits a second at most for a handler that does not answer', { timeout: 10_000 }, async (t) => {
+  test('waits at most one second for a handler that does not reply', { timeout: 10_000 }, async (t) => {
     const started = Promise.withResolvers<void>()
     const server = await start(t, {
       drainTimeout: 10,
@@ -214,7 +214,7 @@ suite('by group', () => {
     t.mock.timers.reset()
   })
 
-  test('a client that goes before the answer is gone at once', async (t) => {
+  test('closes at once when the client disconnects before the reply', async (t) => {
     const [started, left] = [Promise.withResolvers<void>(), Promise.withResolvers<number>()]
     const server = await start(t, {
       drainTimeout: 10,
@@ -234,7 +234,7 @@ suite('by group', () => {
     t.mock.timers.reset()
   })
 
-  test('a stop of the server meanwhile does not change the code', async (t) => {
+  test('keeps its close code when the server stops meanwhile', async (t) => {
     const [started, release] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
     const server = await start(t, {
       onConnect: (connection) => connection.join('user:7'),
@@ -253,7 +253,7 @@ suite('by group', () => {
     await drained
   })
 
-  test('cuts off a client that does not answer the close', { timeout: 10_000 }, async (t) => {
+  test('terminates a client that does not answer the close', { timeout: 10_000 }, async (t) => {
     const gone = Promise.withResolvers<number>()
     const server = await start(t, { onConnect: (connection) => connection.join('user:7'), onDisconnect: (_connection, code) => gone.resolve(code) })
     const client = await server.connect()
@@ -267,7 +267,7 @@ suite('by group', () => {
     assert.equal(await gone.promise, 1006)
   })
 
-  test('is nothing that clients or the application can reach by a name', async (t) => {
+  test("can't be triggered through a group name, by clients or the application", async (t) => {
     const server = await start(t, {
       with: (app) => app.rohrpost
         .handle('join', ({ data }, connection) => connection.join(String(data)))
@@ -278,7 +278,7 @@ suite('by group', () => {
     for (const type of ['join', 'send']) assert.equal((await client.call(type, 'rohrpost disconnect')).code, 'invalid_group')
   })
 
-  test('what can not be read is logged, and ends nobody', async (t) => {
+  test('logs invalid commands, and closes no connection', async (t) => {
     const { shared, one } = await startTwo(t)
     const client = await connect(one, 7)
 
@@ -288,10 +288,10 @@ suite('by group', () => {
     shared.publish('rohrpost disconnect', '{"code":4401,"reason":""}')
 
     assert.equal((await client.call('ping')).type, 'pong')
-    assert.equal(one.logs.filter(({ msg }) => msg === 'an order to end connections can not be read').length, 5)
+    assert.equal(one.logs.filter(({ msg }) => msg === "a disconnect command of another process can't be read").length, 5)
   })
 
-  test('rejects what is no group, no code or no reason, and closes nobody', async (t) => {
+  test('rejects invalid groups, codes and reasons, and closes no connection', async (t) => {
     const { one } = await startTwo(t)
     const client = await connect(one, 7)
     const { disconnect } = one.app.rohrpost
@@ -305,7 +305,7 @@ suite('by group', () => {
     assert.equal((await client.call('ping')).type, 'pong')
   })
 
-  test('rejects with the error of the broker, and logs it for those who do not wait', async (t) => {
+  test("rejects with the broker's error, and logs it for callers that do not await", async (t) => {
     const broken = new Error('no route to broker')
     const server = await start(t, { broker: { ...memoryBroker(), publish: () => Promise.reject(broken) } })
 
@@ -315,7 +315,7 @@ suite('by group', () => {
     assert.equal(server.logs.filter(({ msg, err }) => msg === 'connections were not closed' && err?.message === broken.message).length, 2)
   })
 
-  test('reaches a process whose broker was away when it started', async (t) => {
+  test('reaches a process whose broker was unavailable at its start', async (t) => {
     t.mock.timers.enable({ apis: ['setTimeout'] })
     const broker = memoryBroker()
     const again = Promise.withResolvers<void>()
@@ -331,7 +331,7 @@ suite('by group', () => {
       },
       onConnect: (connection) => connection.join('user:7')
     })
-    assert.deepEqual(server.app.rohrpost.health().broker, { ok: false, detail: "other processes can't end connections of this one: away" })
+    assert.deepEqual(server.app.rohrpost.health().broker, { ok: false, detail: "other processes can't disconnect clients of this one: away" })
     t.mock.timers.tick(1000)
     await setImmediate()
     t.mock.timers.tick(2000)
@@ -343,12 +343,12 @@ suite('by group', () => {
     await server.app.rohrpost.disconnect('user:7')
 
     assert.equal((await client.closed).code, 4403)
-    assert.equal(server.logs.filter(({ msg }) => msg === 'other processes can not end connections of this one yet').length, 1, 'one line for all attempts')
-    assert.deepEqual(server.logs.filter(({ msg }) => msg === 'other processes can end connections of this one now').map(({ failures }) => failures), [2])
+    assert.equal(server.logs.filter(({ msg }) => msg === "other processes can't disconnect clients of this one yet").length, 1, 'one line for all attempts')
+    assert.deepEqual(server.logs.filter(({ msg }) => msg === 'other processes can disconnect clients of this one now').map(({ failures }) => failures), [2])
     assert.equal(server.app.rohrpost.health().ok, true)
   })
 
-  test('a process that stops while it waits asks its broker no more', async (t) => {
+  test('does not retry to subscribe when the process stops during the delay', async (t) => {
     t.mock.timers.enable({ apis: ['setTimeout'] })
     let calls = 0
     const { app } = await start(t, { broker: { ...memoryBroker(), subscribe () { throw new Error(`away ${++calls}`) } } })
@@ -360,7 +360,7 @@ suite('by group', () => {
     assert.equal(calls, 1)
   })
 
-  test('a process that stops while it asks its broker asks no more', async (t) => {
+  test('does not retry to subscribe when the process stops during the attempt', async (t) => {
     t.mock.timers.enable({ apis: ['setTimeout'] })
     let calls = 0
     const refused = Promise.withResolvers<never>()
@@ -389,7 +389,7 @@ suite('by group', () => {
 suite('by predicate', () => {
   const userOf = ({ request }: RohrpostConnection) => (request.query as { user?: string }).user
 
-  test('ends the connections of this process for which it says true', async (t) => {
+  test('closes the connections of this process for which it returns true', async (t) => {
     const { one, other } = await startTwo(t)
     const [picked, left, elsewhere] = [await connect(one, 7), await connect(one, 8), await connect(other, 7)]
 
@@ -399,7 +399,7 @@ suite('by predicate', () => {
     for (const client of [left, elsewhere]) assert.equal((await client.call('ping')).type, 'pong')
   })
 
-  test('that throws, or says neither true nor false, ends nobody', async (t) => {
+  test('closes no connection if it throws or returns no boolean', async (t) => {
     const { one } = await startTwo(t)
     const clients = [await connect(one, 7), await connect(one, 8)]
     const broken = new Error('no user')
@@ -408,7 +408,7 @@ suite('by predicate', () => {
       if (userOf(connection) === '8') throw broken
       return true
     }), broken)
-    // @ts-expect-error a promise is true to JavaScript
+    // @ts-expect-error a promise is truthy
     await assert.rejects(one.app.rohrpost.disconnect(async () => false), { code: 'RP_ERR_INVALID_PREDICATE' })
 
     for (const client of clients) assert.equal((await client.call('ping')).type, 'pong')

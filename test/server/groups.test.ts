@@ -1,27 +1,31 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { memoryBroker, type Broker } from '../../lib/index.ts'
-import type { Follower, JoinRequest } from '../../lib/server/groups/catch-up.ts'
 import type { Frame } from '../../lib/server/sending/frame.ts'
 import { Groups } from '../../lib/server/groups/groups.ts'
+import type { Member, SubscribeRequest } from '../../lib/server/groups/member.ts'
 
-/** A member that keeps what it hears. */
+/** A member that keeps the texts of its frames. */
 function member () {
   const heard: string[] = []
-  return { heard, send: (frame: Frame) => { heard.push(frame.text) }, replay () {} }
+  return { heard, ...receiver((frame) => heard.push(frame.text)) }
+}
+
+function receiver (send: (frame: Frame) => unknown): Member {
+  return { send, replay () {}, dropReplay () {} }
 }
 
 /** A `subscribe` without positions. */
-function request (member: Follower, joined: () => unknown, failed: (error: Error) => unknown = () => assert.fail()): JoinRequest {
+function request (member: Member, joined: () => unknown, failed: (error: Error) => unknown = () => assert.fail()): SubscribeRequest {
   return { member, recover: undefined, joined, failed }
 }
 
-/** Groups that replay little, and report nothing but what the test expects. */
+/** Groups with a small `recoveryLimit`, which report only the errors that the test expects. */
 function make (broker: Broker, onError: (error: Error, group: string) => unknown = () => assert.fail()): Groups {
   return new Groups({ broker, recoveryLimit: { messages: 10, bytes: 1000 }, onError, onLost: () => assert.fail() })
 }
 
-/** A broker whose calls end when the test says so. */
+/** A broker whose calls end when the test ends them. */
 function slowBroker () {
   const calls: { call: string, end: PromiseWithResolvers<void> }[] = []
   const wait = (call: string) => {
@@ -34,7 +38,7 @@ function slowBroker () {
     subscribe: (group) => wait(`subscribe ${group}`),
     unsubscribe: (group) => wait(`unsubscribe ${group}`)
   }
-  /** Lets the call under way end, after seeing that it is the only one. */
+  /** Ends the call under way, and checks that there is no other one. */
   const end = async (expected: string, error?: Error) => {
     assert.deepEqual(calls.map(({ call }) => call), [expected])
     const { end } = calls.splice(0)[0] ?? assert.fail()
@@ -52,8 +56,8 @@ test('delivers to members only, one frame for all', () => {
   const [ada, bob] = [member(), member()]
   const frames: Frame[] = []
   groups.join('a', ada)
-  groups.join('a', { send: (frame) => frames.push(frame) })
-  groups.join('a', { send: (frame) => frames.push(frame) })
+  groups.join('a', receiver((frame) => frames.push(frame)))
+  groups.join('a', receiver((frame) => frames.push(frame)))
   groups.join('b', bob)
 
   groups.deliver('a', 'ä')
@@ -104,10 +108,10 @@ test('subscribes for the first member, unsubscribes after the last', async () =>
   assert.deepEqual(calls, [])
 })
 
-test('calls joined at the moment of membership, before anything is heard', async () => {
+test('calls joined when the membership begins, before the first message', async () => {
   const { groups, end } = slowBroker()
   const order: string[] = []
-  const ada = { send: (frame: Frame) => order.push(frame.text), replay () {} }
+  const ada = receiver((frame) => order.push(frame.text))
   groups.subscribe('a', request(ada, () => order.push('joined')))
   groups.join('a', ada)
   groups.subscribe('a', request(member(), () => groups.deliver('a', 'news')))
@@ -117,7 +121,7 @@ test('calls joined at the moment of membership, before anything is heard', async
   assert.deepEqual(order, ['joined', 'news'])
 })
 
-test('never has two calls for one group under way, however members come and go', async () => {
+test('makes one broker call for a group at a time, however members join and leave', async () => {
   const { groups, calls, end } = slowBroker()
   const ada = member()
 
@@ -136,7 +140,7 @@ test('never has two calls for one group under way, however members come and go',
   assert.deepEqual(calls, [])
 })
 
-test('a membership that ended while it waited is no error and no member', async () => {
+test('resolves a join that was left while it waited', async () => {
   const { groups, end } = slowBroker()
   const ada = member()
   groups.join('a', ada)
@@ -152,7 +156,7 @@ test('a membership that ended while it waited is no error and no member', async 
   assert.deepEqual(ada.heard, [])
 })
 
-test('a membership that ended while it waited is no error even if the subscribe fails', async () => {
+test('resolves a join that was left while it waited, also if the broker fails to subscribe', async () => {
   const { groups, end } = slowBroker()
   const ada = member()
   const waited = groups.join('a', ada)
@@ -163,7 +167,7 @@ test('a membership that ended while it waited is no error even if the subscribe 
   await waited
 })
 
-test('a failed subscribe fails all who waited for it, joins nobody and can be tried again', async () => {
+test('rejects all waiting joins when the broker fails to subscribe, and can be retried', async () => {
   const { groups, calls, end, errors } = slowBroker()
   const [ada, bob] = [member(), member()]
   const first = assert.rejects(async () => groups.join('a', ada), { code: 'RP_ERR_UNAVAILABLE', message: "Can't join 'a' now" })
@@ -182,7 +186,7 @@ test('a failed subscribe fails all who waited for it, joins nobody and can be tr
   assert.deepEqual([ada.heard, bob.heard, errors], [['y'], [], ['a: away']])
 })
 
-test('a failed subscribe that nobody awaits is reported and nothing more', async () => {
+test('reports a failed subscribe that is not awaited', async () => {
   const { groups, end, errors } = slowBroker()
   groups.join('a', member())
 
@@ -191,7 +195,7 @@ test('a failed subscribe that nobody awaits is reported and nothing more', async
   assert.deepEqual(errors, ['a: away'])
 })
 
-test('a failed unsubscribe is reported, and the group can be joined again', async () => {
+test('reports a failed unsubscribe, and the group can be joined again', async () => {
   const { groups, end, errors } = slowBroker()
   const ada = member()
   groups.join('a', ada)
@@ -207,7 +211,7 @@ test('a failed unsubscribe is reported, and the group can be joined again', asyn
   assert.deepEqual([ada.heard, errors], [['x'], ['a: away']])
 })
 
-test('a group that is joined again begins anew: what nobody heard is not lost', async () => {
+test('starts without a position when a group is joined again: messages without members are not lost', async () => {
   const { groups, end } = slowBroker()
   const ada = member()
   groups.join('a', ada)
@@ -217,7 +221,7 @@ test('a group that is joined again begins anew: what nobody heard is not lost', 
   groups.join('a', ada)
   await end('unsubscribe a')
 
-  // reports a loss to nobody: that would fail the test
+  // a reported loss would fail the test
   groups.deliver('a', '{"n":5}', { epoch: 'e', offset: 5 })
   await end('subscribe a')
   groups.deliver('a', '{"n":6}', { epoch: 'e', offset: 6 })
@@ -225,7 +229,7 @@ test('a group that is joined again begins anew: what nobody heard is not lost', 
   assert.deepEqual(ada.heard, ['{"n":1}', '{"n":6}'])
 })
 
-test('a broker that throws instead of rejecting is the same', async () => {
+test('treats a broker that throws like one that rejects', async () => {
   const errors: string[] = []
   const broker = { ...memoryBroker(), subscribe () { throw new Error('away') } }
   const groups = make(broker, (error) => errors.push((error.cause as Error).message))
@@ -235,7 +239,7 @@ test('a broker that throws instead of rejecting is the same', async () => {
   assert.deepEqual(errors, ['away'])
 })
 
-test('takes names of 1 to 200 printable ASCII characters without spaces', () => {
+test('accepts names of 1 to 200 printable ASCII characters without spaces', () => {
   const groups = make(memoryBroker())
 
   for (const name of ['a', 'todo-5', 'user:7', '!~', 'x'.repeat(200)]) groups.join(name, member())
@@ -246,7 +250,7 @@ test('takes names of 1 to 200 printable ASCII characters without spaces', () => 
   }
 })
 
-test('one who leaves at the moment of joining does not take the group from those who join after it', async () => {
+test('keeps the subscription for later members when a member leaves in its joined callback', async () => {
   const { groups, calls, end } = slowBroker()
   const [ada, bob] = [member(), member()]
   groups.subscribe('a', request(ada, () => groups.leave('a', ada)))

@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import { Heartbeat } from '../../lib/server/heartbeat.ts'
 import { start } from '../support/server.ts'
 
-test('each connection is called once in an interval, and no turn has to call them all', (t) => {
+test('calls each connection once in an interval, spread over many turns', (t) => {
   t.mock.timers.enable({ apis: ['setInterval'] })
   const heartbeat = new Heartbeat(30_000)
   t.after(() => heartbeat.stop())
@@ -33,7 +33,7 @@ test('each connection is called once in an interval, and no turn has to call the
   assert.deepEqual(connections.slice(0, 2).map((connection) => calls.get(connection)), [4, 3])
 })
 
-test('pings a client that says nothing, and none that has just sent something', async (t) => {
+test('pings silent clients, but no client that has just sent a message', async (t) => {
   t.mock.timers.enable({ apis: ['setInterval'] })
   const server = await start(t, { heartbeatInterval: 100 })
   const client = await server.connect(undefined, { autoPong: false })

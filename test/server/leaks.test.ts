@@ -1,4 +1,4 @@
-/** What goes wrong within the server is told to its log, and to nobody else. */
+/** Internal errors appear in the log, and not in replies. */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { open } from 'node:fs/promises'
@@ -13,7 +13,7 @@ import { createApp, listen, start, type Frame, type LogLine } from '../support/s
 
 const UUID = /^[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}$/
 
-/** Throws what must not be seen: each has the word `secret` in it, or a path, or SQL. */
+/** Failures whose details must stay hidden: each contains the word `secret`, a path, or SQL. */
 const failures: Record<string, () => unknown> = {
   'an error': () => { throw new TypeError("can't read properties of secret") },
   'an error with status 500': () => { throw Object.assign(new Error('secret-db:5432 is down'), { statusCode: 500, code: 'E_SECRET' }) },
@@ -37,7 +37,7 @@ const failures: Record<string, () => unknown> = {
 
 const SECRET = /secret|select|insert|\/etc|\.ts\b|at .*:\d+:\d+|node_modules/i
 
-/** Demands that a frame says that something went wrong, and nothing about it, and that the log has the rest. */
+/** Asserts that a frame is a bare internal error, and that the log has the details. */
 function assertHidden (frame: Frame, type: string, logs: readonly LogLine[]): void {
   const { error_id: errorId, id, ...rest } = frame
   assert.deepEqual(rest, { type, error: 'Internal error.', code: 'internal' })
@@ -49,7 +49,7 @@ function assertHidden (frame: Frame, type: string, logs: readonly LogLine[]): vo
 }
 
 for (const [what, fail] of Object.entries(failures)) {
-  test(`a handler, a middleware and an authorize that fail with ${what} show nothing of it`, async (t) => {
+  test(`a handler, a middleware and authorize that fail with ${what} do not reveal it`, async (t) => {
     const server = await start(t, {
       with: (app) => app.rohrpost
         .handle('fail', () => fail())
@@ -66,7 +66,7 @@ for (const [what, fail] of Object.entries(failures)) {
     assert.equal((await client.call('hello')).data, 'world')
   })
 
-  test(`an upgrade whose hook fails with ${what} shows nothing of it`, async (t) => {
+  test(`an upgrade whose hook fails with ${what} does not reveal it`, async (t) => {
     for (const hook of ['onRequest', 'preValidation', 'preHandler', 'allowedOrigins']) {
       const logs: LogLine[] = []
       const app = createApp(logs)
@@ -75,7 +75,7 @@ for (const [what, fail] of Object.entries(failures)) {
 
       const { statusCode, body } = await app.inject({ url: '/ws/rohrpost', headers: { origin: 'http://localhost' } })
 
-      // to Fastify this is an error for the client
+      // Fastify treats this as an error for the client
       if (what === 'a text for a status') continue
       assert.ok(statusCode >= 500, `${hook}: ${statusCode}`)
       assert.equal(JSON.parse(body).message, 'Internal error.')
@@ -84,13 +84,13 @@ for (const [what, fail] of Object.entries(failures)) {
     }
   })
 
-  test(`an onConnect that fails with ${what} shows nothing of it`, async (t) => {
+  test(`an onConnect that fails with ${what} does not reveal it`, async (t) => {
     const server = await start(t, { onConnect: async () => { throw await thrownBy(fail) } })
     const client = await server.connect()
 
     const { code, reason } = await client.closed
     assert.equal(reason, ({ 1011: 'internal error', 1013: 'try again later', 4403: 'Forbidden' } as Record<number, string>)[code])
-    const told = code === 4403 ? 'onConnect refused a connection' : 'onConnect failed, the client is to come back'
+    const told = code === 4403 ? 'onConnect refused a connection' : 'onConnect failed, the client should reconnect'
     assert.ok(server.logs.some(({ msg }) => msg === told))
   })
 }
@@ -129,15 +129,15 @@ suite('errors of databases', () => {
     for (const type of Object.keys(queries)) assertHidden(await client.call(type), type, server.logs)
   }
 
-  test('of SQLite stay in the log', async (t) => assertAllHidden(t, await openSqlite(t, [Todo])))
+  test('of SQLite appear only in the log', async (t) => assertAllHidden(t, await openSqlite(t, [Todo])))
 
-  test('of PostgreSQL stay in the log', async (t) => {
+  test('of PostgreSQL appear only in the log', async (t) => {
     const orm = await openServer(t, 'postgresql', [Todo])
     if (orm !== undefined) await assertAllHidden(t, orm)
   })
 })
 
-test('a reply that fails its schema shows neither the reply nor the schema', async (t) => {
+test('a reply that violates its schema reveals neither the reply nor the schema', async (t) => {
   const server = await start(t, {
     with: (app) => app.rohrpost.handle('report', { reply: Type.Object({ secret: Type.Literal('secret') }) }, () => ({ secret: 'other secret' }) as never)
   })
@@ -146,7 +146,7 @@ test('a reply that fails its schema shows neither the reply nor the schema', asy
   assertHidden(await client.call('report'), 'report', server.logs)
 })
 
-test('a broker that fails shows nothing of itself', async (t) => {
+test('a failing broker is not revealed', async (t) => {
   const server = await start(t, {
     broker: { ...memoryBroker(), publish: () => Promise.reject(new Error('redis://secret@db')), subscribe: () => Promise.reject(new Error('redis://secret@db')) },
     with: (app) => app.rohrpost.group('todo', { authorize: () => true }).handle('send', () => app.rohrpost.sendToGroup('a', 1))
@@ -157,7 +157,7 @@ test('a broker that fails shows nothing of itself', async (t) => {
   assertHidden(await client.call('send'), 'send', server.logs)
 })
 
-test('our client has the id that stands in the log', async (t) => {
+test("the client's error has the id of the log line", async (t) => {
   const server = await start(t, { with: (app) => app.rohrpost.handle('fail', () => { throw new Error('secret') }) })
   const client = new RohrpostClient(`${server.http.replace('http', 'ws')}/ws/rohrpost`)
   t.after(() => client.close())
@@ -172,7 +172,7 @@ test('our client has the id that stands in the log', async (t) => {
 })
 
 suite('the upgrade', () => {
-  test('shows errors that are meant for the client', async (t) => {
+  test('passes on errors that are meant for the client', async (t) => {
     const app = createApp()
     t.after(() => app.close())
     await app.register(rohrpost, { async onRequest () { throw Object.assign(new Error('Please sign in.'), { statusCode: 401 }) } })
@@ -183,7 +183,7 @@ suite('the upgrade', () => {
     assert.deepEqual(JSON.parse(body), { statusCode: 401, error: 'Unauthorized', message: 'Please sign in.' })
   })
 
-  test("asks the app's own error handler", async (t) => {
+  test("calls the app's own error handler", async (t) => {
     class Refused extends Error {}
     const app = createApp()
     t.after(() => app.close())

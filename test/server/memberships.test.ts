@@ -1,6 +1,7 @@
 /**
- * What is under way counts: a `subscribe` that waits anywhere is ended by everything that ends a membership, and never undoes a membership
- * that the application made. The suites go through each place where a `subscribe` waits (see `Stage`) and each way in which it may end.
+ * Pending `subscribe` requests: everything that ends a membership cancels them, and they never undo a membership that
+ * the application made. The suites cover each place where a `subscribe` waits (see `Stage`) and each way in which it
+ * may end.
  */
 import assert from 'node:assert/strict'
 import { suite, test, type TestContext } from 'node:test'
@@ -8,13 +9,13 @@ import { memoryBroker, type Broker, type Position, type RohrpostConnection, type
 import { start, type Frame } from '../support/server.ts'
 
 /**
- * Where a `subscribe` waits:
+ * The places where a `subscribe` waits:
  *
- * - `authorize`: the application is asked.
+ * - `authorize`: the application decides.
  * - `order`: an earlier `subscribe` of the same group waits for `authorize`.
- * - `replay`: the client has not read what it missed of another group.
+ * - `replay`: the client has not read the missed messages of another group.
  * - `broker`: the broker subscribes for the first member of the group.
- * - `history`: the broker reads what the client missed.
+ * - `history`: the broker reads the missed messages.
  */
 type Stage = 'authorize' | 'order' | 'replay' | 'broker' | 'history'
 
@@ -24,7 +25,7 @@ const TIMEOUT = 60_000
 
 const turn = () => new Promise(setImmediate)
 
-/** Resolves when something is so. */
+/** Resolves when a condition holds. */
 async function until (isSo: () => unknown): Promise<void> {
   while (!isSo()) await turn()
 }
@@ -96,7 +97,7 @@ async function pend (t: TestContext, stage: Stage, options: RohrpostOptions = {}
   const line = connection.request.raw.socket
   const subscribe = (id: unknown, group: number, recover?: unknown) => client.send({ id, type: 'subscribe', data: { type: 'todo', id: group }, recover })
   if (stage === 'replay') {
-    // nothing that is written leaves, so the replay does not go on
+    // writes do not leave the socket, so the replay pauses
     line.cork()
     subscribe('other', 1, one)
     await until(() => connection.groups.has('todo-1'))
@@ -106,7 +107,7 @@ async function pend (t: TestContext, stage: Stage, options: RohrpostOptions = {}
   await until(() => authorized > 0)
   if (stage === 'replay') for (let n = 0; n < 3; n++) await turn()
   else await until(() => asked === 1)
-  // the server reads in order, so it has read the one that waits
+  // the server reads in order, so it has read the pending one
   if (stage === 'order') await client.read()
 
   return {
@@ -116,14 +117,14 @@ async function pend (t: TestContext, stage: Stage, options: RohrpostOptions = {}
     frames,
     subscribed,
     subscribe,
-    /** The answers to the `subscribe` that waits. */
+    /** The answers to the pending `subscribe`. */
     answers: (id: unknown = 'waiting') => frames.filter((frame) => frame.id === id),
-    /** Lets the request's deadline pass. */
+    /** Advances the time to the request's deadline. */
     expire: () => t.mock.timers.tick(TIMEOUT),
-    /** Makes `authorize` refuse. */
+    /** Makes `authorize` return false. */
     refuse () { answer = false },
     fail: (error: Error) => gate.reject(error),
-    /** Lets go on what the `subscribe` waits for. */
+    /** Continues the stage at which the `subscribe` waits. */
     release () {
       gate.resolve()
       line.uncork()
@@ -135,9 +136,9 @@ type Pending = Awaited<ReturnType<typeof pend>>
 
 interface End {
   end (pending: Pending): unknown
-  /** The code of the answer, `success`, or `none` where the connection closes before it could go out. */
+  /** The code of the answer, `success`, or `none` if the connection closes before it. */
   answer: string
-  /** The close code of a connection that ends with it. */
+  /** The close code, if the connection closes. */
   closes?: number
 }
 
@@ -146,7 +147,7 @@ const ENDS: Record<string, End> = {
   'disconnect of the group': { answer: 'access_denied', closes: 4403, end: ({ app }) => app.rohrpost.disconnect(GROUP) },
   'disconnect by a predicate': { answer: 'access_denied', closes: 4401, end: ({ app }) => app.rohrpost.disconnect(() => true, 4401) },
   'connection.close': { answer: 'none', closes: 1000, end: ({ connection }) => connection.close() },
-  'the end of the line': { answer: 'none', closes: 1006, end: ({ client }) => client.socket.terminate() },
+  'the loss of the connection': { answer: 'none', closes: 1006, end: ({ client }) => client.socket.terminate() },
   'the drain': { answer: 'unavailable', closes: 1012, end: ({ app }) => { app.rohrpost.drain() } },
   'the deadline': { answer: 'timeout', end: ({ expire }) => expire() },
   'an unsubscribe': {
@@ -159,10 +160,10 @@ const ENDS: Record<string, End> = {
   }
 }
 
-suite('a subscribe that waits', () => {
+suite('a pending subscribe', () => {
   for (const stage of STAGES) {
     for (const [name, { end, answer, closes }] of Object.entries(ENDS)) {
-      test(`at '${stage}' is ended by ${name}`, async (t) => {
+      test(`at '${stage}' is cancelled by ${name}`, async (t) => {
         const pending = await pend(t, stage)
         const { app, client, connection, frames, subscribed, answers, release } = pending
 
@@ -183,7 +184,7 @@ suite('a subscribe that waits', () => {
   }
 
   for (const stage of STAGES) {
-    test(`at '${stage}' counts as one of maxGroups from when it is allowed, until its deadline`, async (t) => {
+    test(`at '${stage}' counts towards maxGroups after authorize, until its deadline`, async (t) => {
       const { client, connection, answers, expire, release, subscribe } = await pend(t, stage, { maxGroups: stage === 'replay' ? 3 : 2 }, (connection) => connection.join('another'))
 
       subscribe('third', 3)
@@ -204,7 +205,7 @@ suite('a subscribe that waits', () => {
       assert.ok(!connection.groups.has(GROUP))
     })
 
-    test(`at '${stage}' is no obstacle to a join after a leave`, async (t) => {
+    test(`at '${stage}' does not prevent a join after a leave`, async (t) => {
       const { app, client, connection, frames, answers, release } = await pend(t, stage)
 
       connection.leave(GROUP)
@@ -221,7 +222,7 @@ suite('a subscribe that waits', () => {
     })
   }
 
-  test('at \'authorize\' is ended by a refusal, and by one that throws', async (t) => {
+  test('at \'authorize\' fails if authorize returns false or throws', async (t) => {
     const { connection, answers, refuse, release } = await pend(t, 'authorize')
     refuse()
     release()
@@ -231,7 +232,7 @@ suite('a subscribe that waits', () => {
     assert.equal(connection.groups.has(GROUP), false)
   })
 
-  test('lets the application know of an authorize that fails after the membership ended', async (t) => {
+  test('logs an authorize that fails after the cancellation', async (t) => {
     const { client, connection, answers, fail, logs } = await pend(t, 'authorize')
     connection.leave(GROUP)
     fail(new Error('no database'))
@@ -243,7 +244,7 @@ suite('a subscribe that waits', () => {
   })
 })
 
-suite('a membership that the application made', () => {
+suite('a membership by the application', () => {
   const whens = ['before', 'while'] as const
   const hows = { 'the deadline': ({ expire }: Pending) => expire(), 'a refusal': ({ refuse }: Pending) => refuse(), 'a broker that fails': ({ fail }: Pending) => fail(new Error('away')) }
 
@@ -255,7 +256,7 @@ suite('a membership that the application made', () => {
         // a group with a member needs no subscription
         if (stage === 'broker' && when === 'before') continue
 
-        test(`${when} a subscribe waits at '${stage}' survives ${how}, and ends with leave`, async (t) => {
+        test(`made ${when} a subscribe waits at '${stage}' outlasts ${how}, and ends with leave`, async (t) => {
           const pending = await pend(t, stage, {}, when === 'before' ? (connection) => connection.join(GROUP) : undefined)
           const { app, client, connection, frames, subscribed, answers, release } = pending
 
@@ -270,7 +271,7 @@ suite('a membership that the application made', () => {
           await client.read()
 
           assert.notEqual(answers()[0]?.code, undefined)
-          // without positions, from the join on
+          // without positions, since the join
           const heard = stage !== 'history' ? [4] : when === 'before' ? [2, 3, 4] : [3, 4]
           assert.deepEqual(frames.filter((frame) => 'n' in frame), heard.map((n) => ({ n })))
           assert.ok(connection.groups.has(GROUP))
@@ -286,7 +287,7 @@ suite('a membership that the application made', () => {
   }
 
   for (const end of ['connection.leave', 'connection.close', 'disconnect of the group', 'disconnect by a predicate']) {
-    test(`is told nothing that was held back for it once ${end} was called`, async (t) => {
+    test(`receives no buffered messages after ${end}`, async (t) => {
       const pending = await pend(t, 'history', {}, (connection) => connection.join(GROUP))
       const { app, client, frames, release } = pending
       app.rohrpost.sendToGroup(GROUP, { n: 2 })
@@ -300,7 +301,7 @@ suite('a membership that the application made', () => {
     })
   }
 
-  test('at the same time as a subscribe fails with the broker alone, and can be made again', async (t) => {
+  test('made during a subscribe fails only with the broker, and can be retried', async (t) => {
     const { app, client, connection, answers, fail, frames } = await pend(t, 'broker')
     const joining = Promise.resolve(connection.join(GROUP))
     fail(new Error('away'))
@@ -314,7 +315,7 @@ suite('a membership that the application made', () => {
     assert.deepEqual(frames.filter((frame) => 'n' in frame), [])
   })
 
-  test('is not there when onConnect refuses the client after all', async (t) => {
+  test('ends when onConnect refuses the client afterwards', async (t) => {
     const memory = memoryBroker()
     const left = Promise.withResolvers<string>()
     const refusal = Promise.withResolvers<void>()
@@ -339,7 +340,7 @@ suite('a membership that the application made', () => {
 
 suite('a broker that fails for one group', () => {
   for (const how of ['rejects', 'throws', 'hangs'] as const) {
-    test(`and ${how} does not touch the others of a connection`, async (t) => {
+    test(`and ${how} does not affect the other groups of a connection`, async (t) => {
       const memory = memoryBroker()
       const server = await start(t, {
         broker: {
@@ -368,7 +369,7 @@ suite('a broker that fails for one group', () => {
     })
   }
 
-  test('and answers an unsubscribe late lets the group be joined again afterwards', async (t) => {
+  test('and ends an unsubscribe late lets the group be joined again afterwards', async (t) => {
     const memory = memoryBroker()
     const calls: string[] = []
     const late = Promise.withResolvers<void>()

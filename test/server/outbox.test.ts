@@ -4,13 +4,15 @@ import { test } from 'node:test'
 import type { WebSocket } from 'ws'
 import { Frame } from '../../lib/server/sending/frame.ts'
 import { FrameList } from '../../lib/server/sending/frame-list.ts'
-import { Outbox, Turn } from '../../lib/server/sending/outbox.ts'
+import { FlushScheduler } from '../../lib/server/sending/flush-scheduler.ts'
+import { Outbox } from '../../lib/server/sending/outbox.ts'
 import { start, type Client } from '../support/server.ts'
 
 const LIMITS = { highWaterMark: 1000, slowTimeout: 1000, maxUnsent: 1000 }
 
-/** Outboxes of sockets that keep what is written to them. */
-function lines (count: number, turn = new Turn(LIMITS), slow: () => void = assert.fail) {
+/** Outboxes with fake sockets that record their writes. */
+function lines (count: number, onSlowConsumer: () => void = assert.fail) {
+  const scheduler = new FlushScheduler(LIMITS)
   return Array.from({ length: count }, () => {
     const socket = {
       extensions: '',
@@ -32,7 +34,7 @@ function lines (count: number, turn = new Turn(LIMITS), slow: () => void = asser
         line.written.push(bytes)
       }
     }
-    const outbox = new Outbox(socket as unknown as WebSocket, line as unknown as Duplex, turn, LIMITS, { slow })
+    const outbox = new Outbox(socket as unknown as WebSocket, line as unknown as Duplex, scheduler, LIMITS, { onSlowConsumer })
     return Object.assign(line, { outbox })
   })
 }
@@ -43,7 +45,7 @@ const lineOf = (client: Client) => (client.socket as unknown as { _socket: Duple
 const texts = (written: Buffer[]) => written.map((bytes) => bytes.toString('latin1').replaceAll(/\x81./g, '|'))
 const endOfTurn = () => new Promise(process.nextTick)
 
-test('frames text of every length', async (t) => {
+test('encodes texts of every length as frames', async (t) => {
   const server = await start(t, { maxPayload: 1_000_000, with: (app) => app.rohrpost.handle('repeat', ({ data }) => 'ä'.repeat(Number(data))) })
   const client = await server.connect()
 
@@ -52,13 +54,13 @@ test('frames text of every length', async (t) => {
   }
 })
 
-test('makes the bytes of a frame once', () => {
+test('encodes a frame once', () => {
   const frame = new Frame('x')
 
   assert.equal(frame.bytes, frame.bytes)
 })
 
-test('writes once for a socket and turn, and the same bytes to those who hear the same', async () => {
+test('writes once for each socket and turn, and shares the bytes of equal lists', async () => {
   const [ada, bob, eve] = lines(3) as [Line, Line, Line]
   const [one, two, three] = [new Frame('1'), new Frame('2'), new Frame('3')]
   for (const { outbox } of [ada, bob]) outbox.send(one)
@@ -72,7 +74,7 @@ test('writes once for a socket and turn, and the same bytes to those who hear th
   assert.equal(ada.written[0], bob.written[0])
 })
 
-test('writes a large frame as it is, for each socket, whatever else it is sent in the turn', async () => {
+test('writes a large frame without copying it, whatever else is sent in the turn', async () => {
   const [ada, bob] = lines(2) as [Line, Line]
   const [small, large] = [new Frame('1'), new Frame('x'.repeat(20_000))]
   for (const { outbox } of [ada, bob]) {
@@ -94,7 +96,7 @@ test('writes a large frame as it is, for each socket, whatever else it is sent i
 test('joins small frames around large ones, in order', () => {
   const frames = ['1', 'x'.repeat(20_000), 'y'.repeat(20_000), '2', '3', 'z'.repeat(20_000)].map((text) => new Frame(text))
 
-  const { bytes } = frames.reduce((list, frame) => list.with(frame), new FrameList())
+  const { bytes } = frames.reduce((list, frame) => list.append(frame), new FrameList())
 
   assert.ok(Array.isArray(bytes))
   assert.deepEqual(bytes.map(({ length }) => length), [3, 20_004, 20_004, 6, 20_004])
@@ -133,7 +135,7 @@ test('writes all replies and group messages of a turn at once, in order', async 
   assert.ok(Number(data) <= 5, `${data} writes for 33 messages`)
 })
 
-test('lets the event loop go on in the midst of a huge group, and keeps the order', async () => {
+test('yields to the event loop during a flush of many sockets, and keeps the order', async () => {
   const all = lines(2500)
   const [one, two] = [new Frame('1'), new Frame('2')]
   for (const { outbox } of all) outbox.send(one)
@@ -149,9 +151,9 @@ test('lets the event loop go on in the midst of a huge group, and keeps the orde
   for (const { written } of all) assert.equal(texts(written).join(''), '|1|2')
 })
 
-test('says once that a client is slow', async () => {
+test('reports a slow consumer once', async () => {
   let times = 0
-  const [{ outbox, socket, written }] = lines(1, undefined, () => { times++ }) as [Line]
+  const [{ outbox, socket, written }] = lines(1, () => { times++ }) as [Line]
   socket.bufferedAmount = LIMITS.maxUnsent + 1
   for (let n = 0; n < 2; n++) {
     outbox.send(new Frame('1'))
@@ -162,7 +164,7 @@ test('says once that a client is slow', async () => {
   assert.deepEqual(written, [])
 })
 
-test('cuts a line that fails, and serves the others', async () => {
+test('terminates a socket whose write fails, and serves the others', async () => {
   const [broken, other] = lines(2) as [Line, Line]
   broken.fails = true
   const frame = new Frame('1')
@@ -175,7 +177,7 @@ test('cuts a line that fails, and serves the others', async () => {
   assert.deepEqual(texts(other.written), ['|1'])
 })
 
-test('sends what came before a close at once, and nothing that comes after', async () => {
+test('sends frames from before a close at once, and drops later ones', async () => {
   const [{ outbox, written, socket }] = lines(1) as [Line]
   outbox.send(new Frame('1'))
 
@@ -191,7 +193,7 @@ for (const [what, close] of [
   ['closes', (client) => client.socket.close()],
   ['breaks the rules', (client) => lineOf(client).write(Buffer.from([0xf1, 0x80, 0, 0, 0, 0]))]
 ] as [string, (client: Client) => void][]) {
-  test(`answers what came in one piece with the frame by which the client ${what}`, async (t) => {
+  test(`answers a message that arrives in one chunk with the frame by which the client ${what}`, async (t) => {
     const server = await start(t)
     const client = await server.connect()
 
@@ -205,7 +207,7 @@ for (const [what, close] of [
   })
 }
 
-test('serves compressed connections beside others, each in order', async (t) => {
+test('serves compressed and uncompressed connections, each in order', async (t) => {
   const server = await start(t, {
     onConnect: (connection) => connection.join('a'),
     websocket: { options: { perMessageDeflate: { threshold: 0 } } }
@@ -225,7 +227,7 @@ test('serves compressed connections beside others, each in order', async (t) => 
   assert.deepEqual((await closing).map(({ code }) => code), [1012, 1012])
 })
 
-test('serves a connection that @fastify/websocket injected for a test', async (t) => {
+test('serves a connection that was injected by injectWS', async (t) => {
   const server = await start(t)
 
   const socket = await server.app.injectWS('/ws/rohrpost')

@@ -6,7 +6,7 @@ import { start, type Client, type Frame } from '../support/server.ts'
 const todo = { type: 'todo', id: 5 }
 const other = { epoch: 'another', offset: 1 }
 
-/** A server whose broker keeps ten messages of each group, and may be changed by the test. */
+/** A server whose broker keeps ten messages of each group. The test may replace functions of the broker. */
 async function serve (t: TestContext, options: RohrpostOptions = {}, change: (broker: Broker) => Partial<Broker> = () => ({})) {
   const memory = memoryBroker({ history: { size: 10, ttl: 60_000 } })
   let receiver: Receiver | undefined
@@ -30,7 +30,7 @@ async function serve (t: TestContext, options: RohrpostOptions = {}, change: (br
   return {
     ...server,
     allowed,
-    /** What the broker tells, as the test wants it. */
+    /** Calls of the broker to the server, made by the test. */
     receiver: receiver as Receiver,
     /** Publishes objects `{ n }` to the group. */
     publish (...numbers: number[]) {
@@ -43,13 +43,13 @@ function subscribe (client: Client, recover?: unknown, id: unknown = 1): Promise
   return client.ask({ id, type: 'subscribe', data: todo, recover })
 }
 
-/** A position as it travels. */
+/** A position as on the wire. */
 function at (start: Frame, offset: number): Position & { group: string } {
   return { ...start.position as Position & { group: string }, offset }
 }
 
 suite('a client that asks for positions', () => {
-  test('reads where it starts, then the place of each message', async (t) => {
+  test('receives its start position, then the position of each message', async (t) => {
     const server = await serve(t)
     const client = await server.connect()
     const text = await (client.send({ id: 7, type: 'subscribe', data: todo, recover: true }), client.nextText())
@@ -63,7 +63,7 @@ suite('a client that asks for positions', () => {
     }
   })
 
-  test('gets its place beside those who asked for none, who notice nothing', async (t) => {
+  test('does not change the messages of members without positions', async (t) => {
     const server = await serve(t)
     const [plain, follower] = [await server.connect(), await server.connect()]
     await subscribe(plain)
@@ -82,7 +82,7 @@ suite('a client that asks for positions', () => {
     ])
   })
 
-  test('is not missed when it has gone: others are told nothing', async (t) => {
+  test('has no effect on other members when it leaves', async (t) => {
     const server = await serve(t)
     const [plain, follower] = [await server.connect(), await server.connect()]
     await subscribe(plain)
@@ -96,7 +96,7 @@ suite('a client that asks for positions', () => {
     assert.deepEqual(await follower.untilPong(), [])
   })
 
-  test('reads JSON also for an id with quotes, in the name that the reply gives', async (t) => {
+  test('receives valid JSON for an id with quotes, with the group name of the reply', async (t) => {
     const server = await start(t, {
       broker: memoryBroker({ history: { size: 10, ttl: 60_000 } }),
       with: (app) => app.rohrpost.group('page', { id: { ...app.rohrpost.schemas.request.properties.type }, authorize: () => true })
@@ -111,7 +111,7 @@ suite('a client that asks for positions', () => {
     assert.deepEqual(await client.next(), { position: { ...position as Position, offset: 1 } })
   })
 
-  test('is told that nothing can be recovered where the broker keeps no history', async (t) => {
+  test('receives recovered: false if the broker keeps no history', async (t) => {
     const server = await serve(t, {}, () => ({ ...memoryBroker(), keepsHistory: false }))
     const client = await server.connect()
 
@@ -122,7 +122,7 @@ suite('a client that asks for positions', () => {
     assert.deepEqual(await client.untilPong(), [{ n: 1 }])
   })
 
-  test('reads a clear error when what it asks for is nothing of the kind', async (t) => {
+  test('receives a clear error for an invalid recover', async (t) => {
     const server = await serve(t)
     const client = await server.connect()
 
@@ -137,7 +137,7 @@ suite('a client that asks for positions', () => {
 })
 
 suite('a client that comes back', () => {
-  test('gets what it missed, in order, then what comes, each once', async (t) => {
+  test('receives the missed messages in order, then the live ones, each once', async (t) => {
     const server = await serve(t)
     const [stays, goes] = [await server.connect(), await server.connect()]
     await subscribe(stays)
@@ -154,7 +154,7 @@ suite('a client that comes back', () => {
     assert.deepEqual(await back.untilPong(), [2, 3, 4, 5].map((n) => ({ n, position: at(begin, n) })))
   })
 
-  test('gets it also if nobody was in the group meanwhile, and nothing if it missed nothing', async (t) => {
+  test('recovers also if the group had no members meanwhile, or no messages', async (t) => {
     const server = await serve(t)
     const client = await server.connect()
     const begin = await subscribe(client, true)
@@ -173,7 +173,7 @@ suite('a client that comes back', () => {
     for (const client of [first, second]) assert.deepEqual(await client.next(), { n: 2, position: at(begin, 2) })
   })
 
-  test('is told honestly when it can not get all: another epoch, trimmed, beyond the top', async (t) => {
+  test('receives recovered: false for another epoch, a trimmed history, a position beyond the top', async (t) => {
     const server = await serve(t)
     const keeper = await server.connect()
     const begin = await subscribe(keeper, true)
@@ -189,7 +189,7 @@ suite('a client that comes back', () => {
     assert.equal((await client.untilPong()).length, 10)
   })
 
-  test('is told the same of more than is replayed: messages, or bytes', async (t) => {
+  test('receives recovered: false beyond the limit of messages or bytes', async (t) => {
     const server = await serve(t, { recoveryLimit: { messages: 3, bytes: 1000 } })
     const keeper = await server.connect()
     const begin = await subscribe(keeper, true)
@@ -199,7 +199,7 @@ suite('a client that comes back', () => {
 
     assert.equal((await subscribe(tooMany, at(begin, 0))).recovered, false)
     assert.equal((await subscribe(enough, at(begin, 1))).recovered, true)
-    // {"text":"…"} has 11 bytes beside the text
+    // {"text":"…"} has 11 bytes in addition to the text
     for (const [length, recovered] of [[989, true], [990, false]] as const) {
       const before = (await subscribe(keeper, true)).position as Position
       server.app.rohrpost.sendToGroup('todo-5', { text: 'x'.repeat(length) })
@@ -209,7 +209,7 @@ suite('a client that comes back', () => {
     }
   })
 
-  test('and missed nothing costs the broker no question', async (t) => {
+  test('and missed nothing needs no read of the history', async (t) => {
     const server = await serve(t, {}, () => ({ history () { throw new Error('nobody asked') } }))
     const keeper = await server.connect()
     const begin = await subscribe(keeper, true)
@@ -221,7 +221,7 @@ suite('a client that comes back', () => {
     assert.deepEqual(await client.untilPong(), [{ n: 2, position: at(begin, 2) }])
   })
 
-  test('is asked for its permission again', async (t) => {
+  test('is authorized again', async (t) => {
     const server = await serve(t)
     const client = await server.connect()
     const begin = await subscribe(client, true)
@@ -236,7 +236,7 @@ suite('a client that comes back', () => {
 })
 
 suite('one membership', () => {
-  test('has positions or none by what the last subscribe said; join changes nothing', async (t) => {
+  test('has positions if its last subscribe asked for them; join changes nothing', async (t) => {
     const server = await serve(t)
     const client = await server.connect()
     await client.call('join')
@@ -258,7 +258,7 @@ suite('one membership', () => {
     assert.deepEqual(await client.untilPong(), [{ n: 4, position: at(begin, 4) }])
   })
 
-  test('ends as any other: by leave, by unsubscribe, with the connection', async (t) => {
+  test('ends by leave, by unsubscribe and with the connection', async (t) => {
     const subscribed = new Set<string>()
     const server = await serve(t, {}, (memory) => ({
       subscribe (group) {
@@ -280,7 +280,7 @@ suite('one membership', () => {
 })
 
 suite('while history is read', () => {
-  /** A server whose broker answers when the test says so. */
+  /** A server whose broker answers when the test releases it. */
   async function slow (t: TestContext, options: RohrpostOptions = {}) {
     const asked = new Queue<PromiseWithResolvers<HistoryEntry[] | undefined | 'all'>>()
     const limits: unknown[] = []
@@ -301,7 +301,7 @@ suite('while history is read', () => {
     return { ...server, asked, limits, begin, client, entry }
   }
 
-  test('what is delivered is held back, and comes once, wherever it was read', async (t) => {
+  test('delivered messages are buffered, and sent once if history has them, too', async (t) => {
     const { client, asked, begin, entry, publish } = await slow(t)
     for (const known of [2, 3, 4]) {
       client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 0) })
@@ -315,7 +315,7 @@ suite('while history is read', () => {
     }
   })
 
-  test('history that is ahead of what is delivered here is not told twice', async (t) => {
+  test('messages of a history that is ahead of this process are not sent twice', async (t) => {
     const { client, asked, begin, entry, receiver } = await slow(t)
     client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 1) })
     ;(await asked.next()).resolve([2, 3, 4].map(entry))
@@ -326,7 +326,7 @@ suite('while history is read', () => {
     assert.deepEqual((await client.untilPong()).map(({ n }) => n), [2, 3, 4, 5])
   })
 
-  test('a client that is ahead of this process hears nothing twice', async (t) => {
+  test('a client that is ahead of this process receives nothing twice', async (t) => {
     const { client, asked, begin, receiver } = await slow(t)
     client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 4) })
     ;(await asked.next()).resolve([])
@@ -337,7 +337,7 @@ suite('while history is read', () => {
     assert.deepEqual((await client.untilPong()).map(({ n }) => n), [5, 6])
   })
 
-  test('a client that is ahead of this process stays so, whatever it asks for', async (t) => {
+  test('a client that is ahead of this process stays ahead, whatever it requests', async (t) => {
     const { client, asked, begin, entry, receiver } = await slow(t, { handlerTimeout: 50 })
     const ahead = async (last: number) => {
       client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, last - 2) })
@@ -367,7 +367,7 @@ suite('while history is read', () => {
     }
   })
 
-  test('anything less than everything is an honest no', async (t) => {
+  test('an incomplete history is recovered: false', async (t) => {
     const { client, asked, begin, entry, publish } = await slow(t)
     const elsewhere = { payload: '{}', position: { epoch: 'another', offset: 2 } }
 
@@ -384,7 +384,7 @@ suite('while history is read', () => {
     assert.deepEqual((await client.untilPong()).map(({ recovered, n }) => recovered ?? n), [true, 2, 3])
   })
 
-  test('a loss is an honest no, and what comes after it is heard', async (t) => {
+  test('a loss is recovered: false, and later messages are delivered', async (t) => {
     const { client, asked, begin, entry, receiver } = await slow(t)
     client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 1) })
     const gate = await asked.next()
@@ -397,7 +397,7 @@ suite('while history is read', () => {
     assert.deepEqual(await client.untilPong(), [{ n: 10, position: at(begin, 10) }])
   })
 
-  test('a client that comes from a newer epoch is told now, again when this process follows, and hears all of it', async (t) => {
+  test('a client from a newer epoch receives recovered: false, then a resync when this process reaches that epoch, and all its messages', async (t) => {
     const { client, begin, receiver } = await slow(t)
     const group = 'todo-5'
     const { epoch } = other
@@ -411,7 +411,7 @@ suite('while history is read', () => {
     assert.deepEqual(await client.untilPong(), [resync, ...[1, 2, 3].map((n) => ({ n, position: { group, epoch, offset: n } }))])
   })
 
-  test('a loss of nobody knows how much is one too; the next message says where it is', async (t) => {
+  test('a loss without a top is recovered: false, too; the next message has the position', async (t) => {
     const { client, asked, begin, entry, receiver } = await slow(t)
     client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 1) })
     const gate = await asked.next()
@@ -425,7 +425,7 @@ suite('while history is read', () => {
     assert.deepEqual(await client.untilPong(), [{ position: { ...other, group: 'todo-5' } }, { type: 'subscription-update', data: { type: 'resync', group: 'todo-5' } }])
   })
 
-  test('so much that it can not be held is an honest no, at once', async (t) => {
+  test('more messages than the buffer holds are recovered: false, at once', async (t) => {
     const { client, asked, begin, entry, publish } = await slow(t, { recoveryLimit: { messages: 3, bytes: 1000 } })
     client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 1) })
     const gate = await asked.next()
@@ -442,7 +442,7 @@ suite('while history is read', () => {
     assert.deepEqual(await client.untilPong(), [{ n: 8, position: at(begin, 8) }])
   })
 
-  test('who comes meanwhile shares it, unless it begins too late or a message came between', async (t) => {
+  test('later requests share the read, unless it begins too late or a message was delivered', async (t) => {
     const { client, connect, asked, begin, entry, publish } = await slow(t)
     const others = [await connect(), await connect(), await connect()]
     const ask = async (client: Client, offset: number) => {
@@ -469,7 +469,7 @@ suite('while history is read', () => {
     }
   })
 
-  test('it is bounded by recoveryLimit, and what ends before the top is not everything', async (t) => {
+  test('the read is bounded by recoveryLimit, and a history that ends before the top is incomplete', async (t) => {
     const { client, connect, asked, limits, begin, entry } = await slow(t, { recoveryLimit: { messages: 7, bytes: 1234 } })
     const later = await connect()
     client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 0) })
@@ -479,14 +479,14 @@ suite('while history is read', () => {
     first.resolve([entry(1)])
 
     assert.deepEqual(await client.untilPong(), [{ id: 1, type: 'subscribe', data: { group: 'todo-5' }, position: at(begin, 2), recovered: false }])
-    // a client that shares the reading missed less, so it may get all of that
+    // a client that shares the read missed less, so it may receive all of it
     const second = await asked.next()
     second.resolve([entry(2)])
     assert.deepEqual((await later.untilPong()).map(({ recovered, n }) => recovered ?? n), [true, 2])
     assert.deepEqual(limits, [[7, 1234], [7, 1234]])
   })
 
-  test('a client that missed less shares the reading of one that missed more, and gets only its part', async (t) => {
+  test('a client that missed less shares the read of one that missed more, and receives its part only', async (t) => {
     const { client, connect, asked, limits, begin, entry } = await slow(t)
     const later = await connect()
     client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 0) })
@@ -500,7 +500,7 @@ suite('while history is read', () => {
     assert.equal(limits.length, 1)
   })
 
-  test('a reading that hangs is given up with the client that waits for it', async (t) => {
+  test('a read that hangs is abandoned with the client that waits for it', async (t) => {
     const { client, connect, asked, begin, app, publish } = await slow(t)
     const next = await connect()
     client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 1) })
@@ -517,7 +517,7 @@ suite('while history is read', () => {
     assert.deepEqual((await next.untilPong()).map(({ n }) => n), [3])
   })
 
-  test('a failure is told once to the log, and to each client that waits', async (t) => {
+  test('a failure is logged once, and sent to each waiting client', async (t) => {
     const { client, connect, asked, begin, logs } = await slow(t)
     const clients = [client, await connect(), await connect()]
     for (const client of clients) {
@@ -530,9 +530,9 @@ suite('while history is read', () => {
     assert.deepEqual(logs.filter(({ level }) => level === 50).map(({ group }) => group), ['todo-5'])
   })
 
-  test('a member without positions that asks for them in vain stays one, and hears each message once', async (t) => {
+  test('a member without positions whose request fails stays a member, and receives each message once', async (t) => {
     const { client, asked, begin, entry, receiver } = await slow(t)
-    // ahead of what is delivered here, and then without positions
+    // ahead of the messages delivered on this process, and then without positions
     client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 1) })
     ;(await asked.next()).resolve([entry(2), entry(3), entry(4)])
     assert.equal((await client.untilPong()).length, 4)
@@ -551,7 +551,7 @@ suite('while history is read', () => {
     assert.deepEqual(await client.untilPong(), [{ n: 6 }])
   })
 
-  test('a client that was ahead, and gets no history, goes on at the top', async (t) => {
+  test('a client that was ahead, and is not recovered, continues at the top', async (t) => {
     const { client, asked, begin, entry, receiver } = await slow(t)
     client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 1) })
     ;(await asked.next()).resolve([entry(2), entry(3)])
@@ -567,7 +567,7 @@ suite('while history is read', () => {
     assert.deepEqual((await client.untilPong()).map(({ n }) => n), [6])
   })
 
-  test('a failure of the broker is worth another try; who was no member is none', async (t) => {
+  test('a failure of the broker is retryable, and makes no member', async (t) => {
     const { client, asked, begin, publish, logs } = await slow(t)
     client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 1) })
     const gate = await asked.next()
@@ -584,7 +584,7 @@ suite('while history is read', () => {
     assert.deepEqual((await client.untilPong()).map(({ recovered, n }) => recovered ?? n), [true, 2, 3, 4])
   })
 
-  test('a failure of the broker, or a time-out, costs a member nothing', async (t) => {
+  test('a failure of the broker, or a timeout, costs a member no messages', async (t) => {
     const { client, asked, begin, publish, receiver } = await slow(t, { handlerTimeout: 50, recoveryLimit: { messages: 3, bytes: 1000 } })
     await subscribe(client, true)
     for (const isLate of [true, false]) {
@@ -607,7 +607,7 @@ suite('while history is read', () => {
     assert.deepEqual((await client.untilPong()).map(({ recovered, position }) => [recovered, position]), [[false, at(begin, 12)]])
   })
 
-  test('a client that gave up, left or has gone is sent nothing', async (t) => {
+  test('a client that timed out, left or disconnected is sent nothing', async (t) => {
     const { client, asked, begin, publish, connect, app } = await slow(t, { handlerTimeout: 50 })
     client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 1) })
     const timedOut = await asked.next()
@@ -633,7 +633,7 @@ suite('while history is read', () => {
     assert.deepEqual(await client.untilPong(), [])
   })
 
-  test('unsubscribe and subscribe wait for their turn', async (t) => {
+  test('unsubscribe and subscribe run in order', async (t) => {
     const { client, asked, begin, publish } = await slow(t)
     client.send({ id: 1, type: 'subscribe', data: todo, recover: at(begin, 1) })
     client.send({ id: 2, type: 'unsubscribe', data: todo })
@@ -648,7 +648,7 @@ suite('while history is read', () => {
     assert.deepEqual(heard.map(({ id, n }) => id ?? `n${n}`), [1, 'n2', 2, 3, 'n3'])
   })
 
-  test('a broker that throws is one that fails', async (t) => {
+  test('a broker that throws is treated like one that rejects', async (t) => {
     const server = await serve(t, {}, () => ({ history () { throw new Error('away') } }))
     const client = await server.connect()
     const begin = await subscribe(client, true)
@@ -662,7 +662,7 @@ suite('while history is read', () => {
 })
 
 suite('a broker that breaks its promises', () => {
-  test('does not make followers believe that they have all, nor hear a message twice', async (t) => {
+  test('causes a resync for an unreported gap, and no repeated message', async (t) => {
     const server = await serve(t)
     const [client, plain] = [await server.connect(), await server.connect()]
     const begin = await subscribe(client, true)
@@ -701,7 +701,7 @@ suite('a broker that takes its time to subscribe', () => {
     return { ...server, asked: asked.promise, subscribed, client: await server.connect() }
   }
 
-  test('starts a client where it is, also if a message was delivered before the answer', async (t) => {
+  test('starts a client at its position, also if a message was delivered before it had subscribed', async (t) => {
     for (const delivered of [[], [2, 3], [1]]) {
       const { client, asked, subscribed, receiver } = await slow(t)
       client.send({ id: 1, type: 'subscribe', data: todo, recover: true })
@@ -715,7 +715,7 @@ suite('a broker that takes its time to subscribe', () => {
     }
   })
 
-  test('recovers for the first member as for any other', async (t) => {
+  test('recovers the first member like any other', async (t) => {
     const { client, asked, subscribed, receiver } = await slow(t)
     client.send({ id: 1, type: 'subscribe', data: todo, recover: { epoch: 'e', offset: 1 } })
     await asked
@@ -726,7 +726,7 @@ suite('a broker that takes its time to subscribe', () => {
   })
 })
 
-/** What comes one after another, for who waits for it. */
+/** A queue of values, with promises for the next ones. */
 class Queue<Item> {
   readonly #items: Item[] = []
   #arrived = Promise.withResolvers<void>()

@@ -2,9 +2,9 @@ import assert from 'node:assert/strict'
 import { suite, test, type TestContext } from 'node:test'
 import { memoryBroker, type Position, type RohrpostOptions } from '../../lib/index.ts'
 import { Frame } from '../../lib/server/sending/frame.ts'
-import { Followers, type Follower, type JoinRequest } from '../../lib/server/groups/catch-up.ts'
-import type { Member } from '../../lib/server/groups/group.ts'
-import type { Positioned } from '../../lib/server/groups/positioned.ts'
+import type { Member, SubscribeRequest } from '../../lib/server/groups/member.ts'
+import { PositionedMembers } from '../../lib/server/groups/positioned-members.ts'
+import type { PositionedMessage } from '../../lib/server/groups/positioned-message.ts'
 import { Replays } from '../../lib/server/sending/replays.ts'
 import { start, type Client } from '../support/server.ts'
 
@@ -23,25 +23,25 @@ suite('replays', () => {
     return { sent, replays }
   }
 
-  test('send a portion, and the next one when the line has taken that', () => {
+  test('send a portion, and the next one when it has been written', () => {
     const { sent, replays } = open()
     replays.add(source('a', 5, 40 * KIB))
     assert.deepEqual(sent, ['a1', 'a2'])
 
-    const taken = replays.written()
-    assert.equal(replays.written(), undefined)
+    const taken = replays.beforeWrite()
+    assert.equal(replays.beforeWrite(), undefined)
     assert.equal(sent.length, 2)
     taken?.()
 
     assert.deepEqual(sent, ['a1', 'a2', 'a3', 'a4'])
   })
 
-  test('count what several writes take', () => {
+  test('count the bytes of several writes', () => {
     const { sent, replays } = open()
     replays.add(source('a', 1, 30 * KIB))
-    const first = replays.written()
+    const first = replays.beforeWrite()
     replays.add(source('b', 3, 40 * KIB))
-    const second = replays.written()
+    const second = replays.beforeWrite()
     assert.deepEqual(sent, ['a1', 'b1'])
 
     first?.()
@@ -50,21 +50,21 @@ suite('replays', () => {
     assert.deepEqual(sent, ['a1', 'b1', 'b2', 'b3'])
   })
 
-  test('come one after another, small ones at once', () => {
+  test('run one after another, small ones at once', () => {
     const { sent, replays } = open()
     for (const name of ['a', 'b', 'c']) replays.add(source(name, 2, 30 * KIB))
     assert.deepEqual(sent, ['a1', 'a2', 'b1'])
 
-    replays.written()?.()
+    replays.beforeWrite()?.()
 
     assert.deepEqual(sent, ['a1', 'a2', 'b1', 'b2', 'c1', 'c2'])
     replays.add(source('d', 2, 10))
     assert.deepEqual(sent.slice(6), [])
-    replays.written()?.()
+    replays.beforeWrite()?.()
     assert.deepEqual(sent.slice(6), ['d1', 'd2'])
   })
 
-  test('that are dropped before their turn are not sent', () => {
+  test('that are dropped before they start are not sent', () => {
     const { sent, replays } = open()
     const dropped = source('b', 1, 10)
     replays.add(source('a', 3, 40 * KIB))
@@ -72,54 +72,55 @@ suite('replays', () => {
     replays.add(source('c', 1, 10))
     replays.drop(dropped)
     replays.drop(source('d', 1, 10))
-    replays.written()?.()
+    replays.beforeWrite()?.()
 
     assert.deepEqual(sent, ['a1', 'a2', 'a3', 'c1'])
   })
 })
 
-suite('a follower that is late', () => {
-  /** A follower whose replay goes on when the test says so. */
-  function late (limit = { messages: 3, bytes: 1000 }) {
+suite('a member that catches up', () => {
+  /** A member whose replay continues when the test calls `play`. */
+  function catchUp (limit = { messages: 3, bytes: 1000 }) {
     const heard: string[] = []
     let next: () => Frame | undefined = () => undefined
-    const follower: Follower = {
+    const member: Member = {
       send: ({ text }) => {
         const { n, data, position } = JSON.parse(text)
         heard.push(`${n ?? data.type}@${position?.offset}`)
       },
-      replay: (given) => { next = given }
+      replay: (given) => { next = given },
+      dropReplay () {}
     }
-    const members = new Set<Member>()
-    const followers = new Followers('a', limit, members)
+    const plainMembers = new Set<Member>()
+    const members = new PositionedMembers('a', limit, plainMembers)
     const position = (offset: number): Position => ({ epoch: 'e', offset })
-    const request: JoinRequest = { member: follower, recover: { after: position(0) }, joined () {}, failed: () => assert.fail() }
-    followers.hold(request, undefined)
-    const found = followers.read(position(0), position(2), () => [1, 2].map((n) => ({ payload: `{"n":${n}}`, position: position(n) })), () => assert.fail())
-    assert.ok(Array.isArray(found))
-    followers.finish(request, found, position(2))
+    const request: SubscribeRequest = { member, recover: { after: position(0) }, joined () {}, failed: () => assert.fail() }
+    members.startBuffering(request, undefined)
+    const history = members.read(position(0), position(2), () => [1, 2].map((n) => ({ payload: `{"n":${n}}`, position: position(n) })), () => assert.fail())
+    assert.ok(Array.isArray(history))
+    members.complete(request, history, position(2))
     return {
       heard,
-      follower,
-      followers,
+      member,
       members,
+      plainMembers,
       position,
       deliver: (...numbers: number[]) => {
-        for (const n of numbers) followers.deliver(`{"n":${n}}`, position(n))
+        for (const n of numbers) members.deliver(`{"n":${n}}`, position(n))
       },
-      /** Lets so many frames go, or all. */
+      /** Sends so many frames, or all. */
       play (frames = Infinity) {
         for (let n = 0; n < frames; n++) {
           const frame = next()
           if (frame === undefined) return
-          follower.send(frame)
+          member.send(frame)
         }
       }
     }
   }
 
-  test('hears what comes meanwhile behind what it missed', () => {
-    const { heard, deliver, play } = late()
+  test('receives live messages after the missed ones', () => {
+    const { heard, deliver, play } = catchUp()
     play(1)
     deliver(3)
     assert.deepEqual(heard, ['1@1'])
@@ -129,31 +130,31 @@ suite('a follower that is late', () => {
     assert.deepEqual(heard, ['1@1', '2@2', '3@3', '4@4'])
   })
 
-  test('is told of a loss in its place', () => {
-    const { heard, followers, position, deliver, play } = late()
+  test('receives a resync in its place in the order', () => {
+    const { heard, members, position, deliver, play } = catchUp()
     deliver(3)
-    followers.lost(position(7))
+    members.lost(position(7))
     deliver(8)
     play()
-    followers.lost(position(9))
+    members.lost(position(9))
     deliver(10)
 
     assert.deepEqual(heard, ['1@1', '2@2', '3@3', 'resync@7', '8@8', 'resync@9', '10@10'])
   })
 
-  test('is told of a loss once its history was ahead, and then of what it has not got', () => {
-    const { heard, followers, position, deliver, play } = late()
+  test('receives a resync while it is ahead, and then only messages that it does not have', () => {
+    const { heard, members, position, deliver, play } = catchUp()
     play()
-    followers.lost(position(1))
+    members.lost(position(1))
     deliver(2, 3)
-    followers.lost(undefined)
+    members.lost(undefined)
 
     assert.deepEqual(heard, ['1@1', '2@2', 'resync@1', '3@3', 'resync@undefined'])
   })
 
-  test('gets all at once if more comes than it takes: then the limits of its connection decide', () => {
+  test('receives the whole queue at once if it grows beyond the limit', () => {
     for (const limit of [{ messages: 3, bytes: 1000 }, { messages: 100, bytes: 24 }]) {
-      const { heard, deliver, play } = late(limit)
+      const { heard, deliver, play } = catchUp(limit)
       deliver(3, 4, 5, 6)
       assert.deepEqual(heard, [])
       deliver(7)
@@ -165,63 +166,63 @@ suite('a follower that is late', () => {
     }
   })
 
-  test('gets all at once when it goes on without positions, and nothing when it leaves', () => {
-    const [goesOn, leaves] = [late(), late()]
-    goesOn.followers.end(goesOn.follower, undefined)
-    leaves.followers.delete(leaves.follower)
-    for (const { play, deliver } of [goesOn, leaves]) {
+  test('receives the whole queue at once when it becomes a plain member, and nothing when it leaves', () => {
+    const [plain, left] = [catchUp(), catchUp()]
+    plain.members.makePlain(plain.member, undefined)
+    left.members.delete(left.member)
+    for (const { play, deliver } of [plain, left]) {
       play()
       deliver(3)
     }
 
-    assert.deepEqual(goesOn.heard, ['1@1', '2@2'])
-    assert.deepEqual(leaves.heard, [])
-    assert.deepEqual([goesOn.followers.size, goesOn.members.size, leaves.followers.size, leaves.members.size], [0, 1, 0, 0])
+    assert.deepEqual(plain.heard, ['1@1', '2@2'])
+    assert.deepEqual(left.heard, [])
+    assert.deepEqual([plain.members.size, plain.plainMembers.size, left.members.size, left.plainMembers.size], [0, 1, 0, 0])
   })
 
-  test('that leaves while it is told of its membership hears nothing', () => {
-    const followers = new Followers('a', { messages: 3, bytes: 1000 }, new Set())
-    const follower: Follower = { send: () => assert.fail(), replay: () => assert.fail() }
+  test('receives nothing if it leaves in its joined callback', () => {
+    const members = new PositionedMembers('a', { messages: 3, bytes: 1000 }, new Set())
+    const member: Member = { send: () => assert.fail(), replay: () => assert.fail(), dropReplay () {} }
     const position = { epoch: 'e', offset: 1 }
-    const request: JoinRequest = { member: follower, recover: { after: position }, joined: () => followers.delete(follower), failed: () => assert.fail() }
-    followers.hold(request, position)
-    followers.finish(request, [], position)
-    followers.deliver('{}', { epoch: 'e', offset: 2 })
+    const request: SubscribeRequest = { member, recover: { after: position }, joined: () => members.delete(member), failed: () => assert.fail() }
+    members.startBuffering(request, position)
+    members.complete(request, [], position)
+    members.deliver('{}', { epoch: 'e', offset: 2 })
 
-    assert.equal(followers.size, 0)
+    assert.equal(members.size, 0)
   })
 })
 
-suite('clients that come back one after another', () => {
+suite('clients that recover one after another', () => {
   const position = (offset: number, epoch = 'e'): Position => ({ epoch, offset })
 
-  /** A group whose history has the messages from 1 to `top`, and followers that send when the test says so. */
+  /** A group whose history has the messages from 1 to `top`. */
   function open (limit = { messages: 10, bytes: 1000 }) {
-    const followers = new Followers('a', limit, new Set())
+    const members = new PositionedMembers('a', limit, new Set())
     const state = { top: 4, reads: 0 }
     const entries = (after: number) => Array.from({ length: state.top - after }, (_, index) => ({ payload: `{"n":${after + index + 1}}`, position: position(after + index + 1) }))
     return {
-      followers,
+      members,
       state,
       deliver (count: number) {
-        for (let n = 0; n < count; n++) followers.deliver(`{"n":${++state.top}}`, position(state.top))
+        for (let n = 0; n < count; n++) members.deliver(`{"n":${++state.top}}`, position(state.top))
       },
       /** Recovers from a position. */
       recover (after: number) {
         const frames: Frame[] = []
         let next: () => Frame | undefined = () => undefined
-        const member: Follower = { send: (frame) => frames.push(frame), replay: (given) => { next = given } }
-        const request: JoinRequest = { member, recover: { after: position(after) }, joined ({ recovered } = {}) { assert.equal(recovered, true) }, failed: () => assert.fail() }
-        followers.hold(request, position(state.top))
-        const found = followers.read(position(after), position(state.top), () => {
+        const member: Member = { send: (frame) => frames.push(frame), replay: (given) => { next = given }, dropReplay () {} }
+        const request: SubscribeRequest = { member, recover: { after: position(after) }, joined ({ recovered } = {}) { assert.equal(recovered, true) }, failed: () => assert.fail() }
+        members.startBuffering(request, position(state.top))
+        const history = members.read(position(after), position(state.top), () => {
           state.reads++
           return entries(after)
         }, () => assert.fail())
-        followers.finish(request, found as readonly Positioned[], position(state.top))
+        members.complete(request, history as readonly PositionedMessage[], position(state.top))
         return {
           frames,
           numbers: () => frames.map(({ text }) => JSON.parse(text).n),
-          leave: () => followers.delete(member),
+          leave: () => members.delete(member),
           play () {
             for (let frame = next(); frame !== undefined; frame = next()) frames.push(frame)
           }
@@ -230,7 +231,7 @@ suite('clients that come back one after another', () => {
     }
   }
 
-  test('share one copy of what they missed, with what came meanwhile', () => {
+  test('share one copy of the missed messages, with the messages delivered since', () => {
     const { state, deliver, recover } = open()
     const first = recover(1)
     deliver(2)
@@ -243,7 +244,7 @@ suite('clients that come back one after another', () => {
     assert.equal(third.frames[2], first.frames[4])
   })
 
-  test('read again what is before the copy, which is then the longer one', () => {
+  test('read messages from before the copy, which is then replaced by the longer one', () => {
     const { state, recover } = open()
     recover(2)
     recover(1)
@@ -252,7 +253,7 @@ suite('clients that come back one after another', () => {
     assert.equal(state.reads, 2)
   })
 
-  test('read again when no other one catches up any more', () => {
+  test('read again when no other replay is under way', () => {
     for (const end of ['play', 'leave'] as const) {
       const { state, recover } = open()
       const [first, second] = [recover(1), recover(1)]
@@ -266,7 +267,7 @@ suite('clients that come back one after another', () => {
     }
   })
 
-  test('read again when the copy became too large, has a gap, is behind or ends before the position', () => {
+  test('read again when the copy is too large, has a gap, is outdated or ends before the position', () => {
     for (const limit of [{ messages: 3, bytes: 1000 }, { messages: 10, bytes: 24 }]) {
       const { state, deliver, recover } = open(limit)
       recover(1)
@@ -277,17 +278,17 @@ suite('clients that come back one after another', () => {
     const gap = open()
     gap.recover(1)
     gap.state.top = 6
-    gap.followers.lost(position(6))
+    gap.members.lost(position(6))
     gap.recover(5)
     assert.equal(gap.state.reads, 2)
     gap.state.top = 8
-    gap.followers.deliver('{"n":8}', position(8))
+    gap.members.deliver('{"n":8}', position(8))
     gap.recover(7)
     assert.equal(gap.state.reads, 3)
-    gap.followers.deliver('{"n":8}', position(8))
-    assert.deepEqual(gap.followers.read(position(9), position(8), () => [], () => assert.fail()), [])
-    assert.deepEqual(gap.followers.read(position(7), undefined, () => [], () => assert.fail()), [])
-    assert.deepEqual(gap.followers.read(position(7, 'f'), position(8), () => [], () => assert.fail()), [])
+    gap.members.deliver('{"n":8}', position(8))
+    assert.deepEqual(gap.members.read(position(9), position(8), () => [], () => assert.fail()), [])
+    assert.deepEqual(gap.members.read(position(7), undefined, () => [], () => assert.fail()), [])
+    assert.deepEqual(gap.members.read(position(7, 'f'), position(8), () => [], () => assert.fail()), [])
   })
 })
 
@@ -335,13 +336,13 @@ suite('a large replay', () => {
     })
   }
 
-  test('of many groups is not read before the client has got those before', async (t) => {
+  test('of many groups is not read before the earlier replays have been sent', async (t) => {
     const { connect, publish, recover, app } = await serve(t, { highWaterMark: 200 * KIB, maxUnsent: 200 * KIB })
     for (let id = 0; id < 20; id++) publish(id, 1, MESSAGES)
     const client = await connect()
     client.socket.pause()
     for (let id = 0; id < 20; id++) recover(client, id)
-    // what a paused client costs does not grow with what it asks for
+    // the memory for a paused client must not grow with its requests
     const [connection] = [...app.rohrpost.connections].slice(-1)
     while ((connection?.groups.size ?? 0) === 0) await new Promise(setImmediate)
     for (let turn = 0; turn < 100; turn++) await new Promise(setImmediate)
@@ -361,7 +362,7 @@ suite('a large replay', () => {
     assert.ok(begun < 20, `${begun} groups were read for a client that does not read`)
   })
 
-  test('ends with a client that goes away in the midst of it', async (t) => {
+  test('ends when the client disconnects', async (t) => {
     const { connect, publish, recover, app, logs } = await serve(t)
     for (let id = 0; id < 20; id++) publish(id, 1, MESSAGES)
     const client = await connect()

@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import { memoryBroker } from '../../lib/index.ts'
 import { start } from '../support/server.ts'
 
-test('reaches all members, once each, and nobody else', async (t) => {
+test('reaches each member once, and no other connection', async (t) => {
   const server = await start(t, { with: (app) => app.rohrpost.handle('join', ({ data }, connection) => connection.join(String(data))) })
   const [ada, bob, eve] = await Promise.all([server.connect(), server.connect(), server.connect()])
   await Promise.all([ada.call('join', 'a'), bob.call('join', 'a'), eve.call('join', 'e')])
@@ -16,7 +16,7 @@ test('reaches all members, once each, and nobody else', async (t) => {
   assert.deepEqual(await eve.untilPong(), [])
 })
 
-test('sends a ready-made string as it is, no empty one, and any JSON value', async (t) => {
+test('sends strings unchanged, no empty string, and any JSON value', async (t) => {
   const server = await start(t, { onConnect: (connection) => connection.join('a') })
   const { rohrpost } = server.app
   const client = await server.connect()
@@ -30,7 +30,7 @@ test('sends a ready-made string as it is, no empty one, and any JSON value', asy
   assert.deepEqual(heard, ['{ "ä" :1}', 'not JSON', '5', 'true', 'null', '[]', '{}', '{"at":"1970-01-01T00:00:00.000Z"}'])
 })
 
-test('sends objects only where the broker keeps history, and tells the caller', async (t) => {
+test('rejects other values than objects if the broker keeps history', async (t) => {
   const server = await start(t, { broker: memoryBroker({ history: { size: 10, ttl: 60_000 } }), onConnect: (connection) => connection.join('a') })
   const { rohrpost } = server.app
   const client = await server.connect()
@@ -46,7 +46,7 @@ test('sends objects only where the broker keeps history, and tells the caller', 
   assert.deepEqual(heard, [' {"ä" :1}\n', '{}', '{}', '{"b":2}', '{"c":3}'])
 })
 
-test('keeps one order for all members', async (t) => {
+test('delivers in the same order to all members', async (t) => {
   const server = await start(t, { onConnect: (connection) => connection.join('a') })
   const clients = await Promise.all([server.connect(), server.connect()])
   await Promise.all(clients.map((client) => client.call('ping')))
@@ -56,7 +56,7 @@ test('keeps one order for all members', async (t) => {
   for (const client of clients) assert.deepEqual((await client.untilPong()).map(({ n }) => n), [...Array(100).keys()])
 })
 
-test('reports what can not be sent to the caller and to the log, and never as an unhandled rejection', async (t) => {
+test("rejects and logs messages that can't be sent, without an unhandled rejection", async (t) => {
   const server = await start(t, {
     broker: { ...memoryBroker(), publish: async () => { throw new Error('broker away') } }
   })
@@ -65,7 +65,7 @@ test('reports what can not be sent to the caller and to the log, and never as an
   await assert.rejects(rohrpost.sendToGroup('a b', 1), { code: 'RP_ERR_INVALID_GROUP' })
   await assert.rejects(rohrpost.sendToGroup('a', undefined), { code: 'RP_ERR_NOT_ENCODABLE', message: /Can't send undefined/ })
   await assert.rejects(rohrpost.sendToGroup('a', 1), /broker away/)
-  // nobody awaits this one; an unhandled rejection would fail the test
+  // this call is not awaited: an unhandled rejection would fail the test
   rohrpost.sendToGroup('b', 1)
   await new Promise(setImmediate)
 
@@ -73,13 +73,13 @@ test('reports what can not be sent to the caller and to the log, and never as an
   assert.deepEqual(failed.map(({ group }) => group), ['a b', 'a', 'a', 'b'])
 })
 
-test('takes whatever a broker returns at once for done', async (t) => {
+test('treats any synchronous result of the broker as success', async (t) => {
   const server = await start(t, { broker: { ...memoryBroker(), publish: () => null as unknown as undefined } })
 
   await server.app.rohrpost.sendToGroup('a', 1)
 })
 
-test('tells the client when a group name from its data is wrong', async (t) => {
+test("answers with an error when the client's group name is invalid", async (t) => {
   const server = await start(t, {
     with: (app) => app.rohrpost.handle('tell', ({ data }) => app.rohrpost.sendToGroup(String(data), { n: 1 }))
   })

@@ -8,7 +8,7 @@ import { record } from '../support/events.ts'
 import type { Client, Setup, TestServer } from '../support/server.ts'
 import { start } from '../support/server.ts'
 
-/** Messages of 100 kB that are more than the kernel's buffers take, on both sides of a loopback connection. */
+/** A number of messages of 100 kB that exceeds the kernel's buffers on both sides of a loopback connection. */
 const TOO_MUCH = 120
 const INCOMPRESSIBLE = randomBytes(75_000).toString('base64')
 
@@ -33,12 +33,12 @@ async function reads (client: Client, count: number): Promise<void> {
 }
 
 async function closing (server: TestServer): Promise<void> {
-  const isTold = () => server.logs.some(({ msg }) => msg === 'closing a connection that does not read what it is sent')
+  const isTold = () => server.logs.some(({ msg }) => msg === 'closing a slow consumer: the client does not read what it is sent')
   while (!isTold()) await new Promise(setImmediate)
 }
 
 for (const [what, options] of [['', { perMessageDeflate: false }], [' with compression', {}]] as const) {
-  test(`closes a client${what} with 4408 that reads nothing for too long, and only that one`, async (t) => {
+  test(`closes a client${what} with 4408 that reads nothing for slowTimeout, and no other`, async (t) => {
     const server = await startGroup(t, {
       slowTimeout: 3000, highWaterMark: 100_000, maxUnsent: 1e9, websocket: { options: { perMessageDeflate: { zlibDeflateOptions: { level: 1 } } } }
     })
@@ -56,7 +56,7 @@ for (const [what, options] of [['', { perMessageDeflate: false }], [' with compr
   })
 }
 
-test('closes a client at once that is sent more while too much is unsent', async (t) => {
+test('closes a client at once when more is sent beyond maxUnsent', async (t) => {
   const server = await startGroup(t, { maxUnsent: 1_000_000, slowTimeout: 60_000 })
   const slow = await join(server)
   slow.socket.pause()
@@ -71,7 +71,7 @@ test('closes a client at once that is sent more while too much is unsent', async
   assert.equal((await slow.closed).code, 4408)
 })
 
-test('cuts a client off that reads nothing even then', async (t) => {
+test('terminates a client that does not even read the close', async (t) => {
   const server = await startGroup(t, { slowTimeout: 50, highWaterMark: 100_000 })
   const slow = await join(server)
   slow.socket.pause()
@@ -84,7 +84,7 @@ test('cuts a client off that reads nothing even then', async (t) => {
   assert.equal((await slow.closed).code, 1006)
 })
 
-test('keeps a client that paused and read on in time', async (t) => {
+test('keeps a client that pauses and resumes in time', async (t) => {
   const server = await startGroup(t, { slowTimeout: 2000, highWaterMark: 100_000, maxUnsent: 1e9 })
   const client = await join(server)
   for (let round = 0; round < 8; round++) {
@@ -98,7 +98,7 @@ test('keeps a client that paused and read on in time', async (t) => {
   assert.equal((await client.call('ping')).type, 'pong')
 })
 
-test('closes no healthy client, however large a burst', async (t) => {
+test('closes no healthy client, however large the burst is', async (t) => {
   const server = await startGroup(t, { maxUnsent: 1_000_000 })
   const clients = await Promise.all(Array.from({ length: 20 }, () => join(server)))
 
@@ -108,7 +108,7 @@ test('closes no healthy client, however large a burst', async (t) => {
   for (const client of clients) assert.equal((await client.call('ping')).type, 'pong')
 })
 
-test('tells once that a client is slow, however often that is found', async (t) => {
+test('reports a slow consumer once, however often it is detected', async (t) => {
   const events = record(t, 'drop')
   const server = await startGroup(t, { maxUnsent: 1_000_000, highWaterMark: 100_000, slowTimeout: 50 })
   const slow = await join(server)
@@ -123,14 +123,14 @@ test('tells once that a client is slow, however often that is found', async (t) 
   assert.deepEqual(events.drop.map(({ reason }) => reason), ['slow_consumer'])
 })
 
-test('bounds a client that trickles by maxUnsent', async (t) => {
+test('closes a client that reads a little at a time at maxUnsent', async (t) => {
   const server = await startGroup(t, { maxUnsent: 4_000_000, highWaterMark: 100_000, slowTimeout: 60_000 })
   const client = await join(server)
   client.socket.pause()
   let sent = 0
 
-  // it reads a little between the bursts
-  while (!server.logs.some(({ msg }) => msg === 'closing a connection that does not read what it is sent')) {
+  // the client reads a little between the bursts
+  while (!server.logs.some(({ msg }) => msg === 'closing a slow consumer: the client does not read what it is sent')) {
     burst(server, 10)
     sent += 10
     client.socket.resume()
@@ -144,7 +144,7 @@ test('bounds a client that trickles by maxUnsent', async (t) => {
 suite('progress', () => {
   const LIMITS = { highWaterMark: 16_000, slowTimeout: 1000 }
 
-  /** A watched connection, of which the test says what its line took. */
+  /** A watched outbox. The test sets how many bytes its stream took. */
   function watched (t: TestContext, stream: 'TCP' | 'TLS' | 'injected' = 'TCP') {
     t.mock.timers.enable({ apis: ['setInterval'] })
     const watch = new SlowWatch(LIMITS)
@@ -152,12 +152,12 @@ suite('progress', () => {
     const handle = { get bytesWritten () { return state.written }, get writeQueueSize () { return state.queue } }
     const outbox: Watchable = {
       socket: { get bufferedAmount () { return state.unsent } } as unknown as WebSocket,
-      line: {
+      stream: {
         get writableLength () { return state.queue },
         ...(stream === 'TCP' && { _handle: handle }),
         ...(stream === 'TLS' && { _handle: { bytesWritten: 1, writeQueueSize: 1, _parent: handle } })
       } as unknown as Duplex,
-      slow: () => { state.slow++ }
+      onSlowConsumer: () => { state.slow++ }
     }
     t.after(() => watch.delete(outbox))
     watch.add(outbox)
@@ -166,7 +166,7 @@ suite('progress', () => {
   }
 
   for (const stream of ['TCP', 'TLS', 'injected'] as const) {
-    test(`in the midst of one large write, ${stream}: a client that takes a sixteenth of highWaterMark in time is not slow`, (t) => {
+    test(`during one large write, ${stream}: a client that reads a sixteenth of highWaterMark in time is not slow`, (t) => {
       const { state, pass } = watched(t, stream)
 
       for (let second = 0; second < 60; second++) {
@@ -180,7 +180,7 @@ suite('progress', () => {
     })
   }
 
-  test('that is less is none: a client that takes nearly nothing is slow after slowTimeout, once', (t) => {
+  test('of fewer bytes does not count: the client is slow after slowTimeout, once', (t) => {
     const { state, pass } = watched(t)
 
     for (let step = 0; step < 9; step++) {
@@ -195,7 +195,7 @@ suite('progress', () => {
     assert.equal(state.slow, 1)
   })
 
-  test('counts where more is sent meanwhile', (t) => {
+  test('counts also if more is sent meanwhile', (t) => {
     const { state, pass } = watched(t)
 
     for (let second = 0; second < 10; second++) {
@@ -207,7 +207,7 @@ suite('progress', () => {
     assert.equal(state.slow, 0)
   })
 
-  test('is not asked of a client whose line is empty: the server still compresses', (t) => {
+  test('is not required of a client whose stream is empty: the server still compresses', (t) => {
     const { state, pass } = watched(t)
     state.queue = 0
 
@@ -216,7 +216,7 @@ suite('progress', () => {
     assert.equal(state.slow, 0)
   })
 
-  test('is not asked of a client that has less than highWaterMark unsent', (t) => {
+  test('is not required of a client with less than highWaterMark unsent', (t) => {
     const { state, watch, outbox, pass } = watched(t)
     state.unsent = 16_000
     pass(60_000)
@@ -229,7 +229,7 @@ suite('progress', () => {
     assert.equal(state.slow, 1)
   })
 
-  test('is asked of nobody while the event loop is blocked', (t) => {
+  test('is not required while the event loop is blocked', (t) => {
     const timers: (() => void)[] = []
     t.mock.method(globalThis, 'setInterval', (step: () => void) => {
       timers.push(step)
@@ -237,7 +237,7 @@ suite('progress', () => {
     })
     const watch = new SlowWatch(LIMITS)
     let slow = 0
-    watch.add({ socket: { bufferedAmount: 1_000_000 } as WebSocket, line: undefined, slow: () => { slow++ } })
+    watch.add({ socket: { bufferedAmount: 1_000_000 } as WebSocket, stream: undefined, onSlowConsumer: () => { slow++ } })
 
     // a blocked loop calls a timer once, however late
     for (let late = 0; late < 9; late++) for (const step of timers) step()

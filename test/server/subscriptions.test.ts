@@ -6,7 +6,7 @@ import { start } from '../support/server.ts'
 
 const UUID = '018f3f2a-9a4e-7c3a-8f00-0123456789ab'
 
-test('joins the group that it answers with, if authorize says true', async (t) => {
+test('joins the group of its reply if authorize returns true', async (t) => {
   const asked: unknown[] = []
   const server = await start(t, {
     with: (app) => app.rohrpost.group('todo', {
@@ -29,7 +29,7 @@ test('joins the group that it answers with, if authorize says true', async (t) =
   assert.deepEqual(asked, [[{ type: 'todo', id: 5 }, 'good', 0], [{ type: 'todo', id: 6 }, 'bad', 1]])
 })
 
-test('lets nobody in unless authorize says true and nothing else', async (t) => {
+test('allows a subscription only if authorize returns exactly true', async (t) => {
   const answers: unknown[] = [1, 'true', {}, undefined, Promise.resolve(1), false]
   const server = await start(t, {
     with: (app) => app.rohrpost
@@ -40,7 +40,7 @@ test('lets nobody in unless authorize says true and nothing else', async (t) => 
   const client = await server.connect()
 
   for (const id of answers.keys()) assert.equal((await client.call('subscribe', { type: 'any', id })).error, 'ACCESS_DENIED')
-  const told = server.logs.map(({ msg }) => /'authorize' gave a value of type (\w+)/.exec(String(msg))?.[1]).filter((type) => type !== undefined)
+  const told = server.logs.map(({ msg }) => /'authorize' returned a value of type (\w+)/.exec(String(msg))?.[1]).filter((type) => type !== undefined)
   assert.deepEqual(told, ['number', 'string', 'object', 'undefined', 'number'])
   assert.equal((await client.call('subscribe', { type: 'undeclared', id: 1 })).error, 'ACCESS_DENIED')
   assert.deepEqual(await client.ask({ id: 1, type: 'subscribe', data: { type: 'locked', id: 1 } }), {
@@ -51,7 +51,7 @@ test('lets nobody in unless authorize says true and nothing else', async (t) => 
   assert.equal(connection?.groups.size, 0)
 })
 
-test('takes safe integers from 0 and UUIDs as ids by default', async (t) => {
+test('accepts safe integers from 0 and UUIDs as ids by default', async (t) => {
   const server = await start(t, { with: (app) => app.rohrpost.group('a', { authorize: () => true }) })
   const client = await server.connect()
 
@@ -66,7 +66,7 @@ test('takes safe integers from 0 and UUIDs as ids by default', async (t) => {
   }
 })
 
-test('takes ids of a schema of its own, as far as they make a name', async (t) => {
+test('accepts ids by the schema of the group type, if they can be part of a name', async (t) => {
   const server = await start(t, {
     with: (app) => app.rohrpost
       .group('page', { id: Type.String({ maxLength: 300 }), authorize: () => true })
@@ -88,7 +88,7 @@ test('takes ids of a schema of its own, as far as they make a name', async (t) =
   }
 })
 
-test('takes the parts of a composite key as an array, where the schema allows it', async (t) => {
+test('accepts the parts of a composite key as an array, if the schema allows it', async (t) => {
   const asked: unknown[] = []
   const server = await start(t, {
     with: (app) => app.rohrpost.group('seat', {
@@ -105,7 +105,7 @@ test('takes the parts of a composite key as an array, where the schema allows it
   assert.equal(connection?.groups.size, 0)
 })
 
-test('asks authorize about the one form of an id that names the group, and unsubscribes by any form', async (t) => {
+test('calls authorize with the canonical id, and unsubscribes by any spelling of it', async (t) => {
   FormatRegistry.Set('uuid', (text) => /^[\da-f-]{36}$/i.test(text))
   t.after(() => FormatRegistry.Delete('uuid'))
   const asked: unknown[] = []
@@ -132,7 +132,7 @@ test('asks authorize about the one form of an id that names the group, and unsub
   assert.equal(connection?.groups.size, 0)
 })
 
-test('warns once of each type that clients ask for and nobody declared, and of no more than a hundred', async (t) => {
+test('warns once about each undeclared type of clients, and about a hundred types at most', async (t) => {
   const server = await start(t)
   const client = await server.connect()
   const warned = () => server.logs.filter(({ level, msg }) => level === 40 && msg.includes('is not declared')).map(({ type }) => type)
@@ -146,7 +146,7 @@ test('warns once of each type that clients ask for and nobody declared, and of n
   assert.equal(warned().length, 100)
 })
 
-test('names a group without ids by its type alone', async (t) => {
+test('names the single group of a type by the type', async (t) => {
   const server = await start(t, { with: (app) => app.rohrpost.group('news', { id: false, authorize: () => true }) })
   const client = await server.connect()
 
@@ -154,7 +154,7 @@ test('names a group without ids by its type alone', async (t) => {
   assert.equal((await client.call('subscribe', { type: 'news', id: 1 })).error, "Invalid data: Expected no id at '/id'.")
 })
 
-test('refuses data that says no type', async (t) => {
+test('rejects data without a type', async (t) => {
   const server = await start(t)
   const client = await server.connect()
 
@@ -164,7 +164,7 @@ test('refuses data that says no type', async (t) => {
   }
 })
 
-test('unsubscribes without asking, and without an error where there is nothing to leave', async (t) => {
+test('unsubscribes without authorize, and without an error if there is no membership', async (t) => {
   const server = await start(t, { with: (app) => app.rohrpost.group('todo', { authorize: ({ data }) => data.id === 5 }) })
   const client = await server.connect()
   await client.call('subscribe', { type: 'todo', id: 5 })
@@ -176,7 +176,7 @@ test('unsubscribes without asking, and without an error where there is nothing t
   assert.deepEqual(await client.untilPong(), [])
 })
 
-test('can not end memberships that the application made under other names', async (t) => {
+test("can't end memberships in undeclared groups that the application has made", async (t) => {
   const server = await start(t, {
     onConnect: (connection) => {
       for (const name of ['user:7', 'user', 'user-ada']) connection.join(name)
@@ -191,7 +191,7 @@ test('can not end memberships that the application made under other names', asyn
   assert.deepEqual([...connection?.groups ?? []], ['user:7', 'user', 'user-ada'])
 })
 
-test('works off subscribe and unsubscribe of one group in order of arrival', async (t) => {
+test('handles subscribe and unsubscribe of one group in order of arrival', async (t) => {
   const allowed = Promise.withResolvers<boolean>()
   const server = await start(t, {
     with: (app) => app.rohrpost.group('todo', { authorize: ({ data }) => data.id === 1 ? allowed.promise : true })
@@ -209,7 +209,7 @@ test('works off subscribe and unsubscribe of one group in order of arrival', asy
   assert.deepEqual([...connection?.groups ?? []], ['todo-2'])
 })
 
-test('goes on with the next in order after one that failed', async (t) => {
+test('continues with the next request after one that failed', async (t) => {
   const [asked, answer] = [Promise.withResolvers<void>(), Promise.withResolvers<boolean>()]
   const answers = [answer.promise, true]
   const server = await start(t, {
@@ -231,7 +231,7 @@ test('goes on with the next in order after one that failed', async (t) => {
   assert.deepEqual((await client.next()).data, { group: 'todo-1' })
 })
 
-test('does not join after the client was told of a time-out', async (t) => {
+test('does not join after the client received a timeout', async (t) => {
   const allowed = Promise.withResolvers<boolean>()
   const server = await start(t, { handlerTimeout: 10, with: (app) => app.rohrpost.group('todo', { authorize: () => allowed.promise }) })
   const client = await server.connect()
@@ -245,7 +245,7 @@ test('does not join after the client was told of a time-out', async (t) => {
   assert.ok(!server.logs.some(({ level }) => level === 50))
 })
 
-test('sends no frame of a group before the answer, also with a broker that takes its time', async (t) => {
+test('sends no message of a group before the reply, also with an asynchronous broker', async (t) => {
   const memory = memoryBroker()
   const server = await start(t, {
     broker: {
@@ -266,7 +266,7 @@ test('sends no frame of a group before the answer, also with a broker that takes
   assert.deepEqual(await client.untilPong(), [{ n: 1 }])
 })
 
-test('tells the client to try again when the broker fails to subscribe, and joins nothing', async (t) => {
+test('answers with retry: true when the broker fails to subscribe, and joins nothing', async (t) => {
   let fails = true
   const memory = memoryBroker()
   const server = await start(t, {
@@ -290,7 +290,7 @@ test('tells the client to try again when the broker fails to subscribe, and join
   assert.deepEqual((await client.call('subscribe', { type: 'todo', id: 2 })).data, { group: 'todo-2' })
 })
 
-/** A server whose broker lets the test decide when it has subscribed. */
+/** A server whose broker subscribes when the test releases it. */
 async function startSlow (t: TestContext, options: RohrpostOptions = {}) {
   const [asked, subscribed] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
   const memory = memoryBroker()
@@ -313,7 +313,7 @@ async function startSlow (t: TestContext, options: RohrpostOptions = {}) {
   return { client, connection: connection ?? assert.fail(), subscribed }
 }
 
-test('leaves again when the broker is slower than the deadline', async (t) => {
+test('leaves again when the broker subscribes after the deadline', async (t) => {
   const { client, connection, subscribed } = await startSlow(t, { handlerTimeout: 10 })
 
   assert.equal((await client.next()).code, 'timeout')
@@ -323,7 +323,7 @@ test('leaves again when the broker is slower than the deadline', async (t) => {
   assert.deepEqual(await client.untilPong(), [])
 })
 
-test('says so when the application took the client out of the group meanwhile', async (t) => {
+test('is denied when the application removes the client from the group meanwhile', async (t) => {
   const { client, connection, subscribed } = await startSlow(t)
 
   connection.leave('todo-1')
@@ -332,7 +332,7 @@ test('says so when the application took the client out of the group meanwhile', 
   assert.equal((await client.next()).code, 'access_denied')
 })
 
-test('refuses declarations that could not work, and names the value', async (t) => {
+test('rejects invalid declarations, and names the value', async (t) => {
   const { app: { rohrpost } } = await start(t)
   const authorize = () => true
   rohrpost.group('todo', { authorize })

@@ -1,32 +1,35 @@
-/** All groups of a server, and one subscription at the broker for each group that has members on this process. */
+/** All groups of a server. The broker has one subscription for each group with members on this process. */
 import type { Broker, Position } from '../../brokers/broker.ts'
 import { diagnostics } from '../../diagnostics.ts'
 import { errors, show } from '../../errors.ts'
 import { isGroupName } from '../../protocol/group-name.ts'
-import { toPayload } from '../sending/envelope.ts'
-import type { JoinRequest } from './catch-up.ts'
-import { Group, type GroupContext, type Member } from './group.ts'
 import { isThenable } from '../../util/thenable.ts'
+import { toPayload } from '../sending/envelope.ts'
+import { Group, type GroupContext } from './group.ts'
+import type { Member, SubscribeRequest } from './member.ts'
 
-/** What a connection waits for until the broker has subscribed: `join`, a `subscribe`, or both, each with an end of its own. */
-interface Waiting {
-  /** The promise of `join`; such a membership outlives a `subscribe` that fails. */
+/**
+ * A connection that waits for the broker to subscribe, because of a `join`, a `subscribe`, or both. Each of them ends
+ * by itself.
+ */
+interface WaitingMember {
+  /** The promise of `join`. Its membership continues if the `subscribe` fails. */
   join: PromiseWithResolvers<void> | undefined
-  request: JoinRequest | undefined
+  request: SubscribeRequest | undefined
 }
 
 /** A group and its subscription at the broker. */
-interface Subscription {
+interface BrokerSubscription {
   readonly group: Group
-  readonly waiting: Map<Member, Waiting>
-  subscribed: boolean
-  /** Whether a call to the broker is under way; there is never a second one. */
-  busy: boolean
+  readonly waiting: Map<Member, WaitingMember>
+  isSubscribed: boolean
+  /** Whether the broker is subscribing or unsubscribing. There is never a second such call for a group. */
+  isBusy: boolean
 }
 
-/** The groups of one server. */
+/** Joins connections to groups, subscribes groups at the broker, and passes messages between both. */
 export class Groups {
-  readonly #subscriptions = new Map<string, Subscription>()
+  readonly #subscriptions = new Map<string, BrokerSubscription>()
   readonly #context: GroupContext
 
   constructor (context: GroupContext) {
@@ -34,37 +37,41 @@ export class Groups {
   }
 
   /**
-   * Makes a connection a member: at once where the broker answers at once, else when the promise resolves. A membership that ends meanwhile
-   * resolves the promise too.
+   * Makes a connection a member: at once if the broker is synchronous, otherwise when the promise resolves. The promise
+   * also resolves when the membership ends meanwhile.
    *
    * @throws RP_ERR_INVALID_GROUP; rejects with RP_ERR_UNAVAILABLE, then the connection is no member
    */
   join (name: string, member: Member): Promise<void> | undefined {
     const subscription = this.#open(name)
-    const { group, subscribed, busy } = subscription
-    if (subscribed && !busy) {
-      group.enter(member)
+    const { group, isSubscribed, isBusy } = subscription
+    if (isSubscribed && !isBusy) {
+      group.add(member)
       return
     }
 
-    const waiting = this.#await(subscription, member)
+    const waiting = this.#wait(subscription, member)
     waiting.join ??= Promise.withResolvers()
     const { promise } = waiting.join
-    this.#settle(subscription)
+    this.#synchronize(subscription)
     return group.has(member) ? undefined : promise
   }
 
-  /** Makes a connection a member as a `subscribe` asks, and tells the request. @throws RP_ERR_INVALID_GROUP */
-  subscribe (name: string, request: JoinRequest): void {
+  /**
+   * Makes a connection a member as its `subscribe` requests, and calls `joined` or `failed` of the request.
+   *
+   * @throws RP_ERR_INVALID_GROUP
+   */
+  subscribe (name: string, request: SubscribeRequest): void {
     const subscription = this.#open(name)
-    if (subscription.subscribed && !subscription.busy) return subscription.group.subscribe(request)
+    if (subscription.isSubscribed && !subscription.isBusy) return subscription.group.subscribe(request)
 
-    this.#await(subscription, request.member).request = request
-    this.#settle(subscription)
+    this.#wait(subscription, request.member).request = request
+    this.#synchronize(subscription)
   }
 
-  /** Ends a request that is not answered yet. The connection is as it was before: a member if it was one, or if it was put into the group since. */
-  cancel (name: string, request: JoinRequest): void {
+  /** Cancels a pending request. The connection stays a member if it was one before, or if it has joined meanwhile. */
+  cancel (name: string, request: SubscribeRequest): void {
     const subscription = this.#subscriptions.get(name)
     if (subscription === undefined) return
 
@@ -75,10 +82,10 @@ export class Groups {
       own.request = undefined
       if (own.join === undefined) waiting.delete(request.member)
     }
-    this.#settle(subscription)
+    this.#synchronize(subscription)
   }
 
-  /** Ends a membership, also one that still waits for the broker; a name without group is fine. */
+  /** Ends a membership, also one that still waits for the broker. Does nothing if there is none. */
   leave (name: string, member: Member): void {
     const subscription = this.#subscriptions.get(name)
     if (subscription === undefined) return
@@ -87,16 +94,20 @@ export class Groups {
     const own = subscription.waiting.get(member)
     subscription.waiting.delete(member)
     own?.join?.resolve()
-    this.#settle(subscription)
+    this.#synchronize(subscription)
   }
 
-  /** Whether a connection is a member, or waits to be one. */
+  /** Whether a connection is a member, or waits for the broker to become one. */
   has (name: string, member: Member): boolean {
     const subscription = this.#subscriptions.get(name)
     return subscription !== undefined && (subscription.group.has(member) || subscription.waiting.has(member))
   }
 
-  /** Gives a message to the broker, from which it comes back to `deliver`. @throws RP_ERR_INVALID_GROUP, RP_ERR_NOT_ENCODABLE, RP_ERR_NOT_AN_OBJECT */
+  /**
+   * Publishes a message. The broker passes it to `deliver` of every process, this one included.
+   *
+   * @throws RP_ERR_INVALID_GROUP, RP_ERR_NOT_ENCODABLE, RP_ERR_NOT_AN_OBJECT
+   */
   publish (name: string, message: unknown): void | Promise<void> {
     checkName(name)
     return this.#publish(name, toPayload(message, this.#context.broker.keepsHistory === true))
@@ -111,96 +122,106 @@ export class Groups {
   #publish (name: string, payload: string): void | Promise<void> {
     const { broker } = this.#context
     if (!diagnostics.publish.hasSubscribers) return broker.publish(name, payload)
-    return observe(name, payload, () => broker.publish(name, payload))
+    return observePublish(name, payload, () => broker.publish(name, payload))
   }
 
-  /** Sends what the broker heard to the members. */
+  /** Delivers a message of the broker to the members of its group. */
   deliver (name: string, payload: string, position?: Position): void {
     this.#subscriptions.get(name)?.group.deliver(payload, position)
   }
 
-  /** Tells those who follow a group that messages are missing. @param top where it goes on */
+  /**
+   * Tells the members with positions that messages of a group are lost.
+   *
+   * @param top the position after which the log continues
+   */
   lost (name: string, top: Position | undefined): void {
     const group = this.#subscriptions.get(name)?.group
     if (group === undefined) this.#context.onLost(name)
     else group.lost(top)
   }
 
-  #open (name: string): Subscription {
+  #open (name: string): BrokerSubscription {
     let subscription = this.#subscriptions.get(name)
     if (subscription === undefined) {
       checkName(name)
-      subscription = { group: new Group(name, this.#context), waiting: new Map(), subscribed: false, busy: false }
+      subscription = { group: new Group(name, this.#context), waiting: new Map(), isSubscribed: false, isBusy: false }
       this.#subscriptions.set(name, subscription)
     }
     return subscription
   }
 
-  #await ({ waiting }: Subscription, member: Member): Waiting {
+  #wait ({ waiting }: BrokerSubscription, member: Member): WaitingMember {
     let own = waiting.get(member)
     if (own === undefined) waiting.set(member, own = { join: undefined, request: undefined })
     return own
   }
 
-  /** Brings the broker's subscription in line with the members, one call at a time. */
-  #settle (subscription: Subscription): void {
-    if (subscription.busy) return
+  /**
+   * Subscribes a group that has members, and unsubscribes a group that has none, with one call to the broker at a time.
+   */
+  #synchronize (subscription: BrokerSubscription): void {
+    if (subscription.isBusy) return
 
-    const { group, waiting, subscribed } = subscription
+    const { group, waiting, isSubscribed } = subscription
     const { broker } = this.#context
-    const wanted = group.size > 0 || waiting.size > 0
-    if (wanted === subscribed) {
-      if (!wanted) this.#subscriptions.delete(group.name)
+    const isWanted = group.size > 0 || waiting.size > 0
+    if (isWanted === isSubscribed) {
+      if (!isWanted) this.#subscriptions.delete(group.name)
       return
     }
 
-    subscription.busy = true
-    const succeeded = (top: Position | void) => wanted ? this.#subscribed(subscription, top) : this.#unsubscribed(subscription)
-    const failed = (cause: unknown) => this.#failed(subscription, wanted, cause)
+    subscription.isBusy = true
+    const onSuccess = (top: Position | void) => {
+      if (isWanted) this.#onSubscribed(subscription, top)
+      else this.#onUnsubscribed(subscription)
+    }
+    const onFailure = (cause: unknown) => this.#onFailed(subscription, isWanted, cause)
     let call: ReturnType<Broker['subscribe']>
     try {
-      if (wanted) group.reset()
-      call = wanted ? broker.subscribe(group.name) : broker.unsubscribe(group.name)
+      if (isWanted) group.resetTop()
+      call = isWanted ? broker.subscribe(group.name) : broker.unsubscribe(group.name)
     } catch (error) {
-      return failed(error)
+      return onFailure(error)
     }
-    if (isThenable(call)) Promise.resolve(call).then(succeeded, failed)
-    else succeeded(call)
+    if (isThenable(call)) Promise.resolve(call).then(onSuccess, onFailure)
+    else onSuccess(call)
   }
 
-  #subscribed (subscription: Subscription, top: Position | void): void {
+  #onSubscribed (subscription: BrokerSubscription, top: Position | void): void {
     const { group, waiting } = subscription
-    subscription.busy = false
-    subscription.subscribed = true
-    if (top) group.begin(top)
+    subscription.isBusy = false
+    subscription.isSubscribed = true
+    if (top) group.initializeTop(top)
 
-    // a member that leaves as soon as it has entered must not end the group for those that are still to enter
+    // a member that leaves at once must not end the subscription while other members wait: they leave `waiting` one by
+    // one
     for (const [member, { join, request }] of waiting) {
       waiting.delete(member)
-      if (join !== undefined) group.enter(member)
+      if (join !== undefined) group.add(member)
       if (request !== undefined) group.subscribe(request)
       join?.resolve()
     }
-    this.#settle(subscription)
+    this.#synchronize(subscription)
   }
 
-  #unsubscribed (subscription: Subscription): void {
-    subscription.busy = false
-    subscription.subscribed = false
-    this.#settle(subscription)
+  #onUnsubscribed (subscription: BrokerSubscription): void {
+    subscription.isBusy = false
+    subscription.isSubscribed = false
+    this.#synchronize(subscription)
   }
 
-  #failed (subscription: Subscription, wanted: boolean, cause: unknown): void {
+  #onFailed (subscription: BrokerSubscription, isWanted: boolean, cause: unknown): void {
     const { group: { name }, waiting } = subscription
     const error = new errors.RP_ERR_UNAVAILABLE(name, { cause })
     this.#context.onError(error, name)
-    // what still arrives for a group without members is ignored, so a failed unsubscribe ends as a good one does
-    if (!wanted) return this.#unsubscribed(subscription)
+    // messages for a group without members are ignored, so a failed unsubscribe counts as done
+    if (!isWanted) return this.#onUnsubscribed(subscription)
 
     const failed = [...waiting.values()]
     waiting.clear()
-    subscription.busy = false
-    this.#settle(subscription)
+    subscription.isBusy = false
+    this.#synchronize(subscription)
     for (const { join, request } of failed) {
       join?.promise.catch(() => {})
       join?.reject(error)
@@ -209,24 +230,24 @@ export class Groups {
   }
 }
 
-/** Publishes, and tells those who listen how it went. */
-function observe (group: string, payload: string, publish: () => void | Promise<void>): void | Promise<void> {
+/** Publishes a message, and reports its outcome on the channel `rohrpost:publish`. */
+function observePublish (group: string, payload: string, publish: () => void | Promise<void>): void | Promise<void> {
   const startedAt = performance.now()
-  const tell = (error?: unknown) => diagnostics.publish.publish({
+  const report = (error?: unknown) => diagnostics.publish.publish({
     group, size: Buffer.byteLength(payload), duration: performance.now() - startedAt, error
   })
   try {
     const publishing = publish()
-    if (isThenable(publishing)) publishing.then(() => tell(), tell)
-    else tell()
+    if (isThenable(publishing)) publishing.then(() => report(), report)
+    else report()
     return publishing
   } catch (error) {
-    tell(error)
+    report(error)
     throw error
   }
 }
 
-/** @throws RP_ERR_INVALID_GROUP */
+/** Checks that a value is a group name. @throws RP_ERR_INVALID_GROUP */
 export function checkName (name: unknown): asserts name is string {
   if (!isGroupName(name)) throw new errors.RP_ERR_INVALID_GROUP(show(name))
 }

@@ -1,37 +1,40 @@
-/** A `subscribe` of one connection, from its arrival until the connection is a member or never will be. */
+/**
+ * A pending `subscribe` of one connection: from its arrival until the connection is a member, or the request has
+ * failed.
+ */
 import { errors } from '../../errors.ts'
-import type { Follower, JoinRequest, Recover, Start } from './catch-up.ts'
+import type { Member, Recover, SubscribeRequest, SubscribeResult } from './member.ts'
 
 /**
- * The connection knows each pending subscribe, so everything that ends a membership ends a pending one too: after each `await`, `check`
- * tells whether that has happened.
+ * Whatever ends a membership cancels the pending `subscribe` requests for the group, too. The handler of `subscribe`
+ * learns of that from `check`, which it calls after each `await`.
  */
-export class PendingSubscribe implements JoinRequest {
+export class PendingSubscribe implements SubscribeRequest {
   readonly group: string
-  readonly member: Follower
+  readonly member: Member
   /** Set when `authorize` has allowed the subscribe. */
   recover: Recover | undefined
   readonly #onEnd: (pending: PendingSubscribe, isCancelled: boolean) => void
   readonly #ended = Promise.withResolvers<void>()
-  #isOpen = true
+  #isPending = true
   #reason: unknown
-  #reply: ((start: Start | undefined) => void) | undefined
+  #reply: ((result: SubscribeResult | undefined) => void) | undefined
 
-  /** @param onEnd called once, synchronously, when the subscribe is pending no more */
-  constructor (group: string, member: Follower, onEnd: (pending: PendingSubscribe, isCancelled: boolean) => void) {
+  /** @param onEnd called once, synchronously, when the request is no longer pending */
+  constructor (group: string, member: Member, onEnd: (pending: PendingSubscribe, isCancelled: boolean) => void) {
     this.group = group
     this.member = member
     this.#onEnd = onEnd
   }
 
-  /** Resolves when the subscribe is pending no more. */
+  /** Resolves when the request is no longer pending. */
   get ended (): Promise<void> {
     return this.#ended.promise
   }
 
   /** @throws the reason of the cancellation */
   check (): void {
-    if (!this.#isOpen) throw this.#reason
+    if (!this.#isPending) throw this.#reason
   }
 
   /** Waits for a promise that does not reject, or for the cancellation. @throws the reason of the cancellation */
@@ -43,35 +46,39 @@ export class PendingSubscribe implements JoinRequest {
   /**
    * Waits until the connection is a member.
    *
-   * @param enter asks for the membership
-   * @param reply called at the moment of membership, before the first message of the group
+   * @param start requests the membership
+   * @param reply called when the membership begins, before the first message of the group
    * @throws the reason of the cancellation
    */
-  async enter (enter: () => void, reply: (start: Start | undefined) => void): Promise<void> {
+  async join (start: () => void, reply: (result: SubscribeResult | undefined) => void): Promise<void> {
     this.#reply = reply
-    enter()
+    start()
     await this.#ended.promise
     if (this.#reason !== undefined) throw this.#reason
   }
 
-  joined (start: Start | undefined): void {
+  joined (result: SubscribeResult | undefined): void {
     this.#end(false)
-    this.#reply?.(start)
+    this.#reply?.(result)
   }
 
   failed (error: Error): void {
     this.cancel(error)
   }
 
-  /** Ends the subscribe without a membership of its own; another membership of the same group stays. @param reason access denied by default */
+  /**
+   * Ends the request without a membership of its own. A membership by `join` continues.
+   *
+   * @param reason access denied by default
+   */
   cancel (reason?: unknown): void {
-    if (!this.#isOpen) return
+    if (!this.#isPending) return
     this.#reason = reason ?? new errors.RP_ERR_ACCESS_DENIED()
     this.#end(true)
   }
 
   #end (isCancelled: boolean): void {
-    this.#isOpen = false
+    this.#isPending = false
     this.#onEnd(this, isCancelled)
     this.#ended.resolve()
   }

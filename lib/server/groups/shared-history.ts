@@ -1,36 +1,49 @@
-/** The history of one group as the clients that come back read it: each message is read and held once for all of them. */
+/**
+ * The history of one group for members that recover at the same time: each message is read from the broker and kept
+ * once for all of them.
+ */
 import type { Broker, HistoryEntry, Position } from '../../brokers/broker.ts'
-import { Positioned } from './positioned.ts'
 import { isThenable } from '../../util/thenable.ts'
+import { includes, isNext } from './position.ts'
+import { PositionedMessage } from './positioned-message.ts'
 
-/** The most that is replayed to one client; beyond it, loading again is cheaper for everybody. */
+/**
+ * The option `recoveryLimit`: the most that is replayed to one client. Beyond it, loading the data again is cheaper.
+ */
 export interface RecoveryLimit {
   messages: number
   bytes: number
 }
 
-/** The messages of a broker after a position; `undefined` if they can't be had. Followers that share a reading share the messages and their frames. */
-export type Found = readonly Positioned[] | undefined
+/**
+ * Messages of the broker's history; `undefined` if the broker does not have them any more. Members that share a read
+ * share the frames, too.
+ */
+export type History = readonly PositionedMessage[] | undefined
 
-/** History that is being read. */
-interface Reading {
+/** A read of the broker's history that has not ended. */
+interface Read {
   after: Position
-  /** The last message that was delivered when the reading began. */
+  /** The last message that was delivered when the read began. */
   top: Position | undefined
-  found: Promise<Found>
+  history: Promise<History>
 }
 
-/** How much is kept for clients that catch up, as a multiple of `RecoveryLimit`. */
-export const PATIENCE = 2
+/** Queue limit of a catching-up member, and size limit of the shared messages, as a multiple of `recoveryLimit`. */
+export const QUEUE_FACTOR = 2
 
-/** Readings under way, and the messages that late followers still send. `top` is always the last message that was delivered here. */
+/**
+ * The read under way and the messages of the replays under way. `top` is always the last message that was delivered on
+ * this process.
+ */
 export class SharedHistory {
   readonly #group: string
   readonly #limit: RecoveryLimit
-  #reading: Reading | undefined
-  /** What late followers missed and what was delivered since, without gaps, up to the last message that was delivered. */
-  #shared: Positioned[] | undefined
+  #read: Read | undefined
+  /** Messages of a replay and all messages that were delivered since, without gaps, up to the last one. */
+  #messages: PositionedMessage[] | undefined
   #bytes = 0
+  #replays = 0
 
   constructor (group: string, limit: RecoveryLimit) {
     this.#group = group
@@ -38,89 +51,102 @@ export class SharedHistory {
   }
 
   /**
-   * Reads the messages after a position. A client shares the reading of another one if nothing was delivered since that began: the many
-   * clients of a process that restarts would all read the same. The result may begin before the position.
+   * Reads the messages after a position. Requests share a read if no message was delivered since it began: the many
+   * clients of a process that restarts would all read the same messages. The result may begin before the position.
    *
-   * @param toError makes the error with which the reading rejects; called once, also for a reading that is shared
+   * @param toError makes the error that the read rejects with; called once, also for a shared read
    */
-  read (after: Position, top: Position | undefined, history: () => ReturnType<Broker['history']>, toError: (cause: unknown) => Error): Found | Promise<Found> {
+  read (
+    after: Position,
+    top: Position | undefined,
+    readBroker: () => ReturnType<Broker['history']>,
+    toError: (cause: unknown) => Error
+  ): History | Promise<History> {
     const shared = this.#after(after, top)
     if (shared !== undefined) return shared
-    const reading = this.#reading
-    if (reading !== undefined && reading.top === top && covers(after, reading.after)) {
-      if (reading.after.offset === after.offset) return reading.found
-      // the limits, or a gap, may have cut off what is after the later position
-      return reading.found.then((found) => reaches(found, top) ? found : this.read(after, top, history, toError))
+    const read = this.#read
+    if (read !== undefined && read.top === top && includes(after, read.after)) {
+      if (read.after.offset === after.offset) return read.history
+      // the limits, or a gap, may have cut off the messages after the later position
+      return read.history.then((history) => {
+        return reaches(history, top) ? history : this.read(after, top, readBroker, toError)
+      })
     }
 
-    const place = (entries: HistoryEntry[] | undefined) => entries?.map(({ payload, position }) => new Positioned(this.#group, payload, position))
+    const toMessages = (entries: HistoryEntry[] | undefined) => {
+      return entries?.map(({ payload, position }) => new PositionedMessage(this.#group, payload, position))
+    }
     try {
-      const entries = history()
-      if (!isThenable(entries)) return place(entries)
-      const found = Promise.resolve(entries).then(place).catch((cause: unknown) => { throw toError(cause) })
-      const own = this.#reading = { after, top, found }
-      const end = () => {
-        if (this.#reading === own) this.#reading = undefined
+      const entries = readBroker()
+      if (!isThenable(entries)) return toMessages(entries)
+      const history = Promise.resolve(entries).then(toMessages).catch((cause: unknown) => { throw toError(cause) })
+      const own = this.#read = { after, top, history }
+      const onEnd = () => {
+        if (this.#read === own) this.#read = undefined
       }
-      found.then(end, end)
-      return found
+      history.then(onEnd, onEnd)
+      return history
     } catch (cause) {
       return Promise.reject(toError(cause))
     }
   }
 
-  /** Shares what a client missed with those that come back after it, unless there is more to share already. */
-  share (missed: readonly Positioned[]): void {
-    const [first] = missed
-    const begin = this.#shared?.[0]?.position
-    if (first === undefined || (begin !== undefined && covers(first.position, begin))) return
-    this.#shared = [...missed]
-    this.#bytes = missed.reduce((sum, { bytes }) => sum + bytes, 0)
+  /** Excludes later requests from the read under way, which may never end. */
+  abandonRead (): void {
+    this.#read = undefined
   }
 
-  /** Adds a message that is delivered. Messages that become too many, or have a gap, are shared no more. */
-  extend (message: Positioned): void {
-    const shared = this.#shared
-    const last = shared?.at(-1)?.position
-    if (shared === undefined || last === undefined || covers(last, message.position)) return
-    shared.push(message)
+  /** Counts a replay. */
+  startReplay (): void {
+    this.#replays++
+  }
+
+  /** The shared messages are kept until the last replay ends. */
+  endReplay (): void {
+    if (--this.#replays === 0) this.clear()
+  }
+
+  /**
+   * Shares the messages of a replay under way with later requests, unless the shared messages begin earlier already.
+   */
+  share (messages: readonly PositionedMessage[]): void {
+    if (this.#replays === 0) return
+    const [first] = messages
+    const begin = this.#messages?.[0]?.position
+    if (first === undefined || (begin !== undefined && includes(first.position, begin))) return
+    this.#messages = [...messages]
+    this.#bytes = messages.reduce((sum, { bytes }) => sum + bytes, 0)
+  }
+
+  /** Adds a delivered message. Messages with a gap, or beyond the size limit, are no longer shared. */
+  extend (message: PositionedMessage): void {
+    const messages = this.#messages
+    const last = messages?.at(-1)?.position
+    if (messages === undefined || last === undefined || includes(last, message.position)) return
+    messages.push(message)
     this.#bytes += message.bytes
-    const isTooMuch = shared.length > PATIENCE * this.#limit.messages || this.#bytes > PATIENCE * this.#limit.bytes
-    if (isTooMuch || !follows(last, message.position)) this.#shared = undefined
+    const { messages: maxMessages, bytes: maxBytes } = this.#limit
+    const isTooLarge = messages.length > QUEUE_FACTOR * maxMessages || this.#bytes > QUEUE_FACTOR * maxBytes
+    if (isTooLarge || !isNext(last, message.position)) this.clear()
   }
 
-  /** Shares no messages any more: no client catches up, or some were lost. */
+  /** Drops the shared messages: the last replay has ended, or messages are lost. */
   clear (): void {
-    this.#shared = undefined
+    this.#messages = undefined
   }
 
-  /** Lets nobody else wait for the reading under way. */
-  giveUp (): void {
-    this.#reading = undefined
-  }
-
-  /** The shared messages after a position, if they are all up to the last one that was delivered. */
-  #after (after: Position, top: Position | undefined): readonly Positioned[] | undefined {
-    const shared = this.#shared
-    const [first, last] = [shared?.[0]?.position, shared?.at(-1)?.position]
-    if (first === undefined || last === undefined || top === undefined || !covers(last, top)) return undefined
+  /** Returns the shared messages after a position, if they reach up to the last delivered message. */
+  #after (after: Position, top: Position | undefined): readonly PositionedMessage[] | undefined {
+    const messages = this.#messages
+    const [first, last] = [messages?.[0]?.position, messages?.at(-1)?.position]
+    if (first === undefined || last === undefined || top === undefined || !includes(last, top)) return undefined
     const index = after.offset - first.offset + 1
-    return after.epoch === first.epoch && index >= 0 && covers(last, after) ? shared?.slice(index) : undefined
+    return after.epoch === first.epoch && index >= 0 && includes(last, after) ? messages?.slice(index) : undefined
   }
 }
 
-/** Whether a client that has one message has the other one too. */
-export function covers (last: Position, position: Position): boolean {
-  return position.epoch === last.epoch && position.offset <= last.offset
-}
-
-/** Whether nothing is between two messages. */
-export function follows (last: Position, position: Position): boolean {
-  return position.epoch === last.epoch && position.offset === last.offset + 1
-}
-
-/** Whether messages go up to the last one that was delivered. */
-function reaches (found: Found, top: Position | undefined): boolean {
-  const last = found?.at(-1)?.position
-  return last !== undefined && top !== undefined && covers(last, top)
+/** Whether the history reaches up to the last delivered message. */
+function reaches (history: History, top: Position | undefined): boolean {
+  const last = history?.at(-1)?.position
+  return last !== undefined && top !== undefined && includes(last, top)
 }

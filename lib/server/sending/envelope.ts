@@ -1,12 +1,15 @@
-/** From what an application wants to send to the text of a frame: the rules of the original's utility functions. */
+/**
+ * Checks and encodes the envelopes of outgoing messages, by the rules of the utility functions of the original
+ * rohrpost.
+ */
 import { errors, show } from '../../errors.ts'
 import { isMessageId } from '../../protocol/decode.ts'
 import { encode } from '../../protocol/encode.ts'
 import type { OutgoingMessage } from '../types.ts'
 
 /**
- * The text of a message, keys in the order `id`, `type`, `error`, `data`, then all others; those that are `undefined`, an `id` that is
- * `null`, and a `type` or `error` that is `null` or empty are left out.
+ * Encodes a message to one client. Its keys are `id`, `type`, `error`, `data`, then all others; keys with `undefined`,
+ * an `id` of `null`, and a `type` or `error` that is `null` or empty are left out.
  *
  * @throws RP_ERR_INVALID_MESSAGE, RP_ERR_EMPTY_MESSAGE, RP_ERR_NOT_ENCODABLE
  */
@@ -17,7 +20,8 @@ export function toText (message: OutgoingMessage): string {
 
   const { id, type, error, data, ...extensions } = message
   if (id !== undefined && !isMessageId(id)) {
-    throw new errors.RP_ERR_INVALID_MESSAGE('id', 'a string, a finite number (integers up to 2^53 - 1), a boolean or null', show(id))
+    const expected = 'a string, a finite number (integers up to 2^53 - 1), a boolean or null'
+    throw new errors.RP_ERR_INVALID_MESSAGE('id', expected, show(id))
   }
   checkText('type', type)
   checkText('error', error)
@@ -28,36 +32,49 @@ export function toText (message: OutgoingMessage): string {
 }
 
 /**
- * The text of a message to a group: a ready-made string as it is, anything else as JSON.
+ * Encodes a message to a group: a string is sent as it is, anything else as JSON.
  *
- * @param isObject whether it must be a JSON object, as it must where positions are added to it
+ * @param isObject whether the payload must be a JSON object, because the server adds positions to it
  * @throws RP_ERR_NOT_ENCODABLE, RP_ERR_NOT_AN_OBJECT
  */
 export function toPayload (message: unknown, isObject: boolean): string {
   const text = typeof message === 'string' ? message : encodeOrThrow(message)
-  if (isObject && !(typeof message === 'string' ? parsesAsObject(text) : text.startsWith('{'))) throw new errors.RP_ERR_NOT_AN_OBJECT(show(message))
+  if (isObject && !(typeof message === 'string' ? parsesAsObject(text) : text.startsWith('{'))) {
+    throw new errors.RP_ERR_NOT_AN_OBJECT(show(message))
+  }
   return text
 }
 
-/** A success answers a request: it needs the id and the type. @throws RP_ERR_INVALID_MESSAGE */
+/** Checks the `id` and `type` of a successful reply: both are required. @throws RP_ERR_INVALID_MESSAGE */
 export function checkSuccess (id: unknown, type: unknown): void {
   if (id === undefined || id === null) throw new errors.RP_ERR_INVALID_MESSAGE('id', 'the id of the request', show(id))
   if (type === undefined || type === null) throw new errors.RP_ERR_INVALID_MESSAGE('type', 'a string', show(type))
 }
 
-/** Clients take a message without error, or with an empty one, for a success. @throws RP_ERR_INVALID_MESSAGE */
+/**
+ * Checks the `error` of an error reply: clients treat a reply without it, or with an empty one, as a success.
+ *
+ * @throws RP_ERR_INVALID_MESSAGE
+ */
 export function checkError (error: unknown): void {
-  if (typeof error !== 'string' || error === '') throw new errors.RP_ERR_INVALID_MESSAGE('error', 'a non-empty string', show(error))
+  if (typeof error === 'string' && error !== '') return
+  throw new errors.RP_ERR_INVALID_MESSAGE('error', 'a non-empty string', show(error))
 }
 
-/** The text of an envelope, whose `data` is left out only where it is `undefined`. @throws RP_ERR_NOT_ENCODABLE */
+/**
+ * Encodes an envelope. `data` that JSON would silently leave out is refused, `undefined` excepted.
+ *
+ * @throws RP_ERR_NOT_ENCODABLE
+ */
 export function encodeEnvelope (envelope: OutgoingMessage): string {
   const { data } = envelope
-  if (typeof data === 'function' || typeof data === 'symbol') throw new errors.RP_ERR_NOT_ENCODABLE(show(data), `it is a ${typeof data}`)
+  if (typeof data === 'function' || typeof data === 'symbol') {
+    throw new errors.RP_ERR_NOT_ENCODABLE(show(data), `it is a ${typeof data}`)
+  }
   return encodeOrThrow(envelope)
 }
 
-/** `encode` with the project's own error. @throws RP_ERR_NOT_ENCODABLE */
+/** Encodes a value as JSON text, with an error of the project. @throws RP_ERR_NOT_ENCODABLE */
 export function encodeOrThrow (value: unknown): string {
   try {
     return encode(value)

@@ -1,39 +1,48 @@
-/** The frames that go to one client in one turn, in order. Clients that are sent the same share one list, and so its buffers. */
+/**
+ * The frames that one socket is sent in one turn of the event loop. Lists are immutable and linked to the list before:
+ * sockets that are sent the same frames share one list, and so its joined bytes.
+ */
 import type { Frame } from './frame.ts'
 
-/** Frames from this size on are not joined with others, in bytes: a slow client would keep a copy of its own. */
-const LARGE = 16_384
+/**
+ * Frames of at least this size, in bytes, are not joined with others: each slow client would keep a joined copy of its
+ * own.
+ */
+const LARGE_FRAME = 16_384
 
-/** Some frames. A list never changes: one frame more makes another list. */
+/** See the head of the file. */
 export class FrameList {
-  readonly #before: FrameList | undefined
-  readonly #last: Frame | undefined
-  /** The list that went on from this one last: who else goes on with the same frame comes next, as a group's members do. */
-  #next: FrameList | undefined
+  readonly #parent: FrameList | undefined
+  readonly #frame: Frame | undefined
+  /** Last child. Members of a group append the same frame one after another, so they share this child. */
+  #child: FrameList | undefined
   #bytes: Buffer | readonly Buffer[] | undefined
 
-  /** Without arguments the empty list from which others go on. */
-  constructor (before?: FrameList, last?: Frame) {
-    this.#before = before
-    this.#last = last
+  /** Without arguments, the empty list of a turn. */
+  constructor (parent?: FrameList, frame?: Frame) {
+    this.#parent = parent
+    this.#frame = frame
   }
 
-  /** This list and one frame more. */
-  with (frame: Frame): FrameList {
-    if (this.#next === undefined || this.#next.#last !== frame) this.#next = new FrameList(this, frame)
-    return this.#next
+  /** Returns the list with one more frame at its end. */
+  append (frame: Frame): FrameList {
+    if (this.#child === undefined || this.#child.#frame !== frame) this.#child = new FrameList(this, frame)
+    return this.#child
   }
 
   /** The frames in order. */
   get frames (): readonly Frame[] {
     const frames: Frame[] = []
-    for (let list: FrameList | undefined = this; list !== undefined; list = list.#before) {
-      if (list.#last !== undefined) frames.push(list.#last)
+    for (let list: FrameList | undefined = this; list !== undefined; list = list.#parent) {
+      if (list.#frame !== undefined) frames.push(list.#frame)
     }
     return frames.reverse()
   }
 
-  /** The frames as they are written: in most lists one buffer. Small frames are joined, large ones are left as they are. */
+  /**
+   * The bytes of the frames in order: one buffer for most lists. Consecutive small frames are joined, large frames stay
+   * as they are.
+   */
   get bytes (): Buffer | readonly Buffer[] {
     this.#bytes ??= this.#join()
     return this.#bytes
@@ -58,5 +67,5 @@ export class FrameList {
 }
 
 function isSmall ({ length }: Buffer): boolean {
-  return length < LARGE
+  return length < LARGE_FRAME
 }

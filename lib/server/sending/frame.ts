@@ -1,11 +1,18 @@
 /**
- * The text frame of a message (RFC 6455, section 5.2). What a server sends is not masked, so the bytes are the same for every client and are
- * made once, when the first one needs them.
+ * Texts longer than this, in characters, are large: an `incoming` message precedes them where the client asked for it.
+ */
+const LARGE_TEXT = 32_768
+/** First byte of an unfragmented text frame. */
+const FIN_TEXT = 0x81
+
+/**
+ * A WebSocket text frame (RFC 6455, section 5.2) for any number of clients. Servers do not mask frames, so the bytes
+ * are the same for every client; they are made once, when the first socket needs them.
  */
 export class Frame {
   readonly text: string
   #bytes: Buffer | undefined
-  #notice: Frame | undefined
+  #incoming: Frame | undefined
 
   constructor (text: string) {
     this.text = text
@@ -17,18 +24,16 @@ export class Frame {
     return this.#bytes
   }
 
-  /** What announces a large frame: while it is on its way, a client hears nothing else. `undefined` for all others. */
-  get notice (): Frame | undefined {
-    if (this.text.length <= LARGE) return undefined
-    this.#notice ??= new Frame(`{"type":"incoming","bytes":${Buffer.byteLength(this.text)}}`)
-    return this.#notice
+  /**
+   * The `incoming` message (PROTOCOL.md) that precedes a large frame: the client receives no `pong` until the large
+   * frame has arrived, and must not take that for a dead connection. `undefined` for all other frames.
+   */
+  get incoming (): Frame | undefined {
+    if (this.text.length <= LARGE_TEXT) return undefined
+    this.#incoming ??= new Frame(`{"type":"incoming","bytes":${Buffer.byteLength(this.text)}}`)
+    return this.#incoming
   }
 }
-
-/** Texts longer than this, in characters, are announced to clients that asked for it. */
-const LARGE = 32_768
-/** A final frame with text. */
-const FIN_TEXT = 0x81
 
 function toBytes (text: string): Buffer {
   const length = Buffer.byteLength(text)

@@ -1,38 +1,48 @@
-/** What one client missed, sent in portions while it reads: so much at once would make a slow client of a healthy one. */
+/**
+ * Replays of missed messages to one client. Frames are sent in portions, each after the socket has written the one
+ * before: all of them at once would make a healthy client a slow consumer.
+ */
 import type { Frame } from './frame.ts'
 
-/** Bytes that are on their way at once. */
-const PORTION = 65_536
+/** Replayed bytes that may be unsent before the replay pauses. */
+const MAX_UNSENT = 65_536
 
-/** The replays of one client, one after another. */
+/** The replays of one client; they run one after another. */
 export class Replays {
   readonly #send: (frame: Frame) => void
-  readonly #waiting: (() => Frame | undefined)[] = []
-  /** Bytes that were sent and that the line has not taken yet, and those of them that were not even written. */
+  readonly #queue: (() => Frame | undefined)[] = []
+  /** Replayed bytes that the socket has not finished writing, and the part of them that still waits for the flush. */
   #unsent = 0
-  #unwritten = 0
+  #unflushed = 0
 
   constructor (send: (frame: Frame) => void) {
     this.#send = send
   }
 
-  /** Sends what `next` gives, until it gives nothing, once all replays before have ended. */
+  /**
+   * Adds a replay: the frames that `next` returns, until it returns `undefined`. It starts when all earlier replays
+   * have ended.
+   */
   add (next: () => Frame | undefined): void {
-    this.#waiting.push(next)
+    this.#queue.push(next)
     this.#play()
   }
 
-  /** Drops a replay, if it waits. */
+  /** Removes a replay from the queue. */
   drop (next: () => Frame | undefined): void {
-    const index = this.#waiting.indexOf(next)
-    if (index >= 0) this.#waiting.splice(index, 1)
+    const index = this.#queue.indexOf(next)
+    if (index >= 0) this.#queue.splice(index, 1)
   }
 
-  /** All that was sent is about to be written. @returns what is to be called when the line has taken it */
-  written (): (() => void) | undefined {
-    const bytes = this.#unwritten
+  /**
+   * Called before the outbox writes its frames.
+   *
+   * @returns the callback of that write; `undefined` if it includes no replayed frames
+   */
+  beforeWrite (): (() => void) | undefined {
+    const bytes = this.#unflushed
     if (bytes === 0) return undefined
-    this.#unwritten = 0
+    this.#unflushed = 0
     return () => {
       this.#unsent -= bytes
       this.#play()
@@ -40,16 +50,16 @@ export class Replays {
   }
 
   #play (): void {
-    while (this.#unsent < PORTION) {
-      const [next] = this.#waiting
+    while (this.#unsent < MAX_UNSENT) {
+      const [next] = this.#queue
       if (next === undefined) return
       const frame = next()
       if (frame === undefined) {
-        this.#waiting.shift()
+        this.#queue.shift()
       } else {
         this.#send(frame)
         this.#unsent += frame.bytes.length
-        this.#unwritten += frame.bytes.length
+        this.#unflushed += frame.bytes.length
       }
     }
   }

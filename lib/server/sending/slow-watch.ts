@@ -1,73 +1,83 @@
-/** Finds clients that make no progress. A client that has much left to read, and reads, is not slow. */
+/**
+ * Finds slow consumers: clients that make no progress in reading. A client that has much left to read, and reads, is
+ * not slow.
+ */
 import type { Duplex } from 'node:stream'
 import type { WebSocket } from 'ws'
 
-/** Steps of `slowTimeout`. The time of a step that comes late, because the event loop was blocked, counts once: it is the server's. */
-const STEPS = 10
-/** The part of `highWaterMark` that a line must take in each `slowTimeout`. */
+/**
+ * Checks in one `slowTimeout`. A check that is late, because the event loop was blocked, counts once: that delay is the
+ * server's.
+ */
+const CHECKS = 10
+/** Progress: the part of `highWaterMark` that the kernel must take from a socket in each `slowTimeout`. */
 const PROGRESS = 1 / 16
 
-/** The sending side of one connection. */
+/** An outbox as the watch uses it. */
 export interface Watchable {
   readonly socket: WebSocket
-  /** The stream below the socket, also where `ws` writes to it. */
-  readonly line: Duplex | undefined
-  /** Called when the client has made no progress, once. */
-  slow (): void
+  /** The TCP or TLS stream below the WebSocket. */
+  readonly stream: Duplex | undefined
+  /** Called once, when the client has made no progress for `slowTimeout`. */
+  onSlowConsumer (): void
 }
 
-/** The limits by which a client is slow; the options of the same names. */
+/** Limits that define a slow consumer; the options of the same names. */
 export interface SlowLimits {
-  /** Bytes that may be unsent for any time. */
+  /** Bytes that may stay unsent without any progress. */
   highWaterMark: number
   /** Milliseconds. */
   slowTimeout: number
 }
 
-/** Since when a connection has made no progress. */
-interface Mark {
+/** The last progress of an outbox. */
+interface Progress {
+  /** See {@link bytesTaken}. */
   taken: number
-  steps: number
+  /** Checks since then. */
+  checks: number
 }
 
-/** Watches the connections of a server that have more than `highWaterMark` unsent, all with one timer. */
+/** Watches the outboxes of a server that have more than `highWaterMark` unsent, with one timer for all. */
 export class SlowWatch {
   readonly #limits: SlowLimits
-  readonly #marks = new Map<Watchable, Mark>()
+  readonly #watched = new Map<Watchable, Progress>()
   #timer: NodeJS.Timeout | undefined
 
   constructor (limits: SlowLimits) {
     this.#limits = limits
   }
 
-  /** Watches a connection until it has less unsent. */
+  /** Watches an outbox until it has no more than `highWaterMark` unsent. */
   add (outbox: Watchable): void {
-    if (this.#marks.has(outbox)) return
-    this.#marks.set(outbox, { taken: takenBy(outbox.line), steps: 0 })
-    this.#timer ??= setInterval(() => this.#step(), this.#limits.slowTimeout / STEPS).unref()
+    if (this.#watched.has(outbox)) return
+    this.#watched.set(outbox, { taken: bytesTaken(outbox.stream), checks: 0 })
+    this.#timer ??= setInterval(() => this.#check(), this.#limits.slowTimeout / CHECKS).unref()
   }
 
   delete (outbox: Watchable): void {
-    if (this.#marks.delete(outbox) && this.#marks.size === 0) this.#stop()
+    if (this.#watched.delete(outbox) && this.#watched.size === 0) this.#stop()
   }
 
-  #step (): void {
-    for (const [outbox, mark] of this.#marks) {
+  #check (): void {
+    for (const [outbox, progress] of this.#watched) {
       if (outbox.socket.bufferedAmount <= this.#limits.highWaterMark) {
         this.delete(outbox)
-      } else if (this.#advances(outbox, mark)) {
-        mark.taken = takenBy(outbox.line)
-        mark.steps = 0
-      } else if (++mark.steps === STEPS) {
+      } else if (this.#hasProgress(outbox, progress)) {
+        progress.taken = bytesTaken(outbox.stream)
+        progress.checks = 0
+      } else if (++progress.checks === CHECKS) {
         this.delete(outbox)
-        outbox.slow()
+        outbox.onSlowConsumer()
       }
     }
   }
 
-  /** Whether the line took enough since the mark, or all that it was given: what else is unsent is still being compressed. */
-  #advances ({ line }: Watchable, { taken }: Mark): boolean {
-    return line?.writableLength === 0 || takenBy(line) - taken >= this.#limits.highWaterMark * PROGRESS
+  /**
+   * Whether the kernel took enough bytes, or all that the stream has: other unsent bytes are still being compressed.
+   */
+  #hasProgress ({ stream }: Watchable, { taken }: Progress): boolean {
+    return stream?.writableLength === 0 || bytesTaken(stream) - taken >= this.#limits.highWaterMark * PROGRESS
   }
 
   #stop (): void {
@@ -76,21 +86,26 @@ export class SlowWatch {
   }
 }
 
-/** Node.js' handle of a TCP, TLS or pipe socket. */
-interface Handle {
-  /** Bytes that were handed to the handle. */
+/** Node.js' internal handle of a TCP, TLS or pipe socket. */
+interface SocketHandle {
+  /** Bytes that were passed to the handle. */
   readonly bytesWritten: number
-  /** Those of them that the kernel has not taken, which changes in the midst of a write. */
+  /** Bytes of these that the kernel has not taken; it changes during a write. */
   readonly writeQueueSize: number
-  /** The handle below that of TLS. */
-  readonly _parent?: Partial<Handle>
+  /** The handle of the TCP socket below TLS. */
+  readonly _parent?: Partial<SocketHandle>
 }
 
-/** A number of bytes that grows as the kernel takes them. Without a handle, as for a stream that a test injected, it falls with what is written too. */
-function takenBy (line: Duplex | undefined): number {
-  const own = (line as { _handle?: Partial<Handle> | null } | undefined)?._handle
-  // TLS encrypts all of a write at once: the progress is that of the socket below
+/**
+ * A counter that grows as the kernel takes bytes from a stream. A stream without a handle, as a test injects, has its
+ * negative queue length instead, which falls with each write.
+ */
+function bytesTaken (stream: Duplex | undefined): number {
+  const own = (stream as { _handle?: Partial<SocketHandle> | null } | undefined)?._handle
+  // TLS encrypts a whole write at once: only the handle below it shows progress
   const handle = own?._parent ?? own
-  if (handle?.bytesWritten !== undefined && handle.writeQueueSize !== undefined) return handle.bytesWritten - handle.writeQueueSize
-  return -Number(line?.writableLength)
+  if (handle?.bytesWritten !== undefined && handle.writeQueueSize !== undefined) {
+    return handle.bytesWritten - handle.writeQueueSize
+  }
+  return -Number(stream?.writableLength)
 }

@@ -282,7 +282,7 @@ suite('the Redis broker and trouble', { skip: redisServer.skip, concurrency: 2 }
     const { app, logs } = await start(t, { broker: redisBroker({ client: redis.client({ username: 'deaf', password: 'secret' }) }) })
     await poll(() => !app.rohrpost.health().ok)
 
-    assert.match(String(app.rohrpost.health().broker.detail), /^other processes can't end connections of this one: .*NOPERM/)
+    assert.match(String(app.rohrpost.health().broker.detail), /^other processes can't disconnect clients of this one: .*NOPERM/)
     await admin.acl('SETUSER', 'deaf', 'allchannels')
     await poll(() => app.rohrpost.health().ok)
     const lines = logs.filter(({ msg }) => String(msg).startsWith('other processes can'))

@@ -1,7 +1,7 @@
 /** Messages that a hostile client might send. */
 import fc from 'fast-check'
 
-/** Keys that mean something to the protocol, to JavaScript, or to nobody. */
+/** Keys with a meaning in the protocol or in JavaScript, and other keys. */
 const key = fc.oneof(
   fc.constantFrom('id', 'type', 'data', 'error', 'reply', 'signal', 'auth_jwt', '__proto__', 'constructor', 'prototype', 'toString', 'x'),
   fc.string({ unit: 'binary', maxLength: 8 })
@@ -44,7 +44,7 @@ const id = fc.oneof(
 )
 const data = fc.oneof(value, fc.constantFrom('{"x":1}', '{"x":"1"}', '{"type":"todo","id":1}', '{"type":"__proto__"}', '{"type":7}'))
 
-/** The text of an object that is, or nearly is, a message; keys come in any order, and some twice. */
+/** The text of an object that is, or nearly is, a message, with keys in any order and some repeated. */
 const envelope = fc.tuple(
   fc.option(id, { nil: undefined, freq: 12 }),
   fc.option(type, { nil: undefined, freq: 12 }),
@@ -55,11 +55,11 @@ const envelope = fc.tuple(
   return fc.shuffledSubarray([...named, ...others], { minLength: named.length + others.length })
 }).map(toObject)
 
-/** A message that was cut short, or into which something was put. */
+/** A truncated message, or a message with inserted text. */
 const damaged = fc.tuple(envelope, fc.nat(), fc.string({ unit: 'binary', maxLength: 2 }), fc.boolean())
   .map(([text, at, inserted, cut]) => text.slice(0, at % (text.length + 1)) + inserted + (cut ? '' : text.slice(at % (text.length + 1))))
 
-/** Any text as a message: requests, other JSON, and what is no JSON. */
+/** Any text as a message: requests, other JSON, and invalid JSON. */
 export const anyText = fc.oneof(
   { weight: 12, arbitrary: envelope },
   { weight: 3, arbitrary: value },

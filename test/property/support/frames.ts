@@ -1,4 +1,4 @@
-/** WebSocket frames as bytes (RFC 6455, section 5.2), also those that no well-behaved client sends. */
+/** WebSocket frames as bytes (RFC 6455, section 5.2), including invalid ones. */
 export const Opcode = { CONTINUATION: 0, TEXT: 1, BINARY: 2, CLOSE: 8, PING: 9, PONG: 10 } as const
 
 const MASK = Buffer.from('37fa213d', 'hex')
@@ -9,7 +9,7 @@ export interface FrameOptions {
   /** The three reserved bits, 4 the highest. */
   rsv?: number
   masked?: boolean
-  /** What the header says, where that is not the length of the payload. */
+  /** The length in the header, if it is not the length of the payload. */
   length?: bigint
 }
 
@@ -35,7 +35,7 @@ export function frame (payload: string | Uint8Array, options: FrameOptions = {})
   return Buffer.concat([header, MASK, bytes])
 }
 
-/** One message cut into fragments of at most `size` bytes. */
+/** One message in fragments of at most `size` bytes. */
 export function fragments (payload: string | Uint8Array, size: number, opcode: number = Opcode.TEXT): Buffer[] {
   const bytes = Buffer.from(payload)
   const count = Math.max(1, Math.ceil(bytes.length / size))
@@ -45,7 +45,7 @@ export function fragments (payload: string | Uint8Array, size: number, opcode: n
   }))
 }
 
-/** The frames in what a server sent so far, and the bytes of a frame that is not complete yet. */
+/** The complete frames in the bytes of a server, and the remaining bytes. */
 export function parseFrames (bytes: Buffer): { frames: { opcode: number, payload: Buffer }[], rest: Buffer } {
   const frames: { opcode: number, payload: Buffer }[] = []
   let at = 0

@@ -1,18 +1,18 @@
-/** A broker as one over a network may be at its worst: every answer is late, messages lag behind their log, history goes away. */
+/** A worst-case network broker: every answer is late, messages lag behind their log, and history is lost. */
 import type { Broker, HistoryEntry, Position, Receiver } from '../../../lib/index.ts'
 
 interface Log {
-  /** For each epoch the number of the last message before it: numbers go on over epochs. */
+  /** For each epoch the number of the last message before it: numbers continue over epochs. */
   bases: number[]
   /** The messages of the last epoch. */
   entries: HistoryEntry[]
-  /** How many of the entries are gone. */
+  /** The number of trimmed entries. */
   trimmed: number
-  /** How many of the entries were delivered here; `undefined` while nobody is subscribed. */
+  /** The number of delivered entries; `undefined` while the group is not subscribed. */
   delivered: number | undefined
 }
 
-/** What waits for the test. */
+/** A call that waits for the test. */
 interface Gate {
   readonly open: () => void
   readonly fail: () => void
@@ -54,7 +54,7 @@ export class LaggingBroker implements Broker {
     const { entries, trimmed } = log
     if (epoch !== epochOf(log) || offset < trimmed || offset > entries.length) return undefined
     const found = entries.slice(offset, offset + limit)
-    // the answer is on its way while other things happen
+    // other steps may precede the answer
     await this.#gate()
     return found
   }
@@ -76,7 +76,7 @@ export class LaggingBroker implements Broker {
     }
   }
 
-  /** All history of a group is gone, with what was not delivered. */
+  /** Loses all history of a group, with its undelivered messages. */
   lose (group: string): void {
     const log = this.#logOf(group)
     log.bases.push(this.last(group))
@@ -87,19 +87,19 @@ export class LaggingBroker implements Broker {
     this.#receiver?.lost(group, { epoch: epochOf(log), offset: 0 })
   }
 
-  /** Messages that were delivered can't be had any more. */
+  /** Trims delivered messages from the history. */
   trim (group: string, count: number): void {
     const log = this.#logOf(group)
     log.trimmed = Math.min(log.entries.length, log.trimmed + count)
   }
 
-  /** Answers a call, or lets it fail. */
+  /** Answers a call, or rejects it. */
   answer (index: number, how: 'open' | 'fail'): void {
     const [gate] = this.#gates.splice(index % Math.max(1, this.#gates.length), 1)
     gate?.[how]()
   }
 
-  /** Answers all calls, and all from now on at once. */
+  /** Answers all calls, and all later calls at once. */
   settle (): void {
     this.isPrompt = true
     for (const { open } of this.#gates.splice(0)) open()

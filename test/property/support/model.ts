@@ -1,7 +1,7 @@
-/** What the server must answer, by the rules of the protocol and nothing else. */
+/** The answers that the protocol requires. */
 import assert from 'node:assert/strict'
 
-/** An answer; the text of an error is free where the rules leave it free. */
+/** An answer. The text of an error is only set if the protocol specifies it. */
 export interface Answer {
   id?: unknown
   type?: string
@@ -10,7 +10,7 @@ export interface Answer {
   code?: string
 }
 
-/** The answer to a binary frame, whatever is in it. */
+/** The answer to any binary frame. */
 export const EMPTY: Answer = { error: 'Received empty message.', code: 'empty_message' }
 
 /** The answer to a text frame, from a server with the handlers `echo` and `point` and no group types. */
@@ -47,7 +47,7 @@ function answerOf (type: string, data: unknown): Answer {
   }
 }
 
-/** Demands that a frame is the answer, with the keys in their order and no other. */
+/** Asserts that a frame is the answer, with the same keys in the same order. */
 export function assertAnswer (received: string | undefined, expected: Answer, message: string): void {
   const actual: unknown = JSON.parse(received ?? 'null')
   assert.ok(isObject(actual), `answered ${received} to ${message}`)
@@ -58,7 +58,7 @@ export function assertAnswer (received: string | undefined, expected: Answer, me
   assert.equal(JSON.stringify(actual), JSON.stringify({ id, type, error: text, data, code }), `answered ${received} to ${message}`)
 }
 
-/** Whether an id can be echoed as it was sent. */
+/** Whether an id can be returned unchanged. */
 function isReadable (id: unknown): boolean {
   if (typeof id === 'number') return Number.isFinite(id) && (id % 1 !== 0 || Math.abs(id) < 2 ** 53)
   return id === null || typeof id === 'string' || typeof id === 'boolean'

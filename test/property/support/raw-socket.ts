@@ -3,9 +3,9 @@ import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import { frame, Opcode, parseFrames } from './frames.ts'
 
-/** How long a client waits for a server that says nothing, in milliseconds; then it hangs up. */
+/** Time for which a client waits for a silent server before it disconnects, in milliseconds. */
 const PATIENCE = 5000
-/** Those that no test has mocked. */
+/** The timers of Node.js, before a test mocks them. */
 const { setTimeout, clearTimeout } = globalThis
 
 /** How a raw client connects. */
@@ -15,9 +15,9 @@ export interface RawOptions {
 }
 
 export class RawSocket {
-  /** The code of the server's close frame; 1006 when the line ended without one. */
+  /** The code of the server's close frame; 1006 if the connection ended without one. */
   readonly closed: Promise<number>
-  /** What the server's pong frames carried. */
+  /** The payloads of the server's pong frames. */
   readonly pongs: Buffer[] = []
   readonly #socket: Socket
   readonly #messages: string[] = []
@@ -52,7 +52,7 @@ export class RawSocket {
     const closed = Promise.withResolvers<number>()
     this.closed = closed.promise
     socket.on('data', (bytes: Buffer) => this.#read(bytes))
-    // a reset by the server shows as the end of the line, too
+    // a reset by the server also ends the connection
     socket.on('error', () => {})
     socket.on('close', () => {
       this.#ended = true
@@ -62,7 +62,7 @@ export class RawSocket {
     this.#read(Buffer.alloc(0))
   }
 
-  /** Whether the line has ended. */
+  /** Whether the connection has ended. */
   get ended (): boolean {
     return this.#ended
   }
@@ -71,7 +71,7 @@ export class RawSocket {
     this.#socket.write(chunks.length === 1 && chunks[0] !== undefined ? chunks[0] : Buffer.concat(chunks))
   }
 
-  /** Writes one byte a packet, and lets the server read it before the next. */
+  /** Writes one byte a packet, and waits until the server has read it. */
   async dribble (bytes: Uint8Array): Promise<void> {
     for (const byte of bytes) {
       this.#socket.write(Uint8Array.of(byte))
@@ -79,7 +79,7 @@ export class RawSocket {
     }
   }
 
-  /** The next messages, in order. Rejects when the line ends before. */
+  /** The next messages, in order. Rejects if the connection ends first. */
   async take (count: number): Promise<string[]> {
     while (this.#messages.length < count) {
       if (this.#ended) throw new Error(`the line ended (${this.#code ?? 1006}) after ${this.#messages.length} of ${count} messages`)
@@ -88,7 +88,7 @@ export class RawSocket {
     return this.#messages.splice(0, count)
   }
 
-  /** Sends frames, then a ping, and takes what the server answered to the frames: nothing more can come of them. */
+  /** Sends frames, then a ping, and returns the server's answers to the frames, which precede the pong. */
   async exchange (frames: readonly Uint8Array[]): Promise<string[]> {
     const last = '{"id":"the last one","type":"pong"}'
     this.write(...frames, frame('{"id":"the last one","type":"ping"}'))
@@ -106,33 +106,33 @@ export class RawSocket {
     return answer
   }
 
-  /** How the line ended, and the messages that arrived before and were not taken. */
+  /** The end of the connection, and the messages before it that were not taken. */
   async end (): Promise<{ code: number, messages: string[] }> {
     const code = await this.#patiently(this.closed)
     return { code, messages: this.#messages.splice(0) }
   }
 
-  /** Ends its half of the line after what was written: no close frame. */
+  /** Ends its half of the connection after the written bytes, without a close frame. */
   half (): void {
     this.#socket.end()
   }
 
-  /** Reads nothing any more. */
+  /** Pauses reading. */
   pause (): void {
     this.#socket.pause()
   }
 
-  /** Reads on. */
+  /** Resumes reading. */
   resume (): void {
     this.#socket.resume()
   }
 
-  /** Resolves when what was written has left, or the line has ended. */
+  /** Resolves when all bytes have been written, or the connection has ended. */
   async written (): Promise<void> {
     if (this.#socket.writableLength > 0 && !this.#ended) await Promise.race([once(this.#socket, 'drain'), this.closed])
   }
 
-  /** Vanishes: no close frame. */
+  /** Destroys the socket, without a close frame. */
   destroy (): void {
     this.#socket.destroy()
   }
@@ -148,7 +148,7 @@ export class RawSocket {
     const { frames, rest } = parseFrames(Buffer.concat([this.#bytes, bytes]))
     this.#bytes = rest
     for (const { opcode, payload } of frames) {
-      // nobody reads what comes after a close frame (RFC 6455, section 5.5.1)
+      // bytes after a close frame are ignored (RFC 6455, section 5.5.1)
       if (this.#code !== undefined) break
       if (opcode === Opcode.TEXT) this.#messages.push(payload.toString())
       if (opcode === Opcode.PONG) this.pongs.push(payload)

@@ -1,4 +1,4 @@
-/** A server on a free port, and raw clients that are cut off when the test ends. */
+/** A server on a free port, and raw clients that are disconnected when the test ends. */
 import type { TestContext } from 'node:test'
 import type { AddressInfo } from 'node:net'
 import { once } from 'node:events'
@@ -11,9 +11,9 @@ import { RawSocket, type RawOptions } from './raw-socket.ts'
 export interface Server {
   app: FastifyInstance
   port: number
-  /** Opens a client that writes bytes. */
+  /** Opens a client that writes raw bytes. */
   raw (options?: RawOptions): Promise<RawSocket>
-  /** Opens a client that minds the rules. */
+  /** Opens a well-behaved client. */
   connect (): Promise<WebSocket>
 }
 
@@ -50,7 +50,7 @@ export async function start (t: TestContext, options: RohrpostOptions = {}): Pro
   }
 }
 
-/** Sends a request to a server and reads the next message that comes. */
+/** Sends a request to a server and reads the next message. */
 export async function ask (socket: WebSocket, message: object): Promise<unknown> {
   const answered = once(socket, 'message')
   socket.send(JSON.stringify(message))
