@@ -14,4 +14,4 @@ export {
   type NotifyRule
 } from './declare/rules.ts'
 export { withoutNotifications } from './capture/silence.ts'
-export { ChangeSubscriber } from './capture/change-subscriber.ts'
+export { ChangeSubscriber } from './change-subscriber.ts'

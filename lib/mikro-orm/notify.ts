@@ -1,11 +1,11 @@
 /** `app.rohrpost.notify`: announces by hand what the ORM has no event for. */
 import { Utils, wrap, type EntityManager, type EntityMetadata, type EntityName, type FilterQuery, type MikroORM, type Primary } from '@mikro-orm/core'
 import { errors, show } from '../errors.ts'
-import { Touch } from './capture/change-log.ts'
+import { ChangeOrigin } from './capture/change-log.ts'
 import { classOf, nameOf } from './declare/entity-registry.ts'
-import { Row, Source } from './announce/row.ts'
+import { Row, RowSource } from './row.ts'
 import type { ChangeType } from './declare/rules.ts'
-import type { ChangeSubscriber } from './capture/change-subscriber.ts'
+import type { ChangeSubscriber } from './change-subscriber.ts'
 import { findProperty } from './declare/template.ts'
 
 /** What `app.rohrpost.notify` may be told beside the change. */
@@ -58,24 +58,24 @@ export function makeNotify (orm: MikroORM, subscriber: ChangeSubscriber, next: N
     const fork = em.fork({ keepTransactionContext: true })
     const fields = change === 'update' ? updatedFields && [...new Set(updatedFields)] : []
     const rows = await rowsOf(fork, meta, subject)
-    await subscriber.announce(rows.map(({ row, touch }) => ({
+    await subscriber.announce(rows.map(({ row, origin }) => ({
       type: change,
       before: change === 'create' ? undefined : row,
       after: change === 'delete' ? undefined : row,
       fields,
-      touch
+      origin
     })), fork)
   }
 }
 
-async function rowsOf (em: EntityManager, meta: EntityMetadata, subject: unknown): Promise<Array<{ row: Row, touch: Touch }>> {
+async function rowsOf (em: EntityManager, meta: EntityMetadata, subject: unknown): Promise<Array<{ row: Row, origin: ChangeOrigin }>> {
   if (subject instanceof meta.class) {
-    return [{ row: new Row(meta, subject, em.getComparator().prepareEntity(subject), em, Source.Flush), touch: Touch.Entity }]
+    return [{ row: new Row(meta, subject, em.getComparator().prepareEntity(subject), em, RowSource.Flush), origin: ChangeOrigin.Entity }]
   }
   const keys = isWhere(subject, meta) ? await findKeys(em, meta, subject) : areKeys(subject, meta) ? subject : [subject]
   return keys.map((key) => {
     const reference = em.getReference(meta.class, key as never)
-    return { row: new Row(meta, reference, em.getComparator().prepareEntity(reference), em, Source.Flush), touch: Touch.Key }
+    return { row: new Row(meta, reference, em.getComparator().prepareEntity(reference), em, RowSource.Flush), origin: ChangeOrigin.Key }
   })
 }
 

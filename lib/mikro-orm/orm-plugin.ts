@@ -8,7 +8,7 @@ import { internalsOf } from '../server/internals.ts'
 import { makeNotify, type Notify } from './notify.ts'
 import { toAnswer, type OrmErrorHandler } from './orm-errors.ts'
 import { checkRules, type NotifyRule } from './declare/rules.ts'
-import { ChangeSubscriber } from './capture/change-subscriber.ts'
+import { ChangeSubscriber } from './change-subscriber.ts'
 
 /** Options of `rohrpostMikroOrm`. */
 export interface RohrpostMikroOrmOptions {

@@ -1,8 +1,8 @@
 /** Why a change is not sent, told to those who want to know: the log at level debug, and the channel `rohrpost:drop`. */
 import { cut, cutError } from '../../util/cut.ts'
 import { diagnostics, type ChangeDropEvent, type ChangeDropReason } from '../../diagnostics.ts'
-import type { Frame, Report } from './notifier.ts'
-import { NotLoadedError } from './row.ts'
+import type { Notification, ReportError } from '../declare/compiled-rule.ts'
+import { NotLoadedError } from '../row.ts'
 import type { NotifyRule } from '../declare/rules.ts'
 
 /** Where it is logged; a Fastify logger is one. */
@@ -26,7 +26,7 @@ const IN_WORDS: Readonly<Record<ChangeDropReason, string>> = {
 }
 
 /** Whether anybody wants to know. */
-export function isWatched (log: Log | undefined): boolean {
+export function areDropsObserved (log: Log | undefined): boolean {
   return diagnostics.drop.hasSubscribers || isDebugging(log)
 }
 
@@ -45,8 +45,8 @@ export function tellFailure (log: Log | undefined, err: unknown, change: Omit<Ch
 }
 
 /** Tells what of a transaction is not sent, as it was not committed or nobody knows that it was. */
-export function tellUndone (log: Log | undefined, reason: 'rolled_back' | 'unknown', frames: readonly Frame[]): void {
-  for (const { entity, type, group, drop } of frames) {
+export function tellUndone (log: Log | undefined, reason: 'rolled_back' | 'unknown', notifications: readonly Notification[]): void {
+  for (const { entity, type, group, drop } of notifications) {
     if (drop === undefined) tellDrop(log, { reason, entity, type, group })
   }
 }
@@ -71,7 +71,7 @@ export function makeSafe (log: Log): Log {
 }
 
 /** Reports failures with entity and key; what is not loaded once for each rule. */
-export function makeReport (log: Log): Report {
+export function makeReport (log: Log): ReportError {
   const warned = new WeakSet<NotifyRule>()
 
   return (err, row, rule) => {
@@ -86,7 +86,7 @@ export function makeReport (log: Log): Report {
 }
 
 /** The fields of a change for the log: an app may let clients choose keys and groups. */
-function cutFields<Change extends Omit<ChangeDropEvent, 'reason'>> (change: Change): Change {
+function cutFields<Fields extends Omit<ChangeDropEvent, 'reason'>> (change: Fields): Fields {
   const { key, group, error } = change
   return { ...change, ...(key !== undefined && { key: cut(key) }), ...(group !== undefined && { group: cut(group) }), ...(error !== undefined && { error: cutError(error) }) }
 }

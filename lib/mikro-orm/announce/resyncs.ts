@@ -2,14 +2,14 @@
 import { cut, cutError } from '../../util/cut.ts'
 import { quote } from '../../protocol/encode.ts'
 import { Backoff } from '../../util/backoff.ts'
-import type { Outlet } from './publish.ts'
+import type { PublishTarget } from './publish.ts'
 
 /** The bounds of the delay before resyncs that the broker refused are tried again, in milliseconds. */
 const RETRY = { min: 1000, max: 30_000 }
 
 /** The groups whose members are to load again. */
 export class Resyncs {
-  readonly #outlet: Outlet
+  readonly #target: PublishTarget
   readonly #backoff: Backoff
   /** The groups whose resync the broker has not taken yet. */
   readonly #groups = new Set<string>()
@@ -17,8 +17,8 @@ export class Resyncs {
   #isRefused = false
   #isClosed = false
 
-  constructor (outlet: Outlet, { min, max } = RETRY) {
-    this.#outlet = outlet
+  constructor (target: PublishTarget, { min, max } = RETRY) {
+    this.#target = target
     this.#backoff = new Backoff(min, max)
   }
 
@@ -29,7 +29,7 @@ export class Resyncs {
 
   /** Publishes a resync to a group whose message was refused: later, and with one line in the log until the broker takes it. */
   defer (group: string, err: unknown): void {
-    if (!this.#isRefused) this.#outlet.log.warn({ group: cut(group), err: cutError(err) }, 'the broker does not take changes: the members of their groups load again when it does')
+    if (!this.#isRefused) this.#target.log.warn({ group: cut(group), err: cutError(err) }, 'the broker does not take changes: the members of their groups load again when it does')
     this.#isRefused = true
     if (this.#isClosed) return
     if (this.#groups.size === 0) this.#schedule()
@@ -58,7 +58,7 @@ export class Resyncs {
       this.#backoff.reset()
     }
     try {
-      const publishing = this.#outlet.publish(group, payload)
+      const publishing = this.#target.publish(group, payload)
       if (publishing === undefined) taken()
       else publishing.then(taken, (err: unknown) => this.defer(group, err))
     } catch (err) {

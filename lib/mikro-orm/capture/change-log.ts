@@ -1,10 +1,10 @@
 /** The changes of one transaction: one entry for each row; savepoints are marks, to which rollbacks cut the log. */
-import type { Watched } from '../declare/entity-registry.ts'
-import type { Row } from '../announce/row.ts'
+import type { NotifiedEntity } from '../declare/entity-registry.ts'
+import type { Row } from '../row.ts'
 import type { ChangeType } from '../declare/rules.ts'
 
 /** How a row that no statement of a flush wrote came into the log. */
-export const Touch = {
+export const ChangeOrigin = {
   /** An M:N collection of the row changed. */
   Collection: 'collection',
   /** `em.upsert`, which may have refused what it was given. */
@@ -14,10 +14,10 @@ export const Touch = {
   /** `notify`, with an entity: it counts where the row is gone. */
   Entity: 'entity'
 } as const
-export type Touch = typeof Touch[keyof typeof Touch]
+export type ChangeOrigin = typeof ChangeOrigin[keyof typeof ChangeOrigin]
 
 /** One change of one row. */
-export interface Change {
+export interface RowChange {
   readonly type: ChangeType
   /** The row as the ORM held it; nothing for a new one. */
   readonly before: Row | undefined
@@ -25,29 +25,29 @@ export interface Change {
   readonly after: Row | undefined
   /** The changed properties; nothing where the ORM does not tell. */
   readonly fields: readonly string[] | undefined
-  readonly touch?: Touch | undefined
+  readonly origin?: ChangeOrigin | undefined
 }
 
 /** All changes of one row in a transaction, taken together. */
-export interface Entry extends Change {
+export interface LogEntry extends RowChange {
   /** What tells the row from all others. */
   readonly id: string
-  readonly watched: Watched
+  readonly notifiedEntity: NotifiedEntity
 }
 
 /** An entry in the log. */
-interface Step extends Entry {
+interface LogStep extends LogEntry {
   /** The step that this one replaced; it counts again when the change is rolled back. */
-  readonly previous: Step | undefined
+  readonly previous: LogStep | undefined
   /** The place among all that is sent: that of the first change, for a `delete` that of the last. */
   readonly order: number
   /** The entry of a row with the same key that was deleted before in this transaction. */
-  readonly predecessor: Step | undefined
+  readonly predecessor: LogStep | undefined
 }
 
 /** Takes changes, one after the other. */
 export interface Sink {
-  add (change: Change, watched: Watched): void
+  add (change: RowChange, notifiedEntity: NotifiedEntity): void
 }
 
 /** A running flush. Its changes are pulled with `drain`. */
@@ -61,9 +61,9 @@ export interface Pending {
 /** The changes of one outermost transaction. */
 export class ChangeLog implements Sink {
   readonly #pending = new Set<Pending>()
-  readonly #last = new Map<string, Step>()
+  readonly #last = new Map<string, LogStep>()
   /** One for each change, in order. */
-  readonly #steps: Step[] = []
+  readonly #steps: LogStep[] = []
   readonly #marks: Array<{ savepoint: string, at: number }> = []
   /** Rows that were read before the transaction changed them; `undefined` for one that was not there. */
   readonly before: Map<string, Row | undefined>
@@ -91,14 +91,14 @@ export class ChangeLog implements Sink {
   }
 
   /** Adds a change after those that the flushes made so far. */
-  record (change: Change, watched: Watched): void {
+  record (change: RowChange, notifiedEntity: NotifiedEntity): void {
     this.#drain()
-    this.add(change, watched)
+    this.add(change, notifiedEntity)
   }
 
-  add (change: Change, watched: Watched): void {
+  add (change: RowChange, notifiedEntity: NotifiedEntity): void {
     const { id } = (change.before ?? change.after) as Row
-    const step = coalesce(id, this.#last.get(id), change, this.#steps.length, watched)
+    const step = coalesce(id, this.#last.get(id), change, this.#steps.length, notifiedEntity)
     this.#last.set(id, step)
     this.#steps.push(step)
   }
@@ -127,10 +127,10 @@ export class ChangeLog implements Sink {
   }
 
   /** The changes by row, in the order in which they are sent. */
-  entries (): Entry[] {
+  entries (): LogEntry[] {
     this.#drain(false)
-    const entries: Step[] = []
-    for (let step of this.#last.values() as Iterable<Step | undefined>) {
+    const entries: LogStep[] = []
+    for (let step of this.#last.values() as Iterable<LogStep | undefined>) {
       for (; step !== undefined; step = step.predecessor) entries.push(step)
     }
     return entries.sort((a, b) => a.order - b.order)
@@ -146,20 +146,20 @@ export class ChangeLog implements Sink {
 }
 
 /** Takes a change together with those of the same row before it, as a reader of committed rows would see them. */
-function coalesce (id: string, previous: Step | undefined, change: Change, at: number, watched: Watched): Step {
+function coalesce (id: string, previous: LogStep | undefined, change: RowChange, at: number, notifiedEntity: NotifiedEntity): LogStep {
   const isAlive = previous !== undefined && previous.type !== 'delete'
   const first = isAlive ? previous : undefined
   const type = first === undefined || change.type === 'delete' ? change.type : first.type
   return {
     id,
-    watched,
+    notifiedEntity,
     type,
     before: first === undefined ? change.before : first.before,
     // a collection leaves the columns as they were flushed
-    after: change.touch === Touch.Collection && first !== undefined ? first.after : change.after,
+    after: change.origin === ChangeOrigin.Collection && first !== undefined ? first.after : change.after,
     fields: first === undefined ? change.fields : union(first.fields, change.fields),
     // a statement that wrote the row holds its lock
-    touch: first === undefined || first.touch !== undefined ? change.touch : undefined,
+    origin: first === undefined || first.origin !== undefined ? change.origin : undefined,
     order: first === undefined || type === 'delete' ? at : first.order,
     previous,
     predecessor: isAlive ? previous.predecessor : previous

@@ -1,12 +1,12 @@
 /** Changes of M:N collections, of which the ORM has no event: they are told from what a flush is about to do. */
 import { ReferenceKind, type UnitOfWork } from '@mikro-orm/core'
-import type { Watched } from '../declare/entity-registry.ts'
+import type { NotifiedEntity } from '../declare/entity-registry.ts'
 
-/** The properties whose collections a flush changes, by watched entity; always those of the owning side. */
-export function changedCollections (uow: UnitOfWork, watched: (entity: object) => Watched | undefined): Map<object, Set<string>> {
+/** The properties whose collections a flush changes, by entity; always those of the owning side. */
+export function changedCollections (uow: UnitOfWork, notifiedEntity: (entity: object) => NotifiedEntity | undefined): Map<object, Set<string>> {
   const changes = new Map<object, Set<string>>()
   const add = (entity: object, name: string) => {
-    if (watched(entity) === undefined) return
+    if (notifiedEntity(entity) === undefined) return
     const fields = changes.get(entity) ?? new Set()
     changes.set(entity, fields.add(name))
   }

@@ -1,8 +1,8 @@
 /** What flushes insert and update: looked up when it is needed, as an event for each row costs as much as all that is done with it. */
 import { ChangeSetType, wrap, type ChangeSet, type EntityManager, type EventArgs, type EventSubscriber, type UnitOfWork } from '@mikro-orm/core'
 import type { ChangeLog, Sink, Pending } from './change-log.ts'
-import type { Watched } from '../declare/entity-registry.ts'
-import { originalData, type RowData } from '../announce/row.ts'
+import type { NotifiedEntity } from '../declare/entity-registry.ts'
+import { originalData, type RowData } from '../row.ts'
 
 /** An INSERT or UPDATE of a row that was executed. */
 export interface Written {
@@ -15,7 +15,7 @@ export interface Written {
 
 /** What flushes need to know of their surroundings. */
 interface FlushContext {
-  watched: (entity: object) => Watched | undefined
+  notifiedEntity: (entity: object) => NotifiedEntity | undefined
   /** Told of each row; must not throw. Without a sink where the flush is in no transaction that is known. */
   write: (written: Written, em: EntityManager, sink: Sink | undefined) => void
 }
@@ -153,7 +153,7 @@ class Flush implements Pending {
     for (const changeSet of all) {
       const { type, entity } = changeSet
       if (!(type in ORDER) || known.has(changeSet)) continue
-      if (this.#context.watched(entity) !== undefined) this.#waiting.push(changeSet)
+      if (this.#context.notifiedEntity(entity) !== undefined) this.#waiting.push(changeSet)
     }
     this.#waiting.sort((a, b) => Number(ORDER[a.type]) - Number(ORDER[b.type]))
   }

@@ -1,25 +1,25 @@
 /** Makes changes of what the ORM knows of entities. */
 import { wrap, type EntityManager } from '@mikro-orm/core'
-import type { Change, Touch } from './change-log.ts'
+import type { RowChange, ChangeOrigin } from './change-log.ts'
 import type { Written } from './flush.ts'
-import { originalData, Row, Source, type RowData } from '../announce/row.ts'
+import { originalData, Row, RowSource, type RowData } from '../row.ts'
 
 /** Makes changes, and keeps which entities began here: what those lack is `null`, where others may be loaded in parts. */
 export class Changes {
   readonly #created = new WeakSet<object>()
 
   /** What a flush inserted or updated. */
-  written ({ changeSet: { entity, meta }, payload, original }: Written, em: EntityManager): Change[] {
+  written ({ changeSet: { entity, meta }, payload, original }: Written, em: EntityManager): RowChange[] {
     if (original === undefined) {
       const isComplete = meta.comparableProps.every(({ name }) => name in payload)
       if (!isComplete) this.#created.add(entity)
-      return [{ type: 'create', before: undefined, after: new Row(meta, entity, payload, em, Source.Insert), fields: [] }]
+      return [{ type: 'create', before: undefined, after: new Row(meta, entity, payload, em, RowSource.Insert), fields: [] }]
     }
 
     const isCreated = this.#created.has(entity)
     const nothing = isCreated ? Object.fromEntries(meta.comparableProps.map(({ name }) => [name, null])) : {}
-    const before = new Row(meta, entity, isCreated ? { ...nothing, ...original } : original, em, Source.Original)
-    const after = new Row(meta, entity, { ...nothing, ...original, ...payload }, em, isCreated ? Source.Insert : Source.Flush)
+    const before = new Row(meta, entity, isCreated ? { ...nothing, ...original } : original, em, RowSource.Original)
+    const after = new Row(meta, entity, { ...nothing, ...original, ...payload }, em, isCreated ? RowSource.Insert : RowSource.Flush)
     if (before.key === after.key) return [{ type: 'update', before, after, fields: changedProperties(payload, before) }]
     return [
       { type: 'delete', before, after: undefined, fields: [] },
@@ -30,14 +30,14 @@ export class Changes {
   /** The row of an entity before a statement changes it: its key alone where the ORM holds no more. */
   before (entity: object, em: EntityManager, original: unknown = originalData(entity)): Row {
     const { __meta: meta } = wrap(entity, true)
-    if (original !== undefined) return new Row(meta, entity, original as RowData, em, Source.Original)
-    return new Row(meta, entity, em.getComparator().prepareEntity(entity), em, Source.Original).keyOnly
+    if (original !== undefined) return new Row(meta, entity, original as RowData, em, RowSource.Original)
+    return new Row(meta, entity, em.getComparator().prepareEntity(entity), em, RowSource.Original).keyOnly
   }
 
   /** A row of which a statement left the columns as they are, or of which no more is known. */
-  touched (entity: object, em: EntityManager, fields: readonly string[] | undefined, touch: Touch): Change {
-    const row = new Row(wrap(entity, true).__meta, entity, originalData(entity) as RowData, em, this.#created.has(entity) ? Source.Insert : Source.Flush)
-    return { type: 'update', before: row, after: row, fields, touch }
+  touched (entity: object, em: EntityManager, fields: readonly string[] | undefined, origin: ChangeOrigin): RowChange {
+    const row = new Row(wrap(entity, true).__meta, entity, originalData(entity) as RowData, em, this.#created.has(entity) ? RowSource.Insert : RowSource.Flush)
+    return { type: 'update', before: row, after: row, fields, origin }
   }
 }
 

@@ -1,6 +1,6 @@
 /** The running transactions of an ORM and their logs; savepoints share the log of the outermost one. */
 import type { EntityManager, Transaction, TransactionEventArgs } from '@mikro-orm/core'
-import { ChangeLog, type Entry } from './change-log.ts'
+import { ChangeLog, type LogEntry } from './change-log.ts'
 
 /** The logs of running transactions. */
 export class Transactions {
@@ -59,7 +59,7 @@ export class Transactions {
   }
 
   /** Takes back what was changed since a savepoint, or in all of an outermost transaction. @returns what is not sent therefore, if that is wanted */
-  rolledBack (transaction: Transaction, isWatched: boolean): Entry[] {
+  rolledBack (transaction: Transaction, isWatched: boolean): LogEntry[] {
     const log = this.#logs.get(transaction)
     this.#logs.delete(transaction)
     const before = isWatched ? log?.entries() ?? [] : []

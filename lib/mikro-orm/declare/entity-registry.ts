@@ -2,26 +2,26 @@
 import { EntitySchema, type EntityClass, type EntityCtor, type EntityMetadata, type EntityName, type EntityProperty, type MetadataStorage } from '@mikro-orm/core'
 import { errors } from '../../errors.ts'
 import { declaredRules } from './decorators.ts'
-import { Notifier, type Report } from '../announce/notifier.ts'
-import { fieldOf } from '../announce/row.ts'
+import { CompiledRule, type ReportError } from './compiled-rule.ts'
+import { fieldOf } from '../row.ts'
 import type { NotifyRule } from './rules.ts'
 
 /** An entity whose changes are announced, with the rules for it. */
-export interface Watched {
+export interface NotifiedEntity {
   readonly meta: EntityMetadata
-  readonly notifiers: readonly Notifier[]
+  readonly rules: readonly CompiledRule[]
   /** What is read of a row before the COMMIT. */
-  readonly reads: Reads
+  readonly projection: Projection
   /** Whether a row that a flush wrote is read: not where every rule is `readBack: false`. */
   readonly readsBack: boolean
   /** Whether a rule sends a row to groups that depend on more than its key, so that the row before its change must be known. */
-  readonly needsBefore: boolean
+  readonly needsRowBefore: boolean
   /** Whether a rule needs more than the key of a row that is deleted. */
-  readonly needsDeleted: boolean
+  readonly needsDeletedRow: boolean
 }
 
 /** The parts of a row that rules need. */
-export interface Reads {
+export interface Projection {
   /** The properties to load; nothing for the whole entity. */
   readonly fields: readonly string[] | undefined
   /** The relations and lazy properties to load with it. */
@@ -41,32 +41,32 @@ export interface Column {
  *
  * @throws RP_ERR_UNKNOWN_ENTITY, RP_ERR_INVALID_TEMPLATE, RP_ERR_UNKNOWN_PROPERTY, RP_ERR_INVALID_OPTION
  */
-export function compileRules (rules: readonly NotifyRule[], metadata: MetadataStorage, report: Report, isWatched: () => boolean): Map<unknown, Watched> {
+export function compileRules (rules: readonly NotifyRule[], metadata: MetadataStorage, report: ReportError, reportsDrops: () => boolean): Map<unknown, NotifiedEntity> {
   const entities = [...metadata.getAll().values()].filter((meta) => !meta.embeddable && !meta.pivotTable && !meta.abstract)
-  const notifiers = new Map<EntityMetadata, Notifier[]>()
+  const notifiers = new Map<EntityMetadata, CompiledRule[]>()
 
   for (const rule of [...rules, ...declaredRules(entities)]) {
     const children = entities.filter((meta) => isOrExtends(meta, classOf(rule.entity)))
     if (children.length === 0) throw new errors.RP_ERR_UNKNOWN_ENTITY(nameOf(rule.entity))
 
     for (const meta of children) {
-      notifiers.set(meta, [...notifiers.get(meta) ?? [], new Notifier(rule, meta, report, isWatched)])
+      notifiers.set(meta, [...notifiers.get(meta) ?? [], new CompiledRule(rule, meta, report, reportsDrops)])
     }
   }
   return new Map([...notifiers].map(([meta, notifiers]) => [meta.class, watch(meta, notifiers)]))
 }
 
-function watch (meta: EntityMetadata, notifiers: Notifier[]): Watched {
+function watch (meta: EntityMetadata, notifiers: CompiledRule[]): NotifiedEntity {
   const reading = notifiers.filter(({ readsBack }) => readsBack)
   const named = notifiers.map(({ fields }) => fields).filter((names) => names !== undefined)
   const fields = named.length < notifiers.length ? undefined : [...new Set([...meta.primaryKeys, ...named.flat()])]
   return {
     meta,
-    notifiers,
-    reads: { fields, populate: [...new Set(notifiers.flatMap(({ populate }) => populate))], columns: fields && columnsOf(meta, fields) },
+    rules: notifiers,
+    projection: { fields, populate: [...new Set(notifiers.flatMap(({ populate }) => populate))], columns: fields && columnsOf(meta, fields) },
     readsBack: reading.length > 0,
-    needsBefore: reading.some(({ needsBefore }) => needsBefore),
-    needsDeleted: reading.some(({ needsDeleted }) => needsDeleted)
+    needsRowBefore: reading.some(({ needsRowBefore }) => needsRowBefore),
+    needsDeletedRow: reading.some(({ needsDeletedRow }) => needsDeletedRow)
   }
 }
 

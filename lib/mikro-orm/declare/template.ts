@@ -3,12 +3,12 @@ import { JsonType, PolymorphicRef, ReferenceKind, Utils, UuidType, type EntityMe
 import { errors } from '../../errors.ts'
 import { encode } from '../../protocol/encode.ts'
 import { encodeKey, isUuid } from '../../protocol/group-name.ts'
-import { fieldOf, type Field, type Row } from '../announce/row.ts'
+import { fieldOf, type RowField, type Row } from '../row.ts'
 
 /** A template, ready for one entity. Two rows get one name only if all values in it are the same. */
 export interface Template {
   /** The properties that decide on the group. */
-  readonly reads: readonly string[]
+  readonly properties: readonly string[]
   /** The group type that the names begin with; `undefined` if no client can subscribe to such names. */
   readonly type: string | undefined
   /** Which parts of the id behind the type are UUIDs; empty if the id does not have the form of a key. */
@@ -18,7 +18,7 @@ export interface Template {
 }
 
 /** A property in a template. */
-interface Place extends Field {
+interface Place extends RowField {
   /** For each part of the property's key, whether its column is one of UUIDs. */
   readonly uuids: readonly boolean[]
   /** The character that ends the value and must not occur in it; empty where nothing has to be escaped. */
@@ -60,7 +60,7 @@ export function parseTemplate (template: string, meta: EntityMetadata): Template
   const [, type, dash] = /^([A-Za-z][\w.]*)(-|$)/.exec(String(places[0])) ?? []
   const ids = places.slice(1)
   return {
-    reads: places.flatMap((place) => isProperty(place) ? place.name : []),
+    properties: places.flatMap((place) => isProperty(place) ? place.name : []),
     type: dash === '' && ids.length > 0 ? undefined : type,
     uuids: places[0] === `${type}-` && ids.every((id) => isProperty(id) || id === ':')
       ? ids.flatMap((id) => isProperty(id) ? id.uuids : [])

@@ -25,7 +25,7 @@ export class NotLoadedError extends Error {
 }
 
 /** A property that rules read of each row, with what is known of it before. */
-export interface Field {
+export interface RowField {
   readonly prop: EntityProperty
   readonly name: string
   /** Whether texts and numbers are sent as the ORM compares them. */
@@ -33,7 +33,7 @@ export interface Field {
 }
 
 /** Makes a property ready to be read. */
-export function fieldOf (prop: EntityProperty): Field {
+export function fieldOf (prop: EntityProperty): RowField {
   return { prop, name: prop.name, isPlain: isPlain(prop) }
 }
 
@@ -43,7 +43,7 @@ export function originalData (entity: object): RowData | undefined {
 }
 
 /** Where the values of a {@link Row} come from. */
-export const Source = {
+export const RowSource = {
   /** An entity that was loaded for this purpose: nobody else has it. */
   Read: 'read',
   /** A flush; what the data lacks is unknown. */
@@ -57,7 +57,7 @@ export const Source = {
   /** A key, of which no row is known. */
   Key: 'key'
 } as const
-export type Source = typeof Source[keyof typeof Source]
+export type RowSource = typeof RowSource[keyof typeof RowSource]
 
 /** What is known of a row at one moment. */
 export class Row {
@@ -65,10 +65,10 @@ export class Row {
   readonly data: RowData
   readonly #entity: object
   readonly #em: EntityManager
-  readonly #source: Source
+  readonly #source: RowSource
   #view: object | undefined
 
-  constructor (meta: EntityMetadata, entity: object, data: RowData, em: EntityManager, source: Source) {
+  constructor (meta: EntityMetadata, entity: object, data: RowData, em: EntityManager, source: RowSource) {
     this.meta = meta
     this.data = data
     this.#entity = entity
@@ -104,13 +104,13 @@ export class Row {
 
   /** A row of the same table, of which some columns were read. */
   withColumns (data: RowData, meta: EntityMetadata): Row {
-    return new Row(meta, this.#entity, data, this.#em, Source.Columns)
+    return new Row(meta, this.#entity, data, this.#em, RowSource.Columns)
   }
 
   /** The key alone: all other properties count as not loaded. */
   get keyOnly (): Row {
     const data = Object.fromEntries(this.meta.primaryKeys.map((name) => [name, this.data[name]]))
-    return new Row(this.meta, this.#entity, data, this.#em, Source.Key)
+    return new Row(this.meta, this.#entity, data, this.#em, RowSource.Key)
   }
 
   /** The schema of the row's table; `undefined` for that of the ORM or of the entity. */
@@ -129,10 +129,10 @@ export class Row {
   }
 
   /** One property as JSON has it, a relation as its key. @throws NotLoadedError */
-  value ({ prop, name, isPlain }: Field): unknown {
+  value ({ prop, name, isPlain }: RowField): unknown {
     const value = this.data[name]
-    if (this.#source === Source.Columns) return value
-    if (isPlain && (typeof value === 'string' || typeof value === 'number') && !(this.#source === Source.Original && isMade(prop))) return value
+    if (this.#source === RowSource.Columns) return value
+    if (isPlain && (typeof value === 'string' || typeof value === 'number') && !(this.#source === RowSource.Original && isMade(prop))) return value
 
     if (!this.#knows(prop)) throw new NotLoadedError(name)
     const [json] = Object.values(serialize(this.view, { fields: [name], includeHidden: true } as object))
@@ -149,12 +149,12 @@ export class Row {
   }
 
   #knows (prop: EntityProperty): boolean {
-    if (this.#source === Source.Read || prop.primary) return true
-    if (this.#source === Source.Key) return false
+    if (this.#source === RowSource.Read || prop.primary) return true
+    if (this.#source === RowSource.Key) return false
     // the flush may have changed the collection and what the database makes, and the ORM keeps no copy of either
-    if (this.#source === Source.Original && (prop.kind === ReferenceKind.MANY_TO_MANY || isMade(prop))) return false
+    if (this.#source === RowSource.Original && (prop.kind === ReferenceKind.MANY_TO_MANY || isMade(prop))) return false
     if (prop.formula !== undefined) return this.#isKnown(prop.name)
-    if (this.#source === Source.Insert) return true
+    if (this.#source === RowSource.Insert) return true
     if (prop.kind === ReferenceKind.ONE_TO_MANY || prop.kind === ReferenceKind.MANY_TO_MANY) {
       return isLoaded((this.#entity as Record<string, unknown>)[prop.name])
     }
@@ -169,8 +169,8 @@ export class Row {
   }
 
   #isEntity (): boolean {
-    if (this.#source === Source.Read) return true
-    if (this.#source === Source.Original || this.#source === Source.Key) return false
+    if (this.#source === RowSource.Read) return true
+    if (this.#source === RowSource.Original || this.#source === RowSource.Key) return false
 
     const comparator = this.#em.getComparator()
     const now = comparator.prepareEntity(this.#entity)

@@ -4,12 +4,12 @@ import type { ChangeDropReason } from '../../diagnostics.ts'
 import { errors, show } from '../../errors.ts'
 import { encode, quote } from '../../protocol/encode.ts'
 import { isGroupName, type NotifiedGroups } from '../../protocol/group-name.ts'
-import { fieldOf, isColumn, isLoadedApart, NotLoadedError, type Field, type Row } from './row.ts'
-import type { ChangeType, NotifyRule } from '../declare/rules.ts'
-import { findProperty, parseTemplate, type Template } from '../declare/template.ts'
+import { fieldOf, isColumn, isLoadedApart, NotLoadedError, type RowField, type Row } from '../row.ts'
+import type { ChangeType, NotifyRule } from './rules.ts'
+import { findProperty, parseTemplate, type Template } from './template.ts'
 
 /** What one group is told, once the change is committed. */
-export interface Frame {
+export interface Notification {
   /** The name of the entity. */
   entity: string
   group: string
@@ -21,13 +21,13 @@ export interface Frame {
 }
 
 /** A property that is sent. */
-interface SentField extends Field {
+interface SentField extends RowField {
   /** The text before its value. */
   readonly start: string
 }
 
 /** What a transaction did to a row. */
-export interface RowChange {
+export interface CommittedChange {
   readonly type: ChangeType
   /** The row before the transaction; nothing if there was none. The same object as `after` where the groups depend on the key alone. */
   readonly before: Row | undefined
@@ -41,7 +41,7 @@ export interface RowChange {
 type Names = Pick<ReadonlySet<string>, 'has'>
 
 /** Told of whatever keeps a rule from doing its work; never throws. */
-export type Report = (error: unknown, row: Row, rule: NotifyRule) => void
+export type ReportError = (error: unknown, row: Row, rule: NotifyRule) => void
 
 /** What entities may say about themselves; `this` is the entity. */
 interface Announced {
@@ -51,17 +51,17 @@ interface Announced {
 }
 
 /** One rule for one entity. */
-export class Notifier {
+export class CompiledRule {
   readonly #rule: NotifyRule
   readonly #meta: EntityMetadata
-  readonly #report: Report
-  readonly #isWatched: () => boolean
+  readonly #report: ReportError
+  readonly #reportsDrops: () => boolean
   /** A template, unless a function decides. */
   readonly #template: Template | undefined
   /** The properties that are sent, unless a function decides. */
   readonly #sent: ReadonlyMap<string, SentField> | undefined
   /** The primary key. */
-  readonly #key: readonly Field[]
+  readonly #key: readonly RowField[]
   /** Whether rows are read before the COMMIT. */
   readonly readsBack: boolean
   /** The properties that the rule reads; nothing where a function may read any. */
@@ -70,14 +70,14 @@ export class Notifier {
   readonly populate: readonly string[]
 
   /**
-   * @param isWatched whether anybody wants to know what is not sent
+   * @param reportsDrops whether anybody wants to know what is not sent
    * @throws RP_ERR_INVALID_TEMPLATE, RP_ERR_UNKNOWN_PROPERTY
    */
-  constructor (rule: NotifyRule, meta: EntityMetadata, report: Report, isWatched: () => boolean) {
+  constructor (rule: NotifyRule, meta: EntityMetadata, report: ReportError, reportsDrops: () => boolean) {
     this.#rule = rule
     this.#meta = meta
     this.#report = report
-    this.#isWatched = isWatched
+    this.#reportsDrops = reportsDrops
     this.#template = findTemplate(rule, meta)
     this.#key = meta.getPrimaryProps().map(fieldOf)
     if (typeof rule.options.data === 'object') {
@@ -93,12 +93,12 @@ export class Notifier {
   }
 
   /** Whether the groups depend on more than the key, so that an update may move a row. */
-  get needsBefore (): boolean {
-    return this.#template === undefined || !this.#areKeys(this.#template.reads)
+  get needsRowBefore (): boolean {
+    return this.#template === undefined || !this.#areKeys(this.#template.properties)
   }
 
   /** Whether the groups or the data depend on more than the key. */
-  get needsDeleted (): boolean {
+  get needsDeletedRow (): boolean {
     const names = this.#names()
     return names === undefined || !this.#areKeys(names)
   }
@@ -106,7 +106,7 @@ export class Notifier {
   /** Whether the groups of a row that was read are those that the ORM held, and no changed property decides on them. */
   isInPlace (held: Row, read: Row, fields: readonly string[] | undefined): boolean {
     const template = this.#template
-    if (template === undefined || fields === undefined || template.reads.some((name) => fields.includes(name))) return false
+    if (template === undefined || fields === undefined || template.properties.some((name) => fields.includes(name))) return false
     try {
       return template.group(held) === template.group(read)
     } catch {
@@ -123,8 +123,8 @@ export class Notifier {
   #names (): readonly string[] | undefined {
     if (this.#template === undefined) return
     const sendsKey = this.#rule.options.data === undefined && typeof this.#meta.prototype.getPushNotificationData !== 'function'
-    if (this.#sent === undefined) return sendsKey ? [...this.#template.reads, ...this.#meta.primaryKeys] : undefined
-    return [...this.#template.reads, ...this.#sent.keys()]
+    if (this.#sent === undefined) return sendsKey ? [...this.#template.properties, ...this.#meta.primaryKeys] : undefined
+    return [...this.#template.properties, ...this.#sent.keys()]
   }
 
   /** The groups that clients may subscribe to, as far as a template says. */
@@ -134,7 +134,7 @@ export class Notifier {
   }
 
   /** What the groups are told of a row. Failures are reported and leave out what they concern. */
-  frames ({ type, before, after, fields }: RowChange): Frame[] {
+  notifications ({ type, before, after, fields }: CommittedChange): Notification[] {
     if (!this.#rule.types.includes(type)) return this.#drop('kind', type, after ?? before)
 
     const entered = after === undefined ? [] : this.#groups(after, type)
@@ -153,7 +153,7 @@ export class Notifier {
     ]
   }
 
-  #tell (type: ChangeType, row: Row | undefined, groups: readonly string[], fields: readonly string[] | undefined): Frame[] {
+  #tell (type: ChangeType, row: Row | undefined, groups: readonly string[], fields: readonly string[] | undefined): Notification[] {
     if (row === undefined || groups.length === 0) return []
 
     const object = this.#object(row, type, fields)
@@ -161,16 +161,16 @@ export class Notifier {
     return object === undefined ? [] : groups.map((group) => ({ entity: this.#meta.className, group, type, object }))
   }
 
-  /** What stands in the place of frames that are not sent. */
-  #drop (reason: ChangeDropReason, type: ChangeType, row: Row | undefined): Frame[] {
-    return this.#isWatched() ? [{ entity: this.#meta.className, group: '', type, object: '', drop: { reason, key: row?.key } }] : []
+  /** What stands in the place of notifications that are not sent. */
+  #drop (reason: ChangeDropReason, type: ChangeType, row: Row | undefined): Notification[] {
+    return this.#reportsDrops() ? [{ entity: this.#meta.className, group: '', type, object: '', drop: { reason, key: row?.key } }] : []
   }
 
   /** Whether the groups before a change may be others than those after it. */
   #mayMove (before: Row, after: Row | undefined, fields: readonly string[] | undefined): boolean {
     if (before === after) return false
     // another transaction, or a trigger, may have changed more than the flush says
-    return after === undefined || this.readsBack || this.#template === undefined || fields === undefined || this.#template.reads.some((name) => fields.includes(name))
+    return after === undefined || this.readsBack || this.#template === undefined || fields === undefined || this.#template.properties.some((name) => fields.includes(name))
   }
 
   /** The groups of a row; nothing where they can't be told. */
@@ -271,14 +271,14 @@ function textOf (row: Row, fields: ReadonlyMap<string, SentField>, more: string)
 }
 
 /** A primary key as it is sent: a value, or an object of the key's properties. */
-function keyOf (row: Row, fields: readonly Field[]): unknown {
+function keyOf (row: Row, fields: readonly RowField[]): unknown {
   const [only] = fields
   if (fields.length === 1 && only !== undefined) return row.value(only)
   return Object.fromEntries(fields.map((field) => [field.name, row.value(field)]))
 }
 
 /** A change of which nothing is sent, for those who want to know why. */
-export function dropped (reason: ChangeDropReason, { meta: { className: entity }, key }: Row, type: ChangeType): Frame {
+export function dropped (reason: ChangeDropReason, { meta: { className: entity }, key }: Row, type: ChangeType): Notification {
   return { entity, group: '', type, object: '', drop: { reason, key } }
 }
 

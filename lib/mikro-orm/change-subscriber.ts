@@ -12,25 +12,25 @@ import {
   type TransactionEventArgs,
   type UnitOfWork
 } from '@mikro-orm/core'
-import { errors } from '../../errors.ts'
-import type { NotifiedGroups } from '../../protocol/group-name.ts'
-import { Announcer } from '../announce/announcer.ts'
-import { ChangeLog, Touch, type Change, type Sink } from './change-log.ts'
-import { Changes } from './row-changes.ts'
-import { changedCollections } from './collections.ts'
-import { replaceCommit, type CommitResult } from './commit.ts'
-import { isWatched, makeReport, makeSafe, tellFailure, type Log } from '../announce/drops.ts'
-import { Flushes } from './flush.ts'
-import type { Outlet } from '../announce/publish.ts'
-import type { Wanted } from './read-back.ts'
-import { compileRules, type Watched } from '../declare/entity-registry.ts'
-import { originalData, type Row } from '../announce/row.ts'
-import { checkRules, type NotifyRule } from '../declare/rules.ts'
-import { isSilent } from './silence.ts'
-import { Transactions } from './transactions.ts'
+import { errors } from '../errors.ts'
+import type { NotifiedGroups } from '../protocol/group-name.ts'
+import { Announcer } from './announce/announcer.ts'
+import { ChangeLog, ChangeOrigin, type RowChange, type Sink } from './capture/change-log.ts'
+import { Changes } from './capture/row-changes.ts'
+import { changedCollections } from './capture/collections.ts'
+import { replaceCommit, type CommitResult } from './capture/commit.ts'
+import { areDropsObserved, makeReport, makeSafe, tellFailure, type Log } from './announce/drops.ts'
+import { Flushes } from './capture/flush.ts'
+import type { PublishTarget } from './announce/publish.ts'
+import type { Wanted } from './capture/read-back.ts'
+import { compileRules, type NotifiedEntity } from './declare/entity-registry.ts'
+import { originalData, type Row } from './row.ts'
+import { checkRules, type NotifyRule } from './declare/rules.ts'
+import { isSilent } from './capture/silence.ts'
+import { Transactions } from './capture/transactions.ts'
 
 /** What a subscriber works for while it is connected. */
-export interface Connection extends Outlet {
+export interface Connection extends PublishTarget {
   orm: MikroORM
   /** Rules beside the subscriber's own. */
   notify?: readonly NotifyRule[]
@@ -43,7 +43,7 @@ interface Active {
   readonly orm: MikroORM
   readonly log: Log
   /** The entities whose changes are announced, by class. */
-  readonly watched: Map<unknown, Watched>
+  readonly notifiedEntity: Map<unknown, NotifiedEntity>
   readonly announcer: Announcer
 }
 
@@ -60,7 +60,7 @@ export class ChangeSubscriber implements EventSubscriber {
   readonly #transactions = new Transactions()
   readonly #changes = new Changes()
   readonly #flushes = new Flushes({
-    watched: (entity) => this.#announced(entity),
+    notifiedEntity: (entity) => this.#announced(entity),
     write: (written, em, sink) => this.#observe(written.changeSet.entity, em, () => this.#changes.written(written, em), sink)
   })
 
@@ -92,11 +92,11 @@ export class ChangeSubscriber implements EventSubscriber {
     const rules = [...this.#rules, ...connection.notify ?? []]
     const { orm, publish, notified } = connection
     const log = makeSafe(connection.log)
-    const watched = compileRules(rules, orm.getMetadata(), makeReport(log), () => isWatched(log))
-    for (const { groups } of [...watched.values()].flatMap(({ notifiers }) => notifiers)) {
+    const notifiedEntity = compileRules(rules, orm.getMetadata(), makeReport(log), () => areDropsObserved(log))
+    for (const { groups } of [...notifiedEntity.values()].flatMap(({ rules }) => rules)) {
       if (groups !== undefined) notified?.(groups)
     }
-    this.#active = { orm, log, watched, announcer: new Announcer(orm, { publish, log }) }
+    this.#active = { orm, log, notifiedEntity, announcer: new Announcer(orm, { publish, log }) }
     orm.em.getEventManager().registerSubscriber(this)
   }
 
@@ -118,10 +118,10 @@ export class ChangeSubscriber implements EventSubscriber {
    *
    * @throws Error where the transaction is not known; what reading the rows rejects with
    */
-  async announce (changes: readonly Change[], em: EntityManager, log = this.#transactions.logOf(em.getTransactionContext())): Promise<void> {
+  async announce (changes: readonly RowChange[], em: EntityManager, log = this.#transactions.logOf(em.getTransactionContext())): Promise<void> {
     for (const change of changes) {
-      const watched = this.#active?.watched.get((change.before ?? change.after)?.meta.class)
-      if (watched !== undefined) log.record(change, watched)
+      const notifiedEntity = this.#active?.notifiedEntity.get((change.before ?? change.after)?.meta.class)
+      if (notifiedEntity !== undefined) log.record(change, notifiedEntity)
     }
     if (!em.isInTransaction() && !log.isEmpty) await this.#active?.announcer.announce(em, log)
   }
@@ -177,20 +177,20 @@ export class ChangeSubscriber implements EventSubscriber {
   }
 
   async beforeUpsert ({ entity, meta, em }: EventArgs<object>): Promise<void> {
-    const watched = this.#active?.watched.get(meta.class)
+    const notifiedEntity = this.#active?.notifiedEntity.get(meta.class)
     const key = meta.primaryKeys.map((name) => (entity as Record<string, unknown>)[name])
-    if (watched === undefined || !watched.notifiers.some(({ needsBefore }) => needsBefore) || key.includes(undefined) || isSilent()) return
+    if (notifiedEntity === undefined || !notifiedEntity.rules.some(({ needsRowBefore }) => needsRowBefore) || key.includes(undefined) || isSilent()) return
 
     const transaction = em.getTransactionContext<Transaction>()
     const log = transaction === undefined ? this.#upserting.get(em) ?? new ChangeLog() : this.#transactions.running(transaction)
     const row = this.#changes.before(em.fork().getReference(meta.class, key as never), em)
     if (transaction === undefined && log !== undefined) this.#upserting.set(em, log)
-    if (log !== undefined) await this.#active?.announcer.readBefore(em, transaction, log, [{ id: row.id, row, watched }])
+    if (log !== undefined) await this.#active?.announcer.readBefore(em, transaction, log, [{ id: row.id, row, notifiedEntity }])
   }
 
   async afterUpsert ({ entity, em }: EventArgs<object>): Promise<void> {
     if (this.#announced(entity) === undefined) return
-    const changes = () => [this.#changes.touched(entity, em, undefined, Touch.Upsert)]
+    const changes = () => [this.#changes.touched(entity, em, undefined, ChangeOrigin.Upsert)]
     if (em.isInTransaction()) return this.#observe(entity, em, changes)
 
     // the row is committed
@@ -213,12 +213,12 @@ export class ChangeSubscriber implements EventSubscriber {
   }
 
   /** The rules for an entity whose changes are to be announced now. */
-  #announced (entity: object): Watched | undefined {
-    return isSilent() ? undefined : this.#watched(entity)
+  #announced (entity: object): NotifiedEntity | undefined {
+    return isSilent() ? undefined : this.#notifiedEntity(entity)
   }
 
-  #watched (entity: object): Watched | undefined {
-    return this.#active?.watched.get(wrap(entity, true).__meta.class)
+  #notifiedEntity (entity: object): NotifiedEntity | undefined {
+    return this.#active?.notifiedEntity.get(wrap(entity, true).__meta.class)
   }
 
   async #commit (em: EntityManager, transaction: Transaction, log: ChangeLog, plain: () => Promise<void>, send: () => Promise<CommitResult>): Promise<void> {
@@ -243,20 +243,20 @@ export class ChangeSubscriber implements EventSubscriber {
   }
 
   #rowBefore ({ type, entity, meta, payload, originalEntity }: ChangeSet<object>, em: EntityManager): Wanted[] {
-    const watched = this.#watched(entity)
-    if (watched === undefined || !EXISTING.includes(type)) return []
+    const notifiedEntity = this.#notifiedEntity(entity)
+    if (notifiedEntity === undefined || !EXISTING.includes(type)) return []
     const isDeleted = type === ChangeSetType.DELETE || type === ChangeSetType.DELETE_EARLY || meta.primaryKeys.some((name) => name in payload)
-    if (isDeleted ? !watched.needsDeleted : !watched.needsBefore) return []
+    if (isDeleted ? !notifiedEntity.needsDeletedRow : !notifiedEntity.needsRowBefore) return []
     const row = this.#changes.before(entity, em, originalEntity)
-    return [{ id: row.id, row, watched }]
+    return [{ id: row.id, row, notifiedEntity }]
   }
 
   #ownersBefore (em: EntityManager): Wanted[] {
     return [...this.#collections.get(em)?.keys() ?? []].flatMap((entity) => {
-      const watched = this.#watched(entity)
-      if (watched?.needsBefore !== true || originalData(entity) === undefined) return []
+      const notifiedEntity = this.#notifiedEntity(entity)
+      if (notifiedEntity?.needsRowBefore !== true || originalData(entity) === undefined) return []
       const row = this.#changes.before(entity, em)
-      return [{ id: row.id, row, watched }]
+      return [{ id: row.id, row, notifiedEntity }]
     })
   }
 
@@ -265,23 +265,23 @@ export class ChangeSubscriber implements EventSubscriber {
     const changes = this.#collections.get(em)
     this.#collections.delete(em)
     for (const [entity, fields] of changes ?? []) {
-      if (wrap(entity, true).__managed) this.#observe(entity, em, () => [this.#changes.touched(entity, em, [...fields], Touch.Collection)])
+      if (wrap(entity, true).__managed) this.#observe(entity, em, () => [this.#changes.touched(entity, em, [...fields], ChangeOrigin.Collection)])
     }
   }
 
   /** Gives changes of an entity to a sink, or else to the log of the transaction; without one they are sent at once. Never throws. */
-  #observe (entity: object, em: EntityManager, changes: () => Change[], sink?: Sink): void {
-    const watched = this.#watched(entity)
-    if (watched === undefined) return
+  #observe (entity: object, em: EntityManager, changes: () => RowChange[], sink?: Sink): void {
+    const notifiedEntity = this.#notifiedEntity(entity)
+    if (notifiedEntity === undefined) return
 
     try {
       if (sink !== undefined) {
-        for (const change of changes()) sink.add(change, watched)
+        for (const change of changes()) sink.add(change, notifiedEntity)
         return
       }
       const transaction = em.getTransactionContext<Transaction>()
       const log = this.#transactions.logOf(transaction)
-      for (const change of changes()) log.record(change, watched)
+      for (const change of changes()) log.record(change, notifiedEntity)
       if (transaction === undefined) this.#active?.announcer.announceUnread(log.entries())
     } catch (error) {
       this.#fail(entity, error)
@@ -294,7 +294,7 @@ export class ChangeSubscriber implements EventSubscriber {
   }
 
   #rolledBack (transaction: Transaction): void {
-    const undone = this.#transactions.rolledBack(transaction, isWatched(this.#active?.log))
+    const undone = this.#transactions.rolledBack(transaction, areDropsObserved(this.#active?.log))
     this.#active?.announcer.tellRolledBack(undone)
   }
 }
