@@ -1,8 +1,9 @@
-/** Listens to the ORM: what is flushed goes into the log of its transaction, and out to the groups when that commits. */
+/**
+ * The MikroORM event subscriber. It composes the rooms: events go to capture/, which keeps the change log of a transaction,
+ * and the COMMIT hands that log to announce/.
+ */
 import {
-  ChangeSetType,
   wrap,
-  type ChangeSet,
   type EntityManager,
   type EventArgs,
   type EventSubscriber,
@@ -15,60 +16,61 @@ import {
 import { errors } from '../errors.ts'
 import type { NotifiedGroups } from '../protocol/group-name.ts'
 import { Announcer } from './announce/announcer.ts'
-import { ChangeLog, ChangeOrigin, type RowChange, type Sink } from './capture/change-log.ts'
-import { Changes } from './capture/row-changes.ts'
+import { areDropsObserved, makeReport, makeSafe, tellFailure, type Log } from './announce/drops.ts'
+import type { PublishTarget } from './announce/publish.ts'
+import { ChangeLog, ChangeOrigin, type RowChange } from './capture/change-log.ts'
 import { changedCollections } from './capture/collections.ts'
 import { replaceCommit, type CommitResult } from './capture/commit.ts'
-import { areDropsObserved, makeReport, makeSafe, tellFailure, type Log } from './announce/drops.ts'
-import { Flushes } from './capture/flush.ts'
-import type { PublishTarget } from './announce/publish.ts'
-import type { Wanted } from './capture/read-back.ts'
-import { compileRules, type NotifiedEntity } from './declare/entity-registry.ts'
-import { originalData, type Row } from './row.ts'
-import { checkRules, type NotifyRule } from './declare/rules.ts'
+import { Flush } from './capture/flush.ts'
+import { deleted, RowChangeBuilder } from './capture/row-changes.ts'
+import { rowOfUpsert, rowsOfChangeSets, rowsOfOwners } from './capture/rows-before.ts'
+import { RunningFlushes } from './capture/running-flushes.ts'
 import { isSilent } from './capture/silence.ts'
-import { Transactions } from './capture/transactions.ts'
+import { Transactions, type RunningTransaction } from './capture/transactions.ts'
+import { compileRules, type NotifiedEntity } from './declare/entity-registry.ts'
+import { checkRules, type NotifyRule } from './declare/rules.ts'
+import type { Row } from './row.ts'
 
-/** What a subscriber works for while it is connected. */
-export interface Connection extends PublishTarget {
+/** What `connect()` needs. */
+export interface ConnectOptions extends PublishTarget {
   orm: MikroORM
-  /** Rules beside the subscriber's own. */
+  /** Rules in addition to those of the subscriber. */
   notify?: readonly NotifyRule[]
-  /** Takes the groups that templates name. */
+  /** Called with the groups that each template names. */
   notified?: (groups: NotifiedGroups) => void
 }
 
-/** What a connected subscriber has at hand. */
-interface Active {
+/** State of a subscriber between `connect()` and `disconnect()`. */
+interface ConnectedState {
   readonly orm: MikroORM
   readonly log: Log
-  /** The entities whose changes are announced, by class. */
-  readonly notifiedEntity: Map<unknown, NotifiedEntity>
+  /** Entities with rules, by class. */
+  readonly entities: ReadonlyMap<unknown, NotifiedEntity>
   readonly announcer: Announcer
 }
 
-/** The change sets whose rows are there before the flush. */
-const EXISTING: readonly string[] = [ChangeSetType.UPDATE, ChangeSetType.UPDATE_EARLY, ChangeSetType.DELETE, ChangeSetType.DELETE_EARLY]
+/** A change that `app.rohrpost.notify` reports, before it is known whether its entity has rules. */
+export type ManualChange = Omit<RowChange, 'id' | 'notifiedEntity'>
 
 /**
- * Announces the changes of entities when they are committed. Give it to `MikroORM.init({ subscribers })` and to `rohrpostMikroOrm`, which
- * connects it.
+ * Publishes the changes of entities when they are committed. Pass it to `MikroORM.init({ subscribers })` and to
+ * `rohrpostMikroOrm`, which connects it.
  */
 export class ChangeSubscriber implements EventSubscriber {
   readonly #rules: readonly NotifyRule[]
-  #active: Active | undefined
+  #connected: ConnectedState | undefined
+  readonly #builder = new RowChangeBuilder()
   readonly #transactions = new Transactions()
-  readonly #changes = new Changes()
-  readonly #flushes = new Flushes({
-    notifiedEntity: (entity) => this.#announced(entity),
-    write: (written, em, sink) => this.#observe(written.changeSet.entity, em, () => this.#changes.written(written, em), sink)
-  })
+  readonly #flushes = new RunningFlushes(
+    (em, uow) => new Flush(em, uow, this.#builder, this.#notifiedEntityOf),
+    (change, em) => this.#record(change, em)
+  )
 
-  /** Rows before deletes that are under way. */
+  /** Rows of entities between `beforeDelete` and `afterDelete`. */
   readonly #deleting = new WeakMap<object, Row>()
-  /** What was read before upserts without a transaction. */
+  /** Rows that were read before an upsert without a transaction. */
   readonly #upserting = new WeakMap<EntityManager, ChangeLog>()
-  /** M:N collections that a flush is about to change: nothing is under way yet when the ORM tells. */
+  /** Changed M:N collections, by the EntityManager whose flush executes them later. */
   readonly #collections = new WeakMap<EntityManager, Map<object, Set<string>>>()
 
   /** @throws RP_ERR_INVALID_OPTION */
@@ -76,54 +78,60 @@ export class ChangeSubscriber implements EventSubscriber {
     this.#rules = checkRules(notify)
   }
 
-  /** Whether the subscriber announces changes now. */
+  /** Whether the subscriber publishes changes now. */
   get isConnected (): boolean {
-    return this.#active !== undefined
+    return this.#connected !== undefined
   }
 
   /**
-   * Begins to announce. Transactions that run already are not covered.
+   * Starts publishing. Transactions that are running already are not covered.
    *
-   * @throws RP_ERR_ORM_ALREADY_REGISTERED where it announces changes of another ORM, RP_ERR_UNKNOWN_ENTITY, RP_ERR_INVALID_TEMPLATE, RP_ERR_UNKNOWN_PROPERTY
+   * @throws RP_ERR_ORM_ALREADY_REGISTERED if it is connected to an ORM, RP_ERR_UNKNOWN_ENTITY, RP_ERR_INVALID_TEMPLATE, RP_ERR_UNKNOWN_PROPERTY
    */
-  connect (connection: Connection): void {
-    if (this.#active !== undefined) throw new errors.RP_ERR_ORM_ALREADY_REGISTERED(this.#active.orm.config.get('contextName'))
+  connect (options: ConnectOptions): void {
+    if (this.#connected !== undefined) throw new errors.RP_ERR_ORM_ALREADY_REGISTERED(this.#connected.orm.config.get('contextName'))
 
-    const rules = [...this.#rules, ...connection.notify ?? []]
-    const { orm, publish, notified } = connection
-    const log = makeSafe(connection.log)
-    const notifiedEntity = compileRules(rules, orm.getMetadata(), makeReport(log), () => areDropsObserved(log))
-    for (const { groups } of [...notifiedEntity.values()].flatMap(({ rules }) => rules)) {
+    const rules = [...this.#rules, ...options.notify ?? []]
+    const { orm, publish, notified } = options
+    const log = makeSafe(options.log)
+    const entities = compileRules(rules, orm.getMetadata(), makeReport(log), () => areDropsObserved(log))
+    for (const { groups } of [...entities.values()].flatMap(({ rules }) => rules)) {
       if (groups !== undefined) notified?.(groups)
     }
-    this.#active = { orm, log, notifiedEntity, announcer: new Announcer(orm, { publish, log }) }
+    this.#connected = { orm, log, entities, announcer: new Announcer(orm, { publish, log }) }
     orm.em.getEventManager().registerSubscriber(this)
   }
 
-  /** Resolves when no transaction is running, and all that was committed is handed over. */
+  /** Resolves when no transaction is running and the notifications of all commits are with the broker. */
   async idle (): Promise<void> {
     await this.#transactions.idle()
-    await this.#active?.announcer.idle()
+    await this.#connected?.announcer.idle()
   }
 
-  /** Ends announcing. An ORM has no way to let go of a subscriber, so this one stays and is silent. */
+  /** Stops publishing. MikroORM cannot remove a subscriber, so this one stays registered and ignores all events. */
   async disconnect (): Promise<void> {
-    const { announcer } = this.#active ?? {}
-    this.#active = undefined
+    const { announcer } = this.#connected ?? {}
+    this.#connected = undefined
     await announcer?.close()
   }
 
   /**
-   * Announces changes by hand: when the transaction of an `EntityManager` commits, or else now. Entities without rules are left out.
+   * Publishes changes that no event reports: when the transaction of `em` commits, or at once without a transaction.
+   * Entities without rules are left out.
    *
-   * @throws Error where the transaction is not known; what reading the rows rejects with
+   * @throws Error if the transaction is not known; the error of the database if reading the rows fails
    */
-  async announce (changes: readonly RowChange[], em: EntityManager, log = this.#transactions.logOf(em.getTransactionContext())): Promise<void> {
+  async announce (changes: readonly ManualChange[], em: EntityManager): Promise<void> {
+    const transaction = em.getTransactionContext<Transaction>()
+    const running = transaction === undefined ? undefined : this.#transactions.get(transaction)
+    const log = new ChangeLog()
+    const add = (change: RowChange) => running === undefined ? log.append(change) : running.record(change)
     for (const change of changes) {
-      const notifiedEntity = this.#active?.notifiedEntity.get((change.before ?? change.after)?.meta.class)
-      if (notifiedEntity !== undefined) log.record(change, notifiedEntity)
+      const row = (change.before ?? change.after) as Row
+      const notifiedEntity = this.#connected?.entities.get(row.meta.class)
+      if (notifiedEntity !== undefined) add({ ...change, id: row.id, notifiedEntity })
     }
-    if (!em.isInTransaction() && !log.isEmpty) await this.#active?.announcer.announce(em, log)
+    if (!log.isEmpty) await this.#connected?.announcer.announce(em, log)
   }
 
   beforeTransactionStart (args: TransactionEventArgs): void {
@@ -131,16 +139,16 @@ export class ChangeSubscriber implements EventSubscriber {
   }
 
   async afterTransactionStart (args: TransactionEventArgs): Promise<void> {
-    if (this.#active === undefined) return
+    if (this.#connected === undefined) return
 
     const { em, uow, transaction } = args
-    const log = this.#transactions.started(args)
-    if (log !== undefined) {
-      replaceCommit(em, transaction as Transaction, (plain, send) => this.#commit(em, transaction as Transaction, log, plain, send))
+    const outermost = this.#transactions.started(args)
+    if (outermost !== undefined) {
+      replaceCommit(em, transaction as Transaction, (plain, send) => this.#commit(em, transaction as Transaction, outermost, plain, send))
     }
-    const running = this.#transactions.running(transaction)
+    const running = this.#transactions.find(transaction)
     this.#flushes.join(em, running)
-    if (running !== undefined && uow !== undefined) await this.#readBefore(em, uow, running, transaction as Transaction)
+    if (running !== undefined && uow !== undefined) await this.#readRowsBefore(em, uow, running, transaction as Transaction)
   }
 
   beforeTransactionCommit ({ em }: TransactionEventArgs): void {
@@ -152,23 +160,23 @@ export class ChangeSubscriber implements EventSubscriber {
   }
 
   beforeTransactionRollback ({ transaction }: TransactionEventArgs): void {
-    // there is no event after it where the ROLLBACK itself fails
+    // MikroORM sends no later event if the ROLLBACK itself fails
     if (transaction !== undefined && transaction.savepointName === undefined) this.#rolledBack(transaction)
   }
 
   afterTransactionRollback ({ transaction }: TransactionEventArgs): void {
-    // only now: where ROLLBACK TO fails, the rows of the savepoint may stay
+    // if ROLLBACK TO SAVEPOINT fails, the rows of the savepoint may stay
     if (transaction?.savepointName !== undefined) this.#rolledBack(transaction)
   }
 
   async onFlush ({ em, uow }: FlushEventArgs): Promise<void> {
-    if (this.#active === undefined) return
+    if (this.#connected === undefined) return
 
     const transaction = em.getTransactionContext<Transaction>()
-    const log = this.#transactions.running(transaction)
-    this.#collections.set(em, changedCollections(uow, (entity) => this.#announced(entity)))
-    this.#flushes.begin(em, uow, log)
-    if (log !== undefined) await this.#readBefore(em, uow, log, transaction as Transaction)
+    const running = this.#transactions.find(transaction)
+    this.#collections.set(em, changedCollections(uow, this.#notifiedEntityOf))
+    this.#flushes.begin(em, uow, running)
+    if (running !== undefined) await this.#readRowsBefore(em, uow, running, transaction as Transaction)
   }
 
   afterFlush ({ em }: FlushEventArgs): void {
@@ -177,124 +185,108 @@ export class ChangeSubscriber implements EventSubscriber {
   }
 
   async beforeUpsert ({ entity, meta, em }: EventArgs<object>): Promise<void> {
-    const notifiedEntity = this.#active?.notifiedEntity.get(meta.class)
-    const key = meta.primaryKeys.map((name) => (entity as Record<string, unknown>)[name])
-    if (notifiedEntity === undefined || !notifiedEntity.rules.some(({ needsRowBefore }) => needsRowBefore) || key.includes(undefined) || isSilent()) return
+    const { entities, announcer } = this.#connected ?? {}
+    const notifiedEntity = entities?.get(meta.class)
+    if (announcer === undefined || notifiedEntity === undefined || isSilent()) return
+    const wanted = rowOfUpsert(entity as Record<string, unknown>, em, this.#builder, notifiedEntity)
+    if (wanted === undefined) return
 
     const transaction = em.getTransactionContext<Transaction>()
-    const log = transaction === undefined ? this.#upserting.get(em) ?? new ChangeLog() : this.#transactions.running(transaction)
-    const row = this.#changes.before(em.fork().getReference(meta.class, key as never), em)
-    if (transaction === undefined && log !== undefined) this.#upserting.set(em, log)
-    if (log !== undefined) await this.#active?.announcer.readBefore(em, transaction, log, [{ id: row.id, row, notifiedEntity }])
+    if (transaction !== undefined) {
+      const running = this.#transactions.find(transaction)
+      if (running !== undefined) await announcer.readBefore(em, transaction, running.log, [wanted])
+      return
+    }
+    const log = this.#upserting.get(em) ?? new ChangeLog()
+    this.#upserting.set(em, log)
+    await announcer.readBefore(em, undefined, log, [wanted])
   }
 
   async afterUpsert ({ entity, em }: EventArgs<object>): Promise<void> {
-    if (this.#announced(entity) === undefined) return
-    const changes = () => [this.#changes.touched(entity, em, undefined, ChangeOrigin.Upsert)]
-    if (em.isInTransaction()) return this.#observe(entity, em, changes)
+    const notifiedEntity = isSilent() ? undefined : this.#notifiedEntityOf(entity)
+    if (notifiedEntity === undefined) return
+    const change = this.#builder.touched(entity, em, notifiedEntity, ChangeOrigin.Upsert)
+    if (em.isInTransaction()) return this.#record(change, em)
 
-    // the row is committed
+    // the row is committed already
+    const before = this.#upserting.get(em)?.before
+    const log = new ChangeLog(before)
+    log.append(change)
     try {
-      await this.announce(changes(), em, new ChangeLog(this.#upserting.get(em)?.before))
+      await this.#connected?.announcer.announce(em, log)
     } catch (error) {
-      this.#fail(entity, error)
+      this.#fail(change, error)
     }
-    this.#upserting.get(em)?.before.delete(this.#changes.before(entity, em).id)
+    before?.delete(change.id)
   }
 
   beforeDelete ({ entity, em }: EventArgs<object>): void {
-    if (this.#announced(entity) !== undefined) this.#deleting.set(entity, this.#changes.before(entity, em))
+    if (!isSilent() && this.#notifiedEntityOf(entity) !== undefined) this.#deleting.set(entity, this.#builder.rowBefore(entity, em))
   }
 
   afterDelete ({ entity, em }: EventArgs<object>): void {
     const before = this.#deleting.get(entity)
     this.#deleting.delete(entity)
-    if (before !== undefined) this.#observe(entity, em, () => [{ type: 'delete', before, after: undefined, fields: [] }])
+    const notifiedEntity = this.#notifiedEntityOf(entity)
+    if (before !== undefined && notifiedEntity !== undefined) this.#record(deleted(before, notifiedEntity), em)
   }
 
-  /** The rules for an entity whose changes are to be announced now. */
-  #announced (entity: object): NotifiedEntity | undefined {
-    return isSilent() ? undefined : this.#notifiedEntity(entity)
+  readonly #notifiedEntityOf = (entity: object): NotifiedEntity | undefined => {
+    return this.#connected?.entities.get(wrap(entity, true).__meta.class)
   }
 
-  #notifiedEntity (entity: object): NotifiedEntity | undefined {
-    return this.#active?.notifiedEntity.get(wrap(entity, true).__meta.class)
-  }
-
-  async #commit (em: EntityManager, transaction: Transaction, log: ChangeLog, plain: () => Promise<void>, send: () => Promise<CommitResult>): Promise<void> {
+  async #commit (em: EntityManager, transaction: Transaction, running: RunningTransaction, plain: () => Promise<void>, send: () => Promise<CommitResult>): Promise<void> {
     const ended = () => this.#transactions.ended(transaction)
-    if (log.failure !== undefined) throw log.failure.error
-    if (this.#active !== undefined && !log.isEmpty) return this.#active.announcer.commit(em, transaction, log, send, ended)
+    if (running.failure !== undefined) throw running.failure.error
+    if (this.#connected !== undefined && !running.isEmpty) return this.#connected.announcer.commit(em, transaction, running.complete(), send, ended)
 
-    // what has nothing to announce is none of our business
+    // without changes to publish, the COMMIT is sent as without the plugin
     await plain()
     ended()
   }
 
-  /** Reads rows before a flush changes them, where their committed version can't be read at the COMMIT. */
-  async #readBefore (em: EntityManager, uow: UnitOfWork, log: ChangeLog, transaction: Transaction): Promise<void> {
-    const rows = [...uow.getChangeSets().flatMap((changeSet) => this.#rowBefore(changeSet, em)), ...this.#ownersBefore(em)]
+  async #readRowsBefore (em: EntityManager, uow: UnitOfWork, running: RunningTransaction, transaction: Transaction): Promise<void> {
+    const owners = this.#collections.get(em)?.keys() ?? []
+    const rows = [
+      ...rowsOfChangeSets(uow.getChangeSets(), em, this.#builder, this.#notifiedEntityOf),
+      ...rowsOfOwners(owners, em, this.#builder, this.#notifiedEntityOf)
+    ]
     try {
-      await this.#active?.announcer.readBefore(em, transaction, log, rows)
+      await this.#connected?.announcer.readBefore(em, transaction, running.log, rows)
     } catch (error) {
-      // a hook that throws after the start of a transaction keeps it open
-      log.failure ??= { error }
+      // MikroORM never closes a transaction whose `afterTransactionStart` throws
+      running.failure ??= { error }
     }
   }
 
-  #rowBefore ({ type, entity, meta, payload, originalEntity }: ChangeSet<object>, em: EntityManager): Wanted[] {
-    const notifiedEntity = this.#notifiedEntity(entity)
-    if (notifiedEntity === undefined || !EXISTING.includes(type)) return []
-    const isDeleted = type === ChangeSetType.DELETE || type === ChangeSetType.DELETE_EARLY || meta.primaryKeys.some((name) => name in payload)
-    if (isDeleted ? !notifiedEntity.needsDeletedRow : !notifiedEntity.needsRowBefore) return []
-    const row = this.#changes.before(entity, em, originalEntity)
-    return [{ id: row.id, row, notifiedEntity }]
-  }
-
-  #ownersBefore (em: EntityManager): Wanted[] {
-    return [...this.#collections.get(em)?.keys() ?? []].flatMap((entity) => {
-      const notifiedEntity = this.#notifiedEntity(entity)
-      if (notifiedEntity?.needsRowBefore !== true || originalData(entity) === undefined) return []
-      const row = this.#changes.before(entity, em)
-      return [{ id: row.id, row, notifiedEntity }]
-    })
-  }
-
-  /** The changed collections of a flush: before the COMMIT where the flush makes one, else after all of its statements. */
+  /** Records M:N collections: before the COMMIT of a flush's own transaction, or after the last statement of the flush. */
   #recordCollections (em: EntityManager): void {
-    const changes = this.#collections.get(em)
+    const changed = this.#collections.get(em)
     this.#collections.delete(em)
-    for (const [entity, fields] of changes ?? []) {
-      if (wrap(entity, true).__managed) this.#observe(entity, em, () => [this.#changes.touched(entity, em, [...fields], ChangeOrigin.Collection)])
+    for (const [entity, fields] of changed ?? []) {
+      const notifiedEntity = wrap(entity, true).__managed ? this.#notifiedEntityOf(entity) : undefined
+      if (notifiedEntity !== undefined) this.#record(this.#builder.touched(entity, em, notifiedEntity, ChangeOrigin.Collection, [...fields]), em)
     }
   }
 
-  /** Gives changes of an entity to a sink, or else to the log of the transaction; without one they are sent at once. Never throws. */
-  #observe (entity: object, em: EntityManager, changes: () => RowChange[], sink?: Sink): void {
-    const notifiedEntity = this.#notifiedEntity(entity)
-    if (notifiedEntity === undefined) return
-
+  /** Appends a change to the change log of its transaction, or publishes it at once without a transaction. Never throws. */
+  #record (change: RowChange, em: EntityManager): void {
     try {
-      if (sink !== undefined) {
-        for (const change of changes()) sink.add(change, notifiedEntity)
-        return
-      }
       const transaction = em.getTransactionContext<Transaction>()
-      const log = this.#transactions.logOf(transaction)
-      for (const change of changes()) log.record(change, notifiedEntity)
-      if (transaction === undefined) this.#active?.announcer.announceUnread(log.entries())
+      if (transaction === undefined) this.#connected?.announcer.announceUnread([change])
+      else this.#transactions.get(transaction).record(change)
     } catch (error) {
-      this.#fail(entity, error)
+      this.#fail(change, error)
     }
   }
 
-  #fail (entity: object, error: unknown): void {
-    const wrapped = wrap(entity, true)
-    tellFailure(this.#active?.log, error, { entity: wrapped.__meta.className, key: wrapped.getSerializedPrimaryKey() })
+  #fail ({ before, after }: RowChange, error: unknown): void {
+    const { meta, key } = (after ?? before) as Row
+    tellFailure(this.#connected?.log, error, { entity: meta.className, key })
   }
 
   #rolledBack (transaction: Transaction): void {
-    const undone = this.#transactions.rolledBack(transaction, areDropsObserved(this.#active?.log))
-    this.#active?.announcer.tellRolledBack(undone)
+    const undone = this.#transactions.rolledBack(transaction, areDropsObserved(this.#connected?.log))
+    this.#connected?.announcer.tellRolledBack(undone)
   }
 }

@@ -2,7 +2,7 @@
 import { LockMode, type EntityManager, type Transaction } from '@mikro-orm/core'
 import { cutError } from '../../util/cut.ts'
 import { errors } from '../../errors.ts'
-import { ChangeOrigin, type LogEntry } from '../capture/change-log.ts'
+import { ChangeOrigin, type RowChange } from '../capture/change-log.ts'
 import type { CommittedRows } from '../capture/committed-rows.ts'
 import type { Log } from './drops.ts'
 import { dropped, type Notification, type CompiledRule, type CommittedChange } from '../declare/compiled-rule.ts'
@@ -26,14 +26,14 @@ interface Sources {
 
 /** The changes of a transaction, with the rows that were read. */
 export class Announcement {
-  readonly #entries: readonly LogEntry[]
+  readonly #entries: readonly RowChange[]
   /** Nothing where no rows were read: then the changes are announced as the ORM knows them. */
   readonly #after: ReadonlyMap<string, Row> | undefined
   readonly #before: RowsBefore
   /** Whether groups that had a row may be missing among those that are told. */
   readonly isUncertain: boolean
 
-  constructor (entries: readonly LogEntry[], after?: ReadonlyMap<string, Row>, before: RowsBefore = new Map(), isUncertain = false) {
+  constructor (entries: readonly RowChange[], after?: ReadonlyMap<string, Row>, before: RowsBefore = new Map(), isUncertain = false) {
     this.#entries = entries
     this.#after = after
     this.#before = before
@@ -64,7 +64,7 @@ export class Announcement {
     }))
   }
 
-  #changeOf (entry: LogEntry, rule: CompiledRule, rows: ReadonlyMap<string, Row>): CommittedChange | undefined {
+  #changeOf (entry: RowChange, rule: CompiledRule, rows: ReadonlyMap<string, Row>): CommittedChange | undefined {
     const { id, type, fields } = entry
     if (type === 'delete') return this.#deletionOf(entry, rule)
 
@@ -78,7 +78,7 @@ export class Announcement {
   }
 
   /** A delete tells the row as it was committed. Where there was none, the key is told to groups that depend on nothing else. */
-  #deletionOf ({ id, type, fields, before, origin }: LogEntry, rule: CompiledRule): CommittedChange | undefined {
+  #deletionOf ({ id, type, fields, before, origin }: RowChange, rule: CompiledRule): CommittedChange | undefined {
     if (before === undefined || !rule.needsDeletedRow || !this.#before.has(id)) return { type, fields, before, after: undefined }
     if (!this.#isAbsent(id) || origin === ChangeOrigin.Entity) return { type, fields, before: this.#before.get(id) ?? before, after: undefined }
     return rule.needsRowBefore ? undefined : { type, fields, before: before.keyOnly, after: undefined }
@@ -93,7 +93,7 @@ export class Announcement {
  * Reads the rows of a transaction, as its last statements before the COMMIT. What fails rejects, and must fail the transaction: PostgreSQL
  * has aborted it then.
  */
-export async function readAnnouncement (entries: readonly LogEntry[], sources: Sources): Promise<Announcement> {
+export async function readAnnouncement (entries: readonly RowChange[], sources: Sources): Promise<Announcement> {
   const { em, transaction } = sources
   const database = databaseOf(em)
   const changed = entries.flatMap((entry) => entry.after !== undefined && isRead(entry) ? [wantedOf(entry, entry.after)] : [])
@@ -107,9 +107,9 @@ export async function readAnnouncement (entries: readonly LogEntry[], sources: S
 }
 
 /** A row to be read, and how it came into the log. */
-type Changed = Wanted & Pick<LogEntry, 'origin'>
+type Changed = Wanted & Pick<RowChange, 'origin'>
 
-function wantedOf ({ id, notifiedEntity, origin }: LogEntry, row: Row): Changed {
+function wantedOf ({ id, notifiedEntity, origin }: RowChange, row: Row): Changed {
   return { id, notifiedEntity, origin, row }
 }
 
@@ -118,7 +118,7 @@ function isMySql (database: Database): boolean {
 }
 
 /** The rows as they were before the transaction; nothing where they could not be read. */
-async function readBefore (entries: readonly LogEntry[], after: ReadonlyMap<string, Row>, { em, committed, read, log }: Sources): Promise<RowsBefore | undefined> {
+async function readBefore (entries: readonly RowChange[], after: ReadonlyMap<string, Row>, { em, committed, read, log }: Sources): Promise<RowsBefore | undefined> {
   if (!committed.isReadable(em)) return read
 
   const known = new Map(read)
@@ -143,7 +143,7 @@ async function readBefore (entries: readonly LogEntry[], after: ReadonlyMap<stri
 }
 
 /** Whether a row is read: what no flush wrote is not known otherwise. */
-function isRead ({ notifiedEntity, origin }: LogEntry): boolean {
+function isRead ({ notifiedEntity, origin }: RowChange): boolean {
   return notifiedEntity.readsBack || origin !== undefined
 }
 
@@ -152,12 +152,12 @@ function mayMove ({ rules }: NotifiedEntity): boolean {
   return rules.some(({ needsRowBefore }) => needsRowBefore)
 }
 
-function needsDeletedRow ({ notifiedEntity, origin }: LogEntry): boolean {
+function needsDeletedRow ({ notifiedEntity, origin }: RowChange): boolean {
   return origin === undefined ? notifiedEntity.needsDeletedRow : notifiedEntity.rules.some(({ needsDeletedRow }) => needsDeletedRow)
 }
 
 /** Whether a row may have been in other groups before: not where the ORM held the same groups, and the update writes nothing that they depend on. */
-function needsRowBefore ({ notifiedEntity, before, fields, origin }: LogEntry, after: Row): boolean {
+function needsRowBefore ({ notifiedEntity, before, fields, origin }: RowChange, after: Row): boolean {
   if (origin !== undefined) return mayMove(notifiedEntity)
   return notifiedEntity.needsRowBefore && notifiedEntity.rules.some((rule) => rule.readsBack && !rule.isInPlace(before as Row, after, fields))
 }

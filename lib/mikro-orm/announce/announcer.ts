@@ -2,7 +2,7 @@
 import type { EntityManager, MikroORM, Transaction } from '@mikro-orm/core'
 import { cut, cutError } from '../../util/cut.ts'
 import { Announcement, readAnnouncement } from './announcement.ts'
-import type { ChangeLog, LogEntry } from '../capture/change-log.ts'
+import type { ChangeLog, RowChange } from '../capture/change-log.ts'
 import { Outcome, type CommitResult } from '../capture/commit.ts'
 import { CommitOrder } from '../capture/commit-order.ts'
 import { CommittedRows } from '../capture/committed-rows.ts'
@@ -81,12 +81,12 @@ export class Announcer {
   }
 
   /** Announces changes that were made without a transaction, as the ORM knows them. */
-  announceUnread (entries: readonly LogEntry[]): void {
+  announceUnread (entries: readonly RowChange[]): void {
     this.#tell(new Announcement(entries), false)
   }
 
   /** Tells what is not sent as it was rolled back. */
-  tellRolledBack (entries: readonly LogEntry[]): void {
+  tellRolledBack (entries: readonly RowChange[]): void {
     tellUndone(this.#target.log, 'rolled_back', new Announcement(entries).notifications(false))
   }
 
