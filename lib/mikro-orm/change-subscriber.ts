@@ -1,5 +1,6 @@
 /**
- * The MikroORM event subscriber. It composes the rooms: events go to capture/, which keeps the change log of a transaction,
+ * The MikroORM event subscriber. It composes the rooms: events go to capture/, which keeps the change log of a
+ * transaction,
  * and the COMMIT hands that log to announce/.
  */
 import {
@@ -16,7 +17,7 @@ import {
 import { errors } from '../errors.ts'
 import type { NotifiedGroups } from '../protocol/group-name.ts'
 import { Announcer } from './announce/announcer.ts'
-import { areDropsObserved, makeReport, makeSafe, tellFailure, type Log } from './announce/drops.ts'
+import { areDropsObserved, makeErrorReporter, makeSafeLogger, reportFailure, type Logger } from './announce/drops.ts'
 import type { PublishTarget } from './announce/publish.ts'
 import { ChangeLog, ChangeOrigin, type RowChange } from './capture/change-log.ts'
 import { changedCollections } from './capture/collections.ts'
@@ -43,7 +44,7 @@ export interface ConnectOptions extends PublishTarget {
 /** State of a subscriber between `connect()` and `disconnect()`. */
 interface ConnectedState {
   readonly orm: MikroORM
-  readonly log: Log
+  readonly log: Logger
   /** Entities with rules, by class. */
   readonly entities: ReadonlyMap<unknown, NotifiedEntity>
   readonly announcer: Announcer
@@ -86,15 +87,18 @@ export class ChangeSubscriber implements EventSubscriber {
   /**
    * Starts publishing. Transactions that are running already are not covered.
    *
-   * @throws RP_ERR_ORM_ALREADY_REGISTERED if it is connected to an ORM, RP_ERR_UNKNOWN_ENTITY, RP_ERR_INVALID_TEMPLATE, RP_ERR_UNKNOWN_PROPERTY
+   * @throws RP_ERR_ORM_ALREADY_REGISTERED if it is connected to an ORM, RP_ERR_UNKNOWN_ENTITY, RP_ERR_INVALID_TEMPLATE,
+   * RP_ERR_UNKNOWN_PROPERTY
    */
   connect (options: ConnectOptions): void {
-    if (this.#connected !== undefined) throw new errors.RP_ERR_ORM_ALREADY_REGISTERED(this.#connected.orm.config.get('contextName'))
+    if (this.#connected !== undefined) {
+      throw new errors.RP_ERR_ORM_ALREADY_REGISTERED(this.#connected.orm.config.get('contextName'))
+    }
 
     const rules = [...this.#rules, ...options.notify ?? []]
     const { orm, publish, notified } = options
-    const log = makeSafe(options.log)
-    const entities = compileRules(rules, orm.getMetadata(), makeReport(log), () => areDropsObserved(log))
+    const log = makeSafeLogger(options.log)
+    const entities = compileRules(rules, orm.getMetadata(), makeErrorReporter(log), () => areDropsObserved(log))
     for (const { groups } of [...entities.values()].flatMap(({ rules }) => rules)) {
       if (groups !== undefined) notified?.(groups)
     }
@@ -141,14 +145,15 @@ export class ChangeSubscriber implements EventSubscriber {
   async afterTransactionStart (args: TransactionEventArgs): Promise<void> {
     if (this.#connected === undefined) return
 
-    const { em, uow, transaction } = args
+    const { em, uow } = args
+    const transaction = args.transaction as Transaction
     const outermost = this.#transactions.started(args)
     if (outermost !== undefined) {
-      replaceCommit(em, transaction as Transaction, (plain, send) => this.#commit(em, transaction as Transaction, outermost, plain, send))
+      replaceCommit(em, transaction, (plain, send) => this.#commit(em, transaction, outermost, plain, send))
     }
     const running = this.#transactions.find(transaction)
     this.#flushes.join(em, running)
-    if (running !== undefined && uow !== undefined) await this.#readRowsBefore(em, uow, running, transaction as Transaction)
+    if (running !== undefined && uow !== undefined) await this.#readRowsBefore(em, uow, running, transaction)
   }
 
   beforeTransactionCommit ({ em }: TransactionEventArgs): void {
@@ -221,7 +226,8 @@ export class ChangeSubscriber implements EventSubscriber {
   }
 
   beforeDelete ({ entity, em }: EventArgs<object>): void {
-    if (!isSilent() && this.#notifiedEntityOf(entity) !== undefined) this.#deleting.set(entity, this.#builder.rowBefore(entity, em))
+    if (isSilent() || this.#notifiedEntityOf(entity) === undefined) return
+    this.#deleting.set(entity, this.#builder.rowBefore(entity, em))
   }
 
   afterDelete ({ entity, em }: EventArgs<object>): void {
@@ -235,17 +241,30 @@ export class ChangeSubscriber implements EventSubscriber {
     return this.#connected?.entities.get(wrap(entity, true).__meta.class)
   }
 
-  async #commit (em: EntityManager, transaction: Transaction, running: RunningTransaction, plain: () => Promise<void>, send: () => Promise<CommitResult>): Promise<void> {
+  async #commit (
+    em: EntityManager,
+    transaction: Transaction,
+    running: RunningTransaction,
+    plain: () => Promise<void>,
+    send: () => Promise<CommitResult>
+  ): Promise<void> {
     const ended = () => this.#transactions.ended(transaction)
     if (running.failure !== undefined) throw running.failure.error
-    if (this.#connected !== undefined && !running.isEmpty) return this.#connected.announcer.commit(em, transaction, running.complete(), send, ended)
+    if (this.#connected !== undefined && !running.isEmpty) {
+      return this.#connected.announcer.commit(em, transaction, running.complete(), send, ended)
+    }
 
     // without changes to publish, the COMMIT is sent as without the plugin
     await plain()
     ended()
   }
 
-  async #readRowsBefore (em: EntityManager, uow: UnitOfWork, running: RunningTransaction, transaction: Transaction): Promise<void> {
+  async #readRowsBefore (
+    em: EntityManager,
+    uow: UnitOfWork,
+    running: RunningTransaction,
+    transaction: Transaction
+  ): Promise<void> {
     const owners = this.#collections.get(em)?.keys() ?? []
     const rows = [
       ...rowsOfChangeSets(uow.getChangeSets(), em, this.#builder, this.#notifiedEntityOf),
@@ -259,17 +278,22 @@ export class ChangeSubscriber implements EventSubscriber {
     }
   }
 
-  /** Records M:N collections: before the COMMIT of a flush's own transaction, or after the last statement of the flush. */
+  /**
+   * Records M:N collections: before the COMMIT of a flush's own transaction, or after the last statement of the flush.
+   */
   #recordCollections (em: EntityManager): void {
     const changed = this.#collections.get(em)
     this.#collections.delete(em)
     for (const [entity, fields] of changed ?? []) {
       const notifiedEntity = wrap(entity, true).__managed ? this.#notifiedEntityOf(entity) : undefined
-      if (notifiedEntity !== undefined) this.#record(this.#builder.touched(entity, em, notifiedEntity, ChangeOrigin.Collection, [...fields]), em)
+      if (notifiedEntity === undefined) continue
+      this.#record(this.#builder.touched(entity, em, notifiedEntity, ChangeOrigin.Collection, [...fields]), em)
     }
   }
 
-  /** Appends a change to the change log of its transaction, or publishes it at once without a transaction. Never throws. */
+  /**
+   * Appends a change to the change log of its transaction, or publishes it at once without a transaction. Never throws.
+   */
   #record (change: RowChange, em: EntityManager): void {
     try {
       const transaction = em.getTransactionContext<Transaction>()
@@ -282,7 +306,7 @@ export class ChangeSubscriber implements EventSubscriber {
 
   #fail ({ before, after }: RowChange, error: unknown): void {
     const { meta, key } = (after ?? before) as Row
-    tellFailure(this.#connected?.log, error, { entity: meta.className, key })
+    reportFailure(this.#connected?.log, error, { entity: meta.className, key })
   }
 
   #rolledBack (transaction: Transaction): void {

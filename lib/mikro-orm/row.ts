@@ -1,4 +1,8 @@
-/** A row of the database, as it was read or as a flush wrote it. The entity that the application holds may say something else. */
+/**
+ * A row at one moment: as it was read, as a flush wrote it, or as MikroORM held it before. The entity in the
+ * application's
+ * hands may have changed since.
+ */
 import {
   Collection,
   JsonType,
@@ -11,10 +15,10 @@ import {
   type EntityProperty
 } from '@mikro-orm/core'
 
-/** Values by property as the ORM compares them: database values, relations as keys, embeddables flattened. */
+/** Column values by property, in the form in which MikroORM compares them: relations as keys, embeddables flattened. */
 export type RowData = Readonly<Record<string, unknown>>
 
-/** A property is needed that was not loaded with the entity. */
+/** Error for a property that a rule reads and that was not loaded with the row. */
 export class NotLoadedError extends Error {
   readonly property: string
 
@@ -24,42 +28,45 @@ export class NotLoadedError extends Error {
   }
 }
 
-/** A property that rules read of each row, with what is known of it before. */
+/** A property that rules read from each row, prepared once. */
 export interface RowField {
   readonly prop: EntityProperty
   readonly name: string
-  /** Whether texts and numbers are sent as the ORM compares them. */
+  /** Whether strings and numbers of the row data are the JSON value already, so that no serializer has to run. */
   readonly isPlain: boolean
 }
 
-/** Makes a property ready to be read. */
+/** Prepares a property for {@link Row.value}. */
 export function fieldOf (prop: EntityProperty): RowField {
   return { prop, name: prop.name, isPlain: isPlain(prop) }
 }
 
-/** The properties by which the ORM compares an entity with its row; `undefined` once the entity is deleted. */
+/**
+ * MikroORM's snapshot of an entity (`__originalEntityData`), with which it computes change sets; `undefined` after a
+ * delete.
+ */
 export function originalData (entity: object): RowData | undefined {
   return wrap(entity, true).__originalEntityData as RowData | undefined
 }
 
-/** Where the values of a {@link Row} come from. */
+/** Origin of the values of a {@link Row}, which decides which properties are known. */
 export const RowSource = {
-  /** An entity that was loaded for this purpose: nobody else has it. */
+  /** An entity that was loaded for the rules only. */
   Read: 'read',
-  /** A flush; what the data lacks is unknown. */
+  /** The payload of an UPDATE and the snapshot: a property that is missing is not known. */
   Flush: 'flush',
-  /** A flush that inserted the row; what the data lacks is `null`. */
+  /** The payload of an INSERT: a property that is missing is `null`. */
   Insert: 'insert',
-  /** What the ORM held of the row before a flush. */
+  /** The snapshot that MikroORM held before a flush. */
   Original: 'original',
-  /** Some columns that were read. */
+  /** Columns that were read without making an entity. */
   Columns: 'columns',
-  /** A key, of which no row is known. */
+  /** A primary key without a row. */
   Key: 'key'
 } as const
 export type RowSource = typeof RowSource[keyof typeof RowSource]
 
-/** What is known of a row at one moment. */
+/** The known values of a row, and a view of it as an entity for the functions of rules. */
 export class Row {
   readonly meta: EntityMetadata
   readonly data: RowData
@@ -76,7 +83,7 @@ export class Row {
     this.#source = source
   }
 
-  /** The primary key as text. */
+  /** Primary key as text, the parts of a composite key joined with `~~~` as MikroORM does. */
   get key (): string {
     const { primaryKeys } = this.meta
     const [first = ''] = primaryKeys
@@ -87,7 +94,7 @@ export class Row {
     return parts.flat().join('~~~')
   }
 
-  /** The primary key as a condition of a query has it. */
+  /** Primary key as a `where` condition takes it. */
   get primaryKey (): unknown {
     const platform = this.#em.getPlatform()
     const values = this.meta.getPrimaryProps().map(({ name, customType }) => {
@@ -97,49 +104,54 @@ export class Row {
     return values.length === 1 ? values[0] : values
   }
 
-  /** The primary key as the columns have it. */
+  /** Primary key as values of its columns. */
   get databaseKey (): unknown[] {
     return this.meta.primaryKeys.map((name) => this.data[name]).flat()
   }
 
-  /** A row of the same table, of which some columns were read. */
+  /** Makes a row of the same table from columns that were read. */
   withColumns (data: RowData, meta: EntityMetadata): Row {
     return new Row(meta, this.#entity, data, this.#em, RowSource.Columns)
   }
 
-  /** The key alone: all other properties count as not loaded. */
+  /** The row with its primary key only: all other properties count as not loaded. */
   get keyOnly (): Row {
     const data = Object.fromEntries(this.meta.primaryKeys.map((name) => [name, this.data[name]]))
     return new Row(this.meta, this.#entity, data, this.#em, RowSource.Key)
   }
 
-  /** The schema of the row's table; `undefined` for that of the ORM or of the entity. */
+  /** Schema that was set on the entity; `undefined` for the schema of the entity's metadata or of the ORM. */
   get schema (): string | undefined {
     return wrap(this.#entity, true).__schema
   }
 
-  /** The schema in which the row's table is, also where it is the default one. */
+  /** Schema of the row's table, including the default one. */
   get tableSchema (): string {
-    return this.schema ?? this.meta.schema ?? this.#em.config.get('schema') ?? this.#em.getPlatform().getDefaultSchemaName() ?? ''
+    const schema = this.schema ?? this.meta.schema ?? this.#em.config.get('schema')
+    return schema ?? this.#em.getPlatform().getDefaultSchemaName() ?? ''
   }
 
-  /** What tells the row from all others. */
+  /** Identity of the row: table, schema and primary key. */
   get id (): string {
     return `${this.meta.root._id}:${this.schema ?? ''}:${this.key}`
   }
 
-  /** One property as JSON has it, a relation as its key. @throws NotLoadedError */
+  /** Value of a property as it is sent as JSON, a relation as its key. @throws NotLoadedError */
   value ({ prop, name, isPlain }: RowField): unknown {
     const value = this.data[name]
     if (this.#source === RowSource.Columns) return value
-    if (isPlain && (typeof value === 'string' || typeof value === 'number') && !(this.#source === RowSource.Original && isMade(prop))) return value
+    const isScalar = typeof value === 'string' || typeof value === 'number'
+    if (isPlain && isScalar && !(this.#source === RowSource.Original && isGenerated(prop))) return value
 
     if (!this.#knows(prop)) throw new NotLoadedError(name)
     const [json] = Object.values(serialize(this.view, { fields: [name], includeHidden: true } as object))
     return json ?? null
   }
 
-  /** The entity as it was then: itself where it still says the same, else a view of it. */
+  /**
+   * An entity with the values of this row: the entity itself if it has not changed since, otherwise an object that
+   * inherits from it.
+   */
   get view (): object {
     if (this.#view === undefined) {
       if (this.#isEntity()) return this.#entity
@@ -151,8 +163,9 @@ export class Row {
   #knows (prop: EntityProperty): boolean {
     if (this.#source === RowSource.Read || prop.primary) return true
     if (this.#source === RowSource.Key) return false
-    // the flush may have changed the collection and what the database makes, and the ORM keeps no copy of either
-    if (this.#source === RowSource.Original && (prop.kind === ReferenceKind.MANY_TO_MANY || isMade(prop))) return false
+    // the flush may have changed collections and generated values, and the snapshot has neither
+    const isUnstable = prop.kind === ReferenceKind.MANY_TO_MANY || isGenerated(prop)
+    if (this.#source === RowSource.Original && isUnstable) return false
     if (prop.formula !== undefined) return this.#isKnown(prop.name)
     if (this.#source === RowSource.Insert) return true
     if (prop.kind === ReferenceKind.ONE_TO_MANY || prop.kind === ReferenceKind.MANY_TO_MANY) {
@@ -164,7 +177,7 @@ export class Row {
 
   #isKnown (name: string): boolean {
     if (name in this.data) return true
-    // of a row of which the ORM holds nothing any more, what was loaded once says nothing
+    // MikroORM clears the snapshot of a deleted entity, but not the list of its loaded properties
     return Object.keys(this.data).length > 0 && wrap(this.#entity, true).__loadedProperties.has(name)
   }
 
@@ -174,43 +187,50 @@ export class Row {
 
     const comparator = this.#em.getComparator()
     const now = comparator.prepareEntity(this.#entity)
-    return comparator.matching(this.meta.class, now, this.data) && this.meta.comparableProps.every((prop) => prop.embedded !== undefined || this.#knows(prop))
+    return comparator.matching(this.meta.class, now, this.data) &&
+      this.meta.comparableProps.every((prop) => prop.embedded !== undefined || this.#knows(prop))
   }
 
   #makeView (): object {
     const { meta, data } = this
-    const blank = Object.create(meta.prototype) as Record<string, unknown>
+    const hydrated = Object.create(meta.prototype) as Record<string, unknown>
     const values: Record<string, unknown> = { ...data }
     for (const prop of meta.relations) delete values[prop.name]
     this.#parseJson(values)
     this.#em.config.getHydrator(this.#em.getMetadata())
-      .hydrate(blank, meta, values, this.#em.getEntityFactory(), 'full', false, true)
+      .hydrate(hydrated, meta, values, this.#em.getEntityFactory(), 'full', false, true)
 
     const view = Object.create(this.#entity) as object
     for (const prop of meta.props) {
       const { name } = prop
-      // what is computed is computed from the view
-      if (prop.embedded !== undefined || (prop.persist === false && prop.formula === undefined) || (prop.primary && !(name in data))) continue
+      // a computed property of the prototype reads from the view
+      const isComputed = prop.persist === false && prop.formula === undefined
+      if (prop.embedded !== undefined || isComputed || (prop.primary && !(name in data))) continue
 
       if (this.#knows(prop)) {
-        Object.defineProperty(view, name, { value: this.#valueIn(prop, blank), enumerable: true, writable: true, configurable: true })
+        const value = this.#valueIn(prop, hydrated)
+        Object.defineProperty(view, name, { value, enumerable: true, writable: true, configurable: true })
       } else {
         Object.defineProperty(view, name, { get () { throw new NotLoadedError(name) } })
       }
     }
-    // `wrap(view)` must not lead back to the entity
-    Object.defineProperty(view, '__helper', { value: Object.create(wrap(this.#entity, true), { entity: { value: view } }) })
+    // `wrap(view)` must give the view, not the entity
+    const helper: unknown = Object.create(wrap(this.#entity, true), { entity: { value: view } })
+    Object.defineProperty(view, '__helper', { value: helper })
     return view
   }
 
-  /** The value of a property that is known, of which `blank` has what is compared. */
-  #valueIn (prop: EntityProperty, blank: Record<string, unknown>): unknown {
+  /** Value of a known property for the view. @param hydrated an entity that was hydrated with the row data */
+  #valueIn (prop: EntityProperty, hydrated: Record<string, unknown>): unknown {
     const { name } = prop
     if (!this.meta.comparableProps.includes(prop)) return (this.#entity as Record<string, unknown>)[name]
-    return prop.kind === ReferenceKind.MANY_TO_ONE || prop.kind === ReferenceKind.ONE_TO_ONE ? this.#reference(prop, this.data[name]) : blank[name]
+    const isReference = prop.kind === ReferenceKind.MANY_TO_ONE || prop.kind === ReferenceKind.ONE_TO_ONE
+    return isReference ? this.#reference(prop, this.data[name]) : hydrated[name]
   }
 
-  /** What is compared is JSON text, where drivers that parse it themselves give values. */
+  /**
+   * Parses JSON columns: the row data has them as text, while a driver that parses JSON makes MikroORM expect values.
+   */
   #parseJson (values: Record<string, unknown>): void {
     const platform = this.#em.getPlatform()
     if (!platform.convertsJsonAutomatically()) return
@@ -225,18 +245,21 @@ export class Row {
     if (key === null || key === undefined || prop.mapToPk) return key
 
     const options = { wrapped: prop.ref === true, convertCustomTypes: true } as object
-    if (!(key instanceof PolymorphicRef)) return this.#em.getReference(prop.targetMeta?.class as never, key as never, options)
-    return this.#em.getReference(prop.discriminatorMap?.[key.discriminator] as never, key.id as never, options)
+    if (key instanceof PolymorphicRef) {
+      return this.#em.getReference(prop.discriminatorMap?.[key.discriminator] as never, key.id as never, options)
+    }
+    return this.#em.getReference(prop.targetMeta?.class as never, key as never, options)
   }
 }
 
-/** Whether a property is a column, which a query may name to load it. */
+/** Whether a property is a column, so that a query can load it by name. */
 export function isColumn ({ kind, persist, formula, lazy }: EntityProperty): boolean {
-  return (kind === ReferenceKind.SCALAR || kind === ReferenceKind.MANY_TO_ONE) && persist !== false && formula === undefined && lazy !== true
+  const isStored = kind === ReferenceKind.SCALAR || kind === ReferenceKind.MANY_TO_ONE
+  return isStored && persist !== false && formula === undefined && lazy !== true
 }
 
-/** Whether a property is not loaded with its row unless a query asks for it. */
-export function isLoadedApart ({ kind, lazy }: EntityProperty): boolean {
+/** Whether a query loads a property only if `populate` names it. */
+export function isPopulated ({ kind, lazy }: EntityProperty): boolean {
   return kind === ReferenceKind.MANY_TO_MANY || kind === ReferenceKind.ONE_TO_MANY || lazy === true
 }
 
@@ -244,8 +267,8 @@ function isLoaded (collection: unknown): collection is Collection<object> {
   return collection instanceof Collection && collection.isInitialized()
 }
 
-/** Whether a value is made with the row, by the ORM or by the database. */
-function isMade ({ version, generated }: EntityProperty): boolean {
+/** Whether MikroORM or the database generates a value when the row is written. */
+function isGenerated ({ version, generated }: EntityProperty): boolean {
   return version === true || generated !== undefined
 }
 
@@ -255,7 +278,7 @@ function isPlain (prop: EntityProperty): boolean {
   return prop.kind === ReferenceKind.MANY_TO_ONE && prop.targetKey === undefined
 }
 
-/** The names under which the ORM compares a property: its own, or those of the parts of an embeddable. */
+/** Names of a property in the row data: its own, or those of the parts of a flattened embeddable. */
 function columnsOf (prop: EntityProperty): string[] {
   if (prop.kind !== ReferenceKind.EMBEDDED || prop.object) return [prop.name]
   return Object.values(prop.embeddedProps).filter(({ persist }) => persist !== false).flatMap(columnsOf)

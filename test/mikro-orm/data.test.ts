@@ -388,7 +388,7 @@ test('what an entity says of itself must not be asynchronous', async (t) => {
   await em.flush()
 
   assert.deepEqual(take(), [])
-  assert.match(String(logged[0]?.err), /'getGroupName' gave a promise: it must be synchronous/)
+  assert.match(String(logged[0]?.err), /'getGroupName' returned a promise: it must be synchronous/)
 })
 
 test('an entity names its group with a static property, a getter, a field or a column', async (t) => {

@@ -78,7 +78,7 @@ const cases: Case[] = [
       await em.remove(todo).flush()
     }),
     told: { reason: 'short_lived', entity: 'Todo', key: undefined, type: 'delete' },
-    words: /began and ended/
+    words: /created and deleted/
   },
   {
     what: 'it was rolled back',
@@ -113,7 +113,7 @@ const cases: Case[] = [
     rule: notifyOnUpdate(Todo, { data () { throw failure } }),
     work: rename,
     told: { reason: 'failed', entity: 'Todo', key: '1' },
-    words: /failed/
+    words: /an error occurred/
   }
 ]
 

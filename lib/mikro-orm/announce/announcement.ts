@@ -4,8 +4,8 @@ import { cutError } from '../../util/cut.ts'
 import { errors } from '../../errors.ts'
 import { ChangeOrigin, type RowChange } from '../capture/change-log.ts'
 import type { CommittedRows } from '../capture/committed-rows.ts'
-import type { Log } from './drops.ts'
-import { dropped, type Notification, type CompiledRule, type CommittedChange } from '../declare/compiled-rule.ts'
+import type { Logger } from './drops.ts'
+import { droppedNotification, type Notification, type CompiledRule, type CommittedChange } from '../declare/compiled-rule.ts'
 import { Database, databaseOf } from '../platforms.ts'
 import { portionsOf, readRows, tableOf, type Wanted } from '../capture/read-back.ts'
 import type { NotifiedEntity } from '../declare/entity-registry.ts'
@@ -21,7 +21,7 @@ interface Sources {
   readonly committed: CommittedRows
   /** The rows that were read before the statements of the flushes. */
   readonly read: RowsBefore
-  readonly log: Log
+  readonly log: Logger
 }
 
 /** The changes of a transaction, with the rows that were read. */
@@ -60,7 +60,9 @@ export class Announcement {
       const change = (rule.readsBack || entry.origin !== undefined) && this.#after !== undefined ? this.#changeOf(entry, rule, this.#after) : entry
       if (change !== undefined) return rule.notifications(change)
       // the row is not there: nothing was changed, or it is gone again
-      return withDrops ? [dropped('missing', (entry.after ?? entry.before) as Row, entry.type)] : []
+      if (!withDrops) return []
+      const { meta, key } = (entry.after ?? entry.before) as Row
+      return [droppedNotification('missing', meta.className, key, entry.type)]
     }))
   }
 
@@ -159,7 +161,7 @@ function needsDeletedRow ({ notifiedEntity, origin }: RowChange): boolean {
 /** Whether a row may have been in other groups before: not where the ORM held the same groups, and the update writes nothing that they depend on. */
 function needsRowBefore ({ notifiedEntity, before, fields, origin }: RowChange, after: Row): boolean {
   if (origin !== undefined) return mayMove(notifiedEntity)
-  return notifiedEntity.needsRowBefore && notifiedEntity.rules.some((rule) => rule.readsBack && !rule.isInPlace(before as Row, after, fields))
+  return notifiedEntity.needsRowBefore && notifiedEntity.rules.some((rule) => rule.readsBack && !rule.keepsGroup(before as Row, after, fields))
 }
 
 /**

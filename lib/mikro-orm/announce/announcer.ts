@@ -6,7 +6,7 @@ import type { ChangeLog, RowChange } from '../capture/change-log.ts'
 import { Outcome, type CommitResult } from '../capture/commit.ts'
 import { CommitOrder } from '../capture/commit-order.ts'
 import { CommittedRows } from '../capture/committed-rows.ts'
-import { areDropsObserved, tellUndone } from './drops.ts'
+import { areDropsObserved, reportUndone } from './drops.ts'
 import { publishNotifications, type PublishTarget } from './publish.ts'
 import { readRows, type Wanted } from '../capture/read-back.ts'
 import { Resyncs } from './resyncs.ts'
@@ -87,7 +87,7 @@ export class Announcer {
 
   /** Tells what is not sent as it was rolled back. */
   tellRolledBack (entries: readonly RowChange[]): void {
-    tellUndone(this.#target.log, 'rolled_back', new Announcement(entries).notifications(false))
+    reportUndone(this.#target.log, 'rolled_back', new Announcement(entries).notifications(false))
   }
 
   /** Resolves when all that was committed is handed over. */
@@ -124,7 +124,7 @@ export class Announcer {
     const { log } = this.#target
     const notifications = announcement.notifications(false)
     log.warn({ err: cutError(err) }, 'the answer to a COMMIT was lost: the members of the groups concerned load again')
-    tellUndone(log, 'unknown', notifications)
+    reportUndone(log, 'unknown', notifications)
     this.#resyncs.send(groupsOf(notifications))
   }
 }

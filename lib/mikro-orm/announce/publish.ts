@@ -1,14 +1,14 @@
 /** The way of committed changes to the groups. */
 import { diagnostics } from '../../diagnostics.ts'
 import { quote } from '../../protocol/encode.ts'
-import { tellDrop, type Log } from './drops.ts'
+import { reportDrop, type Logger } from './drops.ts'
 import type { Notification } from '../declare/compiled-rule.ts'
 
 /** Where changes go to. */
 export interface PublishTarget {
   /** Hands a message to a group. A promise rejects where the broker does not take it. */
   publish: (group: string, payload: string) => void | Promise<void>
-  log: Log
+  log: Logger
 }
 
 /** How many messages wait for the broker at a time. */
@@ -31,10 +31,10 @@ export function publishNotifications (notifications: readonly Notification[], ta
 
 function send (notification: Notification, { publish, log }: PublishTarget, failed: (group: string, err: unknown) => void): void | Promise<void> {
   const { entity, group, type, object, drop } = notification
-  if (drop !== undefined) return tellDrop(log, { ...drop, entity, type })
+  if (drop !== undefined) return reportDrop(log, { ...drop, entity, type })
 
   const fail = (err: unknown) => {
-    tellDrop(log, { reason: 'failed', entity, type, group, error: err })
+    reportDrop(log, { reason: 'failed', entity, type, group, error: err })
     failed(group, err)
   }
   const id = Math.floor(Math.random() * 2 ** 31)

@@ -1,14 +1,18 @@
-/** M:N collections that a flush changes. MikroORM has no event for them, so they are read from the unit of work in `onFlush`. */
+/**
+ * M:N collections that a flush changes. MikroORM has no event for them, so they are read from the unit of work in
+ * `onFlush`.
+ */
 import { ReferenceKind, type UnitOfWork } from '@mikro-orm/core'
-import type { NotifiedEntity } from '../declare/entity-registry.ts'
+import type { FindNotifiedEntity } from '../declare/entity-registry.ts'
 import { isSilent } from './silence.ts'
 
 /**
- * Finds the changed M:N properties of each notified entity. A change on the inverse side counts as a change of the owners.
+ * Finds the changed M:N properties of each notified entity. A change on the inverse side counts as a change of the
+ * owners.
  *
  * @returns property names by owner
  */
-export function changedCollections (uow: UnitOfWork, notifiedEntityOf: (entity: object) => NotifiedEntity | undefined): Map<object, Set<string>> {
+export function changedCollections (uow: UnitOfWork, notifiedEntityOf: FindNotifiedEntity): Map<object, Set<string>> {
   const changed = new Map<object, Set<string>>()
   const add = (owner: object, property: string) => {
     if (isSilent() || notifiedEntityOf(owner) === undefined) return

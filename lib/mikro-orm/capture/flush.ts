@@ -1,9 +1,10 @@
 /**
- * A running flush of the unit of work. It reads executed INSERTs and UPDATEs from the change sets when they are needed: an
+ * A running flush of the unit of work. It reads executed INSERTs and UPDATEs from the change sets when they are needed:
+ * an
  * `afterCreate` event for each row would cost as much as all other work on the row.
  */
 import { ChangeSetType, wrap, type ChangeSet, type EntityManager, type UnitOfWork } from '@mikro-orm/core'
-import type { NotifiedEntity } from '../declare/entity-registry.ts'
+import type { FindNotifiedEntity } from '../declare/entity-registry.ts'
 import { originalData, type RowData } from '../row.ts'
 import type { RowChange } from './change-log.ts'
 import type { RowChangeBuilder } from './row-changes.ts'
@@ -13,14 +14,18 @@ import { isSilent } from './silence.ts'
 type ExtraUpdate = ReturnType<UnitOfWork['getExtraUpdates']> extends Set<infer Extra> ? Extra : never
 
 /** Order in which the unit of work executes change sets. DELETEs are not listed: they have events. */
-const ORDER: Readonly<Record<string, number>> = { [ChangeSetType.UPDATE_EARLY]: 0, [ChangeSetType.CREATE]: 1, [ChangeSetType.UPDATE]: 2 }
+const ORDER: Readonly<Record<string, number>> = {
+  [ChangeSetType.UPDATE_EARLY]: 0,
+  [ChangeSetType.CREATE]: 1,
+  [ChangeSetType.UPDATE]: 2
+}
 
 /** The change sets of one flush, and which of them are executed. */
 export class Flush {
   readonly #em: EntityManager
   readonly #uow: UnitOfWork
   readonly #builder: RowChangeBuilder
-  readonly #notifiedEntityOf: (entity: object) => NotifiedEntity | undefined
+  readonly #notifiedEntityOf: FindNotifiedEntity
   /** Change sets of the unit of work at the last look. */
   #known: ReadonlyArray<ChangeSet<object>> = []
   /** Change sets of notified entities that were not executed at the last look. */
@@ -28,7 +33,7 @@ export class Flush {
   /** Extra updates, and whether `changes()` has given them. */
   readonly #extras = new Map<ExtraUpdate, boolean>()
 
-  constructor (em: EntityManager, uow: UnitOfWork, builder: RowChangeBuilder, notifiedEntityOf: (entity: object) => NotifiedEntity | undefined) {
+  constructor (em: EntityManager, uow: UnitOfWork, builder: RowChangeBuilder, notifiedEntityOf: FindNotifiedEntity) {
     this.#em = em
     this.#uow = uow
     this.#builder = builder
@@ -47,7 +52,9 @@ export class Flush {
     return this.#pending.includes(changeSet)
   }
 
-  /** Takes over the change sets that the unit of work has computed. Other subscribers may add some in their `onFlush`. */
+  /**
+   * Takes over the change sets that the unit of work has computed. Other subscribers may add some in their `onFlush`.
+   */
   collect (): void {
     this.#collectExtras()
     const all = this.#uow.getChangeSets() as Array<ChangeSet<object>>
@@ -66,7 +73,8 @@ export class Flush {
   /**
    * Gives the changes of the statements that were executed since the last call. It must be iterated to its end.
    *
-   * @param isRunning `true` while the flush may execute further statements: then rows whose generated values MikroORM has
+   * @param isRunning `true` while the flush may execute further statements: then rows whose generated values MikroORM
+   * has
    * not merged into the entity yet are left for a later call
    */
   * changes (isRunning: boolean): Generator<RowChange, void> {
@@ -94,7 +102,7 @@ export class Flush {
   #written (changeSet: ChangeSet<object>, payload: RowData, original: unknown): readonly RowChange[] {
     const notifiedEntity = this.#notifiedEntityOf(changeSet.entity)
     if (notifiedEntity === undefined) return []
-    return this.#builder.written({ changeSet, payload, original: original as RowData | undefined }, this.#em, notifiedEntity)
+    return this.#builder.written(changeSet, payload, original as RowData | undefined, this.#em, notifiedEntity)
   }
 
   #collectExtras (): void {
@@ -104,7 +112,10 @@ export class Flush {
   }
 }
 
-/** Payload of the executed statements of a change set. An entity with a table for each class (TPT) has several statements. */
+/**
+ * Payload of the executed statements of a change set. An entity with a table for each class (TPT) has several
+ * statements.
+ */
 function executedPayload (changeSet: ChangeSet<object>): { payload: RowData | undefined, isComplete: boolean } {
   const { type, payload, persisted, tptChangeSets } = changeSet
   if (tptChangeSets === undefined) return { payload: persisted ? payload : undefined, isComplete: persisted }

@@ -4,25 +4,28 @@ import type { NotifiedEntity } from '../declare/entity-registry.ts'
 import { originalData, Row, RowSource, type RowData } from '../row.ts'
 import type { ChangeOrigin, RowChange } from './change-log.ts'
 
-/** An INSERT or UPDATE of a row that a flush executed. */
-export interface WrittenRow {
-  readonly changeSet: ChangeSet<object>
-  readonly payload: RowData
-  /** Snapshot of the entity before the statement; `undefined` for an INSERT. */
-  readonly original: RowData | undefined
-}
-
 const NO_FIELDS: readonly string[] = []
 
 /**
- * Builds row changes. It remembers which entities this process inserted: a property that is missing in their snapshot is
+ * Builds row changes. It remembers which entities this process inserted: a property that is missing in their snapshot
+ * is
  * `null` in the database, while an entity that was loaded in part lacks properties that are not known.
  */
 export class RowChangeBuilder {
   readonly #inserted = new WeakSet<object>()
 
-  /** Changes of an executed INSERT or UPDATE. An UPDATE of the primary key is a `delete` and a `create`. */
-  written ({ changeSet: { entity, meta }, payload, original }: WrittenRow, em: EntityManager, notifiedEntity: NotifiedEntity): RowChange[] {
+  /**
+   * Builds the changes of an executed INSERT or UPDATE. An UPDATE of the primary key is a `delete` and a `create`.
+   *
+   * @param original snapshot of the entity before the statement; `undefined` for an INSERT
+   */
+  written (
+    { entity, meta }: ChangeSet<object>,
+    payload: RowData,
+    original: RowData | undefined,
+    em: EntityManager,
+    notifiedEntity: NotifiedEntity
+  ): RowChange[] {
     if (original === undefined) {
       const isComplete = meta.comparableProps.every(({ name }) => name in payload)
       if (!isComplete) this.#inserted.add(entity)
@@ -32,9 +35,11 @@ export class RowChangeBuilder {
     const isInserted = this.#inserted.has(entity)
     const nulls = isInserted ? Object.fromEntries(meta.comparableProps.map(({ name }) => [name, null])) : {}
     const before = new Row(meta, entity, isInserted ? { ...nulls, ...original } : original, em, RowSource.Original)
-    const after = new Row(meta, entity, { ...nulls, ...original, ...payload }, em, isInserted ? RowSource.Insert : RowSource.Flush)
+    const source = isInserted ? RowSource.Insert : RowSource.Flush
+    const after = new Row(meta, entity, { ...nulls, ...original, ...payload }, em, source)
     if (before.key !== after.key) return [deleted(before, notifiedEntity), created(after, notifiedEntity)]
-    return [{ id: after.id, notifiedEntity, type: 'update', before, after, fields: changedProperties(payload, before), origin: undefined }]
+    const fields = changedProperties(payload, before)
+    return [{ id: after.id, notifiedEntity, type: 'update', before, after, fields, origin: undefined }]
   }
 
   /** Row of an entity before a statement changes it. It has only the primary key if MikroORM holds no snapshot. */
@@ -44,8 +49,17 @@ export class RowChangeBuilder {
     return new Row(meta, entity, em.getComparator().prepareEntity(entity), em, RowSource.Original).keyOnly
   }
 
-  /** Update of a row by an upsert or of an M:N collection, which leaves no change set: the snapshot is the row before and after. */
-  touched (entity: object, em: EntityManager, notifiedEntity: NotifiedEntity, origin: ChangeOrigin, fields?: readonly string[]): RowChange {
+  /**
+   * Update of a row by an upsert or of an M:N collection, which leaves no change set: the snapshot is the row before
+   * and after.
+   */
+  touched (
+    entity: object,
+    em: EntityManager,
+    notifiedEntity: NotifiedEntity,
+    origin: ChangeOrigin,
+    fields?: readonly string[]
+  ): RowChange {
     const source = this.#inserted.has(entity) ? RowSource.Insert : RowSource.Flush
     const row = new Row(wrap(entity, true).__meta, entity, originalData(entity) as RowData, em, source)
     return { id: row.id, notifiedEntity, type: 'update', before: row, after: row, fields, origin }
@@ -54,11 +68,13 @@ export class RowChangeBuilder {
 
 /** Change of a row that a flush deleted. */
 export function deleted (before: Row, notifiedEntity: NotifiedEntity): RowChange {
-  return { id: before.id, notifiedEntity, type: 'delete', before, after: undefined, fields: NO_FIELDS, origin: undefined }
+  const { id } = before
+  return { id, notifiedEntity, type: 'delete', before, after: undefined, fields: NO_FIELDS, origin: undefined }
 }
 
 function created (after: Row, notifiedEntity: NotifiedEntity): RowChange {
-  return { id: after.id, notifiedEntity, type: 'create', before: undefined, after, fields: NO_FIELDS, origin: undefined }
+  const { id } = after
+  return { id, notifiedEntity, type: 'create', before: undefined, after, fields: NO_FIELDS, origin: undefined }
 }
 
 /** Properties that an UPDATE changed. A part of an embeddable counts as the property that holds the embeddable. */

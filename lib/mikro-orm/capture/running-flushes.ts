@@ -14,14 +14,20 @@ export class RunningFlushes {
   readonly #makeFlush: (em: EntityManager, uow: UnitOfWork) => Flush
   readonly #record: (change: RowChange, em: EntityManager) => void
   readonly #running = new WeakMap<EntityManager, RunningFlush>()
-  /** Events of single rows, used without transactions only: there, a flush that fails keeps its rows, and no event follows. */
+  /**
+   * Events of single rows, used without transactions only: there, a flush that fails keeps its rows, and no event
+   * follows.
+   */
   readonly #untransacted: EventSubscriber = {
     afterCreate: (args) => this.#executed(args),
     afterUpdate: (args) => this.#executed(args)
   }
 
   /** @param record takes the changes of a flush that is in no known transaction; must not throw */
-  constructor (makeFlush: (em: EntityManager, uow: UnitOfWork) => Flush, record: (change: RowChange, em: EntityManager) => void) {
+  constructor (
+    makeFlush: (em: EntityManager, uow: UnitOfWork) => Flush,
+    record: (change: RowChange, em: EntityManager) => void
+  ) {
     this.#makeFlush = makeFlush
     this.#record = record
   }
@@ -32,8 +38,9 @@ export class RunningFlushes {
     this.#end(em)
     this.#running.set(em, { flush: this.#makeFlush(em, uow), transaction: undefined })
 
+    const isUntransacted = !em.config.get('implicitTransactions') || !em.getPlatform().supportsTransactions()
     if (em.isInTransaction()) this.join(em, transaction)
-    else if (!em.config.get('implicitTransactions') || !em.getPlatform().supportsTransactions()) em.getEventManager().registerSubscriber(this.#untransacted)
+    else if (isUntransacted) em.getEventManager().registerSubscriber(this.#untransacted)
   }
 
   /** `afterTransactionStart`: the transaction may be the implicit one of a flush. */

@@ -3,7 +3,10 @@ import type { EntityManager, Transaction, TransactionEventArgs } from '@mikro-or
 import { ChangeLog, type RowChange } from './change-log.ts'
 import type { Flush } from './flush.ts'
 
-/** An outermost transaction: its change log, and its flushes, whose executed statements are appended when the log is used. */
+/**
+ * An outermost transaction: its change log, and its flushes, whose executed statements are appended when the log is
+ * used.
+ */
 export class RunningTransaction {
   readonly log = new ChangeLog()
   readonly #flushes = new Set<Flush>()
@@ -93,7 +96,9 @@ export class Transactions {
   /** @throws Error for a transaction that was not begun through an EntityManager, or begun before `connect()` */
   get (transaction: Transaction): RunningTransaction {
     const running = this.find(transaction)
-    if (running === undefined) throw new Error('The transaction was not begun through the EntityManager, or before the ChangeSubscriber was connected')
+    if (running === undefined) {
+      throw new Error('The transaction was not begun through the EntityManager, or before the ChangeSubscriber was connected')
+    }
     return running
   }
 
@@ -110,7 +115,11 @@ export class Transactions {
     if (this.#running.size === 0) this.#idle?.resolve()
   }
 
-  /** Cuts the changes since a savepoint, or of an outermost transaction, from the change log. @returns the changes that were cut, if wanted */
+  /**
+   * Cuts the changes since a savepoint, or of an outermost transaction, from the change log.
+   *
+   * @returns the changes that were cut, if wanted
+   */
   rolledBack (transaction: Transaction, isWanted: boolean): RowChange[] {
     const running = this.#outermost.get(transaction)
     this.#outermost.delete(transaction)
