@@ -32,8 +32,8 @@ test('refuses a template whose values cannot be told apart', async (t) => {
   const orm = await openSqlite(t, [Doc])
 
   for (const [group, message] of [
-    ['doc-{a}{id}', /'doc-\{a\}\{id\}': expected a text between two values/],
-    ['doc-{a}%{id}', /expected a text between two values/],
+    ['doc-{a}{id}', /'doc-\{a\}\{id\}': expected a text between two placeholders/],
+    ['doc-{a}%{id}', /expected a text between two placeholders/],
     ['doc-{json}', /not JSON 'json'/]
   ] as const) {
     assert.throws(() => listen(orm, [notifyOnCreate(Doc, { group })]), { code: 'RP_ERR_INVALID_TEMPLATE', message })

@@ -1,6 +1,6 @@
 /**
- * Several EntityManagers of two processes write the same rows, with stale and partly loaded entities, into columns that the database changes. A replica
- * of each group that applies what is announced is compared with the table after every run.
+ * Several EntityManagers of two processes write the same rows, with stale and partly loaded entities, into columns that the
+ * database changes. The replica of each group, which applies all notifications, is compared with the table after every run.
  */
 import assert from 'node:assert/strict'
 import { mkdtempSync, rmSync } from 'node:fs'

@@ -1,6 +1,6 @@
 /**
- * Whoever applies what is announced has what the database has: random transaction trees, one replica for each group, received over
- * a WebSocket and compared with the table after every tree.
+ * A client that applies all notifications has the rows of the database: random transaction trees run, and the replica of each
+ * group, received over a WebSocket, is compared with the table after every tree.
  */
 import assert from 'node:assert/strict'
 import test, { type TestContext } from 'node:test'
