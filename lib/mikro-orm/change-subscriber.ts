@@ -1,7 +1,6 @@
 /**
  * The MikroORM event subscriber. It composes the rooms: events go to capture/, which keeps the change log of a
- * transaction,
- * and the COMMIT hands that log to announce/.
+ * transaction, and the COMMIT hands that log to announce/.
  */
 import {
   wrap,
@@ -32,7 +31,7 @@ import { compileRules, type NotifiedEntity } from './declare/entity-registry.ts'
 import { checkRules, type NotifyRule } from './declare/rules.ts'
 import type { Row } from './row.ts'
 
-/** What `connect()` needs. */
+/** Options of `connect()`. */
 export interface ConnectOptions extends PublishTarget {
   orm: MikroORM
   /** Rules in addition to those of the subscriber. */

@@ -31,8 +31,8 @@ export interface ManualNotifyOptions<Entity extends object> {
 
 /**
  * Announces changes by the rules of their entity. The rows of keys and of a condition are read with one query. For a
- * deleted row
- * that cannot be read any more, the primary key is announced. A row that does not exist is left out, with a warning.
+ * deleted row that cannot be read any more, the primary key is announced. A row that does not exist is left out, with a
+ * warning.
  *
  * @param subject a primary key, a list of keys, an entity, or a `where` condition
  * @returns a promise that resolves when the changes are published, or are in the change log of the transaction
@@ -49,8 +49,7 @@ declare module '../server/types.ts' {
   interface Rohrpost {
     /**
      * Announces changes for which MikroORM has no event: native queries, the query builder, cascades of the database.
-     * Added by
-     * `rohrpostMikroOrm`.
+     * Added by `rohrpostMikroOrm`.
      */
     notify: Notify
   }

@@ -7,8 +7,7 @@ type MiddlewareMessage = Parameters<Parameters<FastifyInstance['rohrpost']['use'
 
 /**
  * Maps an error that a handler throws to the error that the client reads, such as an error of `@fastify/sensible`. If
- * it returns
- * `undefined`, the default reply is sent.
+ * it returns `undefined`, the default reply is sent.
  */
 export type OrmErrorHandler = (error: unknown, message: MiddlewareMessage) => unknown
 

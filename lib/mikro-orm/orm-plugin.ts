@@ -26,8 +26,7 @@ export interface RohrpostMikroOrmOptions {
   subscriber?: ChangeSubscriber
   /**
    * Maps an error that a handler throws to the error that the client reads. By default a violated unique constraint and
-   * a failed
-   * optimistic lock have the code `conflict`, and an entity that is not found has `not_found`.
+   * a failed optimistic lock have the code `conflict`, and an entity that is not found has `not_found`.
    */
   errorHandler?: OrmErrorHandler
 }

@@ -1,7 +1,6 @@
 /**
  * A row at one moment: as it was read, as a flush wrote it, or as MikroORM held it before. The entity in the
- * application's
- * hands may have changed since.
+ * application's hands may have changed since.
  */
 import {
   Collection,

@@ -34,7 +34,7 @@ test('refuses a template whose values cannot be told apart', async (t) => {
   for (const [group, message] of [
     ['doc-{a}{id}', /'doc-\{a\}\{id\}': expected a text between two placeholders/],
     ['doc-{a}%{id}', /expected a text between two placeholders/],
-    ['doc-{json}', /not JSON 'json'/]
+    ['doc-{json}', /not for JSON 'json'/]
   ] as const) {
     assert.throws(() => listen(orm, [notifyOnCreate(Doc, { group })]), { code: 'RP_ERR_INVALID_TEMPLATE', message })
   }

@@ -1,7 +1,6 @@
 /**
  * Dropped changes: changes that are not published, and why. They go to the diagnostics channel `rohrpost:drop`, and to
- * the
- * application's logger at level debug.
+ * the application's logger at level debug.
  */
 import { cut, cutError } from '../../util/cut.ts'
 import { diagnostics, type ChangeDropEvent, type ChangeDropReason } from '../../diagnostics.ts'

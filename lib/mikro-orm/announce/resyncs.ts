@@ -1,7 +1,6 @@
 /**
  * Resync messages, which make the members of a group load their data again: after a lost answer to a COMMIT, or when
- * the
- * broker has refused a notification.
+ * the broker has refused a notification.
  */
 import { cut, cutError } from '../../util/cut.ts'
 import { quote } from '../../protocol/encode.ts'

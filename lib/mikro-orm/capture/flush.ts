@@ -1,7 +1,6 @@
 /**
  * A running flush of the unit of work. It reads executed INSERTs and UPDATEs from the change sets when they are needed:
- * an
- * `afterCreate` event for each row would cost as much as all other work on the row.
+ * an `afterCreate` event for each row would cost as much as all other work on the row.
  */
 import { ChangeSetType, wrap, type ChangeSet, type EntityManager, type UnitOfWork } from '@mikro-orm/core'
 import type { FindNotifiedEntity } from '../declare/entity-registry.ts'
@@ -30,7 +29,7 @@ export class Flush {
   #known: ReadonlyArray<ChangeSet<object>> = []
   /** Change sets of notified entities that were not executed at the last look. */
   #pending: Array<ChangeSet<object>> = []
-  /** Extra updates, and whether `changes()` has given them. */
+  /** Extra updates, and whether `changes()` has yielded them. */
   readonly #extras = new Map<ExtraUpdate, boolean>()
 
   constructor (em: EntityManager, uow: UnitOfWork, builder: RowChangeBuilder, notifiedEntityOf: FindNotifiedEntity) {
@@ -43,7 +42,7 @@ export class Flush {
     for (const extra of this.#extras.keys()) this.#extras.set(extra, isExecuted(extra))
   }
 
-  /** Whether a change set of a notified entity is not executed yet, or not given by `changes()`. */
+  /** Whether a change set of a notified entity is not executed yet, or not yielded by `changes()`. */
   get hasPending (): boolean {
     return this.#pending.length > 0
   }
@@ -52,9 +51,7 @@ export class Flush {
     return this.#pending.includes(changeSet)
   }
 
-  /**
-   * Takes over the change sets that the unit of work has computed. Other subscribers may add some in their `onFlush`.
-   */
+  /** Looks up the change sets of the unit of work. Other subscribers may add change sets in their `onFlush`. */
   collect (): void {
     this.#collectExtras()
     const all = this.#uow.getChangeSets() as Array<ChangeSet<object>>
@@ -71,25 +68,24 @@ export class Flush {
   }
 
   /**
-   * Gives the changes of the statements that were executed since the last call. It must be iterated to its end.
+   * Yields the changes of the statements that were executed since the last call. It must be iterated to its end.
    *
    * @param isRunning `true` while the flush may execute further statements: then rows whose generated values MikroORM
-   * has
-   * not merged into the entity yet are left for a later call
+   * has not merged into the entity yet are left for a later call
    */
   * changes (isRunning: boolean): Generator<RowChange, void> {
     const pending = this.#pending
     this.#pending = []
     for (const changeSet of pending) {
       const { payload, isComplete } = executedPayload(changeSet)
-      const isGiven = payload !== undefined && !(isRunning && isUnmerged(changeSet))
-      if (isGiven) yield * this.#written(changeSet, payload, changeSet.originalEntity)
-      if (!isGiven || !isComplete) this.#pending.push(changeSet)
+      const isYielded = payload !== undefined && !(isRunning && isUnmerged(changeSet))
+      if (isYielded) yield * this.#written(changeSet, payload, changeSet.originalEntity)
+      if (!isYielded || !isComplete) this.#pending.push(changeSet)
     }
 
     this.#collectExtras()
-    for (const [extra, isGiven] of this.#extras) {
-      if (isGiven || !isExecuted(extra)) continue
+    for (const [extra, isYielded] of this.#extras) {
+      if (isYielded || !isExecuted(extra)) continue
 
       this.#extras.set(extra, true)
       const changeSet = extra[3] as ChangeSet<object>
@@ -132,7 +128,7 @@ function isUnmerged ({ entity, originalEntity }: ChangeSet<object>): boolean {
   return wrap(entity, true).__processing === true && originalData(entity) === originalEntity
 }
 
-/** Properties of an extra update that are in the payload: MikroORM merges them when it is done with all rows. */
+/** Properties of an extra update that are in the payload: MikroORM merges them into the entity after the last row. */
 function executedNames ([, names, , changeSet]: ExtraUpdate): string[] {
   return [names].flat().filter((name) => changeSet !== undefined && name in changeSet.payload)
 }

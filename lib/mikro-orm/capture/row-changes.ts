@@ -8,8 +8,7 @@ const NO_FIELDS: readonly string[] = []
 
 /**
  * Builds row changes. It remembers which entities this process inserted: a property that is missing in their snapshot
- * is
- * `null` in the database, while an entity that was loaded in part lacks properties that are not known.
+ * is `null` in the database, while an entity that was loaded in part lacks properties that are not known.
  */
 export class RowChangeBuilder {
   readonly #inserted = new WeakSet<object>()

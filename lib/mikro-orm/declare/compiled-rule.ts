@@ -176,7 +176,7 @@ export class CompiledRule {
   ): Notification[] {
     if (row === undefined || groups.length === 0) return []
 
-    const object = this.#object(row, type, fields)
+    const object = this.#dataText(row, type, fields)
     if (object === null) return this.#drop('unchanged', type, row)
     return object === undefined ? [] : groups.map((group) => ({ entity: this.#meta.className, group, type, object }))
   }
@@ -222,7 +222,7 @@ export class CompiledRule {
   }
 
   /** Data of a row as JSON text; `null` if `alwaysSend: false` drops the update, `undefined` after an error. */
-  #object (row: Row, type: ChangeType, fields: readonly string[] | undefined): string | null | undefined {
+  #dataText (row: Row, type: ChangeType, fields: readonly string[] | undefined): string | null | undefined {
     try {
       const isUpdate = type === 'update' && fields !== undefined
       if (this.#sent !== undefined) {
@@ -247,8 +247,8 @@ export class CompiledRule {
   }
 
   /**
-   * Data of a delete of which only the primary key is known: the properties of the key that `data` names, otherwise `{
-   * id }`.
+   * Data of a delete of which only the primary key is known: the properties of the key that `data` names, otherwise
+   * `{ id }`.
    */
   #keyObject (row: Row): object {
     const named = this.#key.filter(({ name }) => this.#sent?.has(name))

@@ -47,11 +47,11 @@ export interface Projection {
    * Columns of the properties, if their values can be sent as the driver returns them. Rows are then read without
    * making entities.
    */
-  readonly columns: readonly Column[] | undefined
+  readonly columns: readonly ProjectedColumn[] | undefined
 }
 
 /** A property that is stored in one column. */
-export interface Column {
+export interface ProjectedColumn {
   readonly name: string
   readonly column: string
 }
@@ -60,7 +60,6 @@ export interface Column {
  * Compiles the rules for each entity that they match.
  *
  * @returns the entities with rules, by class
- *
  * @throws RP_ERR_UNKNOWN_ENTITY, RP_ERR_INVALID_TEMPLATE, RP_ERR_UNKNOWN_PROPERTY, RP_ERR_INVALID_OPTION
  */
 export function compileRules (
@@ -106,10 +105,10 @@ function notifiedEntity (meta: EntityMetadata, rules: CompiledRule[]): NotifiedE
  * Columns of properties; `undefined` if a property has several columns or needs conversion, or if the entity has
  * several tables (TPT).
  */
-function columnsOf (meta: EntityMetadata, names: readonly string[]): Column[] | undefined {
+function columnsOf (meta: EntityMetadata, names: readonly string[]): ProjectedColumn[] | undefined {
   if (meta.inheritanceType === 'tpt' || meta.primaryKeys.length > 1) return
 
-  const columns: Column[] = []
+  const columns: ProjectedColumn[] = []
   for (const name of names) {
     const prop = meta.properties[name] as EntityProperty
     const [column, ...more] = prop.fieldNames

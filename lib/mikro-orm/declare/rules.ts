@@ -23,9 +23,8 @@ export interface ChangeContext {
 export interface NotifyOptions<Entity extends object> {
   /**
    * Groups of a row: a template (`'todo-{id}'`), or a synchronous function that returns a name, a list of names, or
-   * `null`.
-   * In a template `{pk}` is the primary key, a relation is written as its key, and a property that is `null` means no
-   * group.
+   * `null`. In a template `{pk}` is the primary key, a relation is written as its key, and a property that is `null`
+   * means no group.
    *
    * @defaultValue the entity's `getGroupName(type)`, else its `groupName` template, else `classname-pk`
    */
@@ -50,9 +49,8 @@ export interface NotifyOptions<Entity extends object> {
   populate?: readonly string[]
   /**
    * Whether the row is read from the database before the COMMIT. With `false`, the values of the `EntityManager` are
-   * sent without
-   * a query. This is correct if no other writer and no trigger changes the row, and the database rounds and computes
-   * none of its values.
+   * sent without a query. This is correct if no other writer and no trigger changes the row, and the database rounds
+   * and computes none of its values.
    *
    * @defaultValue true
    */

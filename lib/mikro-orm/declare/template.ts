@@ -99,7 +99,7 @@ export function parseTemplate (template: string, meta: EntityMetadata): Template
           const isInteger = Number.isSafeInteger(value) && part.prop.polymorphic !== true
           const text = isInteger
             ? escapeAll(String(value), part.end)
-            : write(keysOf(value, part.prop, row.data[part.name]), part)
+            : joinValues(keysOf(value, part.prop, row.data[part.name]), part)
           if (text === undefined) return undefined
           name += text
         }
@@ -177,10 +177,10 @@ function keysOf (value: unknown, { targetMeta }: EntityProperty, ref?: unknown):
 }
 
 /** Writes the values of a placeholder, joined with `:`; `undefined` if a value is `null`. */
-function write (keys: unknown[], { uuids, end }: PropertyPlaceholder): string | undefined {
+function joinValues (keys: unknown[], { uuids, end }: PropertyPlaceholder): string | undefined {
   if (keys.includes(null)) return undefined
   return keys.map((key, part) => {
-    const text = textOf(key)
+    const text = valueText(key)
     if (uuids[part] !== true) return escapeAll(encodeKey(text), end)
     if (isUuid(text)) return end === '-' ? text.toLowerCase() : escapeAll(text.toLowerCase(), end)
     // the dashes of a UUID are not escaped, so another text in the column must not look like one: its hexadecimal
@@ -190,7 +190,7 @@ function write (keys: unknown[], { uuids, end }: PropertyPlaceholder): string | 
 }
 
 /** Text of a value: a string as it is, any other value as JSON without quotes. */
-function textOf (value: unknown): string {
+function valueText (value: unknown): string {
   if (typeof value === 'string') return value
   const json = encode(value)
   return json.startsWith('"') ? JSON.parse(json) : json
