@@ -1,5 +1,11 @@
 /** Change notifications from MikroORM; the subpath `fastify-rohrpost/mikro-orm`. */
-export { NotifyOnChange, NotifyOnCreate, NotifyOnDelete, NotifyOnUpdate, type NotifyDecorator } from './declare/decorators.ts'
+export {
+  NotifyOnChange,
+  NotifyOnCreate,
+  NotifyOnDelete,
+  NotifyOnUpdate,
+  type NotifyDecorator
+} from './declare/decorators.ts'
 export { type ManualNotifyOptions, type Notify } from './notify.ts'
 export { type OrmErrorHandler } from './orm-errors.ts'
 export { rohrpostMikroOrm, type RohrpostMikroOrmOptions } from './orm-plugin.ts'
@@ -14,4 +20,4 @@ export {
   type NotifyRule
 } from './declare/rules.ts'
 export { withoutNotifications } from './capture/silence.ts'
-export { ChangeSubscriber } from './capture/change-subscriber.ts'
+export { ChangeSubscriber } from './change-subscriber.ts'

@@ -1,32 +1,42 @@
-/** `app.rohrpost.notify`: announces by hand what the ORM has no event for. */
-import { Utils, wrap, type EntityManager, type EntityMetadata, type EntityName, type FilterQuery, type MikroORM, type Primary } from '@mikro-orm/core'
+/** `app.rohrpost.notify`: announces changes by hand for which MikroORM has no event, such as native queries. */
+import {
+  Utils,
+  wrap,
+  type EntityManager,
+  type EntityMetadata,
+  type EntityName,
+  type FilterQuery,
+  type MikroORM,
+  type Primary
+} from '@mikro-orm/core'
 import { errors, show } from '../errors.ts'
-import { Touch } from './capture/change-log.ts'
+import type { ChangeSubscriber } from './change-subscriber.ts'
+import { ChangeOrigin } from './capture/change-log.ts'
 import { classOf, nameOf } from './declare/entity-registry.ts'
-import { Row, Source } from './announce/row.ts'
 import type { ChangeType } from './declare/rules.ts'
-import type { ChangeSubscriber } from './capture/change-subscriber.ts'
 import { findProperty } from './declare/template.ts'
+import { Row, RowSource } from './row.ts'
 
-/** What `app.rohrpost.notify` may be told beside the change. */
+/** Options of `app.rohrpost.notify`. */
 export interface ManualNotifyOptions<Entity extends object> {
-  /** The properties that an update changed; without them the update is sent without `updated_fields`. */
+  /** Properties that an update changed. Without them the notification has no `updated_fields`. */
   updatedFields?: ReadonlyArray<Extract<keyof Entity, string>>
   /**
-   * An `EntityManager` in a transaction: what is announced is sent when that commits.
+   * EntityManager whose transaction made the change. The change is announced when that commits.
    *
-   * @defaultValue that of the `RequestContext`
+   * @defaultValue the EntityManager of the `RequestContext`
    */
   em?: EntityManager
 }
 
 /**
- * Announces changes by the rules of their entity. Keys, and the rows that a condition finds, are read with one query; of a deleted row whose
- * committed version is gone, the key is announced. A row that is not there is not announced, with a warning.
+ * Announces changes by the rules of their entity. The rows of keys and of a condition are read with one query. For a
+ * deleted row that cannot be read any more, the primary key is announced. A row that does not exist is left out, with a
+ * warning.
  *
- * @returns resolves when the changes are handed over, or are in the log of the transaction: that of `em`, or else the current one of the
- * `RequestContext`
- * @throws RP_ERR_UNKNOWN_ENTITY, RP_ERR_UNKNOWN_PROPERTY, RP_ERR_INVALID_OPTION; what reading the rows rejects with
+ * @param subject a primary key, a list of keys, an entity, or a `where` condition
+ * @returns a promise that resolves when the changes are published, or are in the change log of the transaction
+ * @throws RP_ERR_UNKNOWN_ENTITY, RP_ERR_UNKNOWN_PROPERTY, RP_ERR_INVALID_OPTION, or the error of the query
  */
 export type Notify = <Entity extends object>(
   entity: EntityName<Entity>,
@@ -37,61 +47,77 @@ export type Notify = <Entity extends object>(
 
 declare module '../server/types.ts' {
   interface Rohrpost {
-    /** Announces what the ORM has no event for: native queries, the query builder, cascades of the database. There with `rohrpostMikroOrm`. */
+    /**
+     * Announces changes for which MikroORM has no event: native queries, the query builder, cascades of the database.
+     * Added by `rohrpostMikroOrm`.
+     */
     notify: Notify
   }
 }
 
-/** Makes `notify` for one ORM; entities of others are left to `next`. */
+/** Makes `notify` for one ORM. Entities of other ORMs are passed to `next`. */
 export function makeNotify (orm: MikroORM, subscriber: ChangeSubscriber, next: Notify | undefined): Notify {
-  return async (type, subject, change, options = {}) => {
+  return async (entity, subject, type, options = {}) => {
     const { em = orm.em, updatedFields } = options
-    const meta = orm.getMetadata().getAll().get(classOf(type))
+    const meta = orm.getMetadata().getAll().get(classOf(entity))
     if (meta === undefined) {
-      if (next === undefined) throw new errors.RP_ERR_UNKNOWN_ENTITY(nameOf(type))
-      return next(type, subject, change, options)
+      if (next === undefined) throw new errors.RP_ERR_UNKNOWN_ENTITY(nameOf(entity))
+      return next(entity, subject, type, options)
     }
-    if (!['create', 'update', 'delete'].includes(change)) throw new errors.RP_ERR_INVALID_OPTION('type', "'create', 'update' or 'delete'", show(change))
+    if (!['create', 'update', 'delete'].includes(type)) {
+      throw new errors.RP_ERR_INVALID_OPTION('type', "'create', 'update' or 'delete'", show(type))
+    }
     for (const name of updatedFields ?? []) findProperty(name, meta, "'updatedFields'")
 
-    // within a transaction of the application the same connection is used
+    // the fork has an identity map of its own, and the connection of the application's transaction
     const fork = em.fork({ keepTransactionContext: true })
-    const fields = change === 'update' ? updatedFields && [...new Set(updatedFields)] : []
+    const fields = type === 'update' ? updatedFields && [...new Set(updatedFields)] : []
     const rows = await rowsOf(fork, meta, subject)
-    await subscriber.announce(rows.map(({ row, touch }) => ({
-      type: change,
-      before: change === 'create' ? undefined : row,
-      after: change === 'delete' ? undefined : row,
+    await subscriber.announce(rows.map(({ row, origin }) => ({
+      type,
+      before: type === 'create' ? undefined : row,
+      after: type === 'delete' ? undefined : row,
       fields,
-      touch
+      origin
     })), fork)
   }
 }
 
-async function rowsOf (em: EntityManager, meta: EntityMetadata, subject: unknown): Promise<Array<{ row: Row, touch: Touch }>> {
+/** Finds the rows of a subject. Their values are not read yet, except for those of an entity. */
+async function rowsOf (
+  em: EntityManager,
+  meta: EntityMetadata,
+  subject: unknown
+): Promise<Array<{ row: Row, origin: ChangeOrigin }>> {
   if (subject instanceof meta.class) {
-    return [{ row: new Row(meta, subject, em.getComparator().prepareEntity(subject), em, Source.Flush), touch: Touch.Entity }]
+    const row = new Row(meta, subject, em.getComparator().prepareEntity(subject), em, RowSource.Flush)
+    return [{ row, origin: ChangeOrigin.Entity }]
   }
   const keys = isWhere(subject, meta) ? await findKeys(em, meta, subject) : areKeys(subject, meta) ? subject : [subject]
   return keys.map((key) => {
     const reference = em.getReference(meta.class, key as never)
-    return { row: new Row(meta, reference, em.getComparator().prepareEntity(reference), em, Source.Flush), touch: Touch.Key }
+    const row = new Row(meta, reference, em.getComparator().prepareEntity(reference), em, RowSource.Flush)
+    return { row, origin: ChangeOrigin.Key }
   })
 }
 
-/** Whether a list is one of keys: the key of an entity with several key properties is a list itself. */
+/** Whether a subject is a list of keys. A list may also be one key of an entity with a composite key. */
 function areKeys (subject: unknown, { primaryKeys }: EntityMetadata): subject is unknown[] {
-  return Array.isArray(subject) && (primaryKeys.length === 1 || subject.every((key) => typeof key === 'object' && key !== null))
+  if (!Array.isArray(subject)) return false
+  return primaryKeys.length === 1 || subject.every((key) => typeof key === 'object' && key !== null)
 }
 
-/** Whether an object is a condition, rather than a key that is an object. */
+/** Whether a subject is a `where` condition. An object with exactly the key properties is a composite key. */
 function isWhere (subject: unknown, { primaryKeys }: EntityMetadata): subject is object {
   if (!Utils.isPlainObject(subject)) return false
   const names = Object.keys(subject)
-  return primaryKeys.length === 1 || names.length !== primaryKeys.length || !names.every((name) => primaryKeys.includes(name))
+  if (primaryKeys.length === 1 || names.length !== primaryKeys.length) return true
+  return !names.every((name) => primaryKeys.includes(name))
 }
 
 async function findKeys (em: EntityManager, meta: EntityMetadata, where: object): Promise<unknown[]> {
-  const entities = await em.find(meta.class, where as never, { fields: meta.primaryKeys as never, filters: false, connectionType: 'write', cache: false }) as object[]
+  // a replica may not have the change yet
+  const options = { fields: meta.primaryKeys as never, filters: false, connectionType: 'write', cache: false } as const
+  const entities = await em.find(meta.class, where as never, options) as object[]
   return entities.map((entity) => wrap(entity, true).getPrimaryKey())
 }

@@ -1,29 +1,28 @@
-/** What a client may read of the errors of the ORM that a handler lets pass. */
+/** Error replies for MikroORM errors that a handler throws, without the SQL and values of their messages. */
 import { NotFoundError, OptimisticLockError, UniqueConstraintViolationException } from '@mikro-orm/core'
 import type { FastifyInstance } from 'fastify'
 
-/** A message as middlewares get it. */
-type RohrpostMessage = Parameters<Parameters<FastifyInstance['rohrpost']['use']>[0]>[0]
+/** A request message, as middleware receives it. */
+type MiddlewareMessage = Parameters<Parameters<FastifyInstance['rohrpost']['use']>[0]>[0]
 
 /**
- * Says what the client reads of an error that a handler throws: the error to answer with instead, such as one of `@fastify/sensible`;
- * `undefined` for the default.
+ * Maps an error that a handler throws to the error that the client reads, such as an error of `@fastify/sensible`. If
+ * it returns `undefined`, the default reply is sent.
  */
-export type OrmErrorHandler = (error: unknown, message: RohrpostMessage) => unknown
+export type OrmErrorHandler = (error: unknown, message: MiddlewareMessage) => unknown
 
-/** The error that a handler fails with, in place of what it threw. */
-export function toAnswer (error: unknown, message: RohrpostMessage, handler: OrmErrorHandler | undefined): unknown {
-  return handler?.(error, message) ?? byDefault(error)
+/** Maps an error of a handler, by the option `errorHandler` or by default. */
+export function toReplyError (error: unknown, message: MiddlewareMessage, errorHandler?: OrmErrorHandler): unknown {
+  return errorHandler?.(error, message) ?? defaultError(error)
 }
 
-/** The texts of the ORM have SQL and values in them: the client reads others. */
-function byDefault (error: unknown): unknown {
-  if (error instanceof UniqueConstraintViolationException) return make('Already there.', 409, 'conflict', error)
-  if (error instanceof OptimisticLockError) return make('Changed by somebody else.', 409, 'conflict', error)
-  if (error instanceof NotFoundError) return make('Not found.', 404, 'not_found', error)
+function defaultError (error: unknown): unknown {
+  if (error instanceof UniqueConstraintViolationException) return replyError('Already there.', 409, 'conflict', error)
+  if (error instanceof OptimisticLockError) return replyError('Changed by somebody else.', 409, 'conflict', error)
+  if (error instanceof NotFoundError) return replyError('Not found.', 404, 'not_found', error)
   return error
 }
 
-function make (text: string, statusCode: number, code: string, cause: Error): Error {
+function replyError (text: string, statusCode: number, code: string, cause: Error): Error {
   return Object.assign(new Error(text, { cause }), { statusCode, code })
 }

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { suite, test, type TestContext } from 'node:test'
 import { CommitOrder } from '../../lib/mikro-orm/capture/commit-order.ts'
 
-/** An order whose turns note in `told` that they told. */
+/** Makes a CommitOrder whose turns add their name to `told` when they run. */
 function open () {
   const order = new CommitOrder(1000)
   const told: string[] = []
@@ -18,8 +18,8 @@ function open () {
   return { enter, told }
 }
 
-suite('the order of commits', () => {
-  test('tells at once where no other transaction changed the row', () => {
+suite('CommitOrder', () => {
+  test('runs at once if no other transaction changed the row', () => {
     const { enter, told } = open()
     const [one, two] = [enter('one', 'a'), enter('two', 'b')]
 
@@ -30,7 +30,7 @@ suite('the order of commits', () => {
     assert.deepEqual(told, ['two', 'one', 'three'])
   })
 
-  test('lets a later transaction wait for the earlier ones with the same row', () => {
+  test('makes a later transaction wait for the earlier transactions with the same row', () => {
     const { enter, told } = open()
     const [one, two, three] = [enter('one', 'a'), enter('two', 'b'), enter('three', 'a', 'b')]
     const four = enter('four', 'b')
@@ -45,7 +45,7 @@ suite('the order of commits', () => {
     assert.deepEqual(told, ['two', 'one', 'three', 'four'])
   })
 
-  test('lets a later transaction wait until all portions of the earlier one are handed over, also where that fails', async () => {
+  test('makes a later transaction wait for all portions of the earlier one, even if they fail', async () => {
     const { enter, told } = open()
     const telling = Promise.withResolvers<void>()
     const [one, two, three] = [enter('one', 'a'), enter('two', 'a'), enter('three', 'a')]
@@ -60,7 +60,7 @@ suite('the order of commits', () => {
     assert.deepEqual(told, ['one', 'two', 'three'])
   })
 
-  test('goes on after a while without a transaction whose answer does not come, which is late then', (t: TestContext) => {
+  test('stops waiting for a COMMIT without an answer, and marks its transaction as overtaken', (t: TestContext) => {
     t.mock.timers.enable({ apis: ['setTimeout'] })
     const { enter, told } = open()
     const [one, two, three] = [enter('one', 'a', 'b'), enter('two', 'a'), enter('three', 'b')]

@@ -41,7 +41,7 @@ async function open (t: TestContext, options: NotifyOptions<Todo>) {
   return { orm, em, todo, ...heard }
 }
 
-test('the key is sent by default', async (t) => {
+test('sends the primary key by default', async (t) => {
   const { em, todo, take } = await open(t, {})
 
   todo.title = 'two'
@@ -56,7 +56,7 @@ test('the key is sent by default', async (t) => {
   ])
 })
 
-test('named properties are sent as the ORM serializes them: relations as keys, what is null as null', async (t) => {
+test('sends named properties as MikroORM serializes them: relations as keys, null as null', async (t) => {
   const { em, todo, take } = await open(t, { data: ['id', 'done', 'note', 'due', 'size', 'price', 'labels', 'owner'] })
 
   todo.owner = em.create(User, { name: 'Ada' })
@@ -77,7 +77,7 @@ test('named properties are sent as the ORM serializes them: relations as keys, w
   ])
 })
 
-test('hidden properties are never sent nor named, also where a rule names them', async (t) => {
+test('never sends or names a hidden property, even if a rule names it', async (t) => {
   const { em, todo, take } = await open(t, { data: ['title', 'secret'] })
 
   todo.secret = 'hush'
@@ -86,7 +86,7 @@ test('hidden properties are never sent nor named, also where a rule names them',
   assert.deepEqual(take(), ['create todo-1 {"title":"one"}', 'update todo-1 {"title":"one","updated_fields":["changed"]}'])
 })
 
-test('a data function gets the entity, the type and the changed properties', async (t) => {
+test('passes the entity, the type and the changed properties to a data function', async (t) => {
   const seen: unknown[] = []
   const { em, todo, take } = await open(t, {
     data: (todo, context) => {
@@ -109,7 +109,7 @@ test('a data function gets the entity, the type and the changed properties', asy
   ])
 })
 
-test('data of any kind is sent; the changed properties are added to objects that do not say them', async (t) => {
+test('sends JSON values of any kind, and adds updated_fields to objects that lack it', async (t) => {
   const values = [[1], null, 'text', 7, {}, { updated_fields: 'mine' }, new Map([['a', 1]]), new Date(0)]
   let value: unknown
   const { em, todo, take } = await open(t, { data: () => value ?? null })
@@ -132,7 +132,7 @@ test('data of any kind is sent; the changed properties are added to objects that
   ])
 })
 
-test('data that can not be sent is reported with entity and key, and breaks nothing', async (t) => {
+test('reports data that cannot be encoded with entity and key, and the flush succeeds', async (t) => {
   const cycle: Record<string, unknown> = {}
   cycle['self'] = cycle
   const values: unknown[] = [
@@ -153,7 +153,7 @@ test('data that can not be sent is reported with entity and key, and breaks noth
   assert.equal((await orm.em.fork().findOneOrFail(Todo, 1)).title, 'title 5')
 })
 
-test('a data function that throws leaves the other rules and the flush alone', async (t) => {
+test('a data function that throws affects neither the other rules nor the flush', async (t) => {
   const orm = await openSqlite(t, [User, TodoSchema])
   const { take, logged } = listen(orm, [
     notifyOnChange(Todo, { data: () => { throw new Error('broken') } }),
@@ -168,7 +168,7 @@ test('a data function that throws leaves the other rules and the flush alone', a
   assert.deepEqual(logged.map(({ err, entity, key }) => [err?.message, entity, key]), [['broken', 'Todo', '1']])
 })
 
-test('an update that touches nothing of what is sent is not sent with alwaysSend: false', async (t) => {
+test('alwaysSend: false drops an update that changes no sent property', async (t) => {
   const { em, todo, take } = await open(t, { data: ['id', 'title'], alwaysSend: false })
   take()
 
@@ -185,7 +185,7 @@ test('an update that touches nothing of what is sent is not sent with alwaysSend
   ])
 })
 
-test('alwaysSend: false goes by the keys of what a data function gives', async (t) => {
+test('alwaysSend: false compares with the keys of the object that a data function returns', async (t) => {
   const { em, todo, take } = await open(t, { data: ({ id, title }) => ({ id, title }), alwaysSend: false })
   take()
 
@@ -197,7 +197,7 @@ test('alwaysSend: false goes by the keys of what a data function gives', async (
   assert.deepEqual(take(), ['update todo-1 {"id":1,"title":"two","updated_fields":["title"]}'])
 })
 
-test('a property that is named twice is sent once', async (t) => {
+test('sends a property once that data names twice', async (t) => {
   const { em, todo, take } = await open(t, { data: ['title', 'id', 'title'] })
   take()
 
@@ -207,7 +207,7 @@ test('a property that is named twice is sent once', async (t) => {
   assert.deepEqual(take(), ['update todo-1 {"title":"two","id":1,"updated_fields":["title","changed"]}'])
 })
 
-test('an update of which nothing is sent but the names of what changed', async (t) => {
+test('sends updated_fields alone if data names no property', async (t) => {
   const { em, todo, take } = await open(t, { data: [] })
   take()
 
@@ -217,7 +217,7 @@ test('an update of which nothing is sent but the names of what changed', async (
   assert.deepEqual(take(), ['update todo-1 {"updated_fields":["title","changed"]}'])
 })
 
-test('a move is sent even with alwaysSend: false', async (t) => {
+test('sends a move despite alwaysSend: false', async (t) => {
   const { em, todo, take } = await open(t, { group: ({ done }) => done ? 'done' : 'open', data: ['id'], alwaysSend: false })
   take()
 
@@ -227,7 +227,7 @@ test('a move is sent even with alwaysSend: false', async (t) => {
   assert.deepEqual(take(), ['delete open {"id":1}', 'create done {"id":1}'])
 })
 
-test('what is sent is what was flushed: a later change of the same object does not leak', async (t) => {
+test('sends the flushed values, not later changes of the same object', async (t) => {
   const orm = await openSqlite(t, [User, TodoSchema], {
     subscribers: [{
       afterCreate ({ entity }) { entity.title = 'leaked' },
@@ -259,7 +259,7 @@ test('what is sent is what was flushed: a later change of the same object does n
   ])
 })
 
-test('the view of a row before its change is serialized as it was, by whatever way', async (t) => {
+test('serializes the view of a row before its change with the old values, in every way', async (t) => {
   const { em, todo, take } = await open(t, {
     group: ({ done }) => done ? 'done' : 'open',
     data: (todo) => ({ wrapped: wrap(todo).serialize({ fields: ['title', 'owner'] }), plain: wrap(todo).toObject(['note', 'due', 'size', 'price', 'labels', 'changed']) })
@@ -277,7 +277,7 @@ test('the view of a row before its change is serialized as it was, by whatever w
   ])
 })
 
-test('a property that is to be sent and was not loaded is named in one warning with readBack: false', async (t) => {
+test('readBack: false logs one warning that names a sent property that is not loaded', async (t) => {
   const { orm, take, logged } = await open(t, { data: ['title', 'note'], readBack: false })
   take()
 
@@ -292,7 +292,7 @@ test('a property that is to be sent and was not loaded is named in one warning w
   assert.deepEqual(logged.map(({ level, property }) => [level, property]), [['warn', 'note']])
 })
 
-test('with readBack: false, an embeddable that was loaded in part, and a formula that was not, are not sent', async (t) => {
+test('readBack: false sends neither a partly loaded embeddable nor a formula that is not loaded', async (t) => {
   const Address = defineEntity({ name: 'Address', embeddable: true, properties: { street: p.string(), city: p.string(), label: p.string().persist(false).nullable() } })
   const Person = defineEntity({
     name: 'Person',
@@ -318,7 +318,7 @@ test('with readBack: false, an embeddable that was loaded in part, and a formula
   const partial = await em.findOneOrFail(Person, 1, { fields: ['name', 'home.street'] })
   partial.name = 'Bea'
   await em.flush()
-  // the groups that were left need no more than the key
+  // the groups that the row leaves get the key only
   assert.deepEqual(take(), ['delete Ada {"id":1}', 'delete fn-Ada {"id":1}'])
   assert.deepEqual(logged.map(({ property }) => property), ['home', 'initial', 'initial'])
 
@@ -333,7 +333,7 @@ test('with readBack: false, an embeddable that was loaded in part, and a formula
   ])
 })
 
-test('what is null in the database is loaded, whatever the ORM makes of it', async (t) => {
+test('treats a property that is null in the database as loaded', async (t) => {
   const orm = await openSqlite(t, [User, TodoSchema], { forceUndefined: true })
   const { take } = listen(orm, [notifyOnUpdate(Todo, { data: ['title', 'note'] })])
   await orm.em.fork().insert(Todo, { title: 'one' })
@@ -348,7 +348,7 @@ test('what is null in the database is loaded, whatever the ORM makes of it', asy
   assert.deepEqual(take(), ['update todo-1 {"title":"two","note":null,"updated_fields":["title","changed"]}', 'update todo-1 {"title":"three","note":null,"updated_fields":["title"]}'])
 })
 
-test('an entity says itself what it is to be announced as', async (t) => {
+test('calls getGroupName and getPushNotificationData of an entity', async (t) => {
   const NoteSchema = defineEntity({ name: 'Note', properties: { id: p.integer().primary(), text: p.string() } })
   class Note extends NoteSchema.class {
     getGroupName (type: string) { return `notes-${type}-${this.id}` }
@@ -374,7 +374,7 @@ test('an entity says itself what it is to be announced as', async (t) => {
   ])
 })
 
-test('what an entity says of itself must not be asynchronous', async (t) => {
+test('rejects promises of getGroupName and getPushNotificationData', async (t) => {
   const NoteSchema = defineEntity({ name: 'Note', properties: { id: p.integer().primary() } })
   class Note extends NoteSchema.class {
     async getGroupName () { return 'note' }
@@ -388,10 +388,10 @@ test('what an entity says of itself must not be asynchronous', async (t) => {
   await em.flush()
 
   assert.deepEqual(take(), [])
-  assert.match(String(logged[0]?.err), /'getGroupName' gave a promise: it must be synchronous/)
+  assert.match(String(logged[0]?.err), /'getGroupName' returned a promise: it must be synchronous/)
 })
 
-test('an entity names its group with a static property, a getter, a field or a column', async (t) => {
+test('reads groupName from a static property, a getter, a field or a column', async (t) => {
   const make = (name: string) => defineEntity({ name, properties: { id: p.integer().primary(), kind: p.string().nullable() } })
   const Schemas = { Static: make('Static'), Getter: make('Getter'), Field: make('Field'), Demanding: make('Demanding') }
   class Static extends Schemas.Static.class { static groupName = 'static/{id}' }
@@ -423,7 +423,7 @@ test('an entity names its group with a static property, a getter, a field or a c
   ])
 })
 
-test('a property that is not stored is sent as the entity has it with readBack: false', async (t) => {
+test('readBack: false sends a property that is not persisted as the entity has it', async (t) => {
   const Todo = defineEntity({
     name: 'Todo',
     properties: { id: p.integer().primary(), title: p.string(), mood: p.string().persist(false).nullable() }

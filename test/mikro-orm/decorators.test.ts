@@ -1,4 +1,4 @@
-/** Decorators can't be type-stripped: the fixture is compiled, once for each of the two modes. */
+/** Type stripping does not support decorators: the fixture is compiled, once for each of the two modes. */
 import assert from 'node:assert/strict'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -34,7 +34,7 @@ export class Note extends Base {
 `
 
 for (const mode of ['es', 'legacy'] as const) {
-  test(`decorators in ${mode} mode declare rules, for children too`, async (t) => {
+  test(`decorators in ${mode} mode declare rules, also for child classes`, async (t) => {
     const folder = await mkdtemp(join(import.meta.dirname, `${mode}-`))
     t.after(() => rm(folder, { recursive: true }))
     const { outputText } = ts.transpileModule(fixture(mode), {
@@ -72,7 +72,7 @@ for (const mode of ['es', 'legacy'] as const) {
   })
 }
 
-test('decorators check their options', () => {
+test('decorators reject invalid options', () => {
   class Todo {}
 
   for (const decorator of [NotifyOnCreate, NotifyOnUpdate, NotifyOnDelete]) {

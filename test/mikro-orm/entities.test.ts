@@ -4,7 +4,7 @@ import { Cascade, defineEntity, p, wrap } from '@mikro-orm/core'
 import { notifyOnChange, notifyOnDelete, notifyOnUpdate } from '../../lib/mikro-orm/index.ts'
 import { listen, openSqlite } from './support.ts'
 
-test('a changed M:N collection is an update of its owner that names the property', async (t) => {
+test('announces a changed M:N collection as an update of its owner that names the property', async (t) => {
   const Tag = defineEntity({ name: 'Tag', properties: { id: p.integer().primary(), todos: () => p.manyToMany(Todo).mappedBy('tags') } })
   const Todo = defineEntity({ name: 'Todo', properties: { id: p.integer().primary(), title: p.string(), tags: () => p.manyToMany(Tag).inversedBy('todos') } })
   const orm = await openSqlite(t, [Todo, Tag])
@@ -41,7 +41,7 @@ test('a changed M:N collection is an update of its owner that names the property
   assert.deepEqual(logged, [])
 })
 
-test('a collection that is changed from its inverse side is an update of its owners', async (t) => {
+test('announces a collection changed from its inverse side as an update of its owners', async (t) => {
   const Tag = defineEntity({ name: 'Tag', properties: { id: p.integer().primary(), todos: () => p.manyToMany(Todo).mappedBy('tags') } })
   const Todo = defineEntity({ name: 'Todo', properties: { id: p.integer().primary(), tags: () => p.manyToMany(Tag).inversedBy('todos') } })
   const orm = await openSqlite(t, [Todo, Tag])
@@ -59,7 +59,7 @@ test('a collection that is changed from its inverse side is an update of its own
   assert.deepEqual(take().sort(), ['update todo-1 {"id":1,"updated_fields":["tags"]}', 'update todo-3 {"id":3,"updated_fields":["tags"]}'])
 })
 
-test('the group that was left gets the collections that it knew, and a group function may read them', async (t) => {
+test('sends the old collections to the group that a row leaves, and lets group functions read them', async (t) => {
   const Tag = defineEntity({ name: 'Tag', properties: { id: p.integer().primary() } })
   const Todo = defineEntity({ name: 'Todo', properties: { id: p.integer().primary(), list: p.string(), tags: () => p.manyToMany(Tag) } })
   const orm = await openSqlite(t, [Todo, Tag])
@@ -95,7 +95,7 @@ test('the group that was left gets the collections that it knew, and a group fun
   assert.deepEqual(logged, [])
 })
 
-test('a collection that was not loaded is sent of the row before its change, too', async (t) => {
+test('sends a collection that is not loaded, also of the row before its change', async (t) => {
   const Tag = defineEntity({ name: 'Tag', properties: { id: p.integer().primary() } })
   const Todo = defineEntity({ name: 'Todo', properties: { id: p.integer().primary(), list: p.string(), tags: () => p.manyToMany(Tag) } })
   const orm = await openSqlite(t, [Todo, Tag])
@@ -114,7 +114,7 @@ test('a collection that was not loaded is sent of the row before its change, too
   assert.deepEqual(logged, [])
 })
 
-test('collections are announced without transactions too, and not of an owner that is deleted', async (t) => {
+test('announces collections without transactions, but not of a deleted owner', async (t) => {
   const Tag = defineEntity({ name: 'Tag', properties: { id: p.integer().primary() } })
   const Todo = defineEntity({ name: 'Todo', properties: { id: p.integer().primary(), tags: () => p.manyToMany(Tag) } })
   const orm = await openSqlite(t, [Todo, Tag], { implicitTransactions: false })
@@ -133,7 +133,7 @@ test('collections are announced without transactions too, and not of an owner th
   assert.deepEqual(take(), ['create todo-1 {"id":1}', 'update todo-1 {"id":1,"updated_fields":["tags"]}', 'delete todo-1 {"id":1}'])
 })
 
-test('embeddables are sent whole and named by their property', async (t) => {
+test('sends embeddables whole, and names them by their property', async (t) => {
   const Geo = defineEntity({ name: 'Geo', embeddable: true, properties: { lat: p.integer() } })
   const Address = defineEntity({
     name: 'Address',
@@ -190,7 +190,7 @@ test('embeddables are sent whole and named by their property', async (t) => {
   ])
 })
 
-test('composite keys are joined in groups and sent as an object', async (t) => {
+test('joins composite keys in group names and sends them as an object', async (t) => {
   const User = defineEntity({ name: 'User', properties: { name: p.string().primary() } })
   const Seat = defineEntity({ name: 'Seat', properties: { row: p.string().primary(), place: p.integer().primary(), by: () => p.manyToOne(User).nullable() } })
   const Ticket = defineEntity({ name: 'Ticket', properties: { seat: () => p.manyToOne(Seat).primary(), user: () => p.manyToOne(User).primary(), price: p.integer() } })
@@ -218,7 +218,7 @@ test('composite keys are joined in groups and sent as an object', async (t) => {
   ])
 })
 
-test('UUID, bigint and date keys are sent as JSON has them', async (t) => {
+test('sends UUID, bigint and date keys in their JSON form', async (t) => {
   const Event = defineEntity({ name: 'Event', properties: { uuid: p.uuid().primary(), title: p.string() } })
   const Big = defineEntity({ name: 'Big', properties: { id: p.bigint().primary(), title: p.string() } })
   const Day = defineEntity({ name: 'Day', properties: { at: p.datetime().primary(), title: p.string() } })
@@ -247,7 +247,7 @@ test('UUID, bigint and date keys are sent as JSON has them', async (t) => {
 })
 
 for (const inheritance of ['single-table', 'table-per-type']) {
-  test(`children in ${inheritance} inheritance follow the rules of their parents and are announced once`, async (t) => {
+  test(`${inheritance} inheritance: child classes follow the rules of their parents and are announced once`, async (t) => {
     const Animal = defineEntity({
       name: 'Animal',
       ...(inheritance === 'single-table' ? { discriminatorColumn: 'type' as const } : { inheritance: 'tpt' as const }),
@@ -282,7 +282,7 @@ for (const inheritance of ['single-table', 'table-per-type']) {
   })
 }
 
-test('cascades and orphan removal of the ORM are announced, those of the database are not', async (t) => {
+test('announces cascades and orphan removal of MikroORM, but not cascades of the database', async (t) => {
   const List = defineEntity({
     name: 'List',
     properties: {
@@ -313,7 +313,7 @@ test('cascades and orphan removal of the ORM are announced, those of the databas
   assert.deepEqual(take(), ['delete list-1 {"id":2}'])
 })
 
-test('an upsert is an update without updated_fields, or the create that it belongs to', async (t) => {
+test('announces an upsert as an update without updated_fields, or merges it into a create', async (t) => {
   const Todo = defineEntity({ name: 'Todo', properties: { id: p.integer().primary(), title: p.string() } })
   const orm = await openSqlite(t, [Todo])
   const { take } = listen(orm, [notifyOnChange(Todo, { data: ['title'] })])
@@ -336,7 +336,7 @@ test('an upsert is an update without updated_fields, or the create that it belon
   assert.deepEqual(take(), ['update todo-1 {"title":"four"}', 'delete todo-2 {"title":"five"}'])
 })
 
-test('what the ORM has no event for is not announced', async (t) => {
+test('does not announce changes without an event', async (t) => {
   const Todo = defineEntity({ name: 'Todo', properties: { id: p.integer().primary(), title: p.string() } })
   const orm = await openSqlite(t, [Todo])
   const { take } = listen(orm, [notifyOnChange(Todo)])
@@ -351,7 +351,7 @@ test('what the ORM has no event for is not announced', async (t) => {
   assert.deepEqual(take(), [])
 })
 
-test('a relation that is held as a reference is loaded with the row where the rule says so', async (t) => {
+test('populate loads a relation that the EntityManager holds as a reference', async (t) => {
   const List = defineEntity({ name: 'List', properties: { id: p.integer().primary(), name: p.string() } })
   const Todo = defineEntity({ name: 'Todo', properties: { id: p.integer().primary(), list: () => p.manyToOne(List).ref(), key: () => p.manyToOne(List).mapToPk().nullable() } })
   const orm = await openSqlite(t, [List, Todo])
@@ -376,7 +376,7 @@ test('a relation that is held as a reference is loaded with the row where the ru
   ])
 })
 
-test('versions and generated columns are sent as the database made them', async (t) => {
+test('sends versions and generated columns as the database has them', async (t) => {
   const Todo = defineEntity({
     name: 'Todo',
     properties: {
@@ -403,7 +403,7 @@ test('versions and generated columns are sent as the database made them', async 
   ])
 })
 
-test('the group that was left gets the version and the generated columns that it knew', async (t) => {
+test('sends the old version and the old generated columns to the group that a row leaves', async (t) => {
   const Todo = defineEntity({
     name: 'Todo',
     properties: {
@@ -443,7 +443,7 @@ test('the group that was left gets the version and the generated columns that it
   assert.deepEqual(logged, [])
 })
 
-test('of entities without a rule nothing is sent, whatever is changed of them', async (t) => {
+test('publishes nothing for entities without a rule', async (t) => {
   const Tag = defineEntity({ name: 'Tag', properties: { id: p.integer().primary(), name: p.string() } })
   const Note = defineEntity({ name: 'Note', properties: { id: p.integer().primary(), text: p.string(), tags: () => p.manyToMany(Tag) } })
   const orm = await openSqlite(t, [Tag, Note])
@@ -460,7 +460,7 @@ test('of entities without a rule nothing is sent, whatever is changed of them', 
   assert.deepEqual(take(), ['create tag-1 {"id":1}'])
 })
 
-suite('rows that the ORM writes in two steps', () => {
+suite('rows that MikroORM writes in two steps', () => {
   const Person = defineEntity({
     name: 'Person',
     properties: {
@@ -491,7 +491,7 @@ suite('rows that the ORM writes in two steps', () => {
   for (const implicitTransactions of [true, false]) {
     const when = implicitTransactions ? '' : ' without transactions'
 
-    test(`new ones that refer to each other are in the groups in which they are in the end${when}`, async (t) => {
+    test(`new rows that refer to each other are announced to their final groups${when}`, async (t) => {
       const { em, ann, bob, take } = await open(t, { implicitTransactions })
 
       ann.boss = bob
@@ -501,7 +501,7 @@ suite('rows that the ORM writes in two steps', () => {
       assert.deepEqual(take().sort(), ['create boss-1 {"id":2,"seat":2}', 'create boss-2 {"id":1,"seat":1}'])
     })
 
-    test(`one that takes a unique value of another: both are announced once each${when}`, async (t) => {
+    test(`two rows that swap a unique value are announced once each${when}`, async (t) => {
       const { em, moveUp, take } = await open(t, { implicitTransactions })
       await em.flush()
       take()
@@ -513,7 +513,7 @@ suite('rows that the ORM writes in two steps', () => {
     })
   }
 
-  test('are not announced again by a flush that waited for theirs', async (t) => {
+  test('are not announced again by a flush that was queued behind theirs', async (t) => {
     const { em, moveUp, bob, take } = await open(t)
     await em.flush()
     take()
@@ -525,7 +525,7 @@ suite('rows that the ORM writes in two steps', () => {
     assert.deepEqual(take().sort(), [moved[0], 'update boss-9 {"id":2,"seat":1,"updated_fields":["name"]}', moved[1]])
   })
 
-  test('they are announced once although the flush fails after them and the transaction goes on', async (t) => {
+  test('are announced once if the flush fails after them and the transaction continues', async (t) => {
     const { em, orm, boss, moveUp, take } = await open(t)
     await em.flush()
     await orm.em.fork().insert(Badge, { id: 1, of: 9 })
@@ -542,7 +542,7 @@ suite('rows that the ORM writes in two steps', () => {
     assert.deepEqual(take().sort(), ['create boss-9 {"id":3,"seat":null}', ...moved])
   })
 
-  test('new ones in collections of each other are announced once each', async (t) => {
+  test('new rows in collections of each other are announced once each', async (t) => {
     const { em, ann, bob, take } = await open(t)
 
     ann.friends.add(bob)
@@ -579,7 +579,7 @@ suite('an update that another subscriber adds to a flush', () => {
     return { em, todo, ...heard }
   }
 
-  test('is announced as any other', async (t) => {
+  test('is announced like any other', async (t) => {
     const { em, take } = await open(t)
 
     await em.flush()
@@ -587,7 +587,7 @@ suite('an update that another subscriber adds to a flush', () => {
     assert.deepEqual(take(), ['delete one {"id":1}', 'create two {"id":1}', 'delete one {"version":1}', 'create two {"version":2}'])
   })
 
-  test('to what the app changed already is announced with what the row was before both', async (t) => {
+  test('to a row that the application changed too is announced with the row before both changes', async (t) => {
     const { em, todo, take } = await open(t)
 
     await em.begin()
@@ -598,7 +598,7 @@ suite('an update that another subscriber adds to a flush', () => {
     assert.deepEqual(take(), ['delete one {"id":1}', 'create two {"id":1}', 'delete one {"version":1}', 'create two {"version":2}'])
   })
 
-  test('in a transaction of the app tells the group that was left the key of the row: its version is not known any more', async (t) => {
+  test('in a transaction of the application sends only the key to the group that the row leaves: the old version is not known', async (t) => {
     const { em, take, logged } = await open(t)
 
     await em.begin()
@@ -610,7 +610,7 @@ suite('an update that another subscriber adds to a flush', () => {
   })
 })
 
-test('a relation to one of several entities is what it was in the view of a row before its change', async (t) => {
+test('a polymorphic relation has its old value in the view of a row before its change', async (t) => {
   const Post = defineEntity({ name: 'Post', properties: { id: p.integer().primary(), title: p.string() } })
   const Photo = defineEntity({ name: 'Photo', properties: { id: p.integer().primary(), url: p.string() } })
   const Like = defineEntity({ name: 'Like', properties: { id: p.integer().primary(), of: () => p.manyToOne([Post, Photo]) } })

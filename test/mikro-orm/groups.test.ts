@@ -21,7 +21,7 @@ const Todo = defineEntity({
 
 const byList = { group: 'list-{list}', data: ['id', 'title'] } as const
 
-/** Two lists, and the todo 1 in the first of them. */
+/** Opens an ORM with two lists, and todo 1 in the first list. */
 async function open (t: TestContext, rules: NotifyRule[] = [notifyOnChange(Todo, byList)]) {
   const orm = await openSqlite(t, [List, Todo])
   const heard = listen(orm, rules)
@@ -34,7 +34,7 @@ async function open (t: TestContext, rules: NotifyRule[] = [notifyOnChange(Todo,
   return { orm, em, a, b, todo, ...heard }
 }
 
-test('a row that moves is deleted where it was, as it was, and created where it is now', async (t) => {
+test('announces a move as a delete with the old values in the old group, and a create in the new group', async (t) => {
   const { em, b, todo, take } = await open(t)
 
   todo.list = b
@@ -44,7 +44,7 @@ test('a row that moves is deleted where it was, as it was, and created where it 
   assert.deepEqual(take(), ['delete list-1 {"id":1,"title":"one"}', 'create list-2 {"id":1,"title":"two"}'])
 })
 
-test('a row that enters or leaves all groups is created or deleted there', async (t) => {
+test('announces a create for a row that enters its groups, and a delete for a row that leaves all groups', async (t) => {
   const { em, a, todo, take } = await open(t)
 
   todo.list = null
@@ -55,7 +55,7 @@ test('a row that enters or leaves all groups is created or deleted there', async
   assert.deepEqual(take(), ['delete list-1 {"id":1,"title":"one"}', 'create list-1 {"id":1,"title":"one"}'])
 })
 
-test('a row that is created and deleted in one transaction is not mentioned', async (t) => {
+test('announces nothing of a row that is created and deleted in one transaction', async (t) => {
   const { em, take } = await open(t)
 
   await em.transactional(async (em) => {
@@ -69,7 +69,7 @@ test('a row that is created and deleted in one transaction is not mentioned', as
   assert.deepEqual(take(), [])
 })
 
-test('a row that moves and is deleted in one transaction is deleted where it was known', async (t) => {
+test('announces the delete of a row that moved in the same transaction to the group before the move', async (t) => {
   const { em, b, todo, take } = await open(t)
 
   await em.transactional(async (em) => {
@@ -82,7 +82,7 @@ test('a row that moves and is deleted in one transaction is deleted where it was
   assert.deepEqual(take(), ['delete list-1 {"id":1,"title":"one"}'])
 })
 
-test('a row that moves there and back in one transaction is updated', async (t) => {
+test('announces an update for a row that moves there and back in one transaction', async (t) => {
   const { em, a, b, todo, take } = await open(t)
 
   await em.transactional(async (em) => {
@@ -96,7 +96,7 @@ test('a row that moves there and back in one transaction is updated', async (t) 
   assert.deepEqual(take(), ['update list-1 {"id":1,"title":"two","updated_fields":["list","title"]}'])
 })
 
-test('a row that is moved in memory only is deleted where the database has it', async (t) => {
+test('announces the delete of a row that moved in memory only to its group in the database', async (t) => {
   const { em, b, todo, take } = await open(t)
 
   todo.list = b
@@ -107,7 +107,7 @@ test('a row that is moved in memory only is deleted where the database has it', 
   assert.deepEqual(take(), ['delete list-1 {"id":1,"title":"one"}'])
 })
 
-test('a row that is deleted and created anew with its key is both, in this order', async (t) => {
+test('announces a delete and a create for a row that is deleted and created again with its key', async (t) => {
   const { em, b, todo, take } = await open(t)
 
   await em.transactional(async (em) => {
@@ -122,7 +122,7 @@ test('a row that is deleted and created anew with its key is both, in this order
   assert.deepEqual(take(), ['delete list-1 {"id":1,"title":"one"}', 'create list-2 {"id":1,"title":"new"}'])
 })
 
-test('a row that takes the unique value of a deleted one is created after the delete', async (t) => {
+test('announces a row that takes the unique value of a deleted row after the delete', async (t) => {
   const { em, a, todo, take } = await open(t)
   todo.slug = 'unique'
   await em.flush()
@@ -135,7 +135,7 @@ test('a row that takes the unique value of a deleted one is created after the de
   assert.deepEqual(take(), ['delete list-1 {"id":1,"title":"one"}', 'create list-1 {"id":2,"title":"new"}'])
 })
 
-test('rows that hand over a unique value are both updated, in whatever order the ORM does it', async (t) => {
+test('announces both rows that pass on a unique value, in any order of the statements', async (t) => {
   const { em, a, todo, take } = await open(t, [notifyOnUpdate(Todo, { data: ['slug'] })])
   const other = em.create(Todo, { title: 'other', slug: 'other', list: a })
   todo.slug = 'one'
@@ -152,7 +152,7 @@ test('rows that hand over a unique value are both updated, in whatever order the
   ])
 })
 
-test('a row that is replaced twice in one transaction ends as the last one', async (t) => {
+test('announces the last state of a row that is replaced twice in one transaction', async (t) => {
   const { em, a, todo, take } = await open(t)
 
   await em.transactional(async (em) => {
@@ -168,7 +168,7 @@ test('a row that is replaced twice in one transaction ends as the last one', asy
   assert.deepEqual(take(), ['delete list-1 {"id":1,"title":"one"}', 'create list-1 {"id":1,"title":"third"}'])
 })
 
-test('a changed key is a delete of the old one and a create of the new one', async (t) => {
+test('announces a changed key as a delete of the old key and a create of the new key', async (t) => {
   const { em, todo, take } = await open(t, [notifyOnChange(Todo)])
 
   todo.id = 7
@@ -179,7 +179,7 @@ test('a changed key is a delete of the old one and a create of the new one', asy
   assert.deepEqual(take(), ['delete todo-1 {"id":1}', 'create todo-7 {"id":7}', 'update todo-7 {"id":7,"updated_fields":["title"]}'])
 })
 
-test('creates and updates stand at the first change of a row, deletes at the last', async (t) => {
+test('orders creates and updates by the first change of their row, deletes by the last', async (t) => {
   const { em, a, todo, take } = await open(t)
 
   await em.transactional(async (em) => {
@@ -199,7 +199,7 @@ test('creates and updates stand at the first change of a row, deletes at the las
   ])
 })
 
-test('the kind of a rule is about what the row did, not about what each group is told', async (t) => {
+test('matches the type of a rule with the change of the row, not with the type of each notification', async (t) => {
   const { em, b, todo, take } = await open(t, [notifyOnUpdate(Todo, byList)])
 
   todo.list = b
@@ -212,7 +212,7 @@ test('the kind of a rule is about what the row did, not about what each group is
   assert.deepEqual(take(), ['delete list-1 {"id":1,"title":"one"}', 'create list-2 {"id":1,"title":"one"}'])
 })
 
-test('notifyOnCreate tells of a row that is created and updated in one transaction, with its last state', async (t) => {
+test('notifyOnCreate announces the last state of a row that is created and updated in one transaction', async (t) => {
   const { em, b, take } = await open(t, [notifyOnCreate(Todo, byList)])
 
   await em.transactional(async (em) => {
@@ -226,7 +226,7 @@ test('notifyOnCreate tells of a row that is created and updated in one transacti
   assert.deepEqual(take(), ['create list-2 {"id":2,"title":"last"}'])
 })
 
-test('notifyOnDelete tells the group that knew a row which moved before', async (t) => {
+test('notifyOnDelete announces the delete of a moved row to the group before the move', async (t) => {
   const { em, b, todo, take } = await open(t, [notifyOnDelete(Todo, byList)])
 
   await em.transactional(async (em) => {
@@ -238,7 +238,7 @@ test('notifyOnDelete tells the group that knew a row which moved before', async 
   assert.deepEqual(take(), ['delete list-1 {"id":1,"title":"one"}'])
 })
 
-test('a group function may name several groups, none, and one of them twice', async (t) => {
+test('accepts several groups, none, or the same group twice from a group function', async (t) => {
   const groups: Record<string, string[] | string | null> = { one: ['x', 'y', 'x'], two: 'y', three: null, four: [] }
   const { em, todo, take } = await open(t, [notifyOnChange(Todo, { group: (todo) => groups[todo.title] ?? null })])
 
@@ -255,7 +255,7 @@ test('a group function may name several groups, none, and one of them twice', as
   ])
 })
 
-test('a group function is asked about a view of the row before its change', async (t) => {
+test('calls a group function with a view of the row before its change', async (t) => {
   const seen: unknown[] = []
   const { em, b, todo } = await open(t, [notifyOnUpdate(Todo, {
     populate: ['list'],
@@ -272,7 +272,7 @@ test('a group function is asked about a view of the row before its change', asyn
   assert.deepEqual(seen, [['update', 'two', 2, 'b', true], ['update', 'one', 1, 'a', true]])
 })
 
-test('a template takes the key, values and keys of relations, encoded', async (t) => {
+test('encodes keys, values and keys of relations in a template', async (t) => {
   const group = 'todo-{pk}/{id}/{slug}/{list}'
   const { em, todo, take } = await open(t, [notifyOnChange(Todo, { group })])
 
@@ -288,7 +288,7 @@ test('a template takes the key, values and keys of relations, encoded', async (t
   ])
 })
 
-test('an invalid group is reported with entity and key, the valid ones are told', async (t) => {
+test('reports an invalid group with entity and key, and publishes to the valid groups', async (t) => {
   const given = ['fine', '', 'a b', 'ü', 'x'.repeat(201), 7, null]
   const { em, todo, take, logged } = await open(t, [notifyOnUpdate(Todo, { group: () => given as string[] })])
 
@@ -301,7 +301,7 @@ test('an invalid group is reported with entity and key, the valid ones are told'
   assert.match(String(logged[0]?.err), /""/)
 })
 
-test('rubbish from a group function is reported and breaks nothing', async (t) => {
+test('reports invalid results of a group function, and the flush succeeds', async (t) => {
   const rubbish: unknown[] = [7, true, {}, Promise.resolve('x'), Promise.reject(new Error('late')), () => 'x', Symbol('x')]
   const { orm, em, todo, take, logged } = await open(t, [notifyOnUpdate(Todo, { group: () => rubbish[0] as string })])
 
@@ -316,7 +316,7 @@ test('rubbish from a group function is reported and breaks nothing', async (t) =
   assert.equal((await orm.em.fork().findOneOrFail(Todo, 1)).title, 'title 6')
 })
 
-test('a group function that throws breaks nothing and is reported with entity and key', async (t) => {
+test('reports a group function that throws with entity and key, and the flush succeeds', async (t) => {
   const { em, todo, take, logged } = await open(t, [
     notifyOnUpdate(Todo, { group: () => { throw new Error('no idea') } }),
     notifyOnUpdate(Todo)
@@ -329,7 +329,7 @@ test('a group function that throws breaks nothing and is reported with entity an
   assert.deepEqual(logged.map(({ level, entity, key, err }) => [level, entity, key, err?.message]), [['error', 'Todo', '1', 'no idea']])
 })
 
-test('where the groups before a change can not be told, those after it hear of an update', async (t) => {
+test('announces an update to the new groups if the old groups are not known', async (t) => {
   const { em, todo, take, logged } = await open(t, [notifyOnUpdate(Todo, {
     group: ({ title }) => {
       if (title === 'one') throw new Error('no idea')
@@ -344,7 +344,7 @@ test('where the groups before a change can not be told, those after it hear of a
   assert.equal(logged.length, 1)
 })
 
-test('with readBack: false, a row whose group was not loaded is not announced, with one warning that says what to load', async (t) => {
+test('readBack: false drops a row whose group is not loaded, with one warning that names the property', async (t) => {
   const { orm, take, logged } = await open(t, [notifyOnChange(Todo, { ...byList, readBack: false })])
   const change = async (em: EntityManager, title: string) => {
     const todo = await em.findOneOrFail(Todo, 1, { fields: ['title'] })
@@ -362,7 +362,7 @@ test('with readBack: false, a row whose group was not loaded is not announced, w
   assert.match(logged[0]?.message ?? '', /'list' is not loaded/)
 })
 
-test('a reference that is removed without being loaded is announced as the row that the database had', async (t) => {
+test('announces the removal of an unloaded reference with the row of the database', async (t) => {
   const { orm, take, logged } = await open(t, [notifyOnChange(Todo, byList), notifyOnChange(Todo)])
 
   const em = orm.em.fork()
@@ -373,7 +373,7 @@ test('a reference that is removed without being loaded is announced as the row t
   assert.deepEqual(logged, [])
 })
 
-test('a reference that is changed without being loaded is announced as the row that the database has', async (t) => {
+test('announces the update of an unloaded reference with the row of the database', async (t) => {
   const { orm, take, logged } = await open(t, [notifyOnChange(Todo, { group: ({ list }) => `list-${list?.id}` }), notifyOnChange(Todo)])
 
   const em = orm.em.fork()
@@ -384,7 +384,7 @@ test('a reference that is changed without being loaded is announced as the row t
   assert.deepEqual(logged, [])
 })
 
-test('a row that was never there is deleted all the same', async (t) => {
+test('announces the delete of a row that never existed', async (t) => {
   const { orm, take } = await open(t, [notifyOnChange(Todo)])
 
   const em = orm.em.fork()
@@ -395,7 +395,7 @@ test('a row that was never there is deleted all the same', async (t) => {
   assert.deepEqual(take(), ['delete todo-99 {"id":99}', 'delete todo-98 {"id":98}'])
 })
 
-test('an entity that lives on after a rollback is announced as the row that the database has', async (t) => {
+test('announces an entity that is used after a rollback with the row of the database', async (t) => {
   const { em, b, todo, take } = await open(t)
 
   await em.transactional(async (em) => {
@@ -419,7 +419,7 @@ test('an entity that lives on after a rollback is announced as the row that the 
   assert.deepEqual(take(), ['update list-1 {"id":1,"title":"two","updated_fields":["title"]}'])
 })
 
-test('an entity that lives on after a rollback within a rollback is announced as the row that the database has', async (t) => {
+test('announces an entity that is used after two nested rollbacks with the row of the database', async (t) => {
   const { em, a, b, todo, take } = await open(t)
 
   await em.begin()
@@ -441,7 +441,7 @@ test('an entity that lives on after a rollback within a rollback is announced as
   assert.deepEqual(take(), ['delete list-1 {"id":1,"title":"one"}', 'create list-2 {"id":1,"title":"one"}'])
 })
 
-test('an entity whose row was taken back by a rollback is not announced as if it were there', async (t) => {
+test('does not announce an entity whose INSERT was rolled back', async (t) => {
   const { em, a, take } = await open(t)
 
   await em.begin()
@@ -459,7 +459,7 @@ test('an entity whose row was taken back by a rollback is not announced as if it
   assert.deepEqual(take(), [])
 })
 
-test('a delete that was rolled back and is done again is announced', async (t) => {
+test('announces a delete that is repeated after a rollback', async (t) => {
   const { orm, take } = await open(t)
   const em = orm.em.fork()
   const todo = await em.findOneOrFail(Todo, 1)
@@ -479,7 +479,7 @@ test('a delete that was rolled back and is done again is announced', async (t) =
   assert.deepEqual(take(), ['delete list-1 {"id":1,"title":"one"}'])
 })
 
-test('a delete of a row that moved before is announced where the row was, though both were rolled back before', async (t) => {
+test('announces a repeated move and delete to the group before the move, after both were rolled back once', async (t) => {
   const { em, b, todo, take } = await open(t)
 
   await em.begin()
@@ -494,7 +494,7 @@ test('a delete of a row that moved before is announced where the row was, though
   assert.deepEqual(take(), ['delete list-1 {"id":1,"title":"one"}'])
 })
 
-test('a row that is deleted once more is not announced again', async (t) => {
+test('does not announce a second delete of a row', async (t) => {
   const { orm, take, logged } = await open(t)
   const em = orm.em.fork()
   const todo = await em.findOneOrFail(Todo, 1)
@@ -509,7 +509,7 @@ test('a row that is deleted once more is not announced again', async (t) => {
 })
 
 for (const how of ['refresh', 'find'] as const) {
-  test(`what the ORM loads after a rollback (${how}) is what the row is from then on`, async (t) => {
+  test(`takes an entity that is loaded after a rollback (${how}) as the new state of its row`, async (t) => {
     const { orm, a, b, take } = await open(t)
     const em = orm.em.fork()
     const todo = await em.findOneOrFail(Todo, 1)
@@ -537,7 +537,7 @@ for (const how of ['refresh', 'find'] as const) {
   })
 }
 
-test('what is loaded for the first time after a rollback is sent', async (t) => {
+test('sends a property that is loaded for the first time after a rollback', async (t) => {
   const Note = defineEntity({ name: 'Note', properties: { id: p.integer().primary(), title: p.string(), text: p.text().lazy() } })
   const orm = await openSqlite(t, [Note])
   await orm.em.fork().insert(Note, { title: 'one', text: 'long' })

@@ -7,7 +7,7 @@ import { listen, openServer, openSqlite } from './support.ts'
 const UUID = '3F2504E0-4F89-41D3-9A0C-0305E82C3301'
 const lower = UUID.toLowerCase()
 
-test('rows whose values are put together to the same text are in different groups', async (t) => {
+test('gives different groups to rows whose joined values are the same text', async (t) => {
   const Doc = defineEntity({ name: 'Doc', properties: { id: p.integer().primary(), tenant: p.string(), name: p.string() } })
   const orm = await openSqlite(t, [Doc])
   const { take } = listen(orm, [
@@ -27,20 +27,20 @@ test('rows whose values are put together to the same text are in different group
   ])
 })
 
-test('a template is refused whose values nothing could keep apart', async (t) => {
+test('refuses a template whose values cannot be told apart', async (t) => {
   const Doc = defineEntity({ name: 'Doc', properties: { id: p.integer().primary(), a: p.string(), json: p.json<unknown>() } })
   const orm = await openSqlite(t, [Doc])
 
   for (const [group, message] of [
-    ['doc-{a}{id}', /'doc-\{a\}\{id\}': expected a text between two values/],
-    ['doc-{a}%{id}', /expected a text between two values/],
-    ['doc-{json}', /not JSON 'json'/]
+    ['doc-{a}{id}', /'doc-\{a\}\{id\}': expected a text between two placeholders/],
+    ['doc-{a}%{id}', /expected a text between two placeholders/],
+    ['doc-{json}', /not for JSON 'json'/]
   ] as const) {
     assert.throws(() => listen(orm, [notifyOnCreate(Doc, { group })]), { code: 'RP_ERR_INVALID_TEMPLATE', message })
   }
 })
 
-test('a relation to one of several entities is told with the kind of the entity', async (t) => {
+test('writes a polymorphic relation with its discriminator', async (t) => {
   const Post = defineEntity({ name: 'Post', properties: { id: p.integer().primary() } })
   const Photo = defineEntity({ name: 'Photo', properties: { id: p.integer().primary() } })
   const Note = defineEntity({ name: 'Note', properties: { id: p.integer().primary(), on: () => p.manyToOne([Post, Photo]).nullable() } })
@@ -56,7 +56,7 @@ test('a relation to one of several entities is told with the kind of the entity'
   assert.deepEqual(take(), ['create note-post:5 {"id":1}', 'create note-photo:5 {"id":2}'])
 })
 
-test('a composite key has the same parts in each template, whatever it stands beside', async (t) => {
+test('writes the parts of a composite key in the same way in each template', async (t) => {
   const Seat = defineEntity({ name: 'Seat', properties: { row: p.string().primary(), place: p.integer().primary() } })
   const Ticket = defineEntity({
     name: 'Ticket',
@@ -79,7 +79,7 @@ test('a composite key has the same parts in each template, whatever it stands be
   ])
 })
 
-test('relations that are serialized as objects name the same groups', async (t) => {
+test('names the same groups for relations that are serialized as objects', async (t) => {
   const List = defineEntity({ name: 'List', properties: { id: p.integer().primary(), name: p.string() } })
   const Todo = defineEntity({ name: 'Todo', properties: { id: p.integer().primary(), list: () => p.manyToOne(List) } })
   const orm = await openSqlite(t, [List, Todo], { serialization: { forceObject: true } })
@@ -92,7 +92,7 @@ test('relations that are serialized as objects name the same groups', async (t) 
   assert.deepEqual(take(), ['create list-7 {"id":1}'])
 })
 
-test('a column of UUIDs is named in small letters, and a text as it is', async (t) => {
+test('writes a UUID column in lower case, and a text column unchanged', async (t) => {
   const Doc = defineEntity({ name: 'Doc', properties: { id: p.uuid().primary(), text: p.string() } })
   const Page = defineEntity({ name: 'Page', properties: { id: p.integer().primary(), doc: () => p.manyToOne(Doc) } })
   const Other = defineEntity({ name: 'Other', properties: { id: p.string().columnType('uuid').primary() } })
@@ -113,7 +113,7 @@ test('a column of UUIDs is named in small letters, and a text as it is', async (
   ]))
 })
 
-test('keys that are no text are named as JSON has them', async (t) => {
+test('writes keys that are not strings in their JSON form', async (t) => {
   const File = defineEntity({ name: 'File', properties: { hash: p.blob().primary(), tags: p.array() } })
   const Copy = defineEntity({ name: 'Copy', properties: { id: p.integer().primary(), of: () => p.manyToOne(File) } })
   const orm = await openSqlite(t, [File, Copy])
@@ -126,7 +126,7 @@ test('keys that are no text are named as JSON has them', async (t) => {
   assert.deepEqual(take().map((told) => told.split(' ')[1]), ['file-AQL%2F', 'tags-%5B%22a%22%2C%22b%22%5D'])
 })
 
-test('a name that would be too long, or can not be encoded, is reported and never cut', async (t) => {
+test('reports a name that is too long or cannot be encoded, and never cuts it', async (t) => {
   const Tag = defineEntity({ name: 'Tag', properties: { id: p.integer().primary(), name: p.string() } })
   const orm = await openSqlite(t, [Tag])
   const { take, logged } = listen(orm, [notifyOnChange(Tag, { group: 'tag-{name}', readBack: false })])
@@ -144,7 +144,7 @@ test('a name that would be too long, or can not be encoded, is reported and neve
 })
 
 for (const server of ['postgresql', 'mariadb'] as const) {
-  test(`rows of ${server} are announced to the group that their key names, in whichever case it was given`, async (t) => {
+  test(`${server}: announces a row to the group of its stored key, whatever the case of the given key`, async (t) => {
     const Doc = defineEntity({ name: 'Doc', properties: { id: p.uuid().primary(), title: p.string() } })
     const Big = defineEntity({ name: 'Big', properties: { id: p.bigint().primary(), title: p.string() } })
     const orm = await openServer(t, server, [Doc, Big])

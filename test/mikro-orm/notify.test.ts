@@ -36,13 +36,13 @@ async function open (t: TestContext) {
   return { app, orm, other, em, notify: app.rohrpost.notify, take: () => told.splice(0), warnings }
 }
 
-/** A line of the log without what is in every line, and without the error. */
+/** Parses a log line, without the fields of every line and without the error. */
 function readLine (line: string): { msg: string } {
   const { level: _, time: __, pid: ___, hostname: ____, err: _____, ...rest } = JSON.parse(line)
   return rest
 }
 
-test('what the ORM did not see is announced by key, as the database has it', async (t) => {
+test('announces a native query by key, with the row of the database', async (t) => {
   const { em, notify, take } = await open(t)
   await em.find(Todo, {})
   await em.nativeUpdate(Todo, { id: 1 }, { title: 'changed' })
@@ -61,7 +61,7 @@ test('what the ORM did not see is announced by key, as the database has it', asy
   ])
 })
 
-test('a delete is announced by key where the key is enough, and by an entity that is still in memory', async (t) => {
+test('announces a delete by key if the key is enough, and by an entity in memory', async (t) => {
   const { em, notify, take } = await open(t)
   const todo = await em.findOneOrFail(Todo, 1)
   await em.nativeDelete(Todo, { id: [1, 2] })
@@ -72,7 +72,7 @@ test('a delete is announced by key where the key is enough, and by an entity tha
   assert.deepEqual(take(), ['delete list-a {"id":1,"title":"one"}', 'delete todo-1 {"id":1}', 'delete todo-2 {"id":2}'])
 })
 
-test('with an EntityManager in a transaction it is sent when that commits, and taken back when it does not', async (t) => {
+test('publishes at the COMMIT of the given EntityManager, and not after its ROLLBACK', async (t) => {
   const { em, notify, take } = await open(t)
 
   await em.transactional(async (em) => {
@@ -94,7 +94,7 @@ test('with an EntityManager in a transaction it is sent when that commits, and t
   ])
 })
 
-test('every Fastify instance and every ORM can announce by hand', async (t) => {
+test('works with several ORMs', async (t) => {
   const { other, notify, take } = await open(t)
   await other.em.fork().insert(Note, {})
 
@@ -103,7 +103,7 @@ test('every Fastify instance and every ORM can announce by hand', async (t) => {
   assert.deepEqual(take(), ['create note-1 {"id":1}'])
 })
 
-test('instances that are registered before or after the plugin can announce by hand', async (t) => {
+test('is the same function on all Fastify instances', async (t) => {
   const orm = await openSqlite(t, [Todo])
   const app = Fastify()
   t.after(() => app.close())
@@ -117,7 +117,7 @@ test('instances that are registered before or after the plugin can announce by h
   assert.equal(typeof app.rohrpost.notify, 'function')
 })
 
-test('many keys, and the rows that a condition finds, are announced with one query', async (t) => {
+test('reads the rows of many keys, or of a condition, with one query', async (t) => {
   const { orm, em, notify, take } = await open(t)
   await em.insert(Seat, { row: 'B', place: 2 })
   const queries: string[] = []
@@ -138,7 +138,7 @@ test('many keys, and the rows that a condition finds, are announced with one que
   ])
 })
 
-test('a row that is not there is not announced, with a warning', async (t) => {
+test('warns of a row that does not exist, and does not announce it', async (t) => {
   const { notify, take, warnings } = await open(t)
 
   await notify(Todo, [99, 1], 'update')
@@ -148,7 +148,7 @@ test('a row that is not there is not announced, with a warning', async (t) => {
   assert.deepEqual(warnings, [{ entity: 'Todo', key: '99', msg: 'a change is not announced: the row is not there' }])
 })
 
-test('a row that can not be read rejects, and the connection is free again', async (t) => {
+test('rejects if a row cannot be read, and releases the connection', async (t) => {
   const { orm, notify, take } = await open(t)
   await orm.em.getConnection().execute('alter table todo rename to other')
 
@@ -159,7 +159,7 @@ test('a row that can not be read rejects, and the connection is free again', asy
   assert.deepEqual(take(), ['create seat-A:1 {"id":{"row":"A","place":1}}'])
 })
 
-test('an upsert whose row can not be read afterwards is stored, and its error is logged', async (t) => {
+test('logs the error if the row of an upsert cannot be read, and the upsert succeeds', async (t) => {
   const { orm, take, em, warnings } = await open(t)
   const begin = t.mock.method(orm.em.getConnection(), 'begin', () => Promise.reject(new Error('no connection')))
 
@@ -171,7 +171,7 @@ test('an upsert whose row can not be read afterwards is stored, and its error is
   assert.deepEqual(warnings.map(({ msg }) => msg), ['a change is not announced'])
 })
 
-test('the current transaction of the RequestContext is followed', async (t) => {
+test('uses the current transaction of the RequestContext', async (t) => {
   const { orm, notify, take } = await open(t)
 
   await RequestContext.create(orm.em, () => orm.em.transactional(async () => {
@@ -184,7 +184,7 @@ test('the current transaction of the RequestContext is followed', async (t) => {
 })
 
 for (const server of ['postgresql', 'mariadb'] as const) {
-  test(`${server}: rows are read by key where they are, and of those that are gone the key is told`, async (t) => {
+  test(`${server}: reads existing rows by key, and announces only the key of deleted rows`, async (t) => {
     const orm = await openServer(t, server, [Todo])
     if (orm === undefined) return
     const { subscriber, take, logged } = listen(orm, [
@@ -215,7 +215,7 @@ for (const server of ['postgresql', 'mariadb'] as const) {
   })
 }
 
-test('the state that a notification tells is never older than one that went out before', async (t) => {
+test('never publishes an older state after a newer one', async (t) => {
   const orm = await openServer(t, 'postgresql', [Todo])
   if (orm === undefined) return
   const { subscriber, take } = listen(orm, [notifyOnChange(Todo, { group: 'todos', data: ['title'] })])
@@ -227,7 +227,7 @@ test('the state that a notification tells is never older than one that went out 
   await em.begin()
   todo.title = 'new'
   await em.flush()
-  // it waits for the lock of the row
+  // `notify` waits for the lock of the row
   const notified = notify(Todo, 1, 'update')
   await em.commit()
   await notified
@@ -235,7 +235,7 @@ test('the state that a notification tells is never older than one that went out 
   assert.deepEqual(take(), ['update todos {"title":"new","updated_fields":["title"]}', 'update todos {"title":"new"}'])
 })
 
-test('refuses what it can not announce', async (t) => {
+test('refuses unknown entities, properties and types', async (t) => {
   const { notify } = await open(t)
   const wrong = notify as (entity: EntityName, key: unknown, type: string, options?: object) => Promise<void>
   class Stranger {}

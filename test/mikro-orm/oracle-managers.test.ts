@@ -1,6 +1,6 @@
 /**
- * Several EntityManagers of two processes write the same rows, with stale and partly loaded entities, into columns that the database changes. A replica
- * of each group that applies what is announced is compared with the table after every run.
+ * Several EntityManagers of two processes write the same rows, with stale and partly loaded entities, into columns that the
+ * database changes. The replica of each group, which applies all notifications, is compared with the table after every run.
  */
 import assert from 'node:assert/strict'
 import { mkdtempSync, rmSync } from 'node:fs'
@@ -27,9 +27,9 @@ const ItemSchema = defineEntity({
     title: p.string(),
     // rounded to one digit by the servers
     price: p.decimal().precision(8).scale(1),
-    // a generated column, of which the ORM does not know: it fails where an UPDATE that returns one hits no row
+    // a generated column that MikroORM does not know: an UPDATE with RETURNING that hits no row would make it fail
     whisper: p.string().nullable(),
-    // both are written by triggers
+    // triggers write both
     shout: p.string().nullable(),
     hits: p.integer().default(0)
   }
@@ -76,7 +76,7 @@ type Write =
   | { do: 'reference', which: number, title: string }
   | { do: 'upsert', which: number, title: string, list: string | null }
 
-/** One manager makes some changes and flushes them. */
+/** A turn: one EntityManager makes changes and flushes them. */
 interface Turn {
   by: number
   loads: 'nothing' | 'all' | 'part'
@@ -113,7 +113,7 @@ async function apply (write: Write, em: EntityManager): Promise<void> {
   const known = (id: number) => em.getUnitOfWork().getById<Item>(Item, id as never)
   if (write.do === 'create') em.create(Item, { list: write.list, title: write.title, price: write.price })
   if (write.do === 'reference') em.getReference(Item, write.which).title = write.title
-  // only in a transaction: of an upsert that is committed by itself, the row before is not known
+  // upserts run in transactions: without one, the row before is not known
   if (write.do === 'upsert' && em.isInTransaction()) {
     await em.upsert(Item, { id: write.which, title: write.title, list: write.list, price: '1' })
   }
@@ -140,13 +140,13 @@ async function take ({ loads, writes, how }: Turn, em: EntityManager): Promise<v
       })
     }
   } catch (error) {
-    // what the ORM holds after an error is worth nothing; deadlocks and keys that are taken are the business of the application
+    // after an error the identity map is invalid; deadlocks and taken keys are expected errors
     em.clear()
     if (!(error instanceof Rollback) && !(error instanceof DriverException)) throw error
   }
 }
 
-/** What a client knows of each group. */
+/** Replica of each group, as a client keeps it. */
 class Replicas {
   readonly #groups = new Map<string, Map<number, unknown>>()
   failure: unknown
@@ -169,7 +169,7 @@ class Replicas {
   }
 }
 
-/** Two ORMs on one database, as two processes have them. */
+/** Opens two ORMs on one database, which simulate two processes. */
 async function open (t: TestContext, server: Server): Promise<MikroORM[] | undefined> {
   if (server === 'sqlite') {
     const folder = mkdtempSync(join(tmpdir(), 'rohrpost-'))
@@ -218,7 +218,7 @@ for (const server of SERVERS) {
       for (const em of managers) await em.find(Item, {})
       const running: Array<Promise<void>> = []
       for (const [i, turn] of turns.entries()) {
-        // only within one process, and not of one manager twice
+        // turns overlap within one process only, and never with the same EntityManager
         const previous = turns[i - 1]
         if (previous?.overlaps !== true || previous.by === turn.by || previous.by === 2 || turn.by === 2 || running.length > 1) await Promise.all(running.splice(0))
         running.push(take(turn, managers[turn.by] as EntityManager))

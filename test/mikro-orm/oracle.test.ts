@@ -1,6 +1,6 @@
 /**
- * Whoever applies what is announced has what the database has: random transaction trees, one replica for each group, received over
- * a WebSocket and compared with the table after every tree.
+ * A client that applies all notifications has the rows of the database: random transaction trees run, and the replica of each
+ * group, received over a WebSocket, is compared with the table after every tree.
  */
 import assert from 'node:assert/strict'
 import test, { type TestContext } from 'node:test'
@@ -33,7 +33,7 @@ type Step =
   | { do: 'fork', branches: Branch[] }
   | { do: 'break', which: number | null, list: string | null, title: string }
 
-/** One of two savepoints at the same time. */
+/** One of two parallel savepoints. */
 interface Branch {
   titles: string[]
   fails: boolean
@@ -57,10 +57,10 @@ const single: Array<fc.Arbitrary<Step>> = [
 ]
 const branch = fc.record({ titles: fc.array(title, { maxLength: 3 }), fails: fc.boolean() })
 const fork: fc.Arbitrary<Step> = fc.record({ do: fc.constant('fork'), branches: fc.tuple(branch, branch) })
-/** A flush that fails at one of its rows, and nobody minds. */
+/** A flush that fails at one of its rows, and whose error is swallowed. */
 const breaking: fc.Arbitrary<Step> = fc.record({ do: fc.constant('break'), which: fc.option(which, { nil: null }), list, title })
 
-/** @param above what there is outside of savepoints only */
+/** @param above parts that occur outside of savepoints only */
 function treeOf (more: Array<fc.Arbitrary<Step>>, above: Array<fc.Arbitrary<Step>>): fc.Arbitrary<Tree> {
   const { steps } = fc.letrec<{ inside: Step[], nest: Step, steps: Step[] }>((tie) => ({
     inside: fc.array(fc.oneof({ maxDepth: 3 }, ...single, ...more, tie('nest')), { maxLength: 8 }),
@@ -72,7 +72,7 @@ function treeOf (more: Array<fc.Arbitrary<Step>>, above: Array<fc.Arbitrary<Step
 
 class Rollback extends Error {}
 
-/** Runs a failing part; what is not meant to fail must not. */
+/** Runs a part that may fail on purpose; any other error fails the test. */
 async function undoing (fails: boolean, work: Promise<unknown>): Promise<void> {
   if (!fails) await work
   else await assert.rejects(work, Rollback)
@@ -89,23 +89,23 @@ async function take (step: Step, em: EntityManager, todos: Todo[]): Promise<void
     em.remove(todo)
   }
   if (step.do === 'nest') {
-    // an entity whose INSERT is undone is of no use any more: the ORM would go on with UPDATEs
+    // MikroORM would write UPDATEs for an entity whose INSERT is rolled back, so it is forgotten
     await em.flush()
     const inside = [...todos]
     await undoing(step.fails, em.transactional((em) => takeAll(step, em, inside)))
-    // entities that began in a part that was undone are forgotten, others are used on, also those that were deleted in it
+    // entities that were created in a rolled back part are forgotten; all others are used on, also deleted ones
     if (!step.fails) todos.splice(0, Infinity, ...inside)
   }
   if (step.do === 'break') {
     if (step.which === null) em.create(Todo, { list: step.list, title: step.title, code: 1 })
     else if (todo) todo.code = 1
     await em.flush().catch((error: unknown) => assert(error instanceof UniqueConstraintViolationException))
-    // what the ORM holds after that is worth nothing
+    // after that, the identity map is invalid
     em.clear()
     todos.splice(0, Infinity, ...await em.find(Todo, {}, { orderBy: { id: 'asc' } }))
   }
   if (step.do === 'fork') {
-    // what is pending would be flushed by both
+    // both would flush pending changes
     await em.flush()
     await Promise.allSettled(step.branches.map(({ titles, fails }) => em.transactional(async (em) => {
       for (const title of titles) {
@@ -128,7 +128,7 @@ async function grow (tree: Tree, em: EntityManager): Promise<void> {
   const todos = await em.find(Todo, {}, { orderBy: { id: 'asc' } })
   if (tree.begun === 'transactional') return undoing(tree.fails, em.transactional((em) => takeAll(tree, em, todos)))
   if (tree.begun === 'implicit') {
-    // the ORM joins no parts here: each nested one is a transaction of its own
+    // without savepoints, each nested part is a transaction of its own
     for (const step of tree.steps) await take(step, em, todos)
     return em.flush()
   }
@@ -139,7 +139,7 @@ async function grow (tree: Tree, em: EntityManager): Promise<void> {
   else await em.commit()
 }
 
-/** What a client knows of each group; it holds every message against what it knows already. */
+/** Replica of each group, as a client keeps it. It checks each message against its state. */
 class Replicas {
   readonly groups = new Map<string, Map<number, string>>()
 
@@ -185,7 +185,7 @@ async function follow (t: TestContext, orm: MikroORM) {
 
   return {
     forget: () => { replicas = new Replicas() },
-    /** What is known when all that was announced has arrived. */
+    /** Returns the replicas when all notifications have arrived. */
     async known () {
       socket.send('{"id":1,"type":"ping"}')
       const { promise } = pong
@@ -203,8 +203,8 @@ for (const server of ['sqlite', 'postgresql', 'mariadb'] as const) {
     if (orm === undefined) return
     const { forget, known } = await follow(t, orm)
 
-    // statements on SQLite are over at once: nobody can tell the order of what two savepoints did within one turn of the event loop
-    // and PostgreSQL goes on with nothing after an error
+    // SQLite runs statements synchronously, so the order of two savepoints within one turn of the event loop is not known;
+    // PostgreSQL refuses all statements after an error
     const tree = treeOf(server === 'sqlite' ? [] : [fork], server === 'postgresql' ? [] : [breaking])
     await fc.assert(fc.asyncProperty(tree, async (tree) => {
       await orm.em.fork().nativeDelete(Todo, {})

@@ -1,6 +1,6 @@
 /**
- * What the original library was recorded to announce, done with MikroORM. Where the two differ on purpose the expectation says so; the differences are
- * listed in docs/migrating-from-rohrpost.md.
+ * Notifications recorded from the original library, compared with those of MikroORM. Intended differences are in the expectations
+ * and in docs/migrating-from-rohrpost.md.
  */
 import assert from 'node:assert/strict'
 import test, { type TestContext } from 'node:test'

@@ -1,4 +1,4 @@
-/** What is announced of transactions that end in other ways than with an answer that says COMMIT. */
+/** Transactions whose COMMIT is refused, rolled back silently, or not answered. */
 import assert from 'node:assert/strict'
 import test from 'node:test'
 import { defineEntity, p, type EntityManager, type TransactionEventArgs } from '@mikro-orm/core'
@@ -17,11 +17,11 @@ const add = (em: EntityManager, title: string) => em.create(Todo, { title })
 const abort = (em: EntityManager) => em.getConnection().execute('select nonsense', [], 'all', em.getTransactionContext()).catch(() => {})
 const count = (orm: MikroORM) => orm.em.fork().count(Todo)
 
-/** The client of another ORM, as an application hands over one that it made itself. */
+/** Database client that the application made itself: that of another ORM. */
 const clientOf = (orm: MikroORM) => ({ driverOptions: orm.em.getConnection().getClient() as unknown as NonNullable<Options['driverOptions']> })
 
 for (const client of ['pg', 'a client of the application'] as const) {
-  test(`postgresql with ${client}: a COMMIT that the database answers with ROLLBACK rejects, though nothing is read back`, async (t) => {
+  test(`postgresql with ${client}: rejects a COMMIT that the database answers with ROLLBACK, with readBack: false too`, async (t) => {
     const first = await openServer(t, 'postgresql', [Todo])
     if (first === undefined) return
     const orm = client === 'pg' ? first : await openServer(t, 'postgresql', [Todo], clientOf(first), first.config.get('dbName'))
@@ -40,7 +40,7 @@ for (const client of ['pg', 'a client of the application'] as const) {
   })
 }
 
-test('postgresql: a transaction that has nothing to announce ends as it does without the plugin', async (t) => {
+test('postgresql: a transaction without changes to announce ends as without the plugin', async (t) => {
   const orm = await openServer(t, 'postgresql', [Todo])
   if (orm === undefined) return
   listen(orm, [rule])
@@ -49,7 +49,7 @@ test('postgresql: a transaction that has nothing to announce ends as it does wit
 })
 
 for (const server of ['postgresql', 'mariadb'] as const) {
-  test(`${server}: where the answer to a COMMIT is lost, members are told to load again, once with a warning and with the reason 'unknown'`, async (t) => {
+  test(`${server}: publishes a resync if the answer to a COMMIT is lost, with one warning and the reason 'unknown'`, async (t) => {
     const first = await openServer(t, server, [Todo])
     if (first === undefined) return
     const url = new URL(String(first.config.get('clientUrl')))
@@ -126,7 +126,7 @@ for (const [error, isUnknown] of [
   })
 }
 
-test('a transaction whose answer is so late that a later one went first ends in a resync', async (t) => {
+test('publishes a resync for a transaction that a later one has overtaken', async (t) => {
   t.mock.timers.enable({ apis: ['setTimeout'] })
   const gate = Promise.withResolvers<void>()
   const answered = Promise.withResolvers<void>()
@@ -174,7 +174,7 @@ test('a transaction whose answer is so late that a later one went first ends in 
   assert.deepEqual(told, ['second', 'resync'])
 })
 
-test('a COMMIT that is refused may be tried again, and is announced then', async (t) => {
+test('announces a COMMIT that succeeds after it was refused', async (t) => {
   const Child = defineEntity({ name: 'Child', properties: { id: p.integer().primary(), of: () => p.manyToOne(Todo).deferMode('deferred') } })
   const orm = await openSqlite(t, [Todo, Child])
   const { take } = listen(orm, [rule])

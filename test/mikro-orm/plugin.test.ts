@@ -21,7 +21,7 @@ function makeApp (t: TestContext, options: RohrpostOptions = {}) {
   return app
 }
 
-/** Sends a request; gives all that the client read when the reply came. */
+/** Sends a request, and returns all messages that the client received up to the reply. */
 async function ask (socket: WebSocket, request: object): Promise<unknown[]> {
   const frames: unknown[] = []
   const { promise, resolve } = Promise.withResolvers<void>()
@@ -41,7 +41,7 @@ function pick ({ error, code }: { error?: unknown, code?: unknown }) {
   return { error, code }
 }
 
-test('a handler changes an entity, and those who subscribed to it are told after the commit', async (t) => {
+test('notifies subscribed clients after the commit of a handler', async (t) => {
   const orm = await openSqlite(t, [Todo])
   const app = makeApp(t)
   app.register(rohrpostMikroOrm, { orm, notify: [rule] })
@@ -82,7 +82,7 @@ test('a handler changes an entity, and those who subscribed to it are told after
   })
 })
 
-test('handlers run in a RequestContext that ends with them', async (t) => {
+test('runs each handler in a RequestContext of its own', async (t) => {
   const orm = await openSqlite(t, [Todo])
   const app = makeApp(t)
   const contexts: unknown[] = []
@@ -100,7 +100,7 @@ test('handlers run in a RequestContext that ends with them', async (t) => {
   assert.equal(RequestContext.getEntityManager(), undefined)
 })
 
-test('nothing keeps the EntityManager of a handler once it has answered, while its connection lives on', async (t) => {
+test('releases the EntityManager of a handler after its reply, while the connection stays open', async (t) => {
   const orm = await openSqlite(t, [Todo])
   const app = makeApp(t)
   app.register(rohrpostMikroOrm, { orm, notify: [rule] })
@@ -124,7 +124,7 @@ test('nothing keeps the EntityManager of a handler once it has answered, while i
 
   await ask(socket, { type: 'add' })
   await ask(socket, { type: 'refuse' })
-  // the next message makes the last one's promises and timers things of the past
+  // the next message replaces the last references to promises and timers of this one
   await ask(socket, { type: 'ping' })
   setFlagsFromString('--expose-gc')
   const collect: () => void = runInNewContext('gc')
@@ -137,7 +137,7 @@ test('nothing keeps the EntityManager of a handler once it has answered, while i
   assert.deepEqual(managers.map((manager) => manager.deref()), [undefined, undefined])
 })
 
-test('a broker that fails or never answers keeps no flush waiting and fails none', async (t) => {
+test('a broker that fails or never answers neither delays nor fails a flush', async (t) => {
   for (const publish of [() => Promise.reject(new Error('no broker')), () => new Promise<void>(() => {})]) {
     const orm = await openSqlite(t, [Todo])
     const app = Fastify()
@@ -154,7 +154,7 @@ test('a broker that fails or never answers keeps no flush waiting and fails none
   }
 })
 
-test('a subscriber that was given to the ORM is connected', async (t) => {
+test('connects a subscriber that was passed to MikroORM.init', async (t) => {
   const subscriber = new ChangeSubscriber({ notify: [rule] })
   const orm = await openSqlite(t, [Todo], { subscribers: [subscriber] })
   const app = makeApp(t)
@@ -169,7 +169,7 @@ test('a subscriber that was given to the ORM is connected', async (t) => {
   assert.equal(await orm.isConnected(), true)
 })
 
-test('what the ORM throws in a handler is a code on the wire, without SQL', async (t) => {
+test('replies to MikroORM errors of a handler with a code and without SQL', async (t) => {
   const Unique = defineEntity({ name: 'Unique', properties: { id: p.integer().primary(), name: p.string().unique(), version: p.integer().version() } })
   const orm = await openSqlite(t, [Unique])
   await orm.em.fork().insert(Unique, { id: 1, name: 'taken' })
@@ -204,7 +204,7 @@ test('what the ORM throws in a handler is a code on the wire, without SQL', asyn
   }
 })
 
-test('a job or a command that never listens announces its changes', async (t) => {
+test('announces the changes of a process that never listens', async (t) => {
   const orm = await openSqlite(t, [Todo])
   const broker = memoryBroker()
   const app = makeApp(t, { broker })
@@ -220,7 +220,7 @@ test('a job or a command that never listens announces its changes', async (t) =>
   assert.deepEqual(published.mock.calls.map(({ arguments: [group] }) => group), ['todo-1'])
 })
 
-test('the stop of the server waits for transactions that are running, and announces them', async (t) => {
+test('app.close() waits for running transactions and announces them', async (t) => {
   const orm = await openSqlite(t, [Todo])
   const published: string[] = []
   const app = Fastify()
@@ -247,7 +247,7 @@ test('the stop of the server waits for transactions that are running, and announ
   assert.deepEqual(published, ['todo-1 true'])
 })
 
-test('the stop of the server waits for a transaction that does not end as long as the option drain says', async (t) => {
+test('app.close() waits no longer than drainTimeout for a transaction', async (t) => {
   const orm = await openSqlite(t, [Todo])
   const app = Fastify()
   app.register(rohrpost, { drainTimeout: 20 })
@@ -261,7 +261,7 @@ test('the stop of the server waits for a transaction that does not end as long a
   await em.commit()
 })
 
-test('an ORM is registered once at a time', async (t) => {
+test('refuses to register an ORM twice', async (t) => {
   const orm = await openSqlite(t, [Todo])
   const first = makeApp(t)
   await first.register(rohrpostMikroOrm, { orm, notify: [rule] })
@@ -272,7 +272,7 @@ test('an ORM is registered once at a time', async (t) => {
   await makeApp(t).register(rohrpostMikroOrm, { orm })
 })
 
-test('a subscriber announces the changes of one ORM only', async (t) => {
+test('refuses a subscriber that is connected to another ORM', async (t) => {
   const subscriber = new ChangeSubscriber({ notify: [rule] })
   const [orm, other] = [await openSqlite(t, [Todo], { subscribers: [subscriber] }), await openSqlite(t, [Todo], { contextName: 'other' })]
   const broker = memoryBroker()
@@ -288,7 +288,7 @@ test('a subscriber announces the changes of one ORM only', async (t) => {
   assert.deepEqual(published.mock.calls.map(({ arguments: [group] }) => group), ['todo-1'])
 })
 
-test('two ORMs are registered side by side', async (t) => {
+test('registers two ORMs in one app', async (t) => {
   const one = await openSqlite(t, [Todo])
   const two = await openSqlite(t, [Todo], { contextName: 'two' })
   const app = makeApp(t)
@@ -304,7 +304,7 @@ test('two ORMs are registered side by side', async (t) => {
   assert.deepEqual(await ask(socket, { type: 'look' }), [{ id: 'ask', type: 'look', data: [false, false] }])
 })
 
-test('the plugin needs fastify-rohrpost', async (t) => {
+test('requires fastify-rohrpost', async (t) => {
   const orm = await openSqlite(t, [Todo])
   const app = Fastify()
   t.after(() => app.close())
@@ -312,7 +312,7 @@ test('the plugin needs fastify-rohrpost', async (t) => {
   await assert.rejects(async () => { await app.register(rohrpostMikroOrm, { orm }) }, /fastify-rohrpost/)
 })
 
-test('refuses options that it does not know or that are of the wrong kind', async (t) => {
+test('refuses unknown and invalid options', async (t) => {
   const orm = await openSqlite(t, [Todo])
 
   for (const [options, code, message] of [
@@ -328,13 +328,13 @@ test('refuses options that it does not know or that are of the wrong kind', asyn
   }
 })
 
-test('takes the options that Fastify gives to every plugin', async (t) => {
+test('accepts the register options of Fastify', async (t) => {
   const orm = await openSqlite(t, [Todo])
 
   await makeApp(t).register(rohrpostMikroOrm, { orm, prefix: '/api', logLevel: 'warn', logSerializers: {} })
 })
 
-test('an ORM without a subscriber of ours can be connected after one that failed to', async (t) => {
+test('can be registered again after a failed registration', async (t) => {
   const orm = await MikroORM.init({ driver: SqliteDriver, dbName: ':memory:', driverOptions: new NodeSqliteDialect(':memory:'), entities: [Todo] })
   t.after(() => orm.close())
 
@@ -343,7 +343,7 @@ test('an ORM without a subscriber of ours can be connected after one that failed
   await makeApp(t).register(rohrpostMikroOrm, { orm, notify: [rule] })
 })
 
-test('a broker that refuses all changes of a commit is logged once', async (t) => {
+test('logs once that a broker refuses all notifications of a commit', async (t) => {
   const orm = await openSqlite(t, [Todo])
   const broker = { ...memoryBroker(), publish: async () => { throw new Error('away') } }
   const { app, logs } = await start(t, { broker, with: (app) => app.register(rohrpostMikroOrm, { orm, notify: [rule] }) })

@@ -1,4 +1,4 @@
-/** What is read of rows before a COMMIT: the row that is committed, and the one that was there before. */
+/** Rows that are read before a COMMIT: the row as it will be committed, and the row before the change. */
 import assert from 'node:assert/strict'
 import test, { suite, type TestContext } from 'node:test'
 import { setImmediate } from 'node:timers/promises'
@@ -35,13 +35,13 @@ async function open (t: TestContext, options: TodoOptions) {
   return { orm, add, ...heard }
 }
 
-suite('what a function of a rule reads', () => {
+suite('a property that a function of a rule reads', () => {
   for (const [what, data, property] of [
     ['a relation', ({ list }) => list?.name, 'List.name'],
     ['a lazy property', ({ text }) => text, 'text'],
     ['a collection', ({ tags }) => tags.count(), 'tags']
   ] satisfies Array<[string, TodoOptions['data'] & object, string]>) {
-    test(`leaves the frame out where it is ${what} that was not loaded, with one warning`, async (t) => {
+    test(`drops the notification if it is ${what} that is not loaded, with one warning`, async (t) => {
       const { add, take, logged } = await open(t, { data })
 
       await add()
@@ -52,7 +52,7 @@ suite('what a function of a rule reads', () => {
     })
   }
 
-  test('is loaded with the row where the rule says so', async (t) => {
+  test('is loaded with the row if populate names it', async (t) => {
     const { add, take, logged } = await open(t, { populate: ['list', 'text', 'tags'], data: ({ list, text, tags }) => [list?.name, text, tags.count()] })
 
     await add({ tags: [{ id: 3 }, { id: 4 }] })
@@ -61,7 +61,7 @@ suite('what a function of a rule reads', () => {
     assert.deepEqual(take(), ['create todos ["Kitchen","long",2]'])
   })
 
-  test('may be the key of a relation that is not loaded', async (t) => {
+  test('can be the key of a relation that is not loaded', async (t) => {
     const { add, take } = await open(t, { data: ({ list }) => list?.id })
 
     await add()
@@ -70,7 +70,7 @@ suite('what a function of a rule reads', () => {
   })
 })
 
-test('a list in data loads what it names, and nothing else', async (t) => {
+test('loads only the properties that data names', async (t) => {
   const { add, take, orm } = await open(t, { data: ['text', 'tags'] })
   const queries: string[] = []
   t.mock.method(orm.config.getLogger(), 'logQuery', ({ query }: { query: string }) => { queries.push(query) })
@@ -81,7 +81,7 @@ test('a list in data loads what it names, and nothing else', async (t) => {
   assert.equal(queries.filter((query) => query.startsWith('select')).length, 2)
 })
 
-test('thousands of rows are read in portions', async (t) => {
+test('reads thousands of rows in portions', async (t) => {
   const { orm, take } = await open(t, { data: ['id'] })
 
   const em = orm.em.fork()
@@ -91,7 +91,7 @@ test('thousands of rows are read in portions', async (t) => {
   assert.equal(take().length, 4001)
 })
 
-test('a key that the database stores in another form is found', async (t) => {
+test('finds a key that the database stores in another form', async (t) => {
   const Word = defineEntity({ name: 'Word', properties: { text: p.string().primary(), id: p.integer() } })
   const orm = await openServer(t, 'mariadb', [Word])
   if (orm === undefined) return
@@ -107,7 +107,7 @@ test('a key that the database stores in another form is found', async (t) => {
 })
 
 suite('the row before a change', () => {
-  test('is that of the database, though another manager moved it since it was loaded', async (t) => {
+  test('is the row of the database if another EntityManager has moved it since it was loaded', async (t) => {
     const { orm, add, take } = await open(t, { group: 'list-{list}', data: ['title'] })
     await orm.em.fork().insert(List, { id: 2, name: 'Garden' })
     await add()
@@ -126,7 +126,7 @@ suite('the row before a change', () => {
     assert.deepEqual(take(), ['delete list-2 {"title":"two"}'])
   })
 
-  test('is read on a connection with the options of the driver, which may be a function', async (t) => {
+  test('is read on a connection with the driver options, which may be a function', async (t) => {
     const orm = await openServer(t, 'postgresql', entities, { driverOptions: () => ({ application_name: 'todos' }) })
     if (orm === undefined) return
     const { take } = listen(orm, [notifyOnUpdate(Todo, { group: '{title}', data: ['title'] })])
@@ -141,7 +141,7 @@ suite('the row before a change', () => {
     assert.deepEqual(take(), ['delete theirs {"title":"theirs"}', 'create two {"title":"two"}'])
   })
 
-  test('is read before an upsert, within a transaction and without', async (t) => {
+  test('is read before an upsert, with and without a transaction', async (t) => {
     const { orm, add, take } = await open(t, { group: ({ title }) => title, data: ['title'] })
     await add()
     await add({ title: 'two' })
@@ -158,7 +158,7 @@ suite('the row before a change', () => {
     ])
   })
 
-  test('is what the EntityManager holds where reading it fails, and the members load again', async (t) => {
+  test('is taken from the EntityManager if reading it fails, and the members load again', async (t) => {
     const orm = await openServer(t, 'postgresql', entities)
     if (orm === undefined) return
     const told: string[] = []
@@ -182,7 +182,7 @@ suite('the row before a change', () => {
     assert.deepEqual(warnings.map((message) => message.slice(0, 45)), ['the rows before a change could not be read: w'])
   })
 
-  test('counts as unreadable when the database does not answer in time, and is read again after that', async (t) => {
+  test('is given up if the database does not answer in time, and the next query gets a new connection', async (t) => {
     const orm = await openServer(t, 'postgresql', entities)
     if (orm === undefined) return
     const rows = new CommittedRows(orm, 20)
@@ -194,7 +194,7 @@ suite('the row before a change', () => {
   })
 
   for (const event of ['onFlush', 'afterTransactionStart'] as const) {
-    test(`rejects the flush where reading it in ${event} fails, and the connection is free again`, async (t) => {
+    test(`rejects the flush if reading it in ${event} fails, and releases the connection`, async (t) => {
       const { orm, add, take } = await open(t, { group: '{title}' })
       await add()
       take()
@@ -221,13 +221,13 @@ suite('the row before a change', () => {
   }
 })
 
-test('a database that is not known is treated as one of which nothing is known', () => {
+test('treats an unknown database as Database.Other', () => {
   class OtherPlatform {}
 
   assert.equal(databaseOf({ getPlatform: () => new OtherPlatform() } as unknown as EntityManager), 'other')
 })
 
-test('a log that throws fails no flush', async (t) => {
+test('a logger that throws does not fail a flush', async (t) => {
   const orm = await openSqlite(t, entities)
   const told: string[] = []
   const fail = () => { throw new Error('no log') }
@@ -245,7 +245,7 @@ test('a log that throws fails no flush', async (t) => {
   assert.deepEqual(told, ['todo-1'])
 })
 
-test('a constructor that needs its arguments and may declare a groupName field is refused with the name of the class', async (t) => {
+test('refuses a class whose constructor needs arguments and may declare a groupName field', async (t) => {
   const schema = defineEntity({ name: 'Task', properties: { id: p.integer().primary(), title: p.string() } })
   class Task extends schema.class {
     groupName = 'tasks'
@@ -260,7 +260,7 @@ test('a constructor that needs its arguments and may declare a groupName field i
   assert.throws(() => listen(orm, [notifyOnChange(schema)]), { code: 'RP_ERR_INVALID_OPTION', message: /static property of Task/ })
 })
 
-test('{schema} in a template is the schema of the row', async (t) => {
+test('{schema} in a template is the schema of the row\'s table', async (t) => {
   const Note = defineEntity({ name: 'Note', schema: '*', properties: { id: p.integer().primary(), text: p.string() } })
   const Plain = defineEntity({ name: 'Plain', properties: { id: p.integer().primary(), text: p.string() } })
   const Odd = defineEntity({ name: 'Odd', properties: { id: p.integer().primary(), schema: p.string() } })
@@ -287,7 +287,7 @@ test('{schema} in a template is the schema of the row', async (t) => {
   ])
 })
 
-test('{schema} is that of the entity, of the ORM or of the database, and nothing where there are none', async (t) => {
+test('{schema} is the schema of the entity, of the ORM or of the database, and empty without schemas', async (t) => {
   const make = (schema?: string) => defineEntity({ name: 'Note', ...(schema && { schema }), properties: { id: p.integer().primary() } })
   for (const [entity, option, group] of [[make('main'), undefined, 'main/1'], [make(), 'main', 'main/1'], [make(), undefined, '/1']] as const) {
     const orm = await openSqlite(t, [entity], option === undefined ? {} : { schema: option })
@@ -302,7 +302,7 @@ test('{schema} is that of the entity, of the ORM or of the database, and nothing
 })
 
 suite('withoutNotifications', () => {
-  test('keeps inserts, updates, deletes, collections and upserts of the work from being announced, and nothing else', async (t) => {
+  test('suppresses inserts, updates, deletes, collections and upserts of the work, and nothing else', async (t) => {
     const { orm, add, take } = await open(t, {})
     await add({ tags: [{ id: 1 }] })
     take()
@@ -323,7 +323,7 @@ suite('withoutNotifications', () => {
     assert.deepEqual(take(), ['create todos {"id":4}'])
   })
 
-  test('announces what was flushed in the same transaction before and after it', async (t) => {
+  test('announces the flushes before and after it in the same transaction', async (t) => {
     const { orm, take } = await open(t, {})
 
     await orm.em.fork().transactional(async (em) => {
@@ -340,7 +340,7 @@ suite('withoutNotifications', () => {
   })
 })
 
-test('messages of a large commit are handed over in portions', async (t) => {
+test('publishes the notifications of a large commit in portions', async (t) => {
   const orm = await openSqlite(t, entities)
   const gates: Array<PromiseWithResolvers<void>> = []
   const subscriber = new ChangeSubscriber()

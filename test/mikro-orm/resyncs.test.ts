@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { suite, test, type TestContext } from 'node:test'
 import { Resyncs } from '../../lib/mikro-orm/announce/resyncs.ts'
 
-/** Resyncs over a broker that takes what `take` lets it take. */
+/** Makes Resyncs over a broker that accepts a message if `take` does. */
 function open (t: TestContext, take: () => void | Promise<void> = () => {}) {
   t.mock.timers.enable({ apis: ['setTimeout'] })
   const sent: string[] = []
@@ -26,7 +26,7 @@ function open (t: TestContext, take: () => void | Promise<void> = () => {}) {
 }
 
 suite('resyncs', () => {
-  test('go to each group once', (t) => {
+  test('are published once to each group', (t) => {
     const { resyncs, sent } = open(t)
 
     resyncs.send(['a', 'b', 'a'])
@@ -34,7 +34,7 @@ suite('resyncs', () => {
     assert.deepEqual(sent, ['a', 'b'])
   })
 
-  test('of messages that the broker refused go out later, with one warning', async (t) => {
+  test('are published later for refused messages, with one warning', async (t) => {
     const { resyncs, sent, warnings, later } = open(t)
 
     for (const group of ['a', 'b', 'a']) resyncs.defer(group, new Error('refused'))
@@ -46,7 +46,7 @@ suite('resyncs', () => {
   })
 
   for (const [how, refuse] of [['throws', () => { throw new Error('no broker') }], ['rejects', () => Promise.reject(new Error('no broker'))]] as const) {
-    test(`are tried again while the broker ${how}, with one warning until it takes one`, async (t) => {
+    test(`are retried while the broker ${how}, with one warning until it accepts one`, async (t) => {
       const { resyncs, warnings, state, sent, later } = open(t, refuse)
 
       resyncs.send(['a'])
@@ -62,7 +62,7 @@ suite('resyncs', () => {
     })
   }
 
-  test('end when they are closed', async (t) => {
+  test('stop when they are closed', async (t) => {
     const { resyncs, sent, warnings, later } = open(t)
 
     resyncs.defer('a', new Error('refused'))

@@ -25,7 +25,7 @@ const Todo = defineEntity({
 })
 const Stranger = defineEntity({ name: 'Stranger', properties: { id: p.integer().primary() } })
 
-/** Options that the types refuse. */
+/** Options that do not compile. */
 const wrong = (options: unknown) => options as NotifyOptions<object>
 
 for (const [options, code, mention] of [
@@ -64,7 +64,7 @@ for (const [options, code, mentions] of [
   [{ data: ['address_city'] }, 'RP_ERR_UNKNOWN_PROPERTY', ['address_city']],
   [{ data: ['constructor'] }, 'RP_ERR_UNKNOWN_PROPERTY', ['constructor']]
 ] as const) {
-  test(`refuses, for an entity that does not fit, ${JSON.stringify(options)}`, async (t) => {
+  test(`refuses the options ${JSON.stringify(options)} for the entity`, async (t) => {
     const orm = await openSqlite(t, [Todo, Tag, Address])
 
     assert.throws(() => listen(orm, [notifyOnChange(Todo, wrong(options))]), (error: Error & { code: string }) => {
@@ -73,7 +73,7 @@ for (const [options, code, mentions] of [
   })
 }
 
-test('refuses an entity that the ORM does not know', async (t) => {
+test('refuses an unknown entity', async (t) => {
   const orm = await openSqlite(t, [Tag])
 
   for (const rule of [notifyOnChange(Stranger), notifyOnChange(class Unknown {})]) {
@@ -81,13 +81,13 @@ test('refuses an entity that the ORM does not know', async (t) => {
   }
 })
 
-test('refuses rules that are none', () => {
+test('refuses values that are not rules', () => {
   for (const notify of [{}, [Todo], [null], [{ types: 'create' }]]) {
     assert.throws(() => new ChangeSubscriber({ notify: notify as unknown as NotifyRule[] }), { code: 'RP_ERR_INVALID_OPTION', message: /notify/ })
   }
 })
 
-test('each of several rules on one entity is followed, in their order', async (t) => {
+test('applies all rules of an entity, in their order', async (t) => {
   const orm = await openSqlite(t, [Todo, Tag, Address])
   const { take } = listen(orm, [
     notifyOnCreate(Todo, { group: 'new' }),
@@ -114,7 +114,7 @@ test('each of several rules on one entity is followed, in their order', async (t
   ])
 })
 
-test('entities without a rule are not announced', async (t) => {
+test('does not announce entities without a rule', async (t) => {
   const orm = await openSqlite(t, [Todo, Tag, Address])
   const { take } = listen(orm, [notifyOnChange(Todo)])
   const em = orm.em.fork()
@@ -127,7 +127,7 @@ test('entities without a rule are not announced', async (t) => {
   assert.deepEqual(take(), [])
 })
 
-test('rules of the subscriber and rules of the connection both count', async (t) => {
+test('applies the rules of the subscriber and those of connect()', async (t) => {
   const orm = await openSqlite(t, [Tag])
   const { take } = listen(orm, [notifyOnCreate(Tag, { group: 'second' })], new ChangeSubscriber({ notify: [notifyOnCreate(Tag, { group: 'first' })] }))
 
@@ -138,8 +138,8 @@ test('rules of the subscriber and rules of the connection both count', async (t)
   assert.deepEqual(take(), ['create first {"id":1}', 'create second {"id":1}'])
 })
 
-test('refuses what is no entity, and names it', () => {
+test('refuses a value that is not an entity, and names it', () => {
   for (const entity of ['Todo', undefined, { name: 'Todo' }]) {
-    assert.throws(() => notifyOnChange(entity as never), { code: 'RP_ERR_INVALID_OPTION', message: /'entity': expected an entity class, or what defineEntity gives/ })
+    assert.throws(() => notifyOnChange(entity as never), { code: 'RP_ERR_INVALID_OPTION', message: /'entity': expected an entity class or a result of defineEntity/ })
   }
 })

@@ -20,7 +20,7 @@ const Room = defineEntity({
 })
 
 for (const server of ['postgresql', 'mariadb'] as const) {
-  test(`${server}: JSON columns are values in the view of a row before its change`, async (t) => {
+  test(`${server}: parses JSON columns in the view of a row before its change`, async (t) => {
     const orm = await openServer(t, server, [Room])
     if (orm === undefined) return
     const { take, logged } = listen(orm, [
@@ -46,7 +46,7 @@ for (const server of ['postgresql', 'mariadb'] as const) {
     ])
   })
 
-  test(`${server}: savepoints, rollbacks and parallel siblings are announced as the database has them`, async (t) => {
+  test(`${server}: announces savepoints, rollbacks and parallel savepoints as the database keeps them`, async (t) => {
     const orm = await openServer(t, server, [Todo])
     if (orm === undefined) return
     const { told } = listen(orm, [rule])
@@ -73,7 +73,7 @@ for (const server of ['postgresql', 'mariadb'] as const) {
     assert.deepEqual(told.map(({ object }) => (object as { title: string }).title).sort(), (await titles(orm)).sort())
   })
 
-  test(`${server}: REQUIRES_NEW is announced when it commits, whatever becomes of the transaction around it`, async (t) => {
+  test(`${server}: announces REQUIRES_NEW at its COMMIT, independently of the outer transaction`, async (t) => {
     const orm = await openServer(t, server, [Todo])
     if (orm === undefined) return
     const { take } = listen(orm, [rule])
@@ -90,7 +90,7 @@ for (const server of ['postgresql', 'mariadb'] as const) {
     assert.deepEqual(await titles(orm), ['inner'])
   })
 
-  test(`${server}: nothing is announced when the connection is lost before the commit`, async (t) => {
+  test(`${server}: announces nothing if the connection is lost before the COMMIT`, async (t) => {
     const orm = await openServer(t, server, [Todo])
     if (orm === undefined) return
     const { take } = listen(orm, [rule])
@@ -113,7 +113,7 @@ for (const server of ['postgresql', 'mariadb'] as const) {
   })
 }
 
-test('postgresql: a transaction that was aborted by a swallowed error is not announced', async (t) => {
+test('postgresql: does not announce a transaction that a swallowed error aborted', async (t) => {
   const orm = await openServer(t, 'postgresql', [Todo])
   if (orm === undefined) return
   const { take, logged } = listen(orm, [rule])
@@ -135,7 +135,7 @@ test('postgresql: a transaction that was aborted by a swallowed error is not ann
   assert.deepEqual(take(), [])
 })
 
-test('postgresql: a swallowed error within a savepoint that is rolled back leaves the transaction to be announced', async (t) => {
+test('postgresql: announces a transaction with a swallowed error in a rolled back savepoint', async (t) => {
   const orm = await openServer(t, 'postgresql', [Todo])
   if (orm === undefined) return
   const { take } = listen(orm, [rule])
@@ -149,7 +149,7 @@ test('postgresql: a swallowed error within a savepoint that is rolled back leave
   assert.deepEqual(take(), ['create todos {"title":"one"}'])
 })
 
-test('postgresql: a constraint that fails at COMMIT leaves nothing to announce', async (t) => {
+test('postgresql: announces nothing if a deferred constraint fails at COMMIT', async (t) => {
   const orm = await openServer(t, 'postgresql', [Todo])
   if (orm === undefined) return
   await orm.em.getConnection().execute('alter table todo add constraint late unique (title) deferrable initially deferred')
@@ -169,7 +169,7 @@ test('postgresql: a constraint that fails at COMMIT leaves nothing to announce',
   assert.deepEqual(take(), [])
 })
 
-test('mariadb: a transaction that a deadlock rolled back is not announced though its error was swallowed', async (t) => {
+test('mariadb: does not announce a transaction that a swallowed deadlock rolled back', async (t) => {
   const orm = await openServer(t, 'mariadb', [Todo])
   if (orm === undefined) return
   const { take, logged } = listen(orm, [rule])
@@ -196,7 +196,7 @@ test('mariadb: a transaction that a deadlock rolled back is not announced though
   assert.deepEqual(logged, [])
 })
 
-test('mariadb: a row is announced with the version that the database gave it, whatever else is flushed meanwhile', async (t) => {
+test('mariadb: announces a row with its generated version, whatever is flushed meanwhile', async (t) => {
   const Page = defineEntity({ name: 'Page', properties: { id: p.integer().primary(), title: p.string(), version: p.integer().version() } })
   const orm = await openServer(t, 'mariadb', [Todo, Page])
   if (orm === undefined) return
@@ -217,7 +217,7 @@ test('mariadb: a row is announced with the version that the database gave it, wh
   assert.deepEqual(take(), [1, 2, 3].map((id) => `create pages {"id":${id},"version":1}`))
 })
 
-test('postgresql: a flush whose transaction was aborted by an error that another subscriber swallowed is not announced', async (t) => {
+test('postgresql: does not announce a flush that an error aborted which another subscriber swallowed', async (t) => {
   const orm = await openServer(t, 'postgresql', [Todo], {
     subscribers: [{
       async afterCreate ({ em }) {
@@ -236,7 +236,7 @@ test('postgresql: a flush whose transaction was aborted by an error that another
   assert.deepEqual(take(), [])
 })
 
-test('rows are read once before the COMMIT of transactions that announce something, and not with readBack: false', async (t) => {
+test('reads rows once before the COMMIT, only of notified entities, and not with readBack: false', async (t) => {
   const orm = await openServer(t, 'postgresql', [Todo])
   if (orm === undefined) return
   const queries: string[] = []

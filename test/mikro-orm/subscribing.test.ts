@@ -1,4 +1,4 @@
-/** Rules and the groups that clients subscribe to: each learns from the other what an id is. */
+/** Rules and subscriptions must write the same row with the same group name. */
 import assert from 'node:assert/strict'
 import test from 'node:test'
 import { Type } from '@sinclair/typebox'
@@ -12,7 +12,7 @@ import { openSqlite } from './support.ts'
 const UUID = '3F2504E0-4F89-41D3-9A0C-0305E82C3301'
 const lower = UUID.toLowerCase()
 
-test('a client hears of the row whose key it sends, in the form in which it reads the key', async (t) => {
+test('a client receives the changes of the row whose key it sends, in the form in which it reads the key', async (t) => {
   const Doc = defineEntity({ name: 'Doc', properties: { id: p.uuid().primary() } })
   const Tag = defineEntity({ name: 'Tag', properties: { id: p.string().primary() } })
   const Big = defineEntity({ name: 'Big', properties: { id: p.bigint().primary() } })
@@ -22,7 +22,7 @@ test('a client hears of the row whose key it sends, in the form in which it read
     with: async (app) => {
       await app.register(rohrpostMikroOrm, {
         orm,
-        // node:sqlite can't read such integers
+        // node:sqlite cannot read integers beyond 2^53
         notify: [Doc, Tag, Big, Seat].map((entity) => notifyOnChange(entity as typeof Doc, { readBack: entity as unknown !== Big }))
       })
       app.rohrpost
@@ -52,7 +52,7 @@ test('a client hears of the row whose key it sends, in the form in which it read
   assert.deepEqual(heard.sort(), [...new Set(names.map((data) => (data as { group: string }).group))].sort())
 })
 
-test('a type keeps the case of a UUID where the rule names a column of text, whatever its schema', async (t) => {
+test('a group type keeps the case of a UUID if the rule names a text column', async (t) => {
   const Tag = defineEntity({ name: 'Tag', properties: { id: p.string().primary(), other: p.uuid() } })
   const orm = await openSqlite(t, [Tag])
   const server = await start(t, {
@@ -71,7 +71,7 @@ test('a type keeps the case of a UUID where the rule names a column of text, wha
   }
 })
 
-test('a rule that no client can follow is warned of once when the app is ready', async (t) => {
+test('warns once, when the app is ready, of a rule whose groups no client can subscribe to', async (t) => {
   const Todo = defineEntity({ name: 'Todo', properties: { id: p.integer().primary(), list: p.integer(), text: p.string() } })
   const orm = await openSqlite(t, [Todo])
   const logs: LogLine[] = []
@@ -83,7 +83,7 @@ test('a rule that no client can follow is warned of once when the app is ready',
     notify: [
       notifyOnCreate(Todo), notifyOnChange(Todo, { group: 'todo-{id}' }),
       notifyOnChange(Todo, { group: 'list-{list}' }), notifyOnChange(Todo, { group: 'todos' }), notifyOnChange(Todo, { group: 'all' }),
-      // names that no client can ask for
+      // clients cannot subscribe to these names
       notifyOnChange(Todo, { group: 'user:{list}' }), notifyOnChange(Todo, { group: 'user{id}' }), notifyOnChange(Todo, { group: '{text}' }),
       notifyOnChange(Todo, { group: (todo) => `own-${todo.id}` })
     ]
@@ -96,7 +96,7 @@ test('a rule that no client can follow is warned of once when the app is ready',
   assert.match(String(warnings[0]?.msg), /declare them with app\.rohrpost\.group\('todo', …\), or ignore this if/)
 })
 
-test('no warning is logged where the app has a handler of its own for subscribe', async (t) => {
+test('logs no warning if the app has its own handler for subscribe', async (t) => {
   const Todo = defineEntity({ name: 'Todo', properties: { id: p.integer().primary() } })
   const orm = await openSqlite(t, [Todo])
   const server = await start(t, {
@@ -109,7 +109,7 @@ test('no warning is logged where the app has a handler of its own for subscribe'
   assert.deepEqual(server.logs.filter(({ level }) => level === 40), [])
 })
 
-test('our client hears of a row by its key, however the name is encoded', async (t) => {
+test('RohrpostClient receives the changes of a row by its key, however the group name is encoded', async (t) => {
   const Tag = defineEntity({ name: 'Tag', properties: { name: p.string().primary() } })
   const Seat = defineEntity({ name: 'Seat', properties: { row: p.string().primary(), place: p.integer().primary() } })
   const orm = await openSqlite(t, [Tag, Seat])
@@ -139,7 +139,7 @@ test('our client hears of a row by its key, however the name is encoded', async 
   assert.deepEqual(await listened.promise, { id: 'info@example.org' })
 })
 
-test('a composite key is taken as the text that stands in the name, where the rule of the type has as many parts', async (t) => {
+test('accepts a composite key as text if the rule of the group type has as many parts', async (t) => {
   const Seat = defineEntity({ name: 'Seat', properties: { row: p.string().primary(), place: p.integer().primary() } })
   const orm = await openSqlite(t, [Seat])
   const asked: unknown[] = []
@@ -160,7 +160,7 @@ test('a composite key is taken as the text that stands in the name, where the ru
   em.create(Seat, { row: 'B', place: 3 })
   await em.flush()
 
-  // a text of another form names no row, and no other row either
+  // a text of another form must not name another row
   assert.deepEqual(names, ['seat-A%3A1:2', 'seat-B:3', 'seat-A%3A1%3A2', 'seat-A%25%3A2', 'seat-A'])
   assert.deepEqual(asked, ['A%3A1:2', 'B:3', 'A:1:2', 'A%:2', 'A'])
   assert.deepEqual((await client.untilPong()).map(({ data }) => (data as { group: string }).group), ['seat-A%3A1:2', 'seat-B:3'])

@@ -1,4 +1,4 @@
-/** What the tests of the MikroORM side share: an ORM in memory, and a subscriber whose messages are kept. */
+/** Helpers of the MikroORM tests: ORMs in memory and on servers, and a subscriber that collects its messages. */
 import type { TestContext } from 'node:test'
 import { MariaDbDriver } from '@mikro-orm/mariadb'
 import { PostgreSqlDriver } from '@mikro-orm/postgresql'
@@ -6,14 +6,14 @@ import { MikroORM, NodeSqliteDialect, SqliteDriver, type Options } from '@mikro-
 import { ChangeSubscriber } from '../../lib/mikro-orm/index.ts'
 import type { NotifyRule } from '../../lib/mikro-orm/declare/rules.ts'
 
-/** What a group was told. */
+/** A published notification. */
 export interface Told {
   group: string
   type: string
   object: unknown
 }
 
-/** A line of the log. */
+/** A log line. */
 export interface Logged {
   level: 'error' | 'warn'
   message: string
@@ -23,7 +23,7 @@ export interface Logged {
 
 export type Entities = NonNullable<Options['entities']>
 
-/** An ORM on SQLite in memory, with its tables. */
+/** Opens an ORM on SQLite in memory, with its tables. */
 export async function openSqlite (t: TestContext, entities: Entities, options: Partial<Options> = {}) {
   const orm = await MikroORM.init({
     driver: SqliteDriver,
@@ -43,9 +43,9 @@ const servers = {
 }
 
 /**
- * An ORM on a database server, in a database of its own; the test is skipped where there is no server, which with `CI=true` is a failure.
+ * Opens an ORM on a database server, in a new database. Without a server the test is skipped, or fails if `CI=true`.
  *
- * @param existing the database of another ORM, as a second process opens it
+ * @param existing the database of another ORM, to simulate a second process
  */
 export async function openServer (t: TestContext, server: keyof typeof servers, entities: Entities, options: Partial<Options> = {}, existing?: string) {
   const dbName = existing ?? `rohrpost_${process.pid}_${Math.random().toString(36).slice(2)}`
@@ -56,7 +56,7 @@ export async function openServer (t: TestContext, server: keyof typeof servers, 
 
   if (existing !== undefined) {
     const orm = await connect({ dbName, entities, ...options })
-    // it waits forever for a connection that was lost within a transaction
+    // `close()` waits forever for a connection that was lost within a transaction
     t.after(() => { orm.close().catch(() => {}) })
     return orm
   }
@@ -73,7 +73,7 @@ export async function openServer (t: TestContext, server: keyof typeof servers, 
 
   const orm = await connect({ dbName, entities, ...options })
   t.after(async () => {
-    // it waits forever for a connection that was lost within a transaction
+    // `close()` waits forever for a connection that was lost within a transaction
     const closed = orm.close()
     await Promise.race([closed, admin.em.getConnection().execute('select 1')])
     await admin.em.getConnection().execute(`drop database ${dbName}${server === 'postgresql' ? ' with (force)' : ''}`)
@@ -83,7 +83,7 @@ export async function openServer (t: TestContext, server: keyof typeof servers, 
   return orm
 }
 
-/** Keeps what is published and logged. */
+/** Connects a subscriber and collects its notifications and log lines. */
 export function listen (orm: MikroORM, notify: NotifyRule[], subscriber = new ChangeSubscriber()) {
   const told: Told[] = []
   const logged: Logged[] = []
@@ -101,7 +101,7 @@ export function listen (orm: MikroORM, notify: NotifyRule[], subscriber = new Ch
     subscriber,
     logged,
     told,
-    /** What was told since the last call, as `type group object`. */
+    /** Returns the notifications since the last call, each as `type group object`. */
     take: () => told.splice(0).map(({ group, type, object }) => `${type} ${group} ${JSON.stringify(object)}`)
   }
 }

@@ -24,7 +24,7 @@ async function open (t: TestContext) {
 
 const add = (em: EntityManager, title: string, list = 'a') => em.create(Todo, { title, list })
 
-test('an implicit flush is announced once it is committed, in the order of its rows', async (t) => {
+test('announces an implicit flush after its COMMIT, in the order of its rows', async (t) => {
   const { em, take } = await open(t)
 
   const todo = add(em, 'one')
@@ -43,7 +43,7 @@ test('an implicit flush is announced once it is committed, in the order of its r
   ])
 })
 
-test('the rows of one flush are announced in the order of its statements', async (t) => {
+test('announces the rows of a flush in the order of its statements', async (t) => {
   const { em, take } = await open(t)
   const [one, two] = [em.create(Todo, { title: 'one', list: 'a', code: 'x' }), add(em, 'two')]
   await em.flush()
@@ -61,7 +61,7 @@ test('the rows of one flush are announced in the order of its statements', async
   ])
 })
 
-test('several flushes of one transaction are announced together, after its commit', async (t) => {
+test('announces the flushes of a transaction together, after its COMMIT', async (t) => {
   const { em, take, told } = await open(t)
 
   await em.transactional(async (em) => {
@@ -77,7 +77,7 @@ test('several flushes of one transaction are announced together, after its commi
   assert.deepEqual(take(), ['create list-a {"id":1,"title":"two"}', 'create list-a {"id":2,"title":"other"}'])
 })
 
-test('begin, commit and rollback decide what is announced', async (t) => {
+test('follows begin, commit and rollback', async (t) => {
   const { em, take } = await open(t)
 
   await em.begin()
@@ -92,7 +92,7 @@ test('begin, commit and rollback decide what is announced', async (t) => {
   assert.deepEqual(take(), ['create list-a {"id":1,"title":"done"}'])
 })
 
-test('nothing of a failed transaction is announced', async (t) => {
+test('announces nothing of a failed transaction', async (t) => {
   const { em, take } = await open(t)
 
   await assert.rejects(em.transactional(async (em) => {
@@ -104,7 +104,7 @@ test('nothing of a failed transaction is announced', async (t) => {
   assert.deepEqual(take(), [])
 })
 
-test('nothing of a flush that fails half-way is announced', async (t) => {
+test('announces nothing of a flush that fails half-way', async (t) => {
   const { orm, em, take } = await open(t)
   await orm.em.fork().insert(Todo, { title: 'first', code: 'taken' })
 
@@ -115,7 +115,7 @@ test('nothing of a flush that fails half-way is announced', async (t) => {
   assert.deepEqual(take(), [])
 })
 
-test('a rolled back savepoint takes back its own changes only', async (t) => {
+test('a rolled back savepoint discards only its own changes', async (t) => {
   const { em, take } = await open(t)
 
   await em.transactional(async (em) => {
@@ -134,7 +134,7 @@ test('a rolled back savepoint takes back its own changes only', async (t) => {
   assert.deepEqual(take(), ['create list-a {"id":1,"title":"before"}', 'create list-a {"id":2,"title":"after"}'])
 })
 
-test('a released savepoint shares the fate of what it is in', async (t) => {
+test('a released savepoint is committed or rolled back with its transaction', async (t) => {
   const { em, take } = await open(t)
   const nested = (em: EntityManager) => em.transactional(async (em) => {
     add(em, 'middle')
@@ -165,7 +165,7 @@ test('a released savepoint shares the fate of what it is in', async (t) => {
   ])
 })
 
-test('a savepoint of a name that was used before is undone alone', async (t) => {
+test('rolls back only the last of several savepoints with the same name', async (t) => {
   const { em, take } = await open(t)
 
   await em.transactional(async (em) => {
@@ -181,7 +181,7 @@ test('a savepoint of a name that was used before is undone alone', async (t) => 
   assert.deepEqual(take(), ['create list-a {"id":1,"title":"first"}', 'create list-a {"id":2,"title":"third"}'])
 })
 
-test('sibling savepoints at the same time leave what the database keeps', async (t) => {
+test('announces parallel savepoints as the database keeps them', async (t) => {
   const { em, take } = await open(t)
   const gate = Promise.withResolvers<void>()
 
@@ -208,7 +208,7 @@ test('sibling savepoints at the same time leave what the database keeps', async 
   assert.deepEqual(take(), rows.map(({ id, title }) => `create list-a ${JSON.stringify({ id, title })}`))
 })
 
-test('transactions at the same time are announced each by itself', async (t) => {
+test('announces parallel transactions separately', async (t) => {
   const { orm, take } = await open(t)
 
   await Promise.all(['one', 'two', 'three'].map((title) => {
@@ -222,7 +222,7 @@ test('transactions at the same time are announced each by itself', async (t) => 
   ])
 })
 
-test('another flush in the midst of one leaves what its rows were before', async (t) => {
+test('a flush within another flush keeps the rows before the change', async (t) => {
   const orm = await openSqlite(t, [Todo])
   const { take } = listen(orm, [rule])
   await orm.em.fork().insertMany(Todo, [{ title: 'one', list: 'a' }, { title: 'two', list: 'a' }])
@@ -252,7 +252,7 @@ test('another flush in the midst of one leaves what its rows were before', async
   ])
 })
 
-test('a transaction joins or leaves the one around it as its propagation says', async (t) => {
+test('follows the propagation of nested transactions', async (t) => {
   const { em, take } = await open(t)
 
   await assert.rejects(em.transactional(async (em) => {
@@ -264,7 +264,7 @@ test('a transaction joins or leaves the one around it as its propagation says', 
   assert.deepEqual(take(), [])
 })
 
-test('without transactions a change is announced when it is made', async (t) => {
+test('without transactions, announces a change at once', async (t) => {
   const orm = await openSqlite(t, [Todo], { implicitTransactions: false })
   const { take } = listen(orm, [rule])
   await orm.em.fork().insert(Todo, { title: 'first', code: 'taken' })
@@ -278,7 +278,7 @@ test('without transactions a change is announced when it is made', async (t) => 
   assert.deepEqual(take(), ['create list-a {"id":2,"title":"stays"}'])
 })
 
-test('without transactions what a flush wrote before it failed is announced: it stays', async (t) => {
+test('without transactions, announces the rows that a flush wrote before it failed', async (t) => {
   const orm = await openSqlite(t, [Todo], { implicitTransactions: false })
   const { take } = listen(orm, [rule])
   await orm.em.fork().insertMany(Todo, [{ title: 'first', code: 'taken' }, { title: 'second' }])
@@ -292,7 +292,7 @@ test('without transactions what a flush wrote before it failed is announced: it 
   assert.deepEqual(take(), ['create list-a {"id":3,"title":"stays"}'])
 })
 
-test('without transactions what a flush wrote before it failed in the same kind of statement is announced before the next flush', async (t) => {
+test('without transactions, announces the rows of a failed batch before the next flush', async (t) => {
   const orm = await openSqlite(t, [Todo], { implicitTransactions: false, batchSize: 1 })
   const { take } = listen(orm, [rule])
   await orm.em.fork().insert(Todo, { title: 'first', code: 'taken' })
@@ -308,8 +308,8 @@ test('without transactions what a flush wrote before it failed in the same kind 
   assert.deepEqual(take(), ['create list-a {"id":2,"title":"stays"}', 'create list-a {"id":3,"title":"next"}'])
 })
 
-suite('a flush that fails half-way in a transaction that goes on', () => {
-  /** Statements of one row each: the first one succeeds, the second one does not. */
+suite('a flush that fails half-way in a transaction that continues', () => {
+  /** Statements of one row each: the first succeeds, the second fails. */
   async function openFailing (t: TestContext) {
     const orm = await openSqlite(t, [Todo], { batchSize: 1 })
     const heard = listen(orm, [rule])
@@ -320,7 +320,7 @@ suite('a flush that fails half-way in a transaction that goes on', () => {
     return { orm, em, one, two, ...heard }
   }
 
-  test('is announced as far as it came', async (t) => {
+  test('is announced up to the failed statement', async (t) => {
     const { orm, em, one, two, take } = await openFailing(t)
 
     await em.begin()
@@ -340,7 +340,7 @@ suite('a flush that fails half-way in a transaction that goes on', () => {
     ])
   })
 
-  test('is announced as far as it came before the next one', async (t) => {
+  test('is announced up to the failed statement, before the next flush', async (t) => {
     const { em, two, take } = await openFailing(t)
 
     await em.begin()
@@ -355,7 +355,7 @@ suite('a flush that fails half-way in a transaction that goes on', () => {
     assert.deepEqual(take(), ['create list-a {"id":4,"title":"created"}', 'update list-a {"id":2,"title":"next","updated_fields":["title"]}'])
   })
 
-  test('is not announced where a savepoint takes it back', async (t) => {
+  test('is not announced if its savepoint is rolled back', async (t) => {
     const { em, one, two, take } = await openFailing(t)
 
     await em.begin()
@@ -373,7 +373,7 @@ suite('a flush that fails half-way in a transaction that goes on', () => {
     assert.deepEqual(take(), ['create list-a {"id":4,"title":"kept"}'])
   })
 
-  test('is announced although a savepoint after it is rolled back', async (t) => {
+  test('is announced if a later savepoint is rolled back', async (t) => {
     const { em, two, take } = await openFailing(t)
 
     await em.begin()
@@ -391,7 +391,7 @@ suite('a flush that fails half-way in a transaction that goes on', () => {
     assert.deepEqual(take(), ['create list-a {"id":4,"title":"kept"}'])
   })
 
-  test('leaves what a row was before it where all is rolled back', async (t) => {
+  test('leaves the row before it unchanged if everything is rolled back', async (t) => {
     const { em, one, two, take } = await openFailing(t)
 
     await em.begin()
@@ -407,7 +407,7 @@ suite('a flush that fails half-way in a transaction that goes on', () => {
   })
 })
 
-test('with transactions disabled a change is announced when it is made', async (t) => {
+test('with transactions disabled, announces a change at once', async (t) => {
   const orm = await openSqlite(t, [Todo], { disableTransactions: true })
   const { take } = listen(orm, [rule])
 
@@ -418,7 +418,7 @@ test('with transactions disabled a change is announced when it is made', async (
   })
 })
 
-test('a transaction that was begun behind the EntityManager is reported, its changes are not announced', async (t) => {
+test('reports a transaction that was not begun through the EntityManager, and does not announce it', async (t) => {
   const { orm, em, take, logged } = await open(t)
 
   const transaction = await orm.em.getConnection().begin()
@@ -433,7 +433,7 @@ test('a transaction that was begun behind the EntityManager is reported, its cha
   assert.deepEqual([logged[0]?.['entity'], logged[0]?.['key']], ['Todo', '1'])
 })
 
-test('savepoints in a transaction that was begun behind the EntityManager are reported too', async (t) => {
+test('reports savepoints in a transaction that was not begun through the EntityManager', async (t) => {
   const { orm, em, take, logged } = await open(t)
 
   const transaction = await orm.em.getConnection().begin()
@@ -445,7 +445,7 @@ test('savepoints in a transaction that was begun behind the EntityManager are re
   assert.match(String(logged[0]?.err), /not begun through the EntityManager/)
 })
 
-test('a commit is announced although a subscriber before ours throws when it hears of it', async (t) => {
+test('announces a commit if an earlier subscriber throws in afterTransactionCommit', async (t) => {
   const changes = new ChangeSubscriber()
   const orm = await openSqlite(t, [Todo], {
     subscribers: [{ afterTransactionCommit: () => { throw new Error('another subscriber') } }, changes]
@@ -460,7 +460,7 @@ test('a commit is announced although a subscriber before ours throws when it hea
   assert.deepEqual(take(), ['create list-a {"id":1,"title":"one"}'])
 })
 
-test('nothing is announced when a subscriber stops the commit', async (t) => {
+test('announces nothing if another subscriber prevents the COMMIT', async (t) => {
   const changes = new ChangeSubscriber()
   const orm = await openSqlite(t, [Todo], {
     subscribers: [changes, { beforeTransactionCommit: () => { throw new Error('not today') } }]
@@ -474,7 +474,7 @@ test('nothing is announced when a subscriber stops the commit', async (t) => {
   assert.deepEqual(take(), [])
 })
 
-test('a publish that throws neither breaks the commit nor keeps the rest from being announced', async (t) => {
+test('a publish function that throws affects neither the commit nor the other notifications', async (t) => {
   const orm = await openSqlite(t, [Todo])
   const groups: string[] = []
   const warnings: object[] = []
@@ -497,7 +497,7 @@ test('a publish that throws neither breaks the commit nor keeps the rest from be
   assert.equal(await orm.em.fork().count(Todo), 2)
 })
 
-test('a transaction that is rolled back after the subscriber is disconnected leaves nothing', async (t) => {
+test('announces nothing of a transaction that is rolled back after disconnect()', async (t) => {
   const { em, subscriber, take, logged } = await open(t)
 
   await em.begin()
@@ -510,7 +510,7 @@ test('a transaction that is rolled back after the subscriber is disconnected lea
   assert.deepEqual([take(), logged], [[], []])
 })
 
-test('a flush during which the subscriber is disconnected is not announced', async (t) => {
+test('does not announce a flush during which disconnect() is called', async (t) => {
   const { orm, em, subscriber, take, logged } = await open(t)
   orm.em.getEventManager().registerSubscriber({ afterCreate: () => subscriber.disconnect() })
 
@@ -520,7 +520,7 @@ test('a flush during which the subscriber is disconnected is not announced', asy
   assert.deepEqual([take(), logged], [[], []])
 })
 
-test('nothing is announced before a subscriber is connected or after it is disconnected', async (t) => {
+test('announces nothing before connect() or after disconnect()', async (t) => {
   const { em, orm, subscriber, take } = await open(t)
 
   add(em, 'one')

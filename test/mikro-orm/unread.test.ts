@@ -1,4 +1,4 @@
-/** Rules with `readBack: false`: what was flushed is sent, and what the `EntityManager` held counts as the row before. */
+/** Rules with `readBack: false`: the flushed values are sent, and the snapshot of the EntityManager is the row before a change. */
 import assert from 'node:assert/strict'
 import test, { suite } from 'node:test'
 import { defineEntity, p } from '@mikro-orm/core'
@@ -7,8 +7,8 @@ import { listen, openServer, openSqlite } from './support.ts'
 
 const readBack = false
 
-suite('without reading back', () => {
-  test('JSON columns are values in the row before a change', async (t) => {
+suite('readBack: false', () => {
+  test('parses JSON columns in the row before a change', async (t) => {
     const Room = defineEntity({ name: 'Room', properties: { id: p.integer().primary(), house: p.string(), plan: p.json<{ floor: number }>() } })
     const orm = await openServer(t, 'postgresql', [Room])
     if (orm === undefined) return
@@ -30,7 +30,7 @@ suite('without reading back', () => {
     ])
   })
 
-  test('relations to one, of each kind, are those of the row before a change', async (t) => {
+  test('gives to-one relations of each kind their old values in the row before a change', async (t) => {
     const List = defineEntity({ name: 'List', properties: { id: p.integer().primary(), name: p.string() } })
     const Photo = defineEntity({ name: 'Photo', properties: { id: p.integer().primary(), url: p.string() } })
     const Todo = defineEntity({
@@ -66,7 +66,7 @@ suite('without reading back', () => {
     ])
   })
 
-  test('collections and what the database makes are sent of the row after a change, and not known of the one before', async (t) => {
+  test('sends collections and generated values of the row after a change, but not of the row before', async (t) => {
     const Tag = defineEntity({ name: 'Tag', properties: { id: p.integer().primary() } })
     const Todo = defineEntity({
       name: 'Todo',
@@ -99,7 +99,7 @@ suite('without reading back', () => {
     assert.deepEqual(logged, [])
   })
 
-  test('upserts are read all the same', async (t) => {
+  test('reads upserted rows anyway', async (t) => {
     const Todo = defineEntity({ name: 'Todo', properties: { id: p.integer().primary(), title: p.string() } })
     const orm = await openSqlite(t, [Todo])
     const { take } = listen(orm, [notifyOnChange(Todo, { group: '{title}', data: ['title'], readBack })])
@@ -110,7 +110,7 @@ suite('without reading back', () => {
     assert.deepEqual(take(), ['create one {"title":"one"}', 'delete one {"title":"one"}', 'create two {"title":"two"}'])
   })
 
-  test('a savepoint that was undone is not announced, and neither is its row with another rule', async (t) => {
+  test('does not announce a rolled back savepoint, also with another rule for its rows', async (t) => {
     const Todo = defineEntity({ name: 'Todo', properties: { id: p.integer().primary(), title: p.string() } })
     const orm = await openSqlite(t, [Todo])
     const { take } = listen(orm, [notifyOnChange(Todo, { group: 'unread', readBack }), notifyOnChange(Todo, { group: 'read' })])

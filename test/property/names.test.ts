@@ -7,7 +7,7 @@ import { before, test } from 'node:test'
 import { defineEntity, MikroORM, NodeSqliteDialect, p, SqliteDriver } from '@mikro-orm/sql'
 import type { EntityMetadata } from '@mikro-orm/core'
 import fc from 'fast-check'
-import type { Row } from '../../lib/mikro-orm/announce/row.ts'
+import type { Row } from '../../lib/mikro-orm/row.ts'
 import { parseTemplate } from '../../lib/mikro-orm/declare/template.ts'
 import { isGroupName } from '../../lib/protocol/group-name.ts'
 import { canonicalId, checkDefaultId, groupName } from '../../lib/server/groups/group-id.ts'
@@ -62,11 +62,11 @@ test('two different tuples of values never give the same name, whatever the temp
       return
     }
 
-    const { group, reads } = parseTemplate(template, meta)
+    const { group, properties } = parseTemplate(template, meta)
     const known = new Map<string, string>()
     for (const row of rows) {
       const name = group(rowOf(row))
-      const values = JSON.stringify(reads.map((name) => row[name as keyof typeof row]))
+      const values = JSON.stringify(properties.map((name) => row[name as keyof typeof row]))
       assert.equal(known.get(String(name)) ?? values, values, `${name} of ${template}`)
       known.set(String(name), values)
       assert.ok(isGroupName(name) || String(name).length > 200, name)

@@ -2,14 +2,14 @@
 import { LockMode, type EntityManager, type Transaction } from '@mikro-orm/core'
 import { cutError } from '../../util/cut.ts'
 import { errors } from '../../errors.ts'
-import { Touch, type Entry } from '../capture/change-log.ts'
+import { ChangeOrigin, type RowChange } from '../capture/change-log.ts'
 import type { CommittedRows } from '../capture/committed-rows.ts'
-import type { Log } from './drops.ts'
-import { dropped, type Frame, type Notifier, type RowChange } from './notifier.ts'
+import type { Logger } from './drops.ts'
+import { droppedNotification, type Notification, type CompiledRule, type CommittedChange } from '../declare/compiled-rule.ts'
 import { Database, databaseOf } from '../platforms.ts'
 import { portionsOf, readRows, tableOf, type Wanted } from '../capture/read-back.ts'
-import type { Watched } from '../declare/entity-registry.ts'
-import type { Row } from './row.ts'
+import type { NotifiedEntity } from '../declare/entity-registry.ts'
+import type { Row } from '../row.ts'
 
 /** Rows before a transaction: `undefined` for one that is not there; no entry where that is not known. */
 export type RowsBefore = ReadonlyMap<string, Row | undefined>
@@ -21,19 +21,19 @@ interface Sources {
   readonly committed: CommittedRows
   /** The rows that were read before the statements of the flushes. */
   readonly read: RowsBefore
-  readonly log: Log
+  readonly log: Logger
 }
 
 /** The changes of a transaction, with the rows that were read. */
 export class Announcement {
-  readonly #entries: readonly Entry[]
+  readonly #entries: readonly RowChange[]
   /** Nothing where no rows were read: then the changes are announced as the ORM knows them. */
   readonly #after: ReadonlyMap<string, Row> | undefined
   readonly #before: RowsBefore
   /** Whether groups that had a row may be missing among those that are told. */
   readonly isUncertain: boolean
 
-  constructor (entries: readonly Entry[], after?: ReadonlyMap<string, Row>, before: RowsBefore = new Map(), isUncertain = false) {
+  constructor (entries: readonly RowChange[], after?: ReadonlyMap<string, Row>, before: RowsBefore = new Map(), isUncertain = false) {
     this.#entries = entries
     this.#after = after
     this.#before = before
@@ -47,41 +47,43 @@ export class Announcement {
 
   /** Rows that `notify` was asked to announce and that are not there. */
   get missing (): Row[] {
-    return this.#entries.flatMap(({ id, touch, watched, before, after }) => {
-      if (touch !== Touch.Key && touch !== Touch.Entity) return []
+    return this.#entries.flatMap(({ id, origin, notifiedEntity, before, after }) => {
+      if (origin !== ChangeOrigin.Key && origin !== ChangeOrigin.Entity) return []
       if (after !== undefined) return this.#after?.has(id) === false ? [after] : []
-      return before !== undefined && touch === Touch.Key && mayMove(watched) && this.#isAbsent(id) ? [before] : []
+      return before !== undefined && origin === ChangeOrigin.Key && mayMove(notifiedEntity) && this.#isAbsent(id) ? [before] : []
     })
   }
 
-  /** What the groups are told, in order. @param isWatched whether somebody wants to know what is not sent */
-  frames (isWatched: boolean): Frame[] {
-    return this.#entries.flatMap((entry) => entry.watched.notifiers.flatMap((notifier) => {
-      const change = (notifier.readsBack || entry.touch !== undefined) && this.#after !== undefined ? this.#changeOf(entry, notifier, this.#after) : entry
-      if (change !== undefined) return notifier.frames(change)
+  /** What the groups are told, in order. @param withDrops whether somebody wants to know what is not sent */
+  notifications (withDrops: boolean): Notification[] {
+    return this.#entries.flatMap((entry) => entry.notifiedEntity.rules.flatMap((rule) => {
+      const change = (rule.readsBack || entry.origin !== undefined) && this.#after !== undefined ? this.#changeOf(entry, rule, this.#after) : entry
+      if (change !== undefined) return rule.notifications(change)
       // the row is not there: nothing was changed, or it is gone again
-      return isWatched ? [dropped('missing', (entry.after ?? entry.before) as Row, entry.type)] : []
+      if (!withDrops) return []
+      const { meta, key } = (entry.after ?? entry.before) as Row
+      return [droppedNotification('missing', meta.className, key, entry.type)]
     }))
   }
 
-  #changeOf (entry: Entry, notifier: Notifier, rows: ReadonlyMap<string, Row>): RowChange | undefined {
+  #changeOf (entry: RowChange, rule: CompiledRule, rows: ReadonlyMap<string, Row>): CommittedChange | undefined {
     const { id, type, fields } = entry
-    if (type === 'delete') return this.#deletionOf(entry, notifier)
+    if (type === 'delete') return this.#deletionOf(entry, rule)
 
     const after = rows.get(id)
     if (after === undefined) return
     if (type === 'create') return { type, fields, before: undefined, after }
-    if (!notifier.needsBefore) return { type, fields, before: after, after }
+    if (!rule.needsRowBefore) return { type, fields, before: after, after }
     if (this.#before.has(id)) return { type, fields, before: this.#before.get(id), after }
     // of a row that no flush changed, the ORM knows nothing that was before
-    return { type, fields, before: entry.touch === undefined ? entry.before : after, after }
+    return { type, fields, before: entry.origin === undefined ? entry.before : after, after }
   }
 
   /** A delete tells the row as it was committed. Where there was none, the key is told to groups that depend on nothing else. */
-  #deletionOf ({ id, type, fields, before, touch }: Entry, notifier: Notifier): RowChange | undefined {
-    if (before === undefined || !notifier.needsDeleted || !this.#before.has(id)) return { type, fields, before, after: undefined }
-    if (!this.#isAbsent(id) || touch === Touch.Entity) return { type, fields, before: this.#before.get(id) ?? before, after: undefined }
-    return notifier.needsBefore ? undefined : { type, fields, before: before.keyOnly, after: undefined }
+  #deletionOf ({ id, type, fields, before, origin }: RowChange, rule: CompiledRule): CommittedChange | undefined {
+    if (before === undefined || !rule.needsDeletedRow || !this.#before.has(id)) return { type, fields, before, after: undefined }
+    if (!this.#isAbsent(id) || origin === ChangeOrigin.Entity) return { type, fields, before: this.#before.get(id) ?? before, after: undefined }
+    return rule.needsRowBefore ? undefined : { type, fields, before: before.keyOnly, after: undefined }
   }
 
   #isAbsent (id: string): boolean {
@@ -93,12 +95,12 @@ export class Announcement {
  * Reads the rows of a transaction, as its last statements before the COMMIT. What fails rejects, and must fail the transaction: PostgreSQL
  * has aborted it then.
  */
-export async function readAnnouncement (entries: readonly Entry[], sources: Sources): Promise<Announcement> {
+export async function readAnnouncement (entries: readonly RowChange[], sources: Sources): Promise<Announcement> {
   const { em, transaction } = sources
   const database = databaseOf(em)
   const changed = entries.flatMap((entry) => entry.after !== undefined && isRead(entry) ? [wantedOf(entry, entry.after)] : [])
 
-  if (database === Database.PostgreSql) await lock(em, transaction, changed.filter(({ touch }) => touch !== undefined))
+  if (database === Database.PostgreSql) await lock(em, transaction, changed.filter(({ origin }) => origin !== undefined))
   const after = await (isMySql(database) ? readLocked(em, transaction, changed) : readRows(em, transaction, changed))
   const before = await readBefore(entries, after, sources)
   // a deadlock rolls back all of a transaction, and what follows it is committed by itself
@@ -107,10 +109,10 @@ export async function readAnnouncement (entries: readonly Entry[], sources: Sour
 }
 
 /** A row to be read, and how it came into the log. */
-type Changed = Wanted & Pick<Entry, 'touch'>
+type Changed = Wanted & Pick<RowChange, 'origin'>
 
-function wantedOf ({ id, watched, touch }: Entry, row: Row): Changed {
-  return { id, watched, touch, row }
+function wantedOf ({ id, notifiedEntity, origin }: RowChange, row: Row): Changed {
+  return { id, notifiedEntity, origin, row }
 }
 
 function isMySql (database: Database): boolean {
@@ -118,7 +120,7 @@ function isMySql (database: Database): boolean {
 }
 
 /** The rows as they were before the transaction; nothing where they could not be read. */
-async function readBefore (entries: readonly Entry[], after: ReadonlyMap<string, Row>, { em, committed, read, log }: Sources): Promise<RowsBefore | undefined> {
+async function readBefore (entries: readonly RowChange[], after: ReadonlyMap<string, Row>, { em, committed, read, log }: Sources): Promise<RowsBefore | undefined> {
   if (!committed.isReadable(em)) return read
 
   const known = new Map(read)
@@ -127,7 +129,7 @@ async function readBefore (entries: readonly Entry[], after: ReadonlyMap<string,
     const { id, type, before } = entry
     const row = after.get(id)
     if (before === undefined || known.has(id)) continue
-    if (type === 'delete' ? needsDeleted(entry) : row !== undefined && needsBefore(entry, row)) wanted.push(wantedOf(entry, before))
+    if (type === 'delete' ? needsDeletedRow(entry) : row !== undefined && needsRowBefore(entry, row)) wanted.push(wantedOf(entry, before))
     else if (row !== undefined) known.set(id, row)
   }
   if (wanted.length === 0) return known
@@ -143,23 +145,23 @@ async function readBefore (entries: readonly Entry[], after: ReadonlyMap<string,
 }
 
 /** Whether a row is read: what no flush wrote is not known otherwise. */
-function isRead ({ watched, touch }: Entry): boolean {
-  return watched.readsBack || touch !== undefined
+function isRead ({ notifiedEntity, origin }: RowChange): boolean {
+  return notifiedEntity.readsBack || origin !== undefined
 }
 
 /** Whether a rule sends a row to groups that depend on more than its key. */
-function mayMove ({ notifiers }: Watched): boolean {
-  return notifiers.some(({ needsBefore }) => needsBefore)
+function mayMove ({ rules }: NotifiedEntity): boolean {
+  return rules.some(({ needsRowBefore }) => needsRowBefore)
 }
 
-function needsDeleted ({ watched, touch }: Entry): boolean {
-  return touch === undefined ? watched.needsDeleted : watched.notifiers.some(({ needsDeleted }) => needsDeleted)
+function needsDeletedRow ({ notifiedEntity, origin }: RowChange): boolean {
+  return origin === undefined ? notifiedEntity.needsDeletedRow : notifiedEntity.rules.some(({ needsDeletedRow }) => needsDeletedRow)
 }
 
 /** Whether a row may have been in other groups before: not where the ORM held the same groups, and the update writes nothing that they depend on. */
-function needsBefore ({ watched, before, fields, touch }: Entry, after: Row): boolean {
-  if (touch !== undefined) return mayMove(watched)
-  return watched.needsBefore && watched.notifiers.some((notifier) => notifier.readsBack && !notifier.isInPlace(before as Row, after, fields))
+function needsRowBefore ({ notifiedEntity, before, fields, origin }: RowChange, after: Row): boolean {
+  if (origin !== undefined) return mayMove(notifiedEntity)
+  return notifiedEntity.needsRowBefore && notifiedEntity.rules.some((rule) => rule.readsBack && !rule.keepsGroup(before as Row, after, fields))
 }
 
 /**
@@ -184,8 +186,8 @@ async function lock (em: EntityManager, transaction: Transaction, rows: readonly
  * are not locked at all, as their new references hold a shared lock that others may hold, too.
  */
 async function readLocked (em: EntityManager, transaction: Transaction, rows: readonly Changed[]): Promise<Map<string, Row>> {
-  const isFree = ({ touch }: Changed) => touch === Touch.Collection
-  const isKey = ({ touch }: Changed) => touch === Touch.Key || touch === Touch.Entity
+  const isFree = ({ origin }: Changed) => origin === ChangeOrigin.Collection
+  const isKey = ({ origin }: Changed) => origin === ChangeOrigin.Key || origin === ChangeOrigin.Entity
   const found = await readRows(em, transaction, rows.filter((row) => isFree(row) || isKey(row)))
   const locked = await readRows(em, transaction, rows.filter((row) => !isFree(row) && (!isKey(row) || found.has(row.id))), LockMode.PESSIMISTIC_WRITE)
   return new Map([...found, ...locked])

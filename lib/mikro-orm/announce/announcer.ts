@@ -2,33 +2,33 @@
 import type { EntityManager, MikroORM, Transaction } from '@mikro-orm/core'
 import { cut, cutError } from '../../util/cut.ts'
 import { Announcement, readAnnouncement } from './announcement.ts'
-import type { ChangeLog, Entry } from '../capture/change-log.ts'
+import type { ChangeLog, RowChange } from '../capture/change-log.ts'
 import { Outcome, type CommitResult } from '../capture/commit.ts'
 import { CommitOrder } from '../capture/commit-order.ts'
 import { CommittedRows } from '../capture/committed-rows.ts'
-import { isWatched, tellUndone } from './drops.ts'
-import { handOver, type Outlet } from './publish.ts'
+import { areDropsObserved, reportUndone } from './drops.ts'
+import { publishNotifications, type PublishTarget } from './publish.ts'
 import { readRows, type Wanted } from '../capture/read-back.ts'
 import { Resyncs } from './resyncs.ts'
 
 /** How long the rows before a change may take to read, in milliseconds. */
 const READ_TIMEOUT = 5000
 
-/** The way of changes from an ORM to an outlet. */
+/** The way of changes from an ORM to an target. */
 export class Announcer {
   readonly #orm: MikroORM
-  readonly #outlet: Outlet
+  readonly #target: PublishTarget
   readonly #committed: CommittedRows
   readonly #order = new CommitOrder()
   readonly #resyncs: Resyncs
   /** Commits whose portions are not all handed over. */
   readonly #handing = new Set<Promise<void>>()
 
-  constructor (orm: MikroORM, outlet: Outlet) {
+  constructor (orm: MikroORM, target: PublishTarget) {
     this.#orm = orm
-    this.#outlet = outlet
+    this.#target = target
     this.#committed = new CommittedRows(orm, READ_TIMEOUT)
-    this.#resyncs = new Resyncs(outlet)
+    this.#resyncs = new Resyncs(target)
   }
 
   /**
@@ -81,13 +81,13 @@ export class Announcer {
   }
 
   /** Announces changes that were made without a transaction, as the ORM knows them. */
-  announceUnread (entries: readonly Entry[]): void {
+  announceUnread (entries: readonly RowChange[]): void {
     this.#tell(new Announcement(entries), false)
   }
 
   /** Tells what is not sent as it was rolled back. */
-  tellRolledBack (entries: readonly Entry[]): void {
-    tellUndone(this.#outlet.log, 'rolled_back', new Announcement(entries).frames(false))
+  tellRolledBack (entries: readonly RowChange[]): void {
+    reportUndone(this.#target.log, 'rolled_back', new Announcement(entries).notifications(false))
   }
 
   /** Resolves when all that was committed is handed over. */
@@ -102,18 +102,18 @@ export class Announcer {
   }
 
   #read (em: EntityManager, transaction: Transaction, log: ChangeLog): Promise<Announcement> {
-    return readAnnouncement(log.entries(), { em, transaction, committed: this.#committed, read: log.before, log: this.#outlet.log })
+    return readAnnouncement(log.entries(), { em, transaction, committed: this.#committed, read: log.before, log: this.#target.log })
   }
 
   #tell (announcement: Announcement, isOvertaken: boolean): void | Promise<void> {
-    const { log } = this.#outlet
-    const frames = announcement.frames(isWatched(log))
+    const { log } = this.#target
+    const notifications = announcement.notifications(areDropsObserved(log))
     for (const { meta, key } of announcement.missing) log.warn({ entity: meta.className, key: cut(key) }, 'a change is not announced: the row is not there')
     // what a later transaction told of the rows is newer
-    if (isOvertaken) return this.#resyncs.send(groupsOf(frames))
+    if (isOvertaken) return this.#resyncs.send(groupsOf(notifications))
 
-    const done = handOver(frames, this.#outlet, (group, err) => this.#resyncs.defer(group, err))
-    if (announcement.isUncertain) this.#resyncs.send(groupsOf(frames))
+    const done = publishNotifications(notifications, this.#target, (group, err) => this.#resyncs.defer(group, err))
+    if (announcement.isUncertain) this.#resyncs.send(groupsOf(notifications))
     if (done === undefined) return
 
     this.#handing.add(done)
@@ -121,14 +121,14 @@ export class Announcer {
   }
 
   #tellUnknown (announcement: Announcement, err: unknown): void {
-    const { log } = this.#outlet
-    const frames = announcement.frames(false)
+    const { log } = this.#target
+    const notifications = announcement.notifications(false)
     log.warn({ err: cutError(err) }, 'the answer to a COMMIT was lost: the members of the groups concerned load again')
-    tellUndone(log, 'unknown', frames)
-    this.#resyncs.send(groupsOf(frames))
+    reportUndone(log, 'unknown', notifications)
+    this.#resyncs.send(groupsOf(notifications))
   }
 }
 
-function groupsOf (frames: ReadonlyArray<{ group: string, drop?: unknown }>): Set<string> {
-  return new Set(frames.flatMap(({ group, drop }) => drop === undefined ? [group] : []))
+function groupsOf (notifications: ReadonlyArray<{ group: string, drop?: unknown }>): Set<string> {
+  return new Set(notifications.flatMap(({ group, drop }) => drop === undefined ? [group] : []))
 }

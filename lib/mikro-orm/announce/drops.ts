@@ -1,96 +1,118 @@
-/** Why a change is not sent, told to those who want to know: the log at level debug, and the channel `rohrpost:drop`. */
+/**
+ * Dropped changes: changes that are not published, and why. They go to the diagnostics channel `rohrpost:drop`, and to
+ * the application's logger at level debug.
+ */
 import { cut, cutError } from '../../util/cut.ts'
 import { diagnostics, type ChangeDropEvent, type ChangeDropReason } from '../../diagnostics.ts'
-import type { Frame, Report } from './notifier.ts'
-import { NotLoadedError } from './row.ts'
+import type { Notification, ReportError } from '../declare/compiled-rule.ts'
 import type { NotifyRule } from '../declare/rules.ts'
+import { NotLoadedError } from '../row.ts'
 
-/** Where it is logged; a Fastify logger is one. */
-export interface Log {
+/** Logger of the application, such as that of Fastify. */
+export interface Logger {
   readonly level?: string | undefined
   error (context: object, message: string): void
   warn (context: object, message: string): void
   debug? (context: object, message: string): void
 }
 
-const IN_WORDS: Readonly<Record<ChangeDropReason, string>> = {
+const REASONS: Readonly<Record<ChangeDropReason, string>> = {
   kind: 'its rule is for changes of another kind',
   unchanged: "'alwaysSend' is false, and none of the sent properties changed",
   no_group: 'the row is in no group',
-  short_lived: 'the row began and ended in one transaction',
+  short_lived: 'the row was created and deleted in one transaction',
   rolled_back: 'it was rolled back',
-  unknown: 'the answer to its COMMIT was lost, so nobody knows whether it was committed',
+  unknown: 'the answer to its COMMIT was lost, so it may be rolled back',
   missing: 'the row is not there',
   not_loaded: 'a property is not loaded',
-  failed: 'something failed'
+  failed: 'an error occurred'
 }
 
-/** Whether anybody wants to know. */
-export function isWatched (log: Log | undefined): boolean {
-  return diagnostics.drop.hasSubscribers || isDebugging(log)
+/**
+ * Whether drops are observed, by a subscriber of the channel or by a logger at level debug: only then are they
+ * collected.
+ */
+export function areDropsObserved (logger: Logger | undefined): boolean {
+  return diagnostics.drop.hasSubscribers || isDebugging(logger)
 }
 
-/** Tells why a change is not sent. */
-export function tellDrop (log: Log | undefined, event: ChangeDropEvent): void {
+/** Reports a dropped change. */
+export function reportDrop (logger: Logger | undefined, event: ChangeDropEvent): void {
   if (diagnostics.drop.hasSubscribers) diagnostics.drop.publish(event)
-  if (!isDebugging(log)) return
+  if (!isDebugging(logger)) return
   const { error, ...context } = cutFields(event)
-  log?.debug?.(error === undefined ? context : { ...context, err: error }, `a change is not sent: ${IN_WORDS[event.reason]}`)
+  const fields = error === undefined ? context : { ...context, err: error }
+  logger?.debug?.(fields, `a change is not sent: ${REASONS[event.reason]}`)
 }
 
-/** Tells of an error that keeps a change from being sent. */
-export function tellFailure (log: Log | undefined, err: unknown, change: Omit<ChangeDropEvent, 'reason' | 'error'>): void {
-  log?.error({ err: cutError(err), ...cutFields(change) }, 'a change is not announced')
-  tellDrop(log, { reason: 'failed', ...change, error: err })
+/** Logs the error because of which a change is dropped, and reports the drop. */
+export function reportFailure (
+  logger: Logger | undefined,
+  err: unknown,
+  change: Omit<ChangeDropEvent, 'reason' | 'error'>
+): void {
+  logger?.error({ err: cutError(err), ...cutFields(change) }, 'a change is not announced')
+  reportDrop(logger, { reason: 'failed', ...change, error: err })
 }
 
-/** Tells what of a transaction is not sent, as it was not committed or nobody knows that it was. */
-export function tellUndone (log: Log | undefined, reason: 'rolled_back' | 'unknown', frames: readonly Frame[]): void {
-  for (const { entity, type, group, drop } of frames) {
-    if (drop === undefined) tellDrop(log, { reason, entity, type, group })
+/** Reports the notifications of a transaction that is rolled back, or whose outcome is unknown, as drops. */
+export function reportUndone (
+  logger: Logger | undefined,
+  reason: 'rolled_back' | 'unknown',
+  notifications: readonly Notification[]
+): void {
+  for (const { entity, type, group, drop } of notifications) {
+    if (drop === undefined) reportDrop(logger, { reason, entity, type, group })
   }
 }
 
-/** A log that never throws: a flush must not fail because a line could not be written. */
-export function makeSafe (log: Log): Log {
-  const call = (write: () => void) => {
+/** Wraps a logger so that it never throws: a log line that cannot be written must not fail a flush. */
+export function makeSafeLogger (logger: Logger): Logger {
+  const callSafely = (write: () => void) => {
     try {
       write()
     } catch {
-      // a logger that fails has nowhere to say so
+      // a logger that throws cannot log its own error
     }
   }
   return {
     get level () {
-      return log.level
+      return logger.level
     },
-    error: (context, message) => call(() => log.error(context, message)),
-    warn: (context, message) => call(() => log.warn(context, message)),
-    debug: (context, message) => call(() => log.debug?.(context, message))
+    error: (context, message) => callSafely(() => logger.error(context, message)),
+    warn: (context, message) => callSafely(() => logger.warn(context, message)),
+    debug: (context, message) => callSafely(() => logger.debug?.(context, message))
   }
 }
 
-/** Reports failures with entity and key; what is not loaded once for each rule. */
-export function makeReport (log: Log): Report {
+/** Makes the function to which rules report errors. A property that is not loaded gives one warning for each rule. */
+export function makeErrorReporter (logger: Logger): ReportError {
   const warned = new WeakSet<NotifyRule>()
 
   return (err, row, rule) => {
     const change = { entity: row.meta.className, key: row.key }
-    if (!(err instanceof NotLoadedError)) return tellFailure(log, err, change)
+    if (!(err instanceof NotLoadedError)) return reportFailure(logger, err, change)
 
-    tellDrop(log, { reason: 'not_loaded', ...change, error: err })
+    reportDrop(logger, { reason: 'not_loaded', ...change, error: err })
     if (warned.has(rule)) return
     warned.add(rule)
-    log.warn({ property: err.property, ...cutFields(change) }, `a change is not announced: '${err.property}' is not loaded, name it in 'populate' of the rule or load it before the flush`)
+    const problem = `a change is not announced: '${err.property}' is not loaded`
+    const remedy = "name it in 'populate' of the rule or load it before the flush"
+    logger.warn({ property: err.property, ...cutFields(change) }, `${problem}, ${remedy}`)
   }
 }
 
-/** The fields of a change for the log: an app may let clients choose keys and groups. */
-function cutFields<Change extends Omit<ChangeDropEvent, 'reason'>> (change: Change): Change {
-  const { key, group, error } = change
-  return { ...change, ...(key !== undefined && { key: cut(key) }), ...(group !== undefined && { group: cut(group) }), ...(error !== undefined && { error: cutError(error) }) }
+/** Cuts the texts in a log line, because applications may let clients choose keys and groups. */
+function cutFields<Fields extends Omit<ChangeDropEvent, 'reason'>> (fields: Fields): Fields {
+  const { key, group, error } = fields
+  return {
+    ...fields,
+    ...(key !== undefined && { key: cut(key) }),
+    ...(group !== undefined && { group: cut(group) }),
+    ...(error !== undefined && { error: cutError(error) })
+  }
 }
 
-function isDebugging (log: Log | undefined): boolean {
-  return log?.level === 'debug' || log?.level === 'trace'
+function isDebugging (logger: Logger | undefined): boolean {
+  return logger?.level === 'debug' || logger?.level === 'trace'
 }

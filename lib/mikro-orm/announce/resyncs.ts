@@ -1,42 +1,51 @@
-/** Tells the members of groups to load again, where it is not known what they should be told, or the broker does not take it. */
+/**
+ * Resync messages, which make the members of a group load their data again: after a lost answer to a COMMIT, or when
+ * the broker has refused a notification.
+ */
 import { cut, cutError } from '../../util/cut.ts'
 import { quote } from '../../protocol/encode.ts'
 import { Backoff } from '../../util/backoff.ts'
-import type { Outlet } from './publish.ts'
+import type { PublishTarget } from './publish.ts'
 
-/** The bounds of the delay before resyncs that the broker refused are tried again, in milliseconds. */
+/** Bounds of the delay before a resync that the broker refused is retried, in milliseconds. */
 const RETRY = { min: 1000, max: 30_000 }
 
-/** The groups whose members are to load again. */
+/** Publishes resyncs, and retries them until the broker accepts them. */
 export class Resyncs {
-  readonly #outlet: Outlet
+  readonly #target: PublishTarget
   readonly #backoff: Backoff
-  /** The groups whose resync the broker has not taken yet. */
-  readonly #groups = new Set<string>()
+  /** Groups whose resync waits for a retry. */
+  readonly #deferred = new Set<string>()
   #timer: NodeJS.Timeout | undefined
   #isRefused = false
   #isClosed = false
 
-  constructor (outlet: Outlet, { min, max } = RETRY) {
-    this.#outlet = outlet
+  constructor (target: PublishTarget, { min, max } = RETRY) {
+    this.#target = target
     this.#backoff = new Backoff(min, max)
   }
 
-  /** Publishes a resync to groups; what the broker refuses is tried again until it is taken. */
+  /** Publishes a resync to each group. */
   send (groups: Iterable<string>): void {
     for (const group of new Set(groups)) this.#publish(group)
   }
 
-  /** Publishes a resync to a group whose message was refused: later, and with one line in the log until the broker takes it. */
+  /**
+   * Schedules a resync for a group whose message the broker refused. One warning is logged until the broker accepts a
+   * resync.
+   */
   defer (group: string, err: unknown): void {
-    if (!this.#isRefused) this.#outlet.log.warn({ group: cut(group), err: cutError(err) }, 'the broker does not take changes: the members of their groups load again when it does')
+    if (!this.#isRefused) {
+      const message = 'the broker does not take changes: the members of their groups load again when it does'
+      this.#target.log.warn({ group: cut(group), err: cutError(err) }, message)
+    }
     this.#isRefused = true
     if (this.#isClosed) return
-    if (this.#groups.size === 0) this.#schedule()
-    this.#groups.add(group)
+    if (this.#deferred.size === 0) this.#schedule()
+    this.#deferred.add(group)
   }
 
-  /** Ends the tries. */
+  /** Stops retrying. */
   close (): void {
     this.#isClosed = true
     clearTimeout(this.#timer)
@@ -44,8 +53,8 @@ export class Resyncs {
 
   #schedule (): void {
     this.#timer = setTimeout(() => {
-      const groups = [...this.#groups]
-      this.#groups.clear()
+      const groups = [...this.#deferred]
+      this.#deferred.clear()
       for (const group of groups) this.#publish(group)
     }, this.#backoff.next())
     this.#timer.unref()
@@ -53,14 +62,14 @@ export class Resyncs {
 
   #publish (group: string): void {
     const payload = `{"type":"subscription-update","data":{"type":"resync","group":${quote(group)}}}`
-    const taken = () => {
+    const accepted = () => {
       this.#isRefused = false
       this.#backoff.reset()
     }
     try {
-      const publishing = this.#outlet.publish(group, payload)
-      if (publishing === undefined) taken()
-      else publishing.then(taken, (err: unknown) => this.defer(group, err))
+      const publishing = this.#target.publish(group, payload)
+      if (publishing === undefined) accepted()
+      else publishing.then(accepted, (err: unknown) => this.defer(group, err))
     } catch (err) {
       this.defer(group, err)
     }

@@ -1,143 +1,100 @@
-/** The changes of one transaction: one entry for each row; savepoints are marks, to which rollbacks cut the log. */
-import type { Watched } from '../declare/entity-registry.ts'
-import type { Row } from '../announce/row.ts'
+/**
+ * Change log of one transaction. It merges the changes of each row, and a savepoint is a mark in it, back to which a
+ * ROLLBACK TO SAVEPOINT cuts.
+ */
+import type { NotifiedEntity } from '../declare/entity-registry.ts'
 import type { ChangeType } from '../declare/rules.ts'
+import type { Row } from '../row.ts'
 
-/** How a row that no statement of a flush wrote came into the log. */
-export const Touch = {
+/** How a change that no statement of a flush made came into the change log. */
+export const ChangeOrigin = {
   /** An M:N collection of the row changed. */
   Collection: 'collection',
-  /** `em.upsert`, which may have refused what it was given. */
+  /** `em.upsert`, whose values the database may have refused. */
   Upsert: 'upsert',
-  /** `notify`, by key. */
+  /** `app.rohrpost.notify` with a primary key. */
   Key: 'key',
-  /** `notify`, with an entity: it counts where the row is gone. */
+  /** `app.rohrpost.notify` with an entity, which replaces the row if that is gone. */
   Entity: 'entity'
 } as const
-export type Touch = typeof Touch[keyof typeof Touch]
+export type ChangeOrigin = typeof ChangeOrigin[keyof typeof ChangeOrigin]
 
-/** One change of one row. */
-export interface Change {
-  readonly type: ChangeType
-  /** The row as the ORM held it; nothing for a new one. */
-  readonly before: Row | undefined
-  /** The row as it was flushed; nothing for a deleted one. */
-  readonly after: Row | undefined
-  /** The changed properties; nothing where the ORM does not tell. */
-  readonly fields: readonly string[] | undefined
-  readonly touch?: Touch | undefined
-}
-
-/** All changes of one row in a transaction, taken together. */
-export interface Entry extends Change {
-  /** What tells the row from all others. */
+/** A change of one row. */
+export interface RowChange {
+  /** Identity of the row: table, schema and primary key. */
   readonly id: string
-  readonly watched: Watched
+  readonly notifiedEntity: NotifiedEntity
+  readonly type: ChangeType
+  /** Row before the change, as the ORM held it; `undefined` for a new row. */
+  readonly before: Row | undefined
+  /** Row after the change, as it was flushed; `undefined` for a deleted row. */
+  readonly after: Row | undefined
+  /** Changed properties; `undefined` if the ORM does not name them. */
+  readonly fields: readonly string[] | undefined
+  /** `undefined` if a statement of a flush made the change. */
+  readonly origin: ChangeOrigin | undefined
 }
 
-/** An entry in the log. */
-interface Step extends Entry {
-  /** The step that this one replaced; it counts again when the change is rolled back. */
-  readonly previous: Step | undefined
-  /** The place among all that is sent: that of the first change, for a `delete` that of the last. */
+/** A change in the log, merged with the earlier changes of its row. */
+interface LogStep extends RowChange {
+  /** Step that this one replaced. It becomes current again when a rollback cuts this one. */
+  readonly previous: LogStep | undefined
+  /** Place in the publishing order: the first change of the row, but the last one for a `delete`. */
   readonly order: number
-  /** The entry of a row with the same key that was deleted before in this transaction. */
-  readonly predecessor: Step | undefined
+  /** Step of a row with the same key that was deleted earlier in the transaction. */
+  readonly predecessor: LogStep | undefined
 }
 
-/** Takes changes, one after the other. */
-export interface Sink {
-  add (change: Change, watched: Watched): void
-}
-
-/** A running flush. Its changes are pulled with `drain`. */
-export interface Pending {
-  /** Whether there may be changes that were not pulled. */
-  readonly isWaiting: boolean
-  /** Gives the changes since the last call. @param isRunning whether the flush may be between two of its statements */
-  drain (sink: Sink, isRunning: boolean): void
-}
-
-/** The changes of one outermost transaction. */
-export class ChangeLog implements Sink {
-  readonly #pending = new Set<Pending>()
-  readonly #last = new Map<string, Step>()
-  /** One for each change, in order. */
-  readonly #steps: Step[] = []
+/** The changes of one outermost transaction, in order. */
+export class ChangeLog {
+  readonly #current = new Map<string, LogStep>()
+  readonly #steps: LogStep[] = []
   readonly #marks: Array<{ savepoint: string, at: number }> = []
-  /** Rows that were read before the transaction changed them; `undefined` for one that was not there. */
+  /** Rows that were read before the transaction changed them; `undefined` for a row that did not exist. */
   readonly before: Map<string, Row | undefined>
-  /** Why a statement of ours failed in a hook that must not throw: the COMMIT rejects with it. */
-  failure: { readonly error: unknown } | undefined
 
   constructor (before: ReadonlyMap<string, Row | undefined> = new Map()) {
     this.before = new Map(before)
   }
 
-  /** Pulls the changes of a flush from now on. */
-  begin (flush: Pending): void {
-    this.#pending.add(flush)
-  }
-
-  /** Pulls the changes of a flush for the last time. */
-  end (flush: Pending): void {
-    this.#drain()
-    this.#pending.delete(flush)
-  }
-
-  /** Whether there is nothing to send. */
   get isEmpty (): boolean {
-    return this.#last.size === 0 && ![...this.#pending].some(({ isWaiting }) => isWaiting)
+    return this.#current.size === 0
   }
 
-  /** Adds a change after those that the flushes made so far. */
-  record (change: Change, watched: Watched): void {
-    this.#drain()
-    this.add(change, watched)
-  }
-
-  add (change: Change, watched: Watched): void {
-    const { id } = (change.before ?? change.after) as Row
-    const step = coalesce(id, this.#last.get(id), change, this.#steps.length, watched)
-    this.#last.set(id, step)
+  append (change: RowChange): void {
+    const step = merge(this.#current.get(change.id), change, this.#steps.length)
+    this.#current.set(change.id, step)
     this.#steps.push(step)
   }
 
-  /** SAVEPOINT: a name may be used several times. */
+  /** SAVEPOINT. Several marks may have the same name. */
   mark (savepoint: string): void {
-    this.#drain()
     this.#marks.push({ savepoint, at: this.#steps.length })
   }
 
-  /** RELEASE SAVEPOINT: ends the last one of this name and all that came after it. */
+  /** RELEASE SAVEPOINT: removes the last mark of this name and all later marks. */
   release (savepoint: string): void {
     this.#marks.splice(this.#find(savepoint))
   }
 
-  /** ROLLBACK TO SAVEPOINT; without a name, ROLLBACK. */
-  rollback (savepoint?: string): void {
-    this.#drain(false)
+  /** ROLLBACK TO SAVEPOINT: cuts the log back to the mark, which stays. Without a name, ROLLBACK: cuts everything. */
+  cut (savepoint?: string): void {
     const index = savepoint === undefined ? -1 : this.#find(savepoint)
     const undone = this.#steps.splice(this.#marks[index]?.at ?? 0)
     this.#marks.splice(index + 1)
     for (const { id, previous } of undone.toReversed()) {
-      if (previous === undefined) this.#last.delete(id)
-      else this.#last.set(id, previous)
+      if (previous === undefined) this.#current.delete(id)
+      else this.#current.set(id, previous)
     }
   }
 
-  /** The changes by row, in the order in which they are sent. */
-  entries (): Entry[] {
-    this.#drain(false)
-    const entries: Step[] = []
-    for (let step of this.#last.values() as Iterable<Step | undefined>) {
+  /** Returns the merged changes, one for each row, in publishing order. */
+  entries (): RowChange[] {
+    const entries: LogStep[] = []
+    for (let step of this.#current.values() as Iterable<LogStep | undefined>) {
       for (; step !== undefined; step = step.predecessor) entries.push(step)
     }
     return entries.sort((a, b) => a.order - b.order)
-  }
-
-  #drain (isRunning = true): void {
-    for (const flush of this.#pending) flush.drain(this, isRunning)
   }
 
   #find (savepoint: string): number {
@@ -145,21 +102,21 @@ export class ChangeLog implements Sink {
   }
 }
 
-/** Takes a change together with those of the same row before it, as a reader of committed rows would see them. */
-function coalesce (id: string, previous: Step | undefined, change: Change, at: number, watched: Watched): Step {
+/** Merges a change with the earlier changes of its row, as a reader of committed rows sees them. */
+function merge (previous: LogStep | undefined, change: RowChange, at: number): LogStep {
   const isAlive = previous !== undefined && previous.type !== 'delete'
   const first = isAlive ? previous : undefined
   const type = first === undefined || change.type === 'delete' ? change.type : first.type
   return {
-    id,
-    watched,
+    id: change.id,
+    notifiedEntity: change.notifiedEntity,
     type,
     before: first === undefined ? change.before : first.before,
-    // a collection leaves the columns as they were flushed
-    after: change.touch === Touch.Collection && first !== undefined ? first.after : change.after,
+    // a changed collection leaves the columns as the flush wrote them
+    after: change.origin === ChangeOrigin.Collection && first !== undefined ? first.after : change.after,
     fields: first === undefined ? change.fields : union(first.fields, change.fields),
-    // a statement that wrote the row holds its lock
-    touch: first === undefined || first.touch !== undefined ? change.touch : undefined,
+    // a row that a statement of a flush wrote is locked, whatever else changed it
+    origin: first === undefined || first.origin !== undefined ? change.origin : undefined,
     order: first === undefined || type === 'delete' ? at : first.order,
     previous,
     predecessor: isAlive ? previous.predecessor : previous

@@ -1,14 +1,23 @@
-/** Changes of M:N collections, of which the ORM has no event: they are told from what a flush is about to do. */
+/**
+ * M:N collections that a flush changes. MikroORM has no event for them, so they are read from the unit of work in
+ * `onFlush`.
+ */
 import { ReferenceKind, type UnitOfWork } from '@mikro-orm/core'
-import type { Watched } from '../declare/entity-registry.ts'
+import type { FindNotifiedEntity } from '../declare/entity-registry.ts'
+import { isSilent } from './silence.ts'
 
-/** The properties whose collections a flush changes, by watched entity; always those of the owning side. */
-export function changedCollections (uow: UnitOfWork, watched: (entity: object) => Watched | undefined): Map<object, Set<string>> {
-  const changes = new Map<object, Set<string>>()
-  const add = (entity: object, name: string) => {
-    if (watched(entity) === undefined) return
-    const fields = changes.get(entity) ?? new Set()
-    changes.set(entity, fields.add(name))
+/**
+ * Finds the changed M:N properties of each notified entity. A change on the inverse side counts as a change of the
+ * owners.
+ *
+ * @returns property names by owner
+ */
+export function changedCollections (uow: UnitOfWork, notifiedEntityOf: FindNotifiedEntity): Map<object, Set<string>> {
+  const changed = new Map<object, Set<string>>()
+  const add = (owner: object, property: string) => {
+    if (isSilent() || notifiedEntityOf(owner) === undefined) return
+    const properties = changed.get(owner) ?? new Set()
+    changed.set(owner, properties.add(property))
   }
 
   for (const collection of uow.getCollectionUpdates()) {
@@ -25,5 +34,5 @@ export function changedCollections (uow: UnitOfWork, watched: (entity: object) =
       }
     }
   }
-  return changes
+  return changed
 }

@@ -2,7 +2,7 @@
 import { type Connection, type EntityManager, type MikroORM, type Transaction } from '@mikro-orm/core'
 import { Database, databaseOf } from '../platforms.ts'
 import { readRows, type Wanted } from './read-back.ts'
-import type { Row } from '../announce/row.ts'
+import type { Row } from '../row.ts'
 
 /** How the drivers name the limit of their pool. One connection is enough, as one query runs at a time. */
 const POOLS: Partial<Record<Database, object>> = {

@@ -10,15 +10,15 @@ import {
   type LockMode,
   type Transaction
 } from '@mikro-orm/core'
-import type { Watched } from '../declare/entity-registry.ts'
-import { NotLoadedError, originalData, Row, Source, type RowData } from '../announce/row.ts'
+import type { NotifiedEntity } from '../declare/entity-registry.ts'
+import { NotLoadedError, originalData, Row, RowSource, type RowData } from '../row.ts'
 
 /** A row to be read. */
 export interface Wanted {
   readonly id: string
   /** The row as the ORM knows it, which has its key. */
   readonly row: Row
-  readonly watched: Watched
+  readonly notifiedEntity: NotifiedEntity
 }
 
 /** How many rows one query reads. */
@@ -53,7 +53,7 @@ export async function readRows (
       if (row !== undefined) rows.set(one.id, row)
     }
   }
-  if (wanted.some(({ watched }) => watched.reads.fields === undefined)) {
+  if (wanted.some(({ notifiedEntity }) => notifiedEntity.projection.fields === undefined)) {
     for (const entity of fork.getUnitOfWork(false).getIdentityMap()) guard(entity)
   }
   return rows
@@ -76,7 +76,7 @@ export function portionsOf<Row extends Wanted> (wanted: readonly Row[]): Row[][]
 
 /** Reads the columns of rows that are sent as the database gives them, at a third of the cost of making entities. */
 function readColumns (em: EntityManager, connection: Transaction | undefined, wanted: readonly Wanted[], lockMode?: LockMode): Promise<Row[]> | undefined {
-  const [{ row, watched: { meta, reads: { columns } } }] = wanted as [Wanted]
+  const [{ row, notifiedEntity: { meta, projection: { columns } } }] = wanted as [Wanted]
   if (columns === undefined) return
 
   const platform = em.getPlatform()
@@ -100,8 +100,8 @@ export function tableOf (em: EntityManager, { meta: { root }, schema }: Row): st
 }
 
 async function find (em: EntityManager, wanted: readonly Wanted[], lockMode: LockMode.PESSIMISTIC_WRITE | undefined): Promise<Row[]> {
-  const [{ row: { meta, schema }, watched }] = wanted as [Wanted]
-  const { fields, populate } = watched.reads
+  const [{ row: { meta, schema }, notifiedEntity }] = wanted as [Wanted]
+  const { fields, populate } = notifiedEntity.projection
   const options: FindOptions<object> = {
     filters: false,
     populate: populate as never,
@@ -115,7 +115,7 @@ async function find (em: EntityManager, wanted: readonly Wanted[], lockMode: Loc
     ...(lockMode && { lockMode })
   }
   const entities = await em.find(meta.class, whereOf(meta, wanted), options as never) as object[]
-  return entities.map((entity) => new Row(wrap(entity, true).__meta, entity, originalData(entity) as RowData, em, Source.Read))
+  return entities.map((entity) => new Row(wrap(entity, true).__meta, entity, originalData(entity) as RowData, em, RowSource.Read))
 }
 
 function whereOf ({ primaryKeys }: EntityMetadata, wanted: readonly Wanted[]): never {

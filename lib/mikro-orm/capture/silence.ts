@@ -1,19 +1,23 @@
-/** Writes that are not announced. */
+/** `withoutNotifications`: marks asynchronous work whose flushes, upserts and deletes are not announced. */
 import { AsyncLocalStorage } from 'node:async_hooks'
 import type { EntityManager } from '@mikro-orm/core'
 
 const silence = new AsyncLocalStorage<true>()
 
-/** Whether what is flushed now is not to be announced. */
+/** Whether the running code is within `withoutNotifications`. */
 export function isSilent (): boolean {
   return silence.getStore() === true
 }
 
 /**
- * Runs work whose flushes, upserts and deletes are not announced, such as an import. What `notify` is asked to announce is announced.
+ * Runs work whose flushes, upserts and deletes are not announced, such as an import. `app.rohrpost.notify` works as
+ * always.
  *
- * @param work is given `em`; what it persists must be flushed before it ends
+ * @param work receives `em`, and must flush before it ends
  */
-export function withoutNotifications<Em extends EntityManager, Result> (em: Em, work: (em: Em) => Promise<Result>): Promise<Result> {
+export function withoutNotifications<Em extends EntityManager, Result> (
+  em: Em,
+  work: (em: Em) => Promise<Result>
+): Promise<Result> {
   return silence.run(true, () => work(em))
 }

@@ -1,72 +1,133 @@
-/** The running transactions of an ORM and their logs; savepoints share the log of the outermost one. */
+/** The running transactions of an ORM. Savepoints share the change log of the outermost transaction. */
 import type { EntityManager, Transaction, TransactionEventArgs } from '@mikro-orm/core'
-import { ChangeLog, type Entry } from './change-log.ts'
+import { ChangeLog, type RowChange } from './change-log.ts'
+import type { Flush } from './flush.ts'
 
-/** The logs of running transactions. */
+/**
+ * An outermost transaction: its change log, and its flushes, whose executed statements are appended when the log is
+ * used.
+ */
+export class RunningTransaction {
+  readonly log = new ChangeLog()
+  readonly #flushes = new Set<Flush>()
+  /** Error of a query in an event handler that must not throw. The COMMIT rejects with it. */
+  failure: { readonly error: unknown } | undefined
+
+  /** Whether there is nothing to publish. */
+  get isEmpty (): boolean {
+    return this.log.isEmpty && ![...this.#flushes].some(({ hasPending }) => hasPending)
+  }
+
+  join (flush: Flush): void {
+    flush.collect()
+    this.#flushes.add(flush)
+  }
+
+  /** Ends a flush, after a last look at its statements. */
+  leave (flush: Flush): void {
+    this.#appendExecuted(true)
+    this.#flushes.delete(flush)
+  }
+
+  /** Appends a change behind the changes that the flushes have made so far. */
+  record (change: RowChange): void {
+    this.#appendExecuted(true)
+    this.log.append(change)
+  }
+
+  mark (savepoint: string): void {
+    this.#appendExecuted(true)
+    this.log.mark(savepoint)
+  }
+
+  /** Rolls back to a savepoint, or all without a name. */
+  rollback (savepoint: string | undefined): void {
+    this.#appendExecuted(false)
+    this.log.cut(savepoint)
+  }
+
+  /** Returns the log with the statements of all flushes, which are not between two statements now. */
+  complete (): ChangeLog {
+    this.#appendExecuted(false)
+    return this.log
+  }
+
+  #appendExecuted (isRunning: boolean): void {
+    for (const flush of this.#flushes) {
+      for (const change of flush.changes(isRunning)) this.log.append(change)
+    }
+  }
+}
+
+/** Finds the outermost transaction of a transaction or savepoint. */
 export class Transactions {
-  readonly #logs = new WeakMap<Transaction, ChangeLog>()
-  /** The transactions in which savepoints are about to begin, by the `EntityManager` that begins them. */
+  readonly #outermost = new WeakMap<Transaction, RunningTransaction>()
+  /** Transactions in which a savepoint is about to begin, by the EntityManager that begins it. */
   readonly #parents = new WeakMap<EntityManager, Transaction>()
-  /** The outermost transactions that are not over, and who waits for their end. */
   readonly #running = new Set<Transaction>()
   #idle: PromiseWithResolvers<void> | undefined
 
-  /** `beforeTransactionStart`: the only event that knows the transaction around a savepoint. */
+  /** `beforeTransactionStart`, the only event that has the transaction around a savepoint. */
   starting ({ em, transaction }: TransactionEventArgs): void {
     if (transaction === undefined) this.#parents.delete(em)
     else this.#parents.set(em, transaction)
   }
 
-  /** `afterTransactionStart`. @returns the log of an outermost transaction */
-  started ({ em, transaction }: TransactionEventArgs): ChangeLog | undefined {
+  /** `afterTransactionStart`. @returns the transaction, if it is an outermost one */
+  started ({ em, transaction }: TransactionEventArgs): RunningTransaction | undefined {
     const parent = this.#parents.get(em)
-    const log = parent === undefined ? new ChangeLog() : this.#logs.get(parent)
-    // a savepoint in a transaction of which nothing is known
-    if (log === undefined) return
+    const running = parent === undefined ? new RunningTransaction() : this.#outermost.get(parent)
+    // a savepoint in a transaction that was not begun through an EntityManager
+    if (running === undefined) return
 
-    this.#logs.set(transaction, log)
+    this.#outermost.set(transaction, running)
     if (transaction?.savepointName !== undefined) {
-      log.mark(transaction.savepointName)
+      running.mark(transaction.savepointName)
       return
     }
     this.#running.add(transaction)
-    return log
+    return running
   }
 
-  /** The log of a transaction that is known. */
-  running (transaction: Transaction | undefined): ChangeLog | undefined {
-    return this.#logs.get(transaction)
+  find (transaction: Transaction | undefined): RunningTransaction | undefined {
+    return this.#outermost.get(transaction)
   }
 
-  /** The log of a transaction; a new one outside of transactions. @throws Error where it is not known */
-  logOf (transaction: Transaction | undefined): ChangeLog {
-    const log = transaction === undefined ? new ChangeLog() : this.running(transaction)
-    if (log === undefined) throw new Error('The transaction was not begun through the EntityManager, or before changes were announced')
-    return log
+  /** @throws Error for a transaction that was not begun through an EntityManager, or begun before `connect()` */
+  get (transaction: Transaction): RunningTransaction {
+    const running = this.find(transaction)
+    if (running === undefined) {
+      throw new Error('The transaction was not begun through the EntityManager, or before the ChangeSubscriber was connected')
+    }
+    return running
   }
 
   /** RELEASE SAVEPOINT. */
   released (transaction: Transaction): void {
-    this.#logs.get(transaction)?.release(transaction.savepointName)
-    this.#logs.delete(transaction)
+    this.#outermost.get(transaction)?.log.release(transaction.savepointName)
+    this.#outermost.delete(transaction)
   }
 
-  /** An outermost transaction is over, whatever became of it. */
+  /** Forgets an outermost transaction that is committed or rolled back. */
   ended (transaction: Transaction): void {
-    this.#logs.delete(transaction)
+    this.#outermost.delete(transaction)
     this.#running.delete(transaction)
     if (this.#running.size === 0) this.#idle?.resolve()
   }
 
-  /** Takes back what was changed since a savepoint, or in all of an outermost transaction. @returns what is not sent therefore, if that is wanted */
-  rolledBack (transaction: Transaction, isWatched: boolean): Entry[] {
-    const log = this.#logs.get(transaction)
-    this.#logs.delete(transaction)
-    const before = isWatched ? log?.entries() ?? [] : []
-    log?.rollback(transaction.savepointName)
+  /**
+   * Cuts the changes since a savepoint, or of an outermost transaction, from the change log.
+   *
+   * @returns the changes that were cut, if wanted
+   */
+  rolledBack (transaction: Transaction, isWanted: boolean): RowChange[] {
+    const running = this.#outermost.get(transaction)
+    this.#outermost.delete(transaction)
+    const before = isWanted ? running?.complete().entries() ?? [] : []
+    running?.rollback(transaction.savepointName)
     if (transaction.savepointName === undefined) this.ended(transaction)
-    const after = new Set(isWatched ? log?.entries() : [])
-    return before.filter((entry) => !after.has(entry))
+    const after = new Set(isWanted ? running?.log.entries() : [])
+    return before.filter((change) => !after.has(change))
   }
 
   /** Resolves when no transaction is running. */

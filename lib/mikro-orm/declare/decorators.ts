@@ -1,38 +1,51 @@
-/** The rules of `notifyOnCreate` and its siblings as class decorators. */
+/** Class decorators `@NotifyOnCreate` to `@NotifyOnChange`, which attach notification rules to entity classes. */
 import type { EntityMetadata } from '@mikro-orm/core'
-import { notifyOnChange, notifyOnCreate, notifyOnDelete, notifyOnUpdate, type NotifyOptions, type NotifyRule } from './rules.ts'
+import {
+  notifyOnChange,
+  notifyOnCreate,
+  notifyOnDelete,
+  notifyOnUpdate,
+  type NotifyOptions,
+  type NotifyRule
+} from './rules.ts'
 
-/** Rules lie on the class that they decorate, for children to inherit. */
+/**
+ * Property of a decorated class that holds its rules. The symbol is registered: two copies of the package use the same
+ * one.
+ */
 const RULES = Symbol.for('fastify-rohrpost.rules')
 
-/** A class, as both kinds of decorators get it; `abstract` ones too. */
-type EntityClass<Entity extends object> = abstract new (...args: never[]) => Entity
+/** A class, including an abstract one, as ES and legacy decorators receive it. */
+type DecoratedClass<Entity extends object> = abstract new (...args: never[]) => Entity
 
-/** A decorator for classes, in ES and in legacy mode. */
-export type NotifyDecorator<Entity extends object> = (target: EntityClass<Entity>, context?: ClassDecoratorContext) => void
+/** A class decorator that works in ES and in legacy mode. */
+export type NotifyDecorator<Entity extends object> = (
+  target: DecoratedClass<Entity>,
+  context?: ClassDecoratorContext
+) => void
 
-/** Announces new rows of the class, as `notifyOnCreate` does. @throws RP_ERR_INVALID_OPTION, RP_ERR_UNKNOWN_OPTION */
+/** Decorator form of `notifyOnCreate`. @throws RP_ERR_INVALID_OPTION, RP_ERR_UNKNOWN_OPTION */
 export function NotifyOnCreate<Entity extends object> (options?: NotifyOptions<Entity>): NotifyDecorator<Entity> {
   return (target) => declare(target, notifyOnCreate(target, options))
 }
 
-/** Announces changes of rows of the class, as `notifyOnUpdate` does. @throws RP_ERR_INVALID_OPTION, RP_ERR_UNKNOWN_OPTION */
+/** Decorator form of `notifyOnUpdate`. @throws RP_ERR_INVALID_OPTION, RP_ERR_UNKNOWN_OPTION */
 export function NotifyOnUpdate<Entity extends object> (options?: NotifyOptions<Entity>): NotifyDecorator<Entity> {
   return (target) => declare(target, notifyOnUpdate(target, options))
 }
 
-/** Announces the end of rows of the class, as `notifyOnDelete` does. @throws RP_ERR_INVALID_OPTION, RP_ERR_UNKNOWN_OPTION */
+/** Decorator form of `notifyOnDelete`. @throws RP_ERR_INVALID_OPTION, RP_ERR_UNKNOWN_OPTION */
 export function NotifyOnDelete<Entity extends object> (options?: NotifyOptions<Entity>): NotifyDecorator<Entity> {
   return (target) => declare(target, notifyOnDelete(target, options))
 }
 
-/** Announces all that happens to rows of the class, as `notifyOnChange` does. @throws RP_ERR_INVALID_OPTION, RP_ERR_UNKNOWN_OPTION */
+/** Decorator form of `notifyOnChange`. @throws RP_ERR_INVALID_OPTION, RP_ERR_UNKNOWN_OPTION */
 export function NotifyOnChange<Entity extends object> (options?: NotifyOptions<Entity>): NotifyDecorator<Entity> {
   return (target) => declare(target, notifyOnChange(target, options))
 }
 
 function declare (target: object, rule: NotifyRule): void {
-  // decorators run from the bottom up
+  // decorators are applied from the bottom up: the list has the order of the source
   Object.defineProperty(target, RULES, { value: [rule, ...ownRules(target)], configurable: true })
 }
 
@@ -40,7 +53,7 @@ function ownRules (target: object): readonly NotifyRule[] {
   return Object.hasOwn(target, RULES) ? (target as { [RULES]: readonly NotifyRule[] })[RULES] : []
 }
 
-/** The rules on the classes of entities and on those that they extend, each once. */
+/** Collects the rules that decorators attached to entity classes and their parent classes, each once. */
 export function declaredRules (entities: readonly EntityMetadata[]): Set<NotifyRule> {
   const rules = new Set<NotifyRule>()
   for (const { class: entity } of entities) {

@@ -1,80 +1,114 @@
-/** Which rules concern which entities: those of the plugin's options, and those that decorators left on classes. */
-import { EntitySchema, type EntityClass, type EntityCtor, type EntityMetadata, type EntityName, type EntityProperty, type MetadataStorage } from '@mikro-orm/core'
+/**
+ * Assigns the rules, from options and from decorators, to the entities of the ORM, and works out which parts of a row
+ * they need.
+ */
+import {
+  EntitySchema,
+  type EntityClass,
+  type EntityCtor,
+  type EntityMetadata,
+  type EntityName,
+  type EntityProperty,
+  type MetadataStorage
+} from '@mikro-orm/core'
 import { errors } from '../../errors.ts'
 import { declaredRules } from './decorators.ts'
-import { Notifier, type Report } from '../announce/notifier.ts'
-import { fieldOf } from '../announce/row.ts'
+import { CompiledRule, type ReportError } from './compiled-rule.ts'
+import { fieldOf } from '../row.ts'
 import type { NotifyRule } from './rules.ts'
 
-/** An entity whose changes are announced, with the rules for it. */
-export interface Watched {
+/** An entity with notification rules. */
+export interface NotifiedEntity {
   readonly meta: EntityMetadata
-  readonly notifiers: readonly Notifier[]
-  /** What is read of a row before the COMMIT. */
-  readonly reads: Reads
-  /** Whether a row that a flush wrote is read: not where every rule is `readBack: false`. */
+  readonly rules: readonly CompiledRule[]
+  /** Parts of a row that the rules need. */
+  readonly projection: Projection
+  /** Whether rows are read before the COMMIT: `false` if every rule has `readBack: false`. */
   readonly readsBack: boolean
-  /** Whether a rule sends a row to groups that depend on more than its key, so that the row before its change must be known. */
-  readonly needsBefore: boolean
-  /** Whether a rule needs more than the key of a row that is deleted. */
-  readonly needsDeleted: boolean
+  /**
+   * Whether the groups of a rule depend on more than the primary key, so that an update can move a row and the row
+   * before it is needed.
+   */
+  readonly needsRowBefore: boolean
+  /** Whether a rule needs more of a deleted row than its primary key. */
+  readonly needsDeletedRow: boolean
 }
 
-/** The parts of a row that rules need. */
-export interface Reads {
-  /** The properties to load; nothing for the whole entity. */
+/** Finds the rules for an entity instance; `undefined` if there are none. */
+export type FindNotifiedEntity = (entity: object) => NotifiedEntity | undefined
+
+/** Parts of a row that the rules of an entity need. */
+export interface Projection {
+  /** Properties to load; `undefined` for the whole entity. */
   readonly fields: readonly string[] | undefined
-  /** The relations and lazy properties to load with it. */
+  /** Relations and lazy properties to load with it. */
   readonly populate: readonly string[]
-  /** The columns of these properties, where their values are sent as the database gives them: then no entity is made of a row. */
-  readonly columns: readonly Column[] | undefined
+  /**
+   * Columns of the properties, if their values can be sent as the driver returns them. Rows are then read without
+   * making entities.
+   */
+  readonly columns: readonly ProjectedColumn[] | undefined
 }
 
-/** A property in one column. */
-export interface Column {
+/** A property that is stored in one column. */
+export interface ProjectedColumn {
   readonly name: string
   readonly column: string
 }
 
 /**
- * Makes the rules ready, by entity class.
+ * Compiles the rules for each entity that they match.
  *
+ * @returns the entities with rules, by class
  * @throws RP_ERR_UNKNOWN_ENTITY, RP_ERR_INVALID_TEMPLATE, RP_ERR_UNKNOWN_PROPERTY, RP_ERR_INVALID_OPTION
  */
-export function compileRules (rules: readonly NotifyRule[], metadata: MetadataStorage, report: Report, isWatched: () => boolean): Map<unknown, Watched> {
-  const entities = [...metadata.getAll().values()].filter((meta) => !meta.embeddable && !meta.pivotTable && !meta.abstract)
-  const notifiers = new Map<EntityMetadata, Notifier[]>()
+export function compileRules (
+  rules: readonly NotifyRule[],
+  metadata: MetadataStorage,
+  report: ReportError,
+  reportsDrops: () => boolean
+): Map<unknown, NotifiedEntity> {
+  const entities = [...metadata.getAll().values()]
+    .filter((meta) => !meta.embeddable && !meta.pivotTable && !meta.abstract)
+  const compiled = new Map<EntityMetadata, CompiledRule[]>()
 
   for (const rule of [...rules, ...declaredRules(entities)]) {
-    const children = entities.filter((meta) => isOrExtends(meta, classOf(rule.entity)))
-    if (children.length === 0) throw new errors.RP_ERR_UNKNOWN_ENTITY(nameOf(rule.entity))
+    const matching = entities.filter((meta) => isOrExtends(meta, classOf(rule.entity)))
+    if (matching.length === 0) throw new errors.RP_ERR_UNKNOWN_ENTITY(nameOf(rule.entity))
 
-    for (const meta of children) {
-      notifiers.set(meta, [...notifiers.get(meta) ?? [], new Notifier(rule, meta, report, isWatched)])
+    for (const meta of matching) {
+      compiled.set(meta, [...compiled.get(meta) ?? [], new CompiledRule(rule, meta, report, reportsDrops)])
     }
   }
-  return new Map([...notifiers].map(([meta, notifiers]) => [meta.class, watch(meta, notifiers)]))
+  return new Map([...compiled].map(([meta, rules]) => [meta.class, notifiedEntity(meta, rules)]))
 }
 
-function watch (meta: EntityMetadata, notifiers: Notifier[]): Watched {
-  const reading = notifiers.filter(({ readsBack }) => readsBack)
-  const named = notifiers.map(({ fields }) => fields).filter((names) => names !== undefined)
-  const fields = named.length < notifiers.length ? undefined : [...new Set([...meta.primaryKeys, ...named.flat()])]
+function notifiedEntity (meta: EntityMetadata, rules: CompiledRule[]): NotifiedEntity {
+  const reading = rules.filter(({ readsBack }) => readsBack)
+  const named = rules.map(({ fields }) => fields).filter((names) => names !== undefined)
+  const fields = named.length < rules.length ? undefined : [...new Set([...meta.primaryKeys, ...named.flat()])]
   return {
     meta,
-    notifiers,
-    reads: { fields, populate: [...new Set(notifiers.flatMap(({ populate }) => populate))], columns: fields && columnsOf(meta, fields) },
+    rules,
+    projection: {
+      fields,
+      populate: [...new Set(rules.flatMap(({ populate }) => populate))],
+      columns: fields && columnsOf(meta, fields)
+    },
     readsBack: reading.length > 0,
-    needsBefore: reading.some(({ needsBefore }) => needsBefore),
-    needsDeleted: reading.some(({ needsDeleted }) => needsDeleted)
+    needsRowBefore: reading.some(({ needsRowBefore }) => needsRowBefore),
+    needsDeletedRow: reading.some(({ needsDeletedRow }) => needsDeletedRow)
   }
 }
 
-/** The columns of properties, if each is in one column of one table and no value has to be converted. */
-function columnsOf (meta: EntityMetadata, names: readonly string[]): Column[] | undefined {
+/**
+ * Columns of properties; `undefined` if a property has several columns or needs conversion, or if the entity has
+ * several tables (TPT).
+ */
+function columnsOf (meta: EntityMetadata, names: readonly string[]): ProjectedColumn[] | undefined {
   if (meta.inheritanceType === 'tpt' || meta.primaryKeys.length > 1) return
 
-  const columns: Column[] = []
+  const columns: ProjectedColumn[] = []
   for (const name of names) {
     const prop = meta.properties[name] as EntityProperty
     const [column, ...more] = prop.fieldNames
@@ -88,12 +122,12 @@ function isOrExtends (meta: EntityMetadata, target: { prototype: object }): bool
   return meta.class === target || Object.prototype.isPrototypeOf.call(target.prototype, meta.prototype)
 }
 
-/** The class of an entity, which a `defineEntity` result has too. */
+/** Class of an entity, also of one that `defineEntity` made. */
 export function classOf (entity: EntityName): EntityClass<object> | EntityCtor {
   return EntitySchema.is(entity) ? entity.meta.class : entity
 }
 
-/** The name of an entity, for error messages. */
+/** Name of an entity, for error messages. */
 export function nameOf (entity: EntityName): string {
   return EntitySchema.is(entity) ? entity.meta.className : entity.name
 }

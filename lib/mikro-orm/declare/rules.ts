@@ -1,62 +1,70 @@
-/** What users declare: which changes of which entities are announced, to whom, and with what. */
+/**
+ * Notification rules, as an application declares them: which changes of an entity are announced, to which groups, with
+ * which data.
+ */
 import { EntitySchema, type EntityName } from '@mikro-orm/core'
 import { checkNames } from '../../util/checks.ts'
 import { errors, show } from '../../errors.ts'
 
-/** What happened to a row within a transaction. */
+/** Kind of a change, as clients read it. */
 export type ChangeType = 'create' | 'update' | 'delete'
 
-/** What a data function is told about the change. */
+/** The change for which a `data` function is called. */
 export interface ChangeContext {
   type: ChangeType
-  /** The changed properties, hidden ones left out; empty for `create` and `delete`, and where the ORM does not tell (`upsert`). */
+  /**
+   * Changed properties without the hidden ones. Empty for `create` and `delete`, and for an upsert, whose changed
+   * properties are not known.
+   */
   updatedFields: string[]
 }
 
-/** How the changes of an entity are announced. */
+/** Options of a notification rule. */
 export interface NotifyOptions<Entity extends object> {
   /**
-   * The groups that hear of a row: a template (`'todo-{id}'`; `{pk}` is the key, a relation stands for its key, a property that is
-   * `null` for no group at all), or a synchronous function that gives one name, several or `null`.
+   * Groups of a row: a template (`'todo-{id}'`), or a synchronous function that returns a name, a list of names, or
+   * `null`. In a template `{pk}` is the primary key, a relation is written as its key, and a property that is `null`
+   * means no group.
    *
    * @defaultValue the entity's `getGroupName(type)`, else its `groupName` template, else `classname-pk`
    */
   group?: string | ((entity: Entity, type: ChangeType) => string | readonly string[] | null | undefined)
   /**
-   * What is sent of a row: property names, or a synchronous function that gives any value with a JSON form.
+   * Data of a row that is sent: property names, or a synchronous function that returns a value with a JSON form.
    *
    * @defaultValue the entity's `getPushNotificationData(updatedFields, type)`, else `{ id: <primary key> }`
    */
   data?: ReadonlyArray<Extract<keyof Entity, string>> | ((entity: Entity, context: ChangeContext) => unknown)
   /**
-   * Whether an update that touches none of the sent properties is sent all the same.
+   * Whether an update is sent if it changes none of the sent properties.
    *
    * @defaultValue true
    */
   alwaysSend?: boolean
   /**
-   * Relations and lazy properties that `group` and `data` functions read; they are loaded with the row.
+   * Relations and lazy properties that the `group` and `data` functions read. They are loaded with the row.
    *
    * @defaultValue none
    */
   populate?: readonly string[]
   /**
-   * Whether the row is read before the COMMIT, and what is read is sent. With `false`, what the `EntityManager` holds is sent: this costs no
-   * query, and is right where nobody else writes the row, no trigger changes it, and no property is rounded or computed by the database.
+   * Whether the row is read from the database before the COMMIT. With `false`, the values of the `EntityManager` are
+   * sent without a query. This is correct if no other writer and no trigger changes the row, and the database rounds
+   * and computes none of its values.
    *
    * @defaultValue true
    */
   readBack?: boolean
 }
 
-/** A declaration for one entity and its children, as `notifyOnCreate` and its siblings make it. */
+/** A notification rule for an entity and its child classes, made by `notifyOnCreate` and the other three functions. */
 export interface NotifyRule {
   readonly entity: EntityName
   readonly types: readonly ChangeType[]
   readonly options: RuleOptions
 }
 
-/** The options of a rule, without the entity's type. */
+/** Options of a rule without the type of its entity. */
 export interface RuleOptions {
   readonly group?: string | ((entity: object, type: ChangeType) => unknown)
   readonly data?: readonly string[] | ((entity: object, context: ChangeContext) => unknown)
@@ -65,38 +73,60 @@ export interface RuleOptions {
   readonly readBack?: boolean
 }
 
-/** Announces new rows of an entity. @throws RP_ERR_INVALID_OPTION, RP_ERR_UNKNOWN_OPTION */
-export function notifyOnCreate<Entity extends object> (entity: EntityName<Entity>, options: NotifyOptions<Entity> = {}): NotifyRule {
+/** Makes a rule that announces new rows of an entity. @throws RP_ERR_INVALID_OPTION, RP_ERR_UNKNOWN_OPTION */
+export function notifyOnCreate<Entity extends object> (
+  entity: EntityName<Entity>,
+  options: NotifyOptions<Entity> = {}
+): NotifyRule {
   return makeRule(entity, ['create'], options)
 }
 
-/** Announces changes of rows of an entity. @throws RP_ERR_INVALID_OPTION, RP_ERR_UNKNOWN_OPTION */
-export function notifyOnUpdate<Entity extends object> (entity: EntityName<Entity>, options: NotifyOptions<Entity> = {}): NotifyRule {
+/** Makes a rule that announces updates of an entity. @throws RP_ERR_INVALID_OPTION, RP_ERR_UNKNOWN_OPTION */
+export function notifyOnUpdate<Entity extends object> (
+  entity: EntityName<Entity>,
+  options: NotifyOptions<Entity> = {}
+): NotifyRule {
   return makeRule(entity, ['update'], options)
 }
 
-/** Announces the end of rows of an entity. @throws RP_ERR_INVALID_OPTION, RP_ERR_UNKNOWN_OPTION */
-export function notifyOnDelete<Entity extends object> (entity: EntityName<Entity>, options: NotifyOptions<Entity> = {}): NotifyRule {
+/** Makes a rule that announces deletes of an entity. @throws RP_ERR_INVALID_OPTION, RP_ERR_UNKNOWN_OPTION */
+export function notifyOnDelete<Entity extends object> (
+  entity: EntityName<Entity>,
+  options: NotifyOptions<Entity> = {}
+): NotifyRule {
   return makeRule(entity, ['delete'], options)
 }
 
-/** Announces all that happens to rows of an entity. @throws RP_ERR_INVALID_OPTION, RP_ERR_UNKNOWN_OPTION */
-export function notifyOnChange<Entity extends object> (entity: EntityName<Entity>, options: NotifyOptions<Entity> = {}): NotifyRule {
+/**
+ * Makes a rule that announces creates, updates and deletes of an entity.
+ *
+ * @throws RP_ERR_INVALID_OPTION, RP_ERR_UNKNOWN_OPTION
+ */
+export function notifyOnChange<Entity extends object> (
+  entity: EntityName<Entity>,
+  options: NotifyOptions<Entity> = {}
+): NotifyRule {
   return makeRule(entity, ['create', 'update', 'delete'], options)
 }
 
-function makeRule<Entity extends object> (entity: EntityName<Entity>, types: ChangeType[], options: NotifyOptions<Entity>): NotifyRule {
+function makeRule<Entity extends object> (
+  entity: EntityName<Entity>,
+  types: ChangeType[],
+  options: NotifyOptions<Entity>
+): NotifyRule {
   if (typeof entity !== 'function' && !EntitySchema.is(entity)) {
-    throw new errors.RP_ERR_INVALID_OPTION('entity', 'an entity class, or what defineEntity gives', show(entity))
+    throw new errors.RP_ERR_INVALID_OPTION('entity', 'an entity class or a result of defineEntity', show(entity))
   }
   return { entity: entity as EntityName, types, options: checkOptions(options) }
 }
 
-/** @throws RP_ERR_INVALID_OPTION */
+/** Checks the option `notify`. @throws RP_ERR_INVALID_OPTION */
 export function checkRules (notify: readonly NotifyRule[]): readonly NotifyRule[] {
   if (!Array.isArray(notify)) throw new errors.RP_ERR_INVALID_OPTION('notify', 'a list of rules', show(notify))
   for (const rule of notify) {
-    if (!Array.isArray(rule?.types)) throw new errors.RP_ERR_INVALID_OPTION('notify', 'rules as notifyOnChange makes them', show(rule))
+    if (!Array.isArray(rule?.types)) {
+      throw new errors.RP_ERR_INVALID_OPTION('notify', 'rules made by notifyOnChange and the like', show(rule))
+    }
   }
   return notify
 }
@@ -121,7 +151,8 @@ function checkOptions (options: object): RuleOptions {
     throw new errors.RP_ERR_INVALID_OPTION('readBack', 'true or false', show(readBack))
   }
   if (readBack === false && populate !== undefined) {
-    throw new errors.RP_ERR_INVALID_OPTION('populate', 'no value beside readBack: false, which loads nothing', show(populate))
+    const expected = 'undefined with readBack: false, which loads no relations'
+    throw new errors.RP_ERR_INVALID_OPTION('populate', expected, show(populate))
   }
   return options
 }

@@ -1,82 +1,105 @@
-/** Group templates such as `todo-{id}`: checked against an entity when they are declared, filled in for each row. */
-import { JsonType, PolymorphicRef, ReferenceKind, Utils, UuidType, type EntityMetadata, type EntityProperty } from '@mikro-orm/core'
+/**
+ * Group templates such as `todo-{id}`: parsed and checked against an entity once, filled in with the values of each
+ * row.
+ */
+import {
+  JsonType,
+  PolymorphicRef,
+  ReferenceKind,
+  Utils,
+  UuidType,
+  type EntityMetadata,
+  type EntityProperty
+} from '@mikro-orm/core'
 import { errors } from '../../errors.ts'
 import { encode } from '../../protocol/encode.ts'
 import { encodeKey, isUuid } from '../../protocol/group-name.ts'
-import { fieldOf, type Field, type Row } from '../announce/row.ts'
+import { fieldOf, type RowField, type Row } from '../row.ts'
 
-/** A template, ready for one entity. Two rows get one name only if all values in it are the same. */
+/** Kinds of properties that have no value for a group name. */
+const NO_VALUES: readonly ReferenceKind[] = [ReferenceKind.EMBEDDED, ReferenceKind.ONE_TO_MANY, ReferenceKind.MANY_TO_MANY]
+
+/** A parsed template for one entity. Two rows get the same group name only if all placeholders have the same values. */
 export interface Template {
-  /** The properties that decide on the group. */
-  readonly reads: readonly string[]
-  /** The group type that the names begin with; `undefined` if no client can subscribe to such names. */
+  /** Properties that the placeholders name. */
+  readonly properties: readonly string[]
+  /** Group type at the beginning of the names; `undefined` if clients cannot subscribe to such names. */
   readonly type: string | undefined
-  /** Which parts of the id behind the type are UUIDs; empty if the id does not have the form of a key. */
+  /**
+   * For each part of the id behind the group type, whether it is a UUID; empty if the id is not the key of one entity.
+   */
   readonly uuids: readonly boolean[]
-  /** The group of a row; `undefined` where a property that names it is `null`. */
+  /** Returns the group of a row; `undefined` if the value of a placeholder is `null`. */
   group (row: Row): string | undefined
 }
 
-/** A property in a template. */
-interface Place extends Field {
-  /** For each part of the property's key, whether its column is one of UUIDs. */
+/** A placeholder `{property}` of a template. */
+interface PropertyPlaceholder extends RowField {
+  /** For each column of the property's key, whether it stores UUIDs. */
   readonly uuids: readonly boolean[]
-  /** The character that ends the value and must not occur in it; empty where nothing has to be escaped. */
+  /** Character behind the placeholder, which is escaped in its value; empty if nothing has to be escaped. */
   readonly end: string
 }
 
-/** The schema of the row's table in a template. */
-interface SchemaPlace {
+/** The placeholder `{schema}`: the schema of the row's table. */
+interface SchemaPlaceholder {
   readonly isSchema: true
-  /** See {@link Place}. */
+  /** As in {@link PropertyPlaceholder}. */
   readonly end: string
 }
 
-function isProperty (place: string | Place | SchemaPlace): place is Place {
-  return typeof place === 'object' && !('isSchema' in place)
+/** A part of a template: a text or a placeholder. */
+type TemplatePart = string | PropertyPlaceholder | SchemaPlaceholder
+
+function isProperty (part: TemplatePart): part is PropertyPlaceholder {
+  return typeof part === 'object' && !('isSchema' in part)
 }
 
-/** @throws RP_ERR_INVALID_TEMPLATE, RP_ERR_UNKNOWN_PROPERTY */
+/** Parses a template for an entity. @throws RP_ERR_INVALID_TEMPLATE, RP_ERR_UNKNOWN_PROPERTY */
 export function parseTemplate (template: string, meta: EntityMetadata): Template {
-  // texts at even places, property names at odd ones
-  const parts = template.split(/\{([^{}]*)\}/)
-  const texts = parts.filter((_, i) => i % 2 === 0)
+  // texts have even indexes, property names odd ones
+  const tokens = template.split(/\{([^{}]*)\}/)
+  const texts = tokens.filter((_, i) => i % 2 === 0)
   if (template === '' || !/^[\x21-\x7e]*$/.test(texts.join('')) || /[{}]/.test(texts.join(''))) {
-    throw new errors.RP_ERR_INVALID_TEMPLATE(template, 'printable ASCII without spaces, each { closed by a }')
+    throw new errors.RP_ERR_INVALID_TEMPLATE(template, 'printable ASCII without spaces, with a } for each {')
   }
 
   if (template.includes('${')) throw new errors.RP_ERR_INVALID_TEMPLATE(template, '{name} without a $ before it')
   if (texts.slice(1, -1).some((text) => text === '' || text.startsWith('%'))) {
-    throw new errors.RP_ERR_INVALID_TEMPLATE(template, "a text between two values, such as ':', that does not begin with '%'")
+    const expected = "a text between two placeholders, such as ':', that does not begin with '%'"
+    throw new errors.RP_ERR_INVALID_TEMPLATE(template, expected)
   }
 
-  // the parts of a composite key have `:` between them; the schema of a table is no property
-  const places = parts.flatMap((part, i): Array<string | Place | SchemaPlace> => {
-    if (i % 2 === 0) return part === '' ? [] : [part]
-    const end = i === parts.length - 2 ? '' : endOf(String(parts[i + 1]))
-    if (part === 'schema' && !Object.hasOwn(meta.properties, part)) return [{ isSchema: true, end }]
-    return propertiesOf(part, template, meta).flatMap((prop, j) => j === 0 ? [placeOf(prop, end)] : [':', placeOf(prop, end)])
+  const parts = tokens.flatMap((token, i): TemplatePart[] => {
+    if (i % 2 === 0) return token === '' ? [] : [token]
+    const end = i === tokens.length - 2 ? '' : endOf(String(tokens[i + 1]))
+    // an entity may have a property of this name
+    if (token === 'schema' && !Object.hasOwn(meta.properties, token)) return [{ isSchema: true, end }]
+    const placeholders = propertiesOf(token, template, meta).map((prop) => placeholderOf(prop, end))
+    return placeholders.flatMap((placeholder, j) => j === 0 ? [placeholder] : [':', placeholder])
   })
-  const [, type, dash] = /^([A-Za-z][\w.]*)(-|$)/.exec(String(places[0])) ?? []
-  const ids = places.slice(1)
+  const [, type, dash] = /^([A-Za-z][\w.]*)(-|$)/.exec(String(parts[0])) ?? []
+  const ids = parts.slice(1)
   return {
-    reads: places.flatMap((place) => isProperty(place) ? place.name : []),
+    properties: parts.flatMap((part) => isProperty(part) ? part.name : []),
     type: dash === '' && ids.length > 0 ? undefined : type,
-    uuids: places[0] === `${type}-` && ids.every((id) => isProperty(id) || id === ':')
+    uuids: parts[0] === `${type}-` && ids.every((id) => isProperty(id) || id === ':')
       ? ids.flatMap((id) => isProperty(id) ? id.uuids : [])
       : [],
     group (row) {
       let name = ''
-      for (const place of places) {
-        if (typeof place === 'string') {
-          name += place
-        } else if ('isSchema' in place) {
-          name += escapeAll(encodeKey(row.tableSchema), place.end)
+      for (const part of parts) {
+        if (typeof part === 'string') {
+          name += part
+        } else if ('isSchema' in part) {
+          name += escapeAll(encodeKey(row.tableSchema), part.end)
         } else {
-          const value = row.value(place)
-          // the shortest way for the most common values
-          const isNumber = Number.isSafeInteger(value) && place.prop.polymorphic !== true
-          const text = isNumber ? escapeAll(String(value), place.end) : write(keysOf(value, place.prop, row.data[place.name]), place)
+          const value = row.value(part)
+          // fast path for integers, the most common keys
+          const isInteger = Number.isSafeInteger(value) && part.prop.polymorphic !== true
+          const text = isInteger
+            ? escapeAll(String(value), part.end)
+            : joinValues(keysOf(value, part.prop, row.data[part.name]), part)
           if (text === undefined) return undefined
           name += text
         }
@@ -86,11 +109,18 @@ export function parseTemplate (template: string, meta: EntityMetadata): Template
   }
 }
 
-/** A property by its name. @throws RP_ERR_UNKNOWN_PROPERTY, which says where the name comes from */
+/**
+ * Finds a property of an entity.
+ *
+ * @param where what names the property, for the error
+ * @throws RP_ERR_UNKNOWN_PROPERTY
+ */
 export function findProperty (name: string, meta: EntityMetadata, where: string): EntityProperty {
   const prop = Object.hasOwn(meta.properties, name) ? meta.properties[name] : undefined
-  // parts of embeddables are listed as properties too
-  if (prop === undefined || prop.embedded !== undefined) throw new errors.RP_ERR_UNKNOWN_PROPERTY(name, meta.className, where)
+  // MikroORM lists the parts of embeddables as properties
+  if (prop === undefined || prop.embedded !== undefined) {
+    throw new errors.RP_ERR_UNKNOWN_PROPERTY(name, meta.className, where)
+  }
   return prop
 }
 
@@ -99,26 +129,30 @@ function propertiesOf (name: string, template: string, meta: EntityMetadata): En
 
   const prop = findProperty(name, meta, `the group template '${template}'`)
   const { kind, customType } = prop
-  // one JSON value has several texts: a database may order the keys of an object
+  // a JSON value has several texts: a database may reorder the keys of an object
   const isJson = customType instanceof JsonType
-  if (isJson || kind === ReferenceKind.EMBEDDED || kind === ReferenceKind.ONE_TO_MANY || kind === ReferenceKind.MANY_TO_MANY) {
-    throw new errors.RP_ERR_INVALID_TEMPLATE(template, `values and relations to one, not ${isJson ? 'JSON' : kind} '${name}'`)
+  if (isJson || NO_VALUES.includes(kind)) {
+    const expected = `placeholders for values and to-one relations, not for ${isJson ? 'JSON' : kind} '${name}'`
+    throw new errors.RP_ERR_INVALID_TEMPLATE(template, expected)
   }
   return [prop]
 }
 
-/** The character that ends a value, if `encodeURIComponent` may leave it in the value. */
+/** First character of the text behind a placeholder, unless `encodeURIComponent` escapes it anyway. */
 function endOf (text: string): string {
   const end = text.charAt(0)
   return encodeURIComponent(end) === end ? end : ''
 }
 
-function placeOf (prop: EntityProperty, end: string): Place {
+function placeholderOf (prop: EntityProperty, end: string): PropertyPlaceholder {
   const columns = columnsOf(prop)
   return { ...fieldOf(prop), uuids: columns.map(holdsUuids), end }
 }
 
-/** The properties that hold the values of a property's key: for a relation those of the other entity's key. */
+/**
+ * Properties that store a placeholder's value: the property itself, or the primary key of the entity that a relation
+ * refers to.
+ */
 function columnsOf (prop: EntityProperty): EntityProperty[] {
   if (prop.targetMeta === undefined || prop.polymorphic === true) return [prop]
   return prop.targetMeta.getPrimaryProps().flatMap(columnsOf)
@@ -129,9 +163,10 @@ function holdsUuids ({ customType, columnTypes = [] }: EntityProperty): boolean 
 }
 
 /**
- * The values of a property, several for a relation with a composite key.
+ * Values of a placeholder: several for a relation to an entity with a composite key.
  *
- * @param ref what the ORM compares: it tells the kind of the other entity, of which there may be several with the same key
+ * @param ref the value in the row data. For a polymorphic relation it has the discriminator, as entities of two classes
+ * may have the same key.
  */
 function keysOf (value: unknown, { targetMeta }: EntityProperty, ref?: unknown): unknown[] {
   if (targetMeta === undefined) return [value]
@@ -141,27 +176,30 @@ function keysOf (value: unknown, { targetMeta }: EntityProperty, ref?: unknown):
   return targetMeta.getPrimaryProps().flatMap((key) => keysOf((value as Record<string, unknown>)[key.name], key))
 }
 
-/** Writes the values of one property with `:` between them; `undefined` if one of them is `null`. */
-function write (keys: unknown[], { uuids, end }: Place): string | undefined {
+/** Writes the values of a placeholder, joined with `:`; `undefined` if a value is `null`. */
+function joinValues (keys: unknown[], { uuids, end }: PropertyPlaceholder): string | undefined {
   if (keys.includes(null)) return undefined
   return keys.map((key, part) => {
-    const text = textOf(key)
+    const text = valueText(key)
     if (uuids[part] !== true) return escapeAll(encodeKey(text), end)
     if (isUuid(text)) return end === '-' ? text.toLowerCase() : escapeAll(text.toLowerCase(), end)
-    // a UUID keeps its dashes and begins with a hexadecimal digit, so nothing else in the column may begin with one
+    // the dashes of a UUID are not escaped, so another text in the column must not look like one: its hexadecimal
+    // digits are escaped
     return escapeAll(encodeKey(text), end === '-' ? '-0123456789abcdefABCDEF' : end)
   }).join(':')
 }
 
-/** A value as JSON has it: the text of a string, without quotes, else the JSON text. */
-function textOf (value: unknown): string {
+/** Text of a value: a string as it is, any other value as JSON without quotes. */
+function valueText (value: unknown): string {
   if (typeof value === 'string') return value
   const json = encode(value)
   return json.startsWith('"') ? JSON.parse(json) : json
 }
 
-/** Escapes characters in a value that is encoded as in a URL, and leaves its escapes as they are. */
+/** Percent-escapes characters in a text that is URL-encoded already, and keeps its escapes. */
 function escapeAll (text: string, characters: string): string {
   if (characters === '') return text
-  return text.replace(/%..|[^%]/g, (token) => characters.includes(token) ? `%${token.charCodeAt(0).toString(16).toUpperCase()}` : token)
+  return text.replace(/%..|[^%]/g, (token) => {
+    return characters.includes(token) ? `%${token.charCodeAt(0).toString(16).toUpperCase()}` : token
+  })
 }
