@@ -1,6 +1,6 @@
 /** A client of ioredis that answers when the test wants it to, for moments to which no real Redis can be held. */
 import { EventEmitter } from 'node:events'
-import type { RedisClient, RedisConnection } from '../../lib/brokers/redis/redis-client.ts'
+import type { RedisClient, DuplicatedClient } from '../../lib/brokers/redis/redis-client.ts'
 
 /** A command that waits for its answer. */
 export interface Asked {
@@ -11,7 +11,7 @@ export interface Asked {
 }
 
 /** One connection. */
-export class FakeConnection implements RedisConnection {
+export class FakeConnection implements DuplicatedClient {
   status = 'ready'
   readonly asked: Asked[] = []
   readonly #events = new EventEmitter()
@@ -63,8 +63,8 @@ export class FakeConnection implements RedisConnection {
 }
 
 /** A client, and the two connections that a broker opens with it. */
-export function fakeRedis (): { client: RedisClient, commands: FakeConnection, ears: FakeConnection } {
-  const [commands, ears] = [new FakeConnection(), new FakeConnection()]
-  const both = [commands, ears]
-  return { client: { options: {}, isCluster: false, duplicate: () => both.shift() ?? new FakeConnection() }, commands, ears }
+export function fakeRedis (): { client: RedisClient, commands: FakeConnection, subscriber: FakeConnection } {
+  const [commands, subscriber] = [new FakeConnection(), new FakeConnection()]
+  const both = [commands, subscriber]
+  return { client: { options: {}, isCluster: false, duplicate: () => both.shift() ?? new FakeConnection() }, commands, subscriber }
 }

@@ -27,7 +27,7 @@ suite('Redis brokers with and without history at one Redis', { skip: redisServer
     assert.deepEqual(recent.recorder.positions('a'), all.map((_, n) => ({ ...top, offset: n + 1 })))
     assert.deepEqual((await recent.broker.history('a', top, 100))?.map(({ payload }) => payload), all, 'a client that was away gets the messages of both')
     assert.deepEqual([...old.recorder.notices, ...recent.recorder.notices].map(({ text }) => text), [
-      "other processes keep history, so that what this one publishes is kept, too: give all processes the same 'history'"
+      "other processes keep history, so this one's messages are kept too: give all processes the same 'history'"
     ])
     assert.deepEqual([...old.recorder.errors, ...recent.recorder.errors], [])
   })
@@ -61,7 +61,7 @@ suite('Redis brokers with and without history at one Redis', { skip: redisServer
         { kind: 'lost', group: 'a', position: { ...top, offset: 1 } }
       ])
       for (const offset of [0, 1]) assert.equal(await recent.broker.history('a', { ...top, offset }, 10), undefined)
-      assert.deepEqual(recent.recorder.notices.map(({ text }) => text), ['another process publishes without history: its messages reach members, but have no positions'])
+      assert.deepEqual(recent.recorder.notices.map(({ text }) => text), ['another process publishes without history: members receive its messages, but without positions'])
     })
   }
 

@@ -9,14 +9,14 @@ const history = { size: 10_000, ttl: 60_000 }
 const turn = () => new Promise(setImmediate)
 
 async function open (t: TestContext, options: Omit<RedisBrokerOptions, 'client'> = { history }) {
-  const { client, commands, ears } = fakeRedis()
+  const { client, commands, subscriber } = fakeRedis()
   const recorder = new Recorder()
   const broker = redisBroker({ client, ...options })
   t.after(() => broker.close())
   const opened = broker.open(recorder)
-  for (const connection of [commands, ears]) (await connection.next('INFO')).answer('role:master\r\nmaster_replid:abc\r\n')
+  for (const connection of [commands, subscriber]) (await connection.next('INFO')).answer('role:master\r\nmaster_replid:abc\r\n')
   await opened
-  return { broker, recorder, commands, ears }
+  return { broker, recorder, commands, subscriber }
 }
 
 type Scene = Awaited<ReturnType<typeof open>>
@@ -28,27 +28,27 @@ const kept = async ({ commands }: Scene, epoch: string, top: number, ...payloads
 
 async function join (scene: Scene): Promise<void> {
   const joined = scene.broker.subscribe('a')
-  ;(await scene.ears.next('SUBSCRIBE')).answer()
+  ;(await scene.subscriber.next('SUBSCRIBE')).answer()
   await kept(scene, 'e', 0)
   await joined
 }
 
 test('needs to know who Redis is to keep history', async () => {
-  const { client, commands, ears } = fakeRedis()
+  const { client, commands, subscriber } = fakeRedis()
   const broker = redisBroker({ client, history })
 
   const opened = broker.open(new Recorder())
-  for (const connection of [commands, ears]) (await connection.next('INFO')).answer('role:master\r\n')
+  for (const connection of [commands, subscriber]) (await connection.next('INFO')).answer('role:master\r\n')
 
   await assert.rejects(async () => opened, { code: 'RP_ERR_BROKER_UNAVAILABLE', message: /master_replid/ })
 })
 
 test('is not ready when the connection is lost before Redis said who it is', async (t) => {
-  const { client, commands, ears } = fakeRedis()
+  const { client, commands, subscriber } = fakeRedis()
   const broker = redisBroker({ client })
   t.after(() => broker.close())
   const opened = broker.open(new Recorder())
-  ;(await ears.next('INFO')).answer('master_replid:abc')
+  ;(await subscriber.next('INFO')).answer('master_replid:abc')
 
   const asked = await commands.next('INFO')
   commands.status = 'reconnecting'
@@ -135,14 +135,14 @@ test('says that it is not well when Redis takes its time', async (t) => {
 
 test('forgets a group that is left before Redis confirmed the subscription', async (t) => {
   const scene = await open(t)
-  const { broker, ears, commands, recorder } = scene
+  const { broker, subscriber, commands, recorder } = scene
 
   broker.subscribe('a')
-  const asked = await ears.next('SUBSCRIBE')
+  const asked = await subscriber.next('SUBSCRIBE')
   broker.unsubscribe('a')
   asked.answer()
-  await ears.next('UNSUBSCRIBE')
-  ears.emit('message', 'rohrpost:0:a', '1 e 2 {}')
+  await subscriber.next('UNSUBSCRIBE')
+  subscriber.emit('message', 'rohrpost:0:a', '1 e 2 {}')
 
   assert.deepEqual(recorder.heard, [])
   assert.deepEqual(commands.asked, [])
@@ -150,10 +150,10 @@ test('forgets a group that is left before Redis confirmed the subscription', asy
 
 test('forgets a group that is left while Redis is asked about it', async (t) => {
   const scene = await open(t)
-  const { broker, ears, commands, recorder } = scene
+  const { broker, subscriber, commands, recorder } = scene
   await join(scene)
 
-  ears.emit('message', 'rohrpost:0:a', '3 e 2 {}')
+  subscriber.emit('message', 'rohrpost:0:a', '3 e 2 {}')
   const asked = await commands.next('EVALSHA')
   broker.unsubscribe('a')
   asked.answer([['e', '3', 'complete', '{}', '{}', '{}']])
@@ -164,10 +164,10 @@ test('forgets a group that is left while Redis is asked about it', async (t) => 
 
 test('asks again for what it could not hold while it asked', async (t) => {
   const scene = await open(t)
-  const { ears, recorder } = scene
+  const { subscriber, recorder } = scene
   await join(scene)
   const payload = (n: number) => `{"n":${n}}`
-  const say = (n: number) => ears.emit('message', 'rohrpost:0:a', `${n} e ${payload(n).length} ${payload(n)}`)
+  const say = (n: number) => subscriber.emit('message', 'rohrpost:0:a', `${n} e ${payload(n).length} ${payload(n)}`)
 
   say(2)
   const first = await scene.commands.next('EVALSHA')
@@ -182,12 +182,12 @@ test('asks again for what it could not hold while it asked', async (t) => {
 })
 
 test('counts what came while it joined as being before', async (t) => {
-  const { broker, ears, commands, recorder } = await open(t)
+  const { broker, subscriber, commands, recorder } = await open(t)
 
   const joined = broker.subscribe('a')
-  ;(await ears.next('SUBSCRIBE')).answer()
+  ;(await subscriber.next('SUBSCRIBE')).answer()
   const asked = await commands.next('EVALSHA')
-  ears.emit('message', 'rohrpost:0:a', '5 e 2,2 {}{}')
+  subscriber.emit('message', 'rohrpost:0:a', '5 e 2,2 {}{}')
   asked.answer([['e', '5', 'gone']])
 
   assert.deepEqual(await joined, { epoch: 'e', offset: 6 })
@@ -196,12 +196,12 @@ test('counts what came while it joined as being before', async (t) => {
 
 test('goes to the new epoch that began while it joined', async (t) => {
   const scene = await open(t)
-  const { broker, ears, commands, recorder } = scene
+  const { broker, subscriber, commands, recorder } = scene
 
   const joined = broker.subscribe('a')
-  ;(await ears.next('SUBSCRIBE')).answer()
+  ;(await subscriber.next('SUBSCRIBE')).answer()
   const asked = await commands.next('EVALSHA')
-  ears.emit('message', 'rohrpost:0:a', '1 f 2 {}')
+  subscriber.emit('message', 'rohrpost:0:a', '1 f 2 {}')
   asked.answer([['e', '5', 'gone']])
   assert.deepEqual(await joined, { epoch: 'e', offset: 5 })
   ;(await commands.next('EVALSHA')).answer([['f', '1', 'gone']])
@@ -218,37 +218,37 @@ test('goes to the new epoch that began while it joined', async (t) => {
 
 test('goes on at the top of a new epoch of which the beginning is gone already', async (t) => {
   const scene = await open(t)
-  const { ears, commands, recorder } = scene
+  const { subscriber, commands, recorder } = scene
   await join(scene)
 
-  ears.emit('message', 'rohrpost:0:a', '50 f 2 {}')
+  subscriber.emit('message', 'rohrpost:0:a', '50 f 2 {}')
   ;(await commands.next('EVALSHA')).answer([['f', '50', 'gone']])
   ;(await commands.next('EVALSHA')).answer([['f', '51', 'gone']])
   await recorder.when('both losses', () => recorder.heard.length === 2)
-  ears.emit('message', 'rohrpost:0:a', '52 f 2 {}')
+  subscriber.emit('message', 'rohrpost:0:a', '52 f 2 {}')
 
   assert.deepEqual(recorder.heard.map(({ position }) => position?.offset), [0, 51, 52])
 })
 
 test('leaves very many groups in several commands: one of too many channels can not even be made', async (t) => {
-  const { broker, ears } = await open(t)
+  const { broker, subscriber } = await open(t)
   const groups = Array.from({ length: 250 }, (_, n) => `g-${n}`)
   for (const group of groups) broker.subscribe(group)
-  await ears.next('SUBSCRIBE')
+  await subscriber.next('SUBSCRIBE')
 
   for (const group of groups) broker.unsubscribe(group)
   await turn()
 
-  assert.deepEqual(ears.asked.filter(({ name }) => name === 'UNSUBSCRIBE').map(({ args }) => args.length), [100, 100, 50])
+  assert.deepEqual(subscriber.asked.filter(({ name }) => name === 'UNSUBSCRIBE').map(({ args }) => args.length), [100, 100, 50])
 })
 
 test('asks for the first of very many groups while the next ones are announced', async (t) => {
-  const { broker, ears, commands } = await open(t)
+  const { broker, subscriber, commands } = await open(t)
   const groups = Array.from({ length: 101 }, (_, n) => `g-${n}`)
 
   const joined = Promise.all(groups.map((group) => broker.subscribe(group)))
-  ;(await ears.next('SUBSCRIBE')).answer()
-  const last = await ears.next('SUBSCRIBE')
+  ;(await subscriber.next('SUBSCRIBE')).answer()
+  const last = await subscriber.next('SUBSCRIBE')
   ;(await commands.next('EVALSHA')).answer(groups.slice(0, 100).map(() => ['e', '7', 'gone']))
   last.answer()
   ;(await commands.next('EVALSHA')).answer([['e', '7', 'gone']])
@@ -257,9 +257,9 @@ test('asks for the first of very many groups while the next ones are announced',
 })
 
 test('gives up a subscription in time, also one that was asked for in the turn in which Redis came back', async (t) => {
-  const { broker, ears } = await open(t, { queue: { timeout: 20 } })
-  ears.emit('ready')
-  const greeting = await ears.next('INFO')
+  const { broker, subscriber } = await open(t, { queue: { timeout: 20 } })
+  subscriber.emit('ready')
+  const greeting = await subscriber.next('INFO')
   greeting.answer('master_replid:abc\r\n')
 
   // the answer is read after this turn's code, and before the turn ends
@@ -278,7 +278,7 @@ async function comeBack (connection: Scene['commands']): Promise<void> {
 }
 
 test('gives a connection up once for all that is refused on it, the first time at once and then later and later', async (t) => {
-  const { broker, commands, ears, recorder } = await open(t)
+  const { broker, commands, subscriber, recorder } = await open(t)
   const timers = t.mock.method(globalThis, 'setTimeout')
   t.mock.method(Math, 'random', () => 1)
   const delays = () => timers.mock.calls.map(({ arguments: [, delay] }) => delay).filter((delay) => delay !== 5000)
@@ -286,7 +286,7 @@ test('gives a connection up once for all that is refused on it, the first time a
   const published = broker.publish('a', '{}')
   const joined = broker.subscribe('a')
   for (let n = 0; n < 4; n++) {
-    if (n === 0) (await ears.next('SUBSCRIBE')).answer()
+    if (n === 0) (await subscriber.next('SUBSCRIBE')).answer()
     const asked = [await commands.next('EVALSHA'), await commands.next('EVALSHA')]
     const before = commands.disconnects
     for (const { fail } of asked) fail(reply(READONLY))
@@ -449,17 +449,17 @@ test('reads one portion at a time, and begins small again after a connection was
 
 test('holds a bounded number of bytes while it asks, and asks again for what it could not hold', async (t) => {
   const scene = await open(t)
-  const { ears, commands, recorder } = scene
+  const { subscriber, commands, recorder } = scene
   await join(scene)
   const payload = (n: number) => `{"n":${n},"text":"${'x'.repeat(1_000_000)}"}`
-  const say = (n: number) => ears.emit('message', 'rohrpost:0:a', `${n} e ${payload(n).length} ${payload(n)}`)
+  const say = (n: number) => subscriber.emit('message', 'rohrpost:0:a', `${n} e ${payload(n).length} ${payload(n)}`)
 
   say(2)
   const first = await commands.next('EVALSHA')
   for (let n = 3; n <= 8; n++) say(n)
   // one that is too much by itself
   const huge = `{"n":9,"text":"${'x'.repeat(5_000_000)}"}`
-  ears.emit('message', 'rohrpost:0:a', `9 e ${huge.length} ${huge}`)
+  subscriber.emit('message', 'rohrpost:0:a', `9 e ${huge.length} ${huge}`)
   first.answer([['e', '2', 'complete', payload(1), payload(2)]])
   const second = await commands.next('EVALSHA')
   second.answer([['e', '9', 'more', payload(3)]])
@@ -473,24 +473,24 @@ test('holds a bounded number of bytes while it asks, and asks again for what it 
 
 test('takes no answer about a group for one about its next subscription, nor one from before the connection was lost', async (t) => {
   const scene = await open(t)
-  const { broker, ears, commands, recorder } = scene
+  const { broker, subscriber, commands, recorder } = scene
   await join(scene)
 
-  ears.emit('message', 'rohrpost:0:a', '3 e 2 {}')
+  subscriber.emit('message', 'rohrpost:0:a', '3 e 2 {}')
   const old = await commands.next('EVALSHA')
-  await comeBack(ears)
+  await comeBack(subscriber)
   old.answer([['e', '3', 'complete', '1', '2', '3']])
   await turn()
   assert.deepEqual(recorder.heard, [], 'it is not heard again yet')
-  ;(await ears.next('SUBSCRIBE')).answer()
+  ;(await subscriber.next('SUBSCRIBE')).answer()
   ;(await commands.next('EVALSHA')).answer([['e', '4', 'complete', '1', '2', '3', '4']])
   await recorder.until('a', '4')
-  ears.emit('message', 'rohrpost:0:a', '6 e 2 {}')
+  subscriber.emit('message', 'rohrpost:0:a', '6 e 2 {}')
   const late = await commands.next('EVALSHA')
   broker.unsubscribe('a')
   const joined = broker.subscribe('a')
   late.fail(new Error('Connection is closed.'))
-  ;(await ears.next('SUBSCRIBE')).answer()
+  ;(await subscriber.next('SUBSCRIBE')).answer()
   await comeBack(commands)
   ;(await commands.next('EVALSHA')).answer([['e', '6', 'gone']])
 
@@ -499,11 +499,11 @@ test('takes no answer about a group for one about its next subscription, nor one
 })
 
 test('asks again for the position of a group of which more came meanwhile than it can hold', async (t) => {
-  const { broker, ears, commands } = await open(t)
+  const { broker, subscriber, commands } = await open(t)
   const joined = broker.subscribe('a')
-  ;(await ears.next('SUBSCRIBE')).answer()
+  ;(await subscriber.next('SUBSCRIBE')).answer()
   const first = await commands.next('EVALSHA')
-  for (let n = 1; n <= 150; n++) ears.emit('message', 'rohrpost:0:a', `${n} e 2 {}`)
+  for (let n = 1; n <= 150; n++) subscriber.emit('message', 'rohrpost:0:a', `${n} e 2 {}`)
 
   first.answer([['e', '0', 'gone']])
   ;(await commands.next('EVALSHA')).answer([['e', '150', 'gone']])
@@ -512,15 +512,15 @@ test('asks again for the position of a group of which more came meanwhile than i
 })
 
 test('does not subscribe on a new connection to what was refused on the one before', async (t) => {
-  const { broker, ears } = await open(t, {})
+  const { broker, subscriber } = await open(t, {})
   for (const group of ['a', 'b']) broker.subscribe(group)
-  const asked = await ears.next('SUBSCRIBE')
+  const asked = await subscriber.next('SUBSCRIBE')
 
-  await comeBack(ears)
+  await comeBack(subscriber)
   asked.fail(reply('NOPERM'))
   await turn()
-  ;(await ears.next('SUBSCRIBE')).answer()
+  ;(await subscriber.next('SUBSCRIBE')).answer()
   await turn()
 
-  assert.deepEqual(ears.asked.filter(({ name }) => name === 'SUBSCRIBE'), [])
+  assert.deepEqual(subscriber.asked.filter(({ name }) => name === 'SUBSCRIBE'), [])
 })

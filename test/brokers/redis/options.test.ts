@@ -221,7 +221,7 @@ suite('the Redis broker and its client', { skip: redisServer.skip, concurrency: 
     const joined = broker.subscribe('a')
     await broker.close()
 
-    await assert.rejects(async () => joined, { code: 'RP_ERR_BROKER_UNAVAILABLE', message: /it is closed/ })
+    await assert.rejects(async () => joined, { code: 'RP_ERR_BROKER_UNAVAILABLE', message: /the broker is closed/ })
   })
 
   test('hears the groups that it is in, and no others', async (t) => {

@@ -6,7 +6,7 @@ import { connect, createServer, type AddressInfo } from 'node:net'
 import { suite, test, type TestContext } from 'node:test'
 import type { Redis } from 'ioredis'
 import { redisBroker } from '../../../lib/brokers/redis/index.ts'
-import { isPassing } from '../../../lib/brokers/redis/redis-client.ts'
+import { isTemporary } from '../../../lib/brokers/redis/redis-client.ts'
 import { openBroker, poll } from '../../support/broker.ts'
 import { openLine } from '../../support/line.ts'
 import { PrivateRedis, privateRedis, redisServer } from '../../support/redis.ts'
@@ -50,13 +50,13 @@ test('knows what another server, or the same one later, would do, in the words o
     readOnly, `-${readOnly}`, `${readOnly} script: 5a, on @user_script:95.`, inScript(`-${readOnly} `), `-${inScript(`-${readOnly}`)}`,
     'LOADING Redis is loading the dataset in memory', 'BUSY Redis is busy running a script.', 'NOREPLICAS Not enough good replicas to write.',
     "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'."
-  ]) assert.equal(isPassing(new Error(text)), true, text)
+  ]) assert.equal(isTemporary(new Error(text)), true, text)
 
   for (const text of [
     'WRONGTYPE Operation against a key holding the wrong kind of value', inScript('-WRONGTYPE Operation against a key'), 'BUSYGROUP exists',
     "NOPERM this user has no permissions to access the 'READONLY' channel", 'ERR -READONLY', inScript('MISCONF Redis is configured to save')
-  ]) assert.equal(isPassing(new Error(text)), false, text)
-  assert.equal(isPassing(readOnly), false)
+  ]) assert.equal(isTemporary(new Error(text)), false, text)
+  assert.equal(isTemporary(readOnly), false)
 })
 
 suite('the Redis broker and trouble', { skip: redisServer.skip, concurrency: 2 }, () => {
@@ -223,13 +223,13 @@ suite('the Redis broker and trouble', { skip: redisServer.skip, concurrency: 2 }
     await Promise.all(['a', 'b'].map((group) => recorder.until(group, '{"n":2}')))
     await poll(() => broker.health().detail !== undefined)
 
-    assert.deepEqual({ ...broker.health(), detail: broker.health().detail?.slice(0, 40) }, { ok: true, detail: "Group 'bad' is not heard: WRONGTYPE Operation".slice(0, 40) })
+    assert.deepEqual({ ...broker.health(), detail: broker.health().detail?.slice(0, 40) }, { ok: true, detail: "Group 'bad' receives no messages: WRONGTYPE".slice(0, 40) })
     assert.deepEqual(recorder.payloads('bad'), ['{"n":1}'])
     await admin.rename('kept', 'rohrpost:meta:bad')
     await recorder.until('bad', '{"n":2}')
     assert.deepEqual(recorder.errors.filter(({ message }) => message.includes("'bad'")).length, 1)
     assert.ok(recorder.heard.every(({ kind }) => kind === 'message'))
-    await recorder.when('word that it is over', () => recorder.notices.some(({ text }) => text === 'all groups are heard again'))
+    await recorder.when('word that it is over', () => recorder.notices.some(({ text }) => text === 'all groups receive messages again'))
     assert.deepEqual(broker.health(), { ok: true })
   })
 
@@ -244,7 +244,7 @@ suite('the Redis broker and trouble', { skip: redisServer.skip, concurrency: 2 }
 
       await admin.acl('SETUSER', 'some', 'resetchannels', '&rohrpost:0:a', '&rohrpost:0:b', '&rohrpost:0:c')
       await redis.cut('TYPE', 'pubsub')
-      await poll(() => broker.health().detail?.startsWith("Group 'bad' is not heard: NOPERM"))
+      await poll(() => broker.health().detail?.startsWith("Group 'bad' receives no messages: NOPERM"))
       const results = await Promise.allSettled(['c', 'worse'].map((group) => broker.subscribe(group)))
       await Promise.all(['a', 'bad', 'b', 'c'].map((group) => speaker.broker.publish(group, '{"n":1}')))
       await Promise.all(['a', 'b', 'c'].map((group) => recorder.until(group, '{"n":1}')))
@@ -272,7 +272,7 @@ suite('the Redis broker and trouble', { skip: redisServer.skip, concurrency: 2 }
     broker.unsubscribe('bad')
 
     assert.deepEqual(broker.health(), { ok: true })
-    assert.equal(recorder.notices.at(-1)?.text, 'all groups are heard again')
+    assert.equal(recorder.notices.at(-1)?.text, 'all groups receive messages again')
   })
 
   test('says in health() that other processes can not reach it, with one line for all attempts', async (t) => {
