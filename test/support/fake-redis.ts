@@ -1,8 +1,8 @@
-/** A client of ioredis that answers when the test wants it to, for moments to which no real Redis can be held. */
+/** A fake client of ioredis: the test decides when a command gets its reply. */
 import { EventEmitter } from 'node:events'
 import type { RedisClient, DuplicatedClient } from '../../lib/brokers/redis/redis-client.ts'
 
-/** A command that waits for its answer. */
+/** A command without a reply. */
 export interface Asked {
   name: string
   args: string[]
@@ -10,7 +10,7 @@ export interface Asked {
   fail (error: Error): void
 }
 
-/** One connection. */
+/** A fake connection. */
 export class FakeConnection implements DuplicatedClient {
   status = 'ready'
   readonly asked: Asked[] = []
@@ -21,7 +21,7 @@ export class FakeConnection implements DuplicatedClient {
     setImmediate(() => this.emit('ready'))
   }
 
-  /** How often it was given up. */
+  /** Number of calls of `disconnect`. */
   disconnects = 0
 
   disconnect (): void {
@@ -54,7 +54,7 @@ export class FakeConnection implements DuplicatedClient {
     return this.call('UNSUBSCRIBE', ...channels)
   }
 
-  /** The next command of this name, the others left alone. */
+  /** Resolves with the next command of this name, and leaves other commands in `asked`. */
   next (name: string): Promise<Asked> {
     const index = this.asked.findIndex((asked) => asked.name === name)
     const [found] = index === -1 ? [] : this.asked.splice(index, 1)
@@ -62,7 +62,7 @@ export class FakeConnection implements DuplicatedClient {
   }
 }
 
-/** A client, and the two connections that a broker opens with it. */
+/** Makes a client, and the two connections that a broker opens with it. */
 export function fakeRedis (): { client: RedisClient, commands: FakeConnection, subscriber: FakeConnection } {
   const [commands, subscriber] = [new FakeConnection(), new FakeConnection()]
   const both = [commands, subscriber]
