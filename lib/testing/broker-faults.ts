@@ -1,54 +1,56 @@
-/** How a broker bears the loss of what is behind it. */
+/** Tests of the conformance suite in which the server behind the broker fails. */
 import assert from 'node:assert/strict'
 import type { Position } from '../brokers/broker.ts'
-import { topOf } from './broker-history.ts'
-import type { Opened, Parts } from './broker-suite.ts'
+import { subscribeTo } from './broker-history.ts'
 import { poll } from './recorder.ts'
+import type { BrokerTests, RecordedBroker } from './suite-setup.ts'
 
-export function faultTests ({ define, capabilities: { history, processes = false }, fault }: Parts): void {
+export function faultTests ({ define, capabilities: { history, processes = false }, fault }: BrokerTests): void {
   const { disconnect, away, forget, expire } = fault
 
   if (disconnect !== undefined) {
-    define(`loses its connections${history ? ', and nothing else' : ' and what was sent meanwhile, and never repeats or reorders'}`, async ({ open, group }) => {
-      const speaker = await open()
-      const listener = processes ? await open() : speaker
-      await listener.broker.subscribe(group)
+    const outcome = history === undefined ? 'repeats and reorders no messages' : 'loses no messages'
+    define(`${outcome} when its connections are cut`, async ({ open, group }) => {
+      const publisher = await open()
+      const subscriber = processes ? await open() : publisher
+      await subscriber.broker.subscribe(group)
 
       const count = history === undefined ? 300 : Math.min(history.size, 300)
       const payloads = Array.from({ length: count }, (_, n) => `{"n":${n}}`)
       for (const [n, payload] of payloads.entries()) {
         if (n % 100 === 50) await disconnect()
-        const published = speaker.broker.publish(group, payload)
+        const published = publisher.broker.publish(group, payload)
         if (n % 5 === 0) await published
       }
-      await again(speaker, listener, group)
+      await publishUntilDelivered(publisher, subscriber, group)
 
-      const heard = listener.recorder.payloads(group).filter((payload) => payloads.includes(payload))
-      if (history === undefined) assert.deepEqual(heard, payloads.filter((payload) => heard.includes(payload)))
-      else assertTold(listener, group, payloads)
+      const received = subscriber.recorder.payloads(group).filter((payload) => payloads.includes(payload))
+      if (history === undefined) assert.deepEqual(received, payloads.filter((payload) => received.includes(payload)))
+      else assertComplete(subscriber, group, payloads)
     })
   }
 
   if (away !== undefined) {
-    define('keeps what is published while the server is away, in order, and says that it is not well', async ({ open, group }) => {
-      const speaker = await open()
-      const listener = processes ? await open() : speaker
-      await listener.broker.subscribe(group)
+    define('publishes the messages of an outage afterwards, in order, and reports the outage in health()', async ({ open, group }) => {
+      const publisher = await open()
+      const subscriber = processes ? await open() : publisher
+      await subscriber.broker.subscribe(group)
 
       const back = await away()
       const payloads = Array.from({ length: 100 }, (_, n) => `{"n":${n}}`)
-      const published = payloads.map((payload) => speaker.broker.publish(group, payload))
-      await poll('word that it is not well', () => !speaker.broker.health().ok)
+      const published = payloads.map((payload) => publisher.broker.publish(group, payload))
+      await poll('health() with ok: false', () => !publisher.broker.health().ok)
       await back()
       await Promise.all(published)
-      await again(speaker, listener, group)
+      await publishUntilDelivered(publisher, subscriber, group)
 
-      const heard = listener.recorder.payloads(group).filter((payload) => payloads.includes(payload))
-      assert.deepEqual(heard, history === undefined ? payloads.filter((payload) => heard.includes(payload)) : payloads)
-      await poll('word that it is well', () => speaker.broker.health().ok)
+      const received = subscriber.recorder.payloads(group).filter((payload) => payloads.includes(payload))
+      const expected = history === undefined ? payloads.filter((payload) => received.includes(payload)) : payloads
+      assert.deepEqual(received, expected)
+      await poll('health() with ok: true', () => publisher.broker.health().ok)
     })
 
-    define('joins a group while the server is away, and hears it afterwards', async ({ open, group }) => {
+    define('delivers the messages of a group that was joined during an outage', async ({ open, group }) => {
       const { broker, recorder } = await open()
 
       const back = await away()
@@ -61,19 +63,19 @@ export function faultTests ({ define, capabilities: { history, processes = false
   }
 
   if (forget !== undefined && history !== undefined) {
-    define('says that messages may be lost when the server forgot, and never uses an epoch twice', async ({ open, group }) => {
+    define('reports lost messages when the server has lost its data, and uses no epoch twice', async ({ open, group }) => {
       const { broker, recorder } = await open()
-      const top = await topOf(broker, group)
+      const top = await subscribeTo(broker, group)
       await broker.publish(group, '{"n":1}')
       await recorder.until(group, '{"n":1}')
 
       await forget()
-      await again({ broker, recorder }, { broker, recorder }, group)
+      await publishUntilDelivered({ broker, recorder }, { broker, recorder }, group)
 
-      const told = recorder.of(group)
-      const lost = told.findIndex(({ kind }) => kind === 'lost')
-      assert.ok(lost > 0, 'it is told')
-      const epochs = told.map(({ position }) => position?.epoch)
+      const events = recorder.of(group)
+      const lost = events.findIndex(({ kind }) => kind === 'lost')
+      assert.ok(lost > 0, 'the loss is reported')
+      const epochs = events.map(({ position }) => position?.epoch)
       assert.ok(epochs.slice(0, lost).every((epoch) => epoch === top.epoch))
       assert.ok(epochs.slice(lost).every((epoch) => epoch !== top.epoch))
       assert.equal(await broker.history(group, top, history.size), undefined)
@@ -82,9 +84,9 @@ export function faultTests ({ define, capabilities: { history, processes = false
   }
 
   if (expire !== undefined && history !== undefined) {
-    define('refuses what has become too old', async ({ open, group }) => {
+    define('refuses a position whose next message is older than the history keeps', async ({ open, group }) => {
       const { broker } = await open()
-      const top = await topOf(broker, group)
+      const top = await subscribeTo(broker, group)
       await broker.publish(group, '{"n":1}')
 
       await expire()
@@ -97,21 +99,25 @@ export function faultTests ({ define, capabilities: { history, processes = false
   }
 }
 
-/** Publishes until something arrives again: then all that came before has arrived, or will not. */
-async function again (speaker: Opened, listener: Opened, group: string): Promise<void> {
-  const isMark = (payload: string) => payload.startsWith('{"again":')
+/**
+ * Publishes marker messages until one arrives. Every earlier message has arrived by then, or is lost.
+ */
+async function publishUntilDelivered (
+  publisher: RecordedBroker, subscriber: RecordedBroker, group: string
+): Promise<void> {
+  const isMarker = (payload: string) => payload.startsWith('{"marker":')
   let n = 0
-  await poll('message any more', async () => {
-    await Promise.resolve(speaker.broker.publish(group, `{"again":${n++}}`)).catch(() => {})
-    return listener.recorder.payloads(group).some(isMark)
+  await poll('marker message', async () => {
+    await Promise.resolve(publisher.broker.publish(group, `{"marker":${n++}}`)).catch(() => {})
+    return subscriber.recorder.payloads(group).some(isMarker)
   })
 }
 
-/** Every message once and in order, or a word that some are lost. */
-function assertTold (listener: Opened, group: string, payloads: string[]): void {
-  const heard = listener.recorder.of(group)
-  assert.deepEqual(heard.filter(({ kind }) => kind === 'lost'), [])
-  assert.deepEqual(listener.recorder.payloads(group).slice(0, payloads.length), payloads)
-  const offsets = listener.recorder.positions(group).map((position) => (position as Position).offset)
+/** Asserts that each message was delivered once and in order, and none was reported as lost. */
+function assertComplete (subscriber: RecordedBroker, group: string, payloads: string[]): void {
+  const events = subscriber.recorder.of(group)
+  assert.deepEqual(events.filter(({ kind }) => kind === 'lost'), [])
+  assert.deepEqual(subscriber.recorder.payloads(group).slice(0, payloads.length), payloads)
+  const offsets = subscriber.recorder.positions(group).map((position) => (position as Position).offset)
   assert.deepEqual(offsets, offsets.map((_, n) => Number(offsets[0]) + n))
 }

@@ -1,11 +1,11 @@
-/** What every broker does, also one that serves a single process. */
+/** Tests of the conformance suite that every broker has to pass. */
 import assert from 'node:assert/strict'
-import type { Parts } from './broker-suite.ts'
+import type { BrokerTests } from './suite-setup.ts'
 
-/** Many messages: more than a server takes in one piece. */
+/** A number of messages that exceeds one network packet and one publish call. */
 const MANY = 3000
 
-/** A group that carries what the broker may not look into, or, with history, objects only. */
+/** JSON objects that a broker would change if it parsed and encoded them. */
 const PAYLOADS = [
   '{}',
   '{ "b" : 1,\n\t"a" : [ 2 ] }',
@@ -14,8 +14,8 @@ const PAYLOADS = [
   `{"long":"${'é'.repeat(500_000)}"}`
 ]
 
-export function groupTests ({ define }: Parts): void {
-  define('delivers what is published to those who subscribed, and to nobody else', async ({ open, group }) => {
+export function groupTests ({ define }: BrokerTests): void {
+  define('delivers the messages of subscribed groups, and no others', async ({ open, group }) => {
     const { broker, recorder } = await open()
 
     await broker.publish(group, '{"n":1}')
@@ -25,24 +25,22 @@ export function groupTests ({ define }: Parts): void {
     await broker.publish(group, '{"n":4}')
     await recorder.until(group, '{"n":4}')
 
-    assert.deepEqual(recorder.heard.map(({ group }) => group), [group, group])
+    assert.deepEqual(recorder.events.map(({ group }) => group), [group, group])
     assert.deepEqual(recorder.payloads(group), ['{"n":2}', '{"n":4}'])
   })
 
-  define('hears everything from the moment at which subscribe resolved', async ({ open, group }) => {
+  define('delivers every message that is published after subscribe has resolved', async ({ open, group }) => {
     const { broker, recorder } = await open()
 
     for (let n = 0; n < 20; n++) {
       const name = `${group}-${n}`
       await broker.subscribe(name)
-      // at once, in the same turn
-      const published = broker.publish(name, '{}')
-      await published
+      await broker.publish(name, '{}')
       await recorder.until(name, '{}')
     }
   })
 
-  define('delivers nothing after unsubscribe, and again after the next subscribe', async ({ open, group }) => {
+  define('delivers nothing between unsubscribe and the next subscribe', async ({ open, group }) => {
     const { broker, recorder } = await open()
     await broker.subscribe(group)
     await broker.subscribe(`${group}-stays`)
@@ -58,7 +56,7 @@ export function groupTests ({ define }: Parts): void {
     assert.deepEqual(recorder.payloads(group), ['{"n":2}'])
   })
 
-  define('keeps the order of a group, however many messages one turn has', async ({ open, group }) => {
+  define('keeps the order of many messages that are published in one turn', async ({ open, group }) => {
     const { broker, recorder } = await open()
     await broker.subscribe(group)
     const payloads = Array.from({ length: MANY }, (_, n) => `{"n":${n}}`)
@@ -70,7 +68,7 @@ export function groupTests ({ define }: Parts): void {
     assert.deepEqual(recorder.payloads(group), payloads)
   })
 
-  define('keeps the order of each of many groups', async ({ open, group }) => {
+  define('keeps the order within each of many groups', async ({ open, group }) => {
     const { broker, recorder } = await open()
     const groups = Array.from({ length: 50 }, (_, n) => `${group}-${n}`)
     await Promise.all(groups.map((name) => broker.subscribe(name)))
@@ -82,10 +80,11 @@ export function groupTests ({ define }: Parts): void {
     await Promise.all(published)
     for (const name of groups) await recorder.until(name, '{"n":39}')
 
-    for (const name of groups) assert.deepEqual(recorder.payloads(name), Array.from({ length: 40 }, (_, n) => `{"n":${n}}`))
+    const payloads = Array.from({ length: 40 }, (_, n) => `{"n":${n}}`)
+    for (const name of groups) assert.deepEqual(recorder.payloads(name), payloads)
   })
 
-  define('forwards payloads as they are', async ({ open, group }) => {
+  define('forwards payloads unchanged', async ({ open, group }) => {
     const { broker, recorder } = await open()
     await broker.subscribe(group)
 
@@ -95,40 +94,42 @@ export function groupTests ({ define }: Parts): void {
     assert.deepEqual(recorder.payloads(group), PAYLOADS)
   })
 
-  define('takes the names of groups as they are', async ({ open, group }) => {
+  define('treats all characters of group names literally', async ({ open, group }) => {
     const { broker, recorder } = await open()
     const printable = String.fromCharCode(...Array.from({ length: 94 }, (_, n) => 0x21 + n))
     const names = [
-      `${group}*`, `${group}?`, `${group}[ab]`, `${group}a`, `${group}:a`, `${group}/a`, `${group}.a`, `${group} a`, `${group}{a}`, `${group}%20`,
-      `${group}${printable}`, group.padEnd(200, 'x'), '__proto__', 'constructor', group
+      ...['*', '?', '[ab]', 'a', ':a', '/a', '.a', ' a', '{a}', '%20', printable].map((suffix) => group + suffix),
+      group.padEnd(200, 'x'), '__proto__', 'constructor', group
     ]
     for (const name of names) await broker.subscribe(name)
 
     await Promise.all(names.map((name, n) => broker.publish(name, `{"name":${n}}`)))
     for (const [n, name] of names.entries()) await recorder.until(name, `{"name":${n}}`)
 
-    for (const [n, name] of names.entries()) assert.ok(recorder.payloads(name).every((payload) => payload === `{"name":${n}}`), name)
+    for (const [n, name] of names.entries()) {
+      assert.ok(recorder.payloads(name).every((payload) => payload === `{"name":${n}}`), name)
+    }
   })
 
-  define('is well', async ({ open }) => {
+  define('reports in health() that it works', async ({ open }) => {
     const { broker } = await open()
 
     assert.equal(broker.health().ok, true)
   })
 
-  define('can be opened once', async ({ open }) => {
+  define('refuses a second open', async ({ open }) => {
     const { broker, recorder } = await open()
 
     await assert.rejects(async () => broker.open(recorder))
   })
 
-  define('delivers nothing once it is closed', async ({ open, group }) => {
+  define('delivers nothing after close', async ({ open, group }) => {
     const { broker, recorder } = await open()
     await broker.subscribe(group)
     await broker.close()
 
     await Promise.resolve().then(() => broker.publish(group, '{}')).catch(() => {})
 
-    assert.deepEqual(recorder.heard, [])
+    assert.deepEqual(recorder.events, [])
   })
 }

@@ -1,9 +1,9 @@
-/** Positions and history, or that there are none. */
+/** Tests of the conformance suite for positions and history. */
 import assert from 'node:assert/strict'
 import type { Broker, Position } from '../brokers/broker.ts'
-import type { Parts } from './broker-suite.ts'
+import type { BrokerTests } from './suite-setup.ts'
 
-export function historyTests ({ define, capabilities: { history, processes = false } }: Parts): void {
+export function historyTests ({ define, capabilities: { history, processes = false } }: BrokerTests): void {
   if (history === undefined) {
     define('has no positions and no history', async ({ open, group }) => {
       const { broker, recorder } = await open()
@@ -21,7 +21,7 @@ export function historyTests ({ define, capabilities: { history, processes = fal
 
   const { size } = history
 
-  define('says that it keeps history', async ({ open }) => {
+  define('has keepsHistory set', async ({ open }) => {
     const { broker } = await open()
 
     assert.equal(broker.keepsHistory, true)
@@ -30,7 +30,7 @@ export function historyTests ({ define, capabilities: { history, processes = fal
   define('begins at offset 0 and gives each message the position after the last one', async ({ open, group }) => {
     const { broker, recorder } = await open()
 
-    const top = await topOf(broker, group)
+    const top = await subscribeTo(broker, group)
     await Promise.all(Array.from({ length: 10 }, (_, n) => broker.publish(group, `{"n":${n}}`)))
     await recorder.until(group, '{"n":9}')
 
@@ -38,19 +38,19 @@ export function historyTests ({ define, capabilities: { history, processes = fal
     assert.deepEqual(recorder.positions(group), Array.from({ length: 10 }, (_, n) => ({ epoch: top.epoch, offset: n + 1 })))
   })
 
-  define('tells who subscribes where the group stands', async ({ open, group }) => {
+  define('resolves subscribe with the position of the last message', async ({ open, group }) => {
     const { broker, recorder } = await open()
-    const first = await topOf(broker, group)
+    const first = await subscribeTo(broker, group)
     for (let n = 1; n <= 3; n++) await broker.publish(group, `{"n":${n}}`)
     await recorder.until(group, '{"n":3}')
     await broker.unsubscribe(group)
 
-    assert.deepEqual(await topOf(broker, group), { epoch: first.epoch, offset: 3 })
+    assert.deepEqual(await subscribeTo(broker, group), { epoch: first.epoch, offset: 3 })
   })
 
-  define('gives what came after a position, oldest first', async ({ open, group }) => {
+  define('returns the messages after a position, oldest first', async ({ open, group }) => {
     const { broker } = await open()
-    const top = await topOf(broker, group)
+    const top = await subscribeTo(broker, group)
     for (let n = 1; n <= 3; n++) await broker.publish(group, `{"n":${n}}`)
 
     const after = async (offset: number, limit: number) => (await broker.history(group, { ...top, offset }, limit))?.map(({ payload, position }) => ({ payload, position }))
@@ -61,9 +61,9 @@ export function historyTests ({ define, capabilities: { history, processes = fal
     assert.deepEqual(await after(3, size), [])
   })
 
-  define('gives no more than the bytes that it is asked for', async ({ open, group }) => {
+  define('returns no more than the requested bytes', async ({ open, group }) => {
     const { broker } = await open()
-    const top = await topOf(broker, group)
+    const top = await subscribeTo(broker, group)
     const payloads = [1, 2, 3].map((n) => `{"n":${n},"text":"${'é'.repeat(50)}"}`)
     for (const payload of payloads) await broker.publish(group, payload)
     const weight = Buffer.byteLength(String(payloads[0]))
@@ -72,33 +72,33 @@ export function historyTests ({ define, capabilities: { history, processes = fal
     assert.deepEqual(await within(3 * weight), payloads)
     assert.deepEqual(await within(3 * weight - 1), payloads.slice(0, 2))
     assert.deepEqual(await within(weight, 1), payloads.slice(1, 2))
-    assert.deepEqual(await within(weight - 1), [], 'less than the first message')
-    assert.deepEqual(await within(0, 3), [], 'nothing is missed')
+    assert.deepEqual(await within(weight - 1), [], 'fewer bytes than the first message')
+    assert.deepEqual(await within(0, 3), [], 'no missing messages')
   })
 
-  define('gives what was published after the position of an empty group', async ({ open, group }) => {
+  define('returns the messages after the position of an empty group', async ({ open, group }) => {
     const { broker } = await open()
-    const top = await topOf(broker, group)
+    const top = await subscribeTo(broker, group)
     await broker.unsubscribe(group)
 
     await broker.publish(group, '{"n":1}')
 
     assert.deepEqual((await broker.history(group, top, size))?.map(({ payload }) => payload), ['{"n":1}'])
-    assert.deepEqual(await topOf(broker, group), { ...top, offset: 1 })
+    assert.deepEqual(await subscribeTo(broker, group), { ...top, offset: 1 })
   })
 
-  define('gives a group that is left and entered again the position that it had, also while it is empty', async ({ open, group }) => {
+  define('keeps the position of an empty group between unsubscribe and subscribe', async ({ open, group }) => {
     const { broker } = await open()
 
-    const top = await topOf(broker, group)
+    const top = await subscribeTo(broker, group)
     await broker.unsubscribe(group)
 
-    assert.deepEqual(await topOf(broker, group), top)
+    assert.deepEqual(await subscribeTo(broker, group), top)
   })
 
-  define('refuses positions that it can not answer for', async ({ open, group }) => {
+  define('refuses positions beyond the top, of another epoch and of another group', async ({ open, group }) => {
     const { broker } = await open()
-    const top = await topOf(broker, group)
+    const top = await subscribeTo(broker, group)
     await broker.publish(group, '{}')
 
     assert.equal(await broker.history(group, { ...top, offset: 2 }, size), undefined, 'beyond the top')
@@ -106,9 +106,9 @@ export function historyTests ({ define, capabilities: { history, processes = fal
     assert.equal(await broker.history(`${group}-other`, top, size), undefined, 'another group')
   })
 
-  define('keeps as many messages as it says, and refuses what is beyond', async ({ open, group }) => {
+  define('keeps exactly `size` messages, and refuses positions before them', async ({ open, group }) => {
     const { broker } = await open()
-    const top = await topOf(broker, group)
+    const top = await subscribeTo(broker, group)
     await Promise.all(Array.from({ length: size + 1 }, (_, n) => broker.publish(group, `{"n":${n + 1}}`)))
 
     const kept = await broker.history(group, { ...top, offset: 1 }, size + 1)
@@ -118,10 +118,10 @@ export function historyTests ({ define, capabilities: { history, processes = fal
 
   if (!processes) return
 
-  define('has the same positions in every process', async ({ open, group }) => {
+  define('gives each message the same position in every process', async ({ open, group }) => {
     const [one, two] = await Promise.all([open(), open()])
-    const top = await topOf(one.broker, group)
-    await topOf(two.broker, group)
+    const top = await subscribeTo(one.broker, group)
+    await subscribeTo(two.broker, group)
 
     await one.broker.publish(group, '{"n":1}')
     await two.broker.publish(group, '{"n":2}')
@@ -132,30 +132,30 @@ export function historyTests ({ define, capabilities: { history, processes = fal
     assert.deepEqual((await broker.history(group, top, size))?.map(({ payload }) => payload), ['{"n":1}', '{"n":2}'])
   })
 
-  define('goes on without a gap from where a process came in', async ({ open, group }) => {
-    const [speaker, ...listeners] = await Promise.all([open(), open(), open(), open(), open()])
+  define('delivers every message after the position with which subscribe has resolved', async ({ open, group }) => {
+    const [publisher, ...subscribers] = await Promise.all([open(), open(), open(), open(), open()])
     const tops: Position[] = []
     const speaking = (async () => {
-      for (let n = 1; tops.length < listeners.length; n++) await speaker.broker.publish(group, `{"n":${n}}`)
+      for (let n = 1; tops.length < subscribers.length; n++) await publisher.broker.publish(group, `{"n":${n}}`)
     })()
 
-    for (const { broker } of listeners) tops.push(await topOf(broker, group))
+    for (const { broker } of subscribers) tops.push(await subscribeTo(broker, group))
     await speaking
-    await speaker.broker.publish(group, '{"end":true}')
-    await Promise.all(listeners.map(({ recorder }) => recorder.until(group, '{"end":true}')))
+    await publisher.broker.publish(group, '{"end":true}')
+    await Promise.all(subscribers.map(({ recorder }) => recorder.until(group, '{"end":true}')))
 
-    for (const [index, { recorder }] of listeners.entries()) {
+    for (const [index, { recorder }] of subscribers.entries()) {
       const offsets = recorder.positions(group).map((position) => Number(position?.offset))
-      // what was delivered before subscribe resolved may be among them
+      // messages may be delivered before subscribe resolves
       const after = offsets.filter((offset) => offset > Number(tops[index]?.offset))
       assert.deepEqual(after, after.map((_, n) => Number(tops[index]?.offset) + 1 + n))
     }
   })
 }
 
-/** Subscribes to a group of a broker that keeps history. */
-export async function topOf (broker: Broker, group: string): Promise<Position> {
+/** Subscribes to a group of a broker with history. @returns the position of the group's last message */
+export async function subscribeTo (broker: Broker, group: string): Promise<Position> {
   const top = await broker.subscribe(group)
-  assert.ok(top, 'subscribe gives the position of the group')
+  assert.ok(top, 'subscribe resolves with the position of the group')
   return top
 }

@@ -1,9 +1,9 @@
-/** What brokers do that connect processes. */
+/** Tests of the conformance suite for brokers that connect several processes. */
 import assert from 'node:assert/strict'
-import type { Parts } from './broker-suite.ts'
+import type { BrokerTests } from './suite-setup.ts'
 
-export function processTests ({ define }: Parts): void {
-  define('reaches every process that subscribed, and only those', async ({ open, group }) => {
+export function processTests ({ define }: BrokerTests): void {
+  define('delivers a message in every process that has subscribed, and in no other', async ({ open, group }) => {
     const [one, two, three] = await Promise.all([open(), open(), open()])
     await Promise.all([one, two].map(({ broker }) => broker.subscribe(group)))
     await three.broker.subscribe(`${group}-other`)
@@ -18,7 +18,7 @@ export function processTests ({ define }: Parts): void {
     assert.deepEqual(three.recorder.payloads(group), [])
   })
 
-  define('has one order for all, whoever publishes', async ({ open, group }) => {
+  define('delivers the messages of several publishers in the same order everywhere', async ({ open, group }) => {
     const all = await Promise.all([open(), open(), open()])
     await Promise.all(all.map(({ broker }) => broker.subscribe(group)))
 
@@ -37,7 +37,7 @@ export function processTests ({ define }: Parts): void {
     }
   })
 
-  define('lets out what waits when it is closed, and harms no other process', async ({ open, group }) => {
+  define('publishes waiting messages before it closes, and leaves other processes working', async ({ open, group }) => {
     const [leaving, staying] = await Promise.all([open(), open()])
     await staying.broker.subscribe(group)
 

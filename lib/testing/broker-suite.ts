@@ -1,36 +1,15 @@
-/** The conformance suite of brokers: what the contract says, as tests that any of them can be put to. */
+/** The conformance suite of brokers: tests of the contract in `brokers/broker.ts`. */
 import type { Broker } from '../brokers/broker.ts'
 import { faultTests } from './broker-faults.ts'
 import { groupTests } from './broker-groups.ts'
 import { historyTests } from './broker-history.ts'
 import { processTests } from './broker-processes.ts'
 import { Recorder } from './recorder.ts'
-import type { BrokerCapabilities, BrokerFaults, BrokerSuiteOptions } from './suite-setup.ts'
-
-/** A broker with what it told. */
-export interface Opened {
-  broker: Broker
-  recorder: Recorder
-}
-
-/** What one test works with. */
-export interface Scene {
-  /** Opens one more broker, which is closed after the test. */
-  open: () => Promise<Opened>
-  /** A group that no other test uses. */
-  group: string
-}
-
-/** What the parts of the suite are made with. */
-export interface Parts {
-  define: (name: string, run: (scene: Scene) => Promise<void>) => void
-  capabilities: BrokerCapabilities
-  fault: BrokerFaults
-}
+import type { BrokerSuiteOptions, BrokerTests } from './suite-setup.ts'
 
 /**
- * Defines the tests that a broker has to pass. What a broker may do, but need not, is tested if `capabilities` has it; how it bears the faults of what
- * is behind it, if `fault` can provoke them.
+ * Defines the tests that a broker has to pass. `capabilities` selects the tests of optional abilities, and `fault` the
+ * tests in which the server behind the broker fails.
  *
  * ```ts
  * import { test } from 'node:test'
@@ -48,11 +27,11 @@ export interface Parts {
  * ```
  */
 export function brokerSuite ({ test, open, capabilities = {}, fault = {} }: BrokerSuiteOptions): void {
-  // other than in any other run against the same server
+  // unique, so that runs against the same server do not share groups
   const run = crypto.randomUUID()
   let groups = 0
 
-  const define: Parts['define'] = (name, body) => {
+  const define: BrokerTests['define'] = (name, body) => {
     const group = `test-${run}-${++groups}`
     test(`broker: ${name}`, async () => {
       const brokers: Broker[] = []
@@ -72,9 +51,9 @@ export function brokerSuite ({ test, open, capabilities = {}, fault = {} }: Brok
     })
   }
 
-  const parts = { define, capabilities, fault }
-  groupTests(parts)
-  if (capabilities.processes === true) processTests(parts)
-  historyTests(parts)
-  faultTests(parts)
+  const tests = { define, capabilities, fault }
+  groupTests(tests)
+  if (capabilities.processes === true) processTests(tests)
+  historyTests(tests)
+  faultTests(tests)
 }

@@ -1,35 +1,36 @@
-/** The frames that a test client has received and that nobody has taken yet, and the tests that wait for one. */
+/** The mailbox of a test client: unread frames, and the calls that wait for a frame. */
 
-/** A frame, parsed. */
+/** A parsed frame. */
 export type TestFrame = Record<string, unknown>
 
-/** A frame as it came, and parsed if it is a JSON object. */
-export interface Incoming {
+/** A received frame: its text, and the parsed frame if it is a JSON object. */
+export interface ReceivedFrame {
   readonly text: string
   readonly frame: TestFrame | undefined
 }
 
-/** A frame that was taken, with the unread ones that came before it if they were taken too. */
-export interface Taken extends Incoming {
-  readonly before: readonly Incoming[]
+/** A frame that `take` has removed from the mailbox. */
+export interface TakenFrame extends ReceivedFrame {
+  /** The unread frames before it, if `withUnread` was set. */
+  readonly before: readonly ReceivedFrame[]
 }
 
-/** A test that waits for a frame. */
+/** A call of `take` that waits for a frame. */
 interface Waiter {
-  /** Which frame it waits for; `undefined` for any. */
-  readonly matches: ((incoming: Incoming) => boolean) | undefined
+  /** Whether a frame is the expected one; `undefined` accepts any frame. */
+  readonly matches: ((received: ReceivedFrame) => boolean) | undefined
   readonly withUnread: boolean
-  readonly done: PromiseWithResolvers<Taken>
+  readonly done: PromiseWithResolvers<TakenFrame>
 }
 
-/** Unread frames shown in an error. */
-const SHOWN = 5
+/** Number of unread frames that an error shows. */
+const SHOWN_FRAMES = 5
 
 export class Mailbox {
   readonly #timeout: number
-  readonly #unread: Incoming[] = []
+  readonly #unread: ReceivedFrame[] = []
   readonly #waiters = new Set<Waiter>()
-  /** Called after each frame. */
+  /** Conditions of `until` that are checked after each frame. */
   readonly #checks = new Set<() => void>()
   #closed: string | undefined
 
@@ -38,30 +39,31 @@ export class Mailbox {
     this.#timeout = timeout
   }
 
-  /** The frames that nobody has taken. */
-  get unread (): readonly Incoming[] {
+  /** The frames that no call has taken. */
+  get unread (): readonly ReceivedFrame[] {
     return this.#unread
   }
 
-  /** Whether the connection is closed, so that no frame will come. */
+  /** Whether the connection is closed, so that no frame will arrive. */
   get isClosed (): boolean {
     return this.#closed !== undefined
   }
 
-  /** Hands a frame to the test that waits for it: first to one that waits for this kind of frame, then to one that takes any. */
-  add (incoming: Incoming): void {
+  /** Passes a frame to the call that waits for it, else to a call that accepts any frame, else keeps it. */
+  add (received: ReceivedFrame): void {
     const waiters = [...this.#waiters]
-    const waiter = waiters.find(({ matches }) => matches?.(incoming)) ?? waiters.find(({ matches }) => matches === undefined)
+    const waiter = waiters.find(({ matches }) => matches?.(received)) ??
+      waiters.find(({ matches }) => matches === undefined)
     if (waiter === undefined) {
-      this.#unread.push(incoming)
+      this.#unread.push(received)
     } else {
       this.#waiters.delete(waiter)
-      waiter.done.resolve({ ...incoming, before: waiter.withUnread ? this.#unread.splice(0) : [] })
+      waiter.done.resolve({ ...received, before: waiter.withUnread ? this.#unread.splice(0) : [] })
     }
     for (const check of this.#checks) check()
   }
 
-  /** Fails all waits, and those to come once the unread frames are taken. */
+  /** Rejects all waiting calls, and later ones that no unread frame satisfies. */
   close (reason: string): void {
     this.#closed = reason
     for (const { done } of this.#waiters) done.reject(new Error(`${reason} while a frame was awaited`))
@@ -70,13 +72,13 @@ export class Mailbox {
   }
 
   /**
-   * Takes the first frame that matches, an unread one or the next to come.
+   * Takes the first matching frame: an unread one, or the next to arrive.
    *
-   * @param what the frame that is expected, for the error
-   * @param withUnread whether to take the unread frames that came before it too
+   * @param what describes the expected frame in an error
+   * @param withUnread whether to take all unread frames too when it arrives
    * @returns rejects when the connection closes first, or after the timeout
    */
-  async take (what: string, matches?: (incoming: Incoming) => boolean, withUnread = false): Promise<Taken> {
+  async take (what: string, matches?: (received: ReceivedFrame) => boolean, withUnread = false): Promise<TakenFrame> {
     const index = matches === undefined ? 0 : this.#unread.findIndex(matches)
     const [unread] = index < 0 ? [] : this.#unread.splice(index, 1)
     if (unread !== undefined) return { ...unread, before: [] }
@@ -91,7 +93,7 @@ export class Mailbox {
     }
   }
 
-  /** Resolves when a condition on the received frames holds; rejects as `take` does. */
+  /** Resolves when a condition holds, which is checked after each frame; rejects as `take` does. */
   async until (what: () => string, holds: () => boolean): Promise<void> {
     const { promise, resolve, reject } = Promise.withResolvers<void>()
     const check = () => {
@@ -110,7 +112,7 @@ export class Mailbox {
   async #inTime<Value> (promise: Promise<Value>, what: () => string): Promise<Value> {
     const late = Promise.withResolvers<never>()
     const timer = setTimeout(() => {
-      const shown = this.#unread.slice(-SHOWN).map(({ text }) => text)
+      const shown = this.#unread.slice(-SHOWN_FRAMES).map(({ text }) => text)
       late.reject(new Error(`no ${what()} came within ${this.#timeout} ms; unread: ${shown.join(', ') || 'nothing'}`))
     }, this.#timeout)
     try {

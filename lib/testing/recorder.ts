@@ -1,28 +1,29 @@
-/** A receiver that writes down what it is told, for tests that wait until they have heard enough. */
+/** A receiver for tests of brokers: records each call, and waits for expected ones. */
 import { AssertionError } from 'node:assert'
 import type { Position, Receiver } from '../brokers/broker.ts'
 
-/** Something that a broker told. */
-export type Heard =
+/** A recorded call of `deliver` or `lost`. */
+export type RecordedEvent =
   | { kind: 'message', group: string, payload: string, position: Position | undefined }
   | { kind: 'lost', group: string, position: Position | undefined }
 
-/** How long a test waits for what must come, in milliseconds. */
-const PATIENCE = 20_000
+/** Milliseconds that a test waits for an expected event. */
+const WAIT_TIMEOUT = 20_000
 
 export class Recorder implements Receiver {
-  readonly heard: Heard[] = []
+  /** Messages and losses, in the order of the calls. */
+  readonly events: RecordedEvent[] = []
   readonly errors: Error[] = []
   readonly notices: { text: string, stage: string, failures?: number }[] = []
   readonly #checks = new Set<() => void>()
 
   deliver (group: string, payload: string, position?: Position): void {
-    this.heard.push({ kind: 'message', group, payload, position })
+    this.events.push({ kind: 'message', group, payload, position })
     this.#checkAll()
   }
 
   lost (group: string, position?: Position): void {
-    this.heard.push({ kind: 'lost', group, position })
+    this.events.push({ kind: 'lost', group, position })
     this.#checkAll()
   }
 
@@ -35,32 +36,36 @@ export class Recorder implements Receiver {
     this.#checkAll()
   }
 
-  /** What was told about a group. */
-  of (group: string): Heard[] {
-    return this.heard.filter((heard) => heard.group === group)
+  /** The events of a group. */
+  of (group: string): RecordedEvent[] {
+    return this.events.filter((event) => event.group === group)
   }
 
-  /** The payloads of a group, in order. */
+  /** The payloads of a group's messages, in order. */
   payloads (group: string): string[] {
-    return this.of(group).flatMap((heard) => heard.kind === 'message' ? [heard.payload] : [])
+    return this.of(group).flatMap((event) => event.kind === 'message' ? [event.payload] : [])
   }
 
   /** The positions of a group's messages, in order. */
   positions (group: string): (Position | undefined)[] {
-    return this.of(group).flatMap((heard) => heard.kind === 'message' ? [heard.position] : [])
+    return this.of(group).flatMap((event) => event.kind === 'message' ? [event.position] : [])
   }
 
-  /** Resolves when a message has come. */
+  /** Resolves when a message has been delivered. */
   async until (group: string, payload: string): Promise<void> {
-    await this.when(`message '${payload.slice(0, 80)}' in group '${group}'`, () => this.heard.some((heard) => heard.kind === 'message' && heard.group === group && heard.payload === payload))
+    const what = `message '${payload.slice(0, 80)}' in group '${group}'`
+    await this.when(what, () => this.payloads(group).includes(payload))
   }
 
-  /** Resolves when something is so. @throws AssertionError when it is not within 20 seconds */
-  async when (what: string, isSo: () => boolean): Promise<void> {
-    if (isSo()) return
+  /** Resolves when a condition holds. @throws AssertionError after 20 seconds */
+  async when (what: string, holds: () => boolean): Promise<void> {
+    if (holds()) return
     const { promise, resolve, reject } = Promise.withResolvers<void>()
-    const timer = setTimeout(() => reject(new AssertionError({ message: `There was no ${what}, only ${JSON.stringify(this.heard.slice(-5))}` })), PATIENCE)
-    const check = () => { if (isSo()) resolve() }
+    const timer = setTimeout(() => {
+      const message = `There was no ${what}, only ${JSON.stringify(this.events.slice(-5))}`
+      reject(new AssertionError({ message }))
+    }, WAIT_TIMEOUT)
+    const check = () => { if (holds()) resolve() }
     this.#checks.add(check)
     try {
       await promise
@@ -75,12 +80,12 @@ export class Recorder implements Receiver {
   }
 }
 
-/** Asks again and again whether something is so. @throws AssertionError when it is not within 20 seconds */
-export async function poll (what: string, isSo: () => boolean | Promise<boolean>): Promise<void> {
+/** Checks a condition every 5 milliseconds until it holds. @throws AssertionError after 20 seconds */
+export async function poll (what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
   let isLate = false
-  const timer = setTimeout(() => { isLate = true }, PATIENCE)
+  const timer = setTimeout(() => { isLate = true }, WAIT_TIMEOUT)
   try {
-    while (!await isSo()) {
+    while (!await holds()) {
       if (isLate) throw new AssertionError({ message: `There was no ${what}` })
       await new Promise((resolve) => setTimeout(resolve, 5))
     }

@@ -1,4 +1,4 @@
-/** An app under test: it listens on a free port, and its clients are signed in as the app itself demands. */
+/** `createTestApp`: an app that listens on a free port, with test clients that sign in the way the app demands. */
 import type { FastifyInstance } from 'fastify'
 import { WebSocket } from 'ws'
 import type { Contract } from '../protocol/contract.ts'
@@ -9,7 +9,7 @@ import type { TestFrame } from './mailbox.ts'
 import { poll } from './recorder.ts'
 import { TestClient, type TestClientOptions } from './test-client.ts'
 
-/** How a client shows to the server which user it is. */
+/** The credentials of a user, as the client sends them. */
 export interface SignIn {
   /** Headers of the upgrade request: a cookie, or `authorization`. */
   readonly headers?: Readonly<Record<string, string>>
@@ -21,24 +21,27 @@ export interface SignIn {
 
 /** Options of `createTestApp`. */
 export interface TestAppOptions<User> {
-  /** Signs a user in, as the app's authentication demands. Needed where `client({ user })` is called with a user. */
+  /**
+   * Returns the credentials of a user, in the form that the app's authentication expects. Required by `client({ user
+   * })`.
+   */
   signIn?: (user: User) => SignIn | Promise<SignIn>
-  /** The path of the WebSocket route, with the prefix of the plugin around it. @defaultValue `'/ws/rohrpost'` */
+  /** Path of the WebSocket route, including the prefix of the surrounding plugin. @defaultValue `'/ws/rohrpost'` */
   path?: string
-  /** Milliseconds after which a wait of a client fails, see `TestClientOptions`. @defaultValue 4000 */
+  /** The option `timeout` of the test clients, in milliseconds. @defaultValue 4000 */
   timeout?: number
 }
 
-/** By this header of the upgrade request the connection of a test client is found. */
-const HEADER = 'x-rohrpost-test-client'
+/** Header of the upgrade request that identifies the test client of a connection. */
+const CLIENT_ID_HEADER = 'x-rohrpost-test-client'
 
-/** The type of the messages that follow all others through the broker. */
+/** Type of the marker messages that `settled` sends to groups. */
 const MARKER = 'rohrpost-test-marker'
 
-/** A client whose app knows when it is settled. */
+/** A test client whose `settled` covers the whole app. */
 class AppClient<C extends Contract> extends TestClient<C, WebSocket> {
   readonly #app: { settled (): Promise<void> }
-  /** Markers that came. */
+  /** Data of the markers that have arrived. */
   readonly #markers = new Set<unknown>()
 
   constructor (socket: WebSocket, options: TestClientOptions, app: { settled (): Promise<void> }) {
@@ -50,8 +53,7 @@ class AppClient<C extends Contract> extends TestClient<C, WebSocket> {
     return this.socket.readyState === this.socket.OPEN
   }
 
-  /** Takes a marker that came, if it did. */
-  hasHeard (marker: string): boolean {
+  hasReceived (marker: string): boolean {
     return this.#markers.has(marker)
   }
 
@@ -60,7 +62,7 @@ class AppClient<C extends Contract> extends TestClient<C, WebSocket> {
     await this.#app.settled()
   }
 
-  /** What `settled` means for this client alone; a connection that closes meanwhile is settled. */
+  /** Waits like `TestClient.settled`, but accepts that the connection closes meanwhile. */
   async settledAlone (): Promise<void> {
     await super.settled().catch((error) => { if (this.isOpen) throw error })
   }
@@ -72,19 +74,19 @@ class AppClient<C extends Contract> extends TestClient<C, WebSocket> {
   }
 }
 
-/** An app that listens, with its clients. Made by {@link createTestApp}. */
+/** A listening app and its test clients, made by {@link createTestApp}. */
 export class TestApp<C extends Contract = Contract, User = string> {
   readonly app: FastifyInstance
-  /** The address for other clients, such as `ws://127.0.0.1:40123/ws/rohrpost`. */
+  /** URL of the WebSocket route, such as `ws://127.0.0.1:40123/ws/rohrpost`. */
   readonly url: string
   readonly #options: TestAppOptions<User>
   readonly #clients = new Map<string, AppClient<C>>()
-  /** Handlers that run, also those whose request is answered. */
+  /** Number of running handlers, including those that have replied. */
   #running = 0
-  /** Handlers that were started. */
+  /** Number of handlers started so far. */
   #started = 0
 
-  /** Takes an app that listens at an address. */
+  /** @param address the HTTP address at which the app listens */
   constructor (app: FastifyInstance, address: string, options: TestAppOptions<User>) {
     this.app = app
     this.url = address.replace('http', 'ws') + (options.path ?? '/ws/rohrpost')
@@ -93,16 +95,17 @@ export class TestApp<C extends Contract = Contract, User = string> {
   }
 
   /**
-   * Connects a client, signed in as a user if one is given.
+   * Connects a client, signed in if a user is given.
    *
-   * @returns resolves when `onConnect` has let the client in; rejects when the upgrade is refused (the error names the status), or
-   * `onConnect` refuses (the error names the close code)
+   * @returns resolves after `onConnect` of the app; rejects if the app refuses the upgrade (the error names the HTTP
+   * status) or closes the connection (the error names the close code)
    */
   async client ({ user }: { user?: User } = {}): Promise<TestClient<C, WebSocket>> {
     const { timeout, signIn = noSignIn } = this.#options
     const { headers, query, token }: SignIn = user === undefined ? {} : await signIn(user)
     const id = crypto.randomUUID()
-    const socket = new WebSocket(`${this.url}?${new URLSearchParams(query)}`, { headers: { ...headers, [HEADER]: id } })
+    const url = `${this.url}?${new URLSearchParams(query)}`
+    const socket = new WebSocket(url, { headers: { ...headers, [CLIENT_ID_HEADER]: id } })
     const client = new AppClient<C>(socket, { ...(timeout !== undefined && { timeout }), token }, this)
     this.#clients.set(id, client)
     await client.opened
@@ -115,17 +118,17 @@ export class TestApp<C extends Contract = Contract, User = string> {
   }
 
   /**
-   * Resolves when all that the clients of this app have sent is answered, every handler and every `onDisconnect` has ended, and the messages
-   * that they sent have come to all clients that are to get them. docs/testing.md says what this proves.
+   * Resolves when every request of this app's clients has a reply, every handler and every `onDisconnect` has ended,
+   * and all messages to their groups have arrived. docs/testing.md lists the exceptions.
    */
   async settled (): Promise<void> {
     const clients = [...this.#clients.values()].filter(({ isOpen }) => isOpen)
     await Promise.all(clients.map((client) => client.settledAlone()))
-    // what came to an end may have begun something else, such as the end of another connection
+    // a handler or hook that has ended may have started another one, for example by closing a connection
     for (let before; before !== this.#state();) {
       before = this.#state()
       await poll('end of all handlers and onDisconnect hooks', () => !this.#isBusy())
-      await this.#passBroker()
+      await this.#awaitMarkers()
       await Promise.all(clients.map((client) => client.settledAlone()))
     }
   }
@@ -140,7 +143,7 @@ export class TestApp<C extends Contract = Contract, User = string> {
     await this.close()
   }
 
-  /** Runs a handler; one that answers at once still does. */
+  /** Counts a handler while it runs. A synchronous handler stays synchronous. */
   #watch (next: () => unknown): unknown {
     this.#started++
     const result = next()
@@ -156,12 +159,12 @@ export class TestApp<C extends Contract = Contract, User = string> {
     }
   }
 
-  /** Text that changes when a handler starts, and when a client comes or goes. */
+  /** Returns a text that changes when a handler starts, and when a client connects or disconnects. */
   #state (): string {
     return [this.#started, ...[...this.app.rohrpost.connections].map(({ id }) => id)].join()
   }
 
-  /** Whether a handler or an `onDisconnect` runs, or will run because a client has gone. */
+  /** Whether a handler or an `onDisconnect` runs, or is about to run after a disconnect. */
   #isBusy (): boolean {
     const { rohrpost } = this.app
     return this.#running > 0 ||
@@ -170,40 +173,44 @@ export class TestApp<C extends Contract = Contract, User = string> {
   }
 
   #clientOf ({ request }: RohrpostConnection): AppClient<C> | undefined {
-    return this.#clients.get(String(request.headers[HEADER]))
+    return this.#clients.get(String(request.headers[CLIENT_ID_HEADER]))
   }
 
-  /** Sends a marker through the broker to each group of the clients, and waits for it: what was sent to a group before has come then. */
-  async #passBroker (): Promise<void> {
+  /** Sends a marker through the broker to each group of the clients. Earlier messages of the group arrive before it. */
+  async #awaitMarkers (): Promise<void> {
     const members = [...this.app.rohrpost.connections].flatMap((connection) => {
       const client = this.#clientOf(connection)
       return client === undefined ? [] : [...connection.groups].map((group) => ({ connection, client, group }))
     })
-    // a member that is about to join would miss the marker; for all others nothing changes
+    // a pending join would miss the marker; joining again waits for it and changes nothing else
     await Promise.all(members.map(({ connection, group }) => connection.join(group)))
 
-    const pass = crypto.randomUUID()
-    const marker = (group: string) => `${pass} ${group}`
+    const round = crypto.randomUUID()
+    const marker = (group: string) => `${round} ${group}`
     const groups = new Set(members.map(({ group }) => group))
-    await Promise.all([...groups].map((group) => this.app.rohrpost.sendToGroup(group, { type: MARKER, data: marker(group) })))
+    await Promise.all([...groups].map((group) => {
+      return this.app.rohrpost.sendToGroup(group, { type: MARKER, data: marker(group) })
+    }))
     await poll('marker of each group', () => members.every(({ connection, client, group }) => {
-      return client.hasHeard(marker(group)) || !client.isOpen || !connection.groups.has(group)
+      return client.hasReceived(marker(group)) || !client.isOpen || !connection.groups.has(group)
     }))
   }
 }
 
 /**
- * Makes an app ready for tests: it listens on a free port of 127.0.0.1, and `client({ user })` gives a connected client. The app has registered
- * `fastify-rohrpost` and everything that belongs to it, as in production.
+ * Starts an app for tests on a free port of 127.0.0.1. `client({ user })` of the result connects a test client.
  *
- * @throws if the app has no `fastify-rohrpost`
+ * @param app the app as in production, with `fastify-rohrpost` registered
+ * @throws if `fastify-rohrpost` is not registered
  */
 export async function createTestApp<C extends Contract = Contract, User = string> (
   app: FastifyInstance,
   options: TestAppOptions<User> = {}
 ): Promise<TestApp<C, User>> {
   await app.ready()
-  if (!app.hasDecorator('rohrpost')) throw new Error('the app has no fastify-rohrpost: register it before createTestApp')
+  if (!app.hasDecorator('rohrpost')) {
+    throw new Error('createTestApp needs an app with fastify-rohrpost: register the plugin first')
+  }
   const address = await app.listen({ port: 0, host: '127.0.0.1' })
   return new TestApp(app, address, options)
 }

@@ -1,10 +1,10 @@
-/** A client for tests of applications: replies go to the calls that they answer, and every other frame is kept until a test asks for it. */
+/** `TestClient`: a client for the tests of an application. It gives each call its reply, and keeps all other frames. */
 import type { Change, GroupName } from '../client/index.ts'
 import { RohrpostError } from '../client/error.ts'
 import type { CallData, CallName, CallReply, Contract, GroupId, GroupObject, GroupType } from '../protocol/contract.ts'
-import { Mailbox, type Incoming, type TestFrame } from './mailbox.ts'
+import { Mailbox, type ReceivedFrame, type TestFrame } from './mailbox.ts'
 
-/** A frame that answers a call. `error` and `code` are there if the call failed, and `data` if it succeeded with some. */
+/** The reply to a call, with `error` and `code` if the call failed, else with the `data` of the handler. */
 export type TestReply<Data = unknown> = TestFrame & {
   readonly type: string
   readonly data: Data
@@ -12,10 +12,13 @@ export type TestReply<Data = unknown> = TestFrame & {
   readonly code?: string
 }
 
-/** The data of a call; it may be left out where the contract says nothing about it. */
+/** The data of a call, optional if the contract has no schema for it. */
 export type TestCallData<Data> = unknown extends Data ? [data?: unknown] : [data: Data]
 
-/** What a socket must have: that of browsers and Node.js, that of `ws`, or what `app.injectWS()` of `@fastify/websocket` resolves to. */
+/**
+ * Structural type of a WebSocket: that of browsers and Node.js, that of `ws`, and that of `app.injectWS()` of
+ * `@fastify/websocket`.
+ */
 export interface TestSocket {
   readonly readyState: number
   send (text: string): void
@@ -29,35 +32,44 @@ export interface TestSocket {
 /** Options of a test client. */
 export interface TestClientOptions {
   /**
-   * Milliseconds after which a wait for a frame fails, with an error that says what did not come and what came instead.
+   * Milliseconds after which a wait for a frame fails. The error names the expected frame and the unread ones.
    *
-   * @defaultValue 4000: less than the 5 seconds that Jest and Vitest give a test
+   * @defaultValue 4000, less than the test timeout of Jest and Vitest (5000)
    */
   timeout?: number
-  /** Sent as `auth_jwt` with calls and subscriptions, as the option `token` of `RohrpostClient` is. @defaultValue none */
+  /**
+   * Sent as `auth_jwt` with calls and subscriptions, like the option `token` of `RohrpostClient`.
+   *
+   * @defaultValue none
+   */
   token?: string | undefined
 }
 
-/** The type of the message that ends a round trip. No server has a handler for it: each one answers in order of arrival, with an error. */
+/**
+ * Message type of a round trip. No server has a handler for it, so that the server replies at once, in order of
+ * arrival.
+ */
 const ROUND_TRIP = 'rohrpost-test-round-trip'
 
-/** `readyState` of a socket that is open. */
+/** `readyState` of an open socket. */
 const OPEN = 1
 
-/** A connection whose frames wait in a queue until the test asks for them. `TestClient<typeof api>` is typed by a contract. */
+/**
+ * A connection that keeps received frames until the test reads them. `TestClient<typeof api>` is typed by a contract.
+ */
 export class TestClient<C extends Contract = Contract, Socket extends TestSocket = TestSocket> {
   readonly socket: Socket
-  /** Resolves when the connection is open; rejects when it could not be made. */
+  /** Resolves when the connection is open; rejects if the server refuses it. */
   readonly opened: Promise<void>
   /** Resolves when the connection is closed. */
   readonly closed: Promise<{ code: number, reason: string }>
   readonly #mailbox: Mailbox
   readonly #token: string | undefined
-  /** Ids of the requests that are not answered yet. */
+  /** Ids of the requests without a reply. */
   readonly #unanswered: unknown[] = []
   #ids = 0
 
-  /** Takes a socket, open or about to be. */
+  /** @param socket an open or connecting socket */
   constructor (socket: Socket, { timeout = 4000, token }: TestClientOptions = {}) {
     this.socket = socket
     this.#token = token
@@ -81,18 +93,20 @@ export class TestClient<C extends Contract = Contract, Socket extends TestSocket
   }
 
   /** Connects to a server, such as `ws://127.0.0.1:3000/ws/rohrpost`. */
-  static async connect<C extends Contract = Contract> (url: string | URL, options?: TestClientOptions): Promise<TestClient<C>> {
+  static async connect<C extends Contract = Contract> (
+    url: string | URL, options?: TestClientOptions
+  ): Promise<TestClient<C>> {
     const client = new TestClient<C>(new WebSocket(url), options)
     await client.opened
     return client
   }
 
-  /** The frames that came and that nobody has asked for yet, parsed; they stay where they are. */
+  /** The received frames that no call has read, parsed. They remain unread. */
   get unread (): TestFrame[] {
     return this.#mailbox.unread.map(({ frame, text }) => frame ?? { text })
   }
 
-  /** Sends an object as JSON, text as it is. */
+  /** Sends an object as JSON, and a string unchanged. */
   send (message: unknown): void {
     const text = typeof message === 'string' ? message : JSON.stringify(message)
     const { id } = Object(parse(text))
@@ -100,41 +114,44 @@ export class TestClient<C extends Contract = Contract, Socket extends TestSocket
     if (typeof id === 'string' || typeof id === 'number') this.#unanswered.push(id)
   }
 
-  /** The next frame, parsed; rejects if the connection closes first. Several calls at once get one frame after another. */
+  /** Reads the next frame, parsed; rejects if the connection closes first. Concurrent calls get different frames. */
   async next (): Promise<TestFrame> {
     return JSON.parse(await this.nextText())
   }
 
-  /** The next frame as text; rejects if the connection closes first. */
+  /** Reads the next frame as text; rejects if the connection closes first. */
   async nextText (): Promise<string> {
     const { text } = await this.#mailbox.take('frame')
     return text
   }
 
   /**
-   * The next change of a group that nobody has asked for yet, as `RohrpostClient.changes` gives it; other frames are kept. A group that
-   * `subscribe` returned knows the type of its objects.
+   * Reads the next unread change of a group, in the form of `RohrpostClient.changes`; other frames are kept. The group
+   * name that `subscribe` returns carries the type of the objects.
    */
   async change<Item = GroupObject<Contract, string>> (group: GroupName<Item>): Promise<Change<Item>> {
-    const { frame } = await this.#mailbox.take(`change of group '${group}'`, ({ frame }) => isUpdate(frame) && Object(frame?.data).group === group)
+    const isChange = ({ frame }: ReceivedFrame) => isUpdate(frame) && Object(frame?.data).group === group
+    const { frame } = await this.#mailbox.take(`change of group '${group}'`, isChange)
     return frame?.data as Change<Item>
   }
 
-  /** Sends a message and returns the next frame, whatever it answers. */
+  /** Sends a message and reads the next frame, which need not be its reply. */
   async ask (message: unknown): Promise<TestFrame> {
     this.send(message)
     return await this.next()
   }
 
-  /** Calls a handler and returns its reply, also one with an `error`. Frames that come before it are kept for `next`. */
-  async call<Name extends CallName<C>> (type: Name, ...[data]: TestCallData<CallData<C, Name>>): Promise<TestReply<CallReply<C, Name>>> {
+  /** Calls a handler and reads its reply, which may have an `error`. Frames before it are kept. */
+  async call<Name extends CallName<C>> (
+    type: Name, ...[data]: TestCallData<CallData<C, Name>>
+  ): Promise<TestReply<CallReply<C, Name>>> {
     return await this.#request(type, data) as TestReply<CallReply<C, Name>>
   }
 
   /**
    * Joins a group.
    *
-   * @returns the group's name, for {@link change}. Rejects with a `RohrpostError` where the server refuses
+   * @returns the group's name, for {@link change}. Rejects with a `RohrpostError` if the server refuses
    */
   async subscribe<Type extends GroupType<C>> (
     group: { readonly type: Type } & GroupId<C, Type>
@@ -142,41 +159,42 @@ export class TestClient<C extends Contract = Contract, Socket extends TestSocket
     return await this.#succeed('subscribe', group) as { group: string }
   }
 
-  /** Leaves a group that `subscribe` joined. */
+  /** Leaves a group. */
   async unsubscribe<Type extends GroupType<C>> (group: { readonly type: Type } & GroupId<C, Type>): Promise<void> {
     await this.#succeed('unsubscribe', group)
   }
 
   /**
-   * Resolves when every request that this client has sent is answered, and everything that the server had put on its way to this client
-   * before that has come: a round trip follows the last answer. On a closed connection that is at once. Messages of groups that are still on
-   * their way through a broker may come later: clients of `createTestApp` wait for them too.
+   * Resolves when every request of this client has a reply, and every frame that the server sent before the last reply
+   * has arrived: a round trip follows that reply. On a closed connection it resolves at once. Group messages that a
+   * broker has not delivered yet may arrive later; only clients of `createTestApp` wait for them.
    *
-   * @throws if the connection closes before all requests are answered
+   * @throws if the connection closes before all requests have a reply
    */
   async settled (): Promise<void> {
-    await this.#mailbox.until(() => `answers to ${JSON.stringify(this.#unanswered)}`, () => this.#unanswered.length === 0)
-    // nothing comes after the close
+    const what = () => `answers to ${JSON.stringify(this.#unanswered)}`
+    await this.#mailbox.until(what, () => this.#unanswered.length === 0)
+    // no frame arrives after the close
     if (this.socket.readyState !== OPEN) {
       await this.closed
       return
     }
     const id = `round trip ${++this.#ids}`
     this.socket.send(JSON.stringify({ id, type: ROUND_TRIP }))
-    await this.#mailbox.take('answer to a round trip', answers(id)).catch((error) => {
+    await this.#mailbox.take('answer to a round trip', isReplyTo(id)).catch((error) => {
       if (!this.#mailbox.isClosed) throw error
     })
   }
 
-  /** Every frame up to the answer of a ping: those that the server sent before have come. */
+  /** Sends a ping, and reads every frame that the server sent before the pong. */
   async untilPong (): Promise<TestFrame[]> {
     const id = `sync ${++this.#ids}`
     this.send({ id, type: 'ping' })
-    const { before } = await this.#mailbox.take('pong', answers(id), true)
+    const { before } = await this.#mailbox.take('pong', isReplyTo(id), true)
     return before.map(({ text }) => JSON.parse(text))
   }
 
-  /** Closes the connection, and resolves when it is closed. */
+  /** Closes the connection. Resolves when it is closed. */
   async close (code?: number, reason?: string): Promise<void> {
     this.socket.close(code, reason)
     await this.closed
@@ -185,7 +203,7 @@ export class TestClient<C extends Contract = Contract, Socket extends TestSocket
   async #request (type: string, data: unknown): Promise<TestFrame> {
     const id = ++this.#ids
     this.send({ id, type, data, ...(this.#token !== undefined && { auth_jwt: this.#token }) })
-    const { frame } = await this.#mailbox.take(`reply to '${type}'`, answers(id))
+    const { frame } = await this.#mailbox.take(`reply to '${type}'`, isReplyTo(id))
     return frame as TestFrame
   }
 
@@ -195,7 +213,7 @@ export class TestClient<C extends Contract = Contract, Socket extends TestSocket
     return data
   }
 
-  /** Whether a frame is none of the app's, so that no test reads it. */
+  /** Whether a frame belongs to the test client itself, so that it is hidden from tests. */
   protected isInternal (_frame: TestFrame): boolean {
     return false
   }
@@ -211,7 +229,7 @@ export class TestClient<C extends Contract = Contract, Socket extends TestSocket
   }
 }
 
-/** A frame as an object; `undefined` for text that is none. */
+/** Parses a frame. @returns `undefined` for text that is not a JSON object or array */
 function parse (text: string): TestFrame | undefined {
   try {
     const value: unknown = JSON.parse(text)
@@ -221,11 +239,12 @@ function parse (text: string): TestFrame | undefined {
   }
 }
 
-/** The ids of updates are random, and may be those of requests. */
+/** Whether a frame is a change of a group. Its id is random and may equal the id of a request. */
 function isUpdate (frame: TestFrame | undefined): boolean {
   return frame?.type === 'subscription-update' && frame.error === undefined
 }
 
-function answers (id: unknown): (incoming: Incoming) => boolean {
+/** Returns a function that recognizes the reply to a request. */
+function isReplyTo (id: unknown): (received: ReceivedFrame) => boolean {
   return ({ frame }) => frame?.id === id && !isUpdate(frame)
 }

@@ -1,6 +1,6 @@
 /**
- * The Redis broker passes the suite, with history and without, with ioredis 5 and 6, as a user of Redis who may do what docs/brokers.md lists and no
- * more. What only this broker does is in redis/.
+ * The conformance suite for the Redis broker, with and without history, with ioredis 5 and 6. The user of Redis has
+ * only the permissions that docs/brokers.md lists. Tests of this broker alone are in redis/.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
@@ -14,7 +14,7 @@ import { privateRedis, redisServer } from '../support/redis.ts'
 
 const TTL = 60_000
 
-/** The commands that the documentation lists, and those that it lists for history. */
+/** Reads the commands from the documentation: those of every broker, and those of history. */
 function documented (): { always: string[], history: string[] } {
   const text = readFileSync(new URL('../../docs/brokers.md', import.meta.url), 'utf8')
   const item = text.slice(text.indexOf('## What Redis needs to be')).split(/^- /m).find((item) => item.includes('`EVALSHA`')) ?? ''
@@ -64,10 +64,10 @@ for (const [name, connect] of Object.entries(CLIENTS)) {
         }
       })
 
-      test('needs the commands that are documented, and no others', async () => {
+      test('runs the documented commands, and no others', async () => {
         const broker = redisBroker({ client, queue: { timeout: 400 }, ...(history && { history }) })
         await broker.open({ deliver () {}, lost () {}, error () {} })
-        // an idle connection is looked after
+        // pings keep an idle connection under observation
         while (!(await admin.info('commandstats')).includes('cmdstat_ping')) await new Promise((resolve) => setTimeout(resolve, 20))
         await broker.close()
 

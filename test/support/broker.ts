@@ -1,4 +1,4 @@
-/** A Redis broker that is open, and what it tells. */
+/** Opens a Redis broker with a recorder, and closes it after the test. */
 import type { TestContext } from 'node:test'
 import { redisBroker, type RedisBrokerOptions } from '../../lib/brokers/redis/index.ts'
 import type { Broker } from '../../lib/index.ts'
@@ -12,7 +12,7 @@ export async function openBroker (t: TestContext, options: RedisBrokerOptions): 
   return { broker, recorder }
 }
 
-/** Resolves when something is so. */
+/** Resolves when a condition holds. */
 export async function poll (isSo: () => unknown): Promise<void> {
   while (!await isSo()) await new Promise((resolve) => setTimeout(resolve, 5))
 }

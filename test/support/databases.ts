@@ -1,6 +1,6 @@
 /**
- * PostgreSQL and MariaDB for the tests: those on the standard ports, else private ones, which end with the run. `node --test` calls this once
- * (`--test-global-setup`); the tests read `POSTGRESQL_URL` and `MARIADB_URL`.
+ * PostgreSQL and MariaDB for the tests: those on the standard ports, else private ones, which end with the run. `node
+ * --test` calls this once (`--test-global-setup`); the tests read `POSTGRESQL_URL` and `MARIADB_URL`.
  */
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'

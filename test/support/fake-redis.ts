@@ -1,8 +1,8 @@
-/** A client of ioredis that answers when the test wants it to, for moments to which no real Redis can be held. */
+/** A fake client of ioredis: the test decides when a command gets its reply. */
 import { EventEmitter } from 'node:events'
-import type { RedisClient, RedisConnection } from '../../lib/brokers/redis/redis-client.ts'
+import type { RedisClient, DuplicatedClient } from '../../lib/brokers/redis/redis-client.ts'
 
-/** A command that waits for its answer. */
+/** A command without a reply. */
 export interface Asked {
   name: string
   args: string[]
@@ -10,8 +10,8 @@ export interface Asked {
   fail (error: Error): void
 }
 
-/** One connection. */
-export class FakeConnection implements RedisConnection {
+/** A fake connection. */
+export class FakeConnection implements DuplicatedClient {
   status = 'ready'
   readonly asked: Asked[] = []
   readonly #events = new EventEmitter()
@@ -21,7 +21,7 @@ export class FakeConnection implements RedisConnection {
     setImmediate(() => this.emit('ready'))
   }
 
-  /** How often it was given up. */
+  /** Number of calls of `disconnect`. */
   disconnects = 0
 
   disconnect (): void {
@@ -54,7 +54,7 @@ export class FakeConnection implements RedisConnection {
     return this.call('UNSUBSCRIBE', ...channels)
   }
 
-  /** The next command of this name, the others left alone. */
+  /** Resolves with the next command of this name, and leaves other commands in `asked`. */
   next (name: string): Promise<Asked> {
     const index = this.asked.findIndex((asked) => asked.name === name)
     const [found] = index === -1 ? [] : this.asked.splice(index, 1)
@@ -62,9 +62,9 @@ export class FakeConnection implements RedisConnection {
   }
 }
 
-/** A client, and the two connections that a broker opens with it. */
-export function fakeRedis (): { client: RedisClient, commands: FakeConnection, ears: FakeConnection } {
-  const [commands, ears] = [new FakeConnection(), new FakeConnection()]
-  const both = [commands, ears]
-  return { client: { options: {}, isCluster: false, duplicate: () => both.shift() ?? new FakeConnection() }, commands, ears }
+/** Makes a client, and the two connections that a broker opens with it. */
+export function fakeRedis (): { client: RedisClient, commands: FakeConnection, subscriber: FakeConnection } {
+  const [commands, subscriber] = [new FakeConnection(), new FakeConnection()]
+  const both = [commands, subscriber]
+  return { client: { options: {}, isCluster: false, duplicate: () => both.shift() ?? new FakeConnection() }, commands, subscriber }
 }

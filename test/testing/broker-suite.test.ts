@@ -1,4 +1,4 @@
-/** The suite finds what it is for: brokers that break one rule each fail the test of that rule. */
+/** Tests of the conformance suite itself: a broker that violates a rule fails the test of that rule. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { memoryBroker, type Broker, type Position, type Receiver } from '../../lib/index.ts'
@@ -7,7 +7,7 @@ import { brokerSuite, type BrokerSuiteOptions } from '../../lib/testing/index.ts
 const SIZE = 20
 const history = { size: SIZE, ttl: 60_000 }
 
-/** Processes that share a memory: one broker that tells all of them. */
+/** A server for several brokers: one memory broker that delivers to all of them. */
 class Hub {
   readonly receivers = new Map<Receiver, Set<string>>()
   readonly log: Broker
@@ -27,7 +27,7 @@ class Hub {
     for (const [receiver, groups] of this.receivers) if (groups.has(group)) tell(receiver)
   }
 
-  /** Runs something now, or when the server is back. */
+  /** Runs a function now, or at the end of the outage. */
   do<Value> (run: () => Value | Promise<Value>): Value | Promise<Value> {
     return this.isAway ? new Promise((resolve) => this.waiting.push(() => resolve(run()))) : run()
   }
@@ -61,7 +61,7 @@ class Hub {
   }
 }
 
-/** What of the suite a broker fails. */
+/** Runs the suite against a changed broker. @returns the names of the failed tests */
 async function failures (change: (broker: Broker, hub: Hub, receiver: Receiver) => Partial<Broker>, { keeps = true, only = /./, receiving = (receiver: Receiver, _hub: Hub) => receiver } = {}): Promise<string[]> {
   const hub = new Hub(keeps)
   const tests: [string, () => Promise<void>][] = []
@@ -95,12 +95,12 @@ async function failures (change: (broker: Broker, hub: Hub, receiver: Receiver) 
   return failed
 }
 
-test('a broker that keeps all rules passes', async () => {
+test('a correct broker passes', async () => {
   assert.deepEqual(await failures(() => ({})), [])
   assert.deepEqual(await failures(() => ({}), { keeps: false }), [])
 })
 
-test('a broker of one process that keeps all rules passes', async () => {
+test('a correct broker of a single process passes', async () => {
   const ran: Promise<void>[] = []
   let isAway = false
   const waiting: (() => void)[] = []
@@ -132,48 +132,48 @@ test('a broker of one process that keeps all rules passes', async () => {
   await Promise.all(ran)
 })
 
-test('a broker that breaks a rule fails the test of it', async (t) => {
+test('a broker that violates a rule fails the test of that rule', async (t) => {
   const breaking = async (rule: RegExp, change: Parameters<typeof failures>[0], options: Parameters<typeof failures>[1] = {}) => {
     assert.equal((await failures(change, { ...options, only: rule })).length, 1, String(rule))
   }
-  // nothing that a broken broker never says is waited for longer than that
+  // shortens the wait for events that never happen
   const { setTimeout } = globalThis
   t.mock.method(globalThis, 'setTimeout', (run: () => void, delay: number) => setTimeout(run, Math.min(delay, 100)))
 
-  await breaking(/to nobody else/, (broker) => ({ unsubscribe: () => {}, subscribe: (group) => { broker.subscribe(`${group}-other`); return broker.subscribe(group) } }))
-  await breaking(/nothing after unsubscribe/, () => ({ unsubscribe: () => {} }))
-  await breaking(/can be opened once/, () => ({ open: () => {} }))
-  await breaking(/once it is closed/, () => ({ close: () => {} }))
-  await breaking(/is well/, () => ({ health: () => ({ ok: false }) }))
-  await breaking(/payloads as they are/, (broker) => ({ publish: (group, payload) => broker.publish(group, payload.trim().replaceAll('\t', ' ')) }))
-  await breaking(/names of groups/, (broker) => ({ publish: (group, payload) => broker.publish(group.replace('*', 'a'), payload) }))
-  await breaking(/keeps the order of a group,/, (broker) => ({ publish: async (group, payload) => { if (payload.endsWith('7}')) await null; return broker.publish(group, payload) } }))
-  await breaking(/order of each of many/, (broker) => ({ publish: async (group, payload) => { if (payload.endsWith('7}')) await null; return broker.publish(group, payload) } }))
-  await breaking(/hears everything from the moment/, (broker) => ({ subscribe: (group) => { setImmediate(() => broker.subscribe(group)); return { epoch: 'e', offset: 0 } } }))
-  await breaking(/every process/, (_broker, hub, receiver) => ({ publish: (group, payload) => { if (hub.receivers.get(receiver)?.has(group)) receiver.deliver(group, payload) } }), { keeps: false })
-  await breaking(/one order for all/, () => ({}), { receiving: (receiver, hub) => hub.receivers.size > 0 ? receiver : { ...told(receiver), deliver: (...args) => { if (args[1].includes('"sender":1')) setImmediate(() => receiver.deliver(...args)); else receiver.deliver(...args) } } })
-  await breaking(/lets out what waits/, (broker) => {
+  await breaking(/subscribed groups, and no others/, (broker) => ({ unsubscribe: () => {}, subscribe: (group) => { broker.subscribe(`${group}-other`); return broker.subscribe(group) } }))
+  await breaking(/nothing between unsubscribe/, () => ({ unsubscribe: () => {} }))
+  await breaking(/refuses a second open/, () => ({ open: () => {} }))
+  await breaking(/nothing after close/, () => ({ close: () => {} }))
+  await breaking(/that it works/, () => ({ health: () => ({ ok: false }) }))
+  await breaking(/payloads unchanged/, (broker) => ({ publish: (group, payload) => broker.publish(group, payload.trim().replaceAll('\t', ' ')) }))
+  await breaking(/characters of group names/, (broker) => ({ publish: (group, payload) => broker.publish(group.replace('*', 'a'), payload) }))
+  await breaking(/published in one turn/, (broker) => ({ publish: async (group, payload) => { if (payload.endsWith('7}')) await null; return broker.publish(group, payload) } }))
+  await breaking(/order within each of many/, (broker) => ({ publish: async (group, payload) => { if (payload.endsWith('7}')) await null; return broker.publish(group, payload) } }))
+  await breaking(/after subscribe has resolved/, (broker) => ({ subscribe: (group) => { setImmediate(() => broker.subscribe(group)); return { epoch: 'e', offset: 0 } } }))
+  await breaking(/in every process that/, (_broker, hub, receiver) => ({ publish: (group, payload) => { if (hub.receivers.get(receiver)?.has(group)) receiver.deliver(group, payload) } }), { keeps: false })
+  await breaking(/same order everywhere/, () => ({}), { receiving: (receiver, hub) => hub.receivers.size > 0 ? receiver : { ...forwardTo(receiver), deliver: (...args) => { if (args[1].includes('"sender":1')) setImmediate(() => receiver.deliver(...args)); else receiver.deliver(...args) } } })
+  await breaking(/waiting messages before it closes/, (broker) => {
     const waiting: unknown[][] = []
     return { publish: (...args) => { waiting.push(args) }, close: () => { waiting.length = 0; return broker.close() } }
   })
   await breaking(/no positions and no history/, () => ({ history: () => [] }), { keeps: false })
-  await breaking(/says that it keeps history/, () => ({ keepsHistory: false }))
-  await breaking(/begins at offset 0/, () => ({}), { receiving: (receiver) => ({ ...told(receiver), deliver: (group, payload) => receiver.deliver(group, payload) }) })
-  await breaking(/where the group stands/, () => ({ subscribe: () => ({ epoch: 'e', offset: 0 }) }))
-  await breaking(/gives what came after a position/, (broker) => ({ history: async (...args) => (await broker.history(...args))?.reverse() }))
-  await breaking(/can not answer for/, (broker) => ({ history: (...args) => broker.history(...args) ?? [] }))
-  await breaking(/as many messages as it says/, (broker) => ({ history: async (...args) => (await broker.history(...args))?.slice(0, SIZE - 1) }))
-  await breaking(/no more than the bytes/, (broker) => ({ history: (group, after, limit) => broker.history(group, after, limit) }))
-  await breaking(/same positions in every process/, (broker) => ({ history: async (...args) => (await broker.history(...args))?.slice(1) }))
-  await breaking(/without a gap from where/, (broker) => ({ subscribe: async (group) => { const top = await broker.subscribe(group); return top && { ...top, offset: Math.max(0, top.offset - 3) } } }))
-  await breaking(/never repeats or reorders/, () => ({}), { keeps: false, receiving: (receiver) => ({ ...told(receiver), deliver: (...args) => { receiver.deliver(...args); receiver.deliver(...args) } }) })
-  await breaking(/loses its connections, and nothing else/, () => ({}), { receiving: (receiver) => ({ ...told(receiver), deliver: (group, payload, position) => position?.offset === 3 ? receiver.lost(group, position) : receiver.deliver(group, payload, position) }) })
-  await breaking(/keeps what is published while the server is away/, (broker, hub) => ({ publish: (group, payload) => hub.isAway ? undefined : broker.publish(group, payload) }))
-  await breaking(/joins a group while/, (broker, hub) => ({ subscribe: (group) => hub.isAway ? Promise.reject(new Error('away')) : broker.subscribe(group) }))
-  await breaking(/loses its connections, and/, () => ({}), { receiving: (receiver) => ({ ...told(receiver), deliver: (...args) => { if (args[2]?.offset !== 3) receiver.deliver(...args) } }) })
+  await breaking(/has keepsHistory set/, () => ({ keepsHistory: false }))
+  await breaking(/begins at offset 0/, () => ({}), { receiving: (receiver) => ({ ...forwardTo(receiver), deliver: (group, payload) => receiver.deliver(group, payload) }) })
+  await breaking(/position of the last message/, () => ({ subscribe: () => ({ epoch: 'e', offset: 0 }) }))
+  await breaking(/returns the messages after a position/, (broker) => ({ history: async (...args) => (await broker.history(...args))?.reverse() }))
+  await breaking(/beyond the top/, (broker) => ({ history: (...args) => broker.history(...args) ?? [] }))
+  await breaking(/exactly `size` messages/, (broker) => ({ history: async (...args) => (await broker.history(...args))?.slice(0, SIZE - 1) }))
+  await breaking(/no more than the requested bytes/, (broker) => ({ history: (group, after, limit) => broker.history(group, after, limit) }))
+  await breaking(/same position in every process/, (broker) => ({ history: async (...args) => (await broker.history(...args))?.slice(1) }))
+  await breaking(/with which subscribe has resolved/, (broker) => ({ subscribe: async (group) => { const top = await broker.subscribe(group); return top && { ...top, offset: Math.max(0, top.offset - 3) } } }))
+  await breaking(/repeats and reorders no messages/, () => ({}), { keeps: false, receiving: (receiver) => ({ ...forwardTo(receiver), deliver: (...args) => { receiver.deliver(...args); receiver.deliver(...args) } }) })
+  await breaking(/loses no messages/, () => ({}), { receiving: (receiver) => ({ ...forwardTo(receiver), deliver: (group, payload, position) => position?.offset === 3 ? receiver.lost(group, position) : receiver.deliver(group, payload, position) }) })
+  await breaking(/messages of an outage/, (broker, hub) => ({ publish: (group, payload) => hub.isAway ? undefined : broker.publish(group, payload) }))
+  await breaking(/joined during an outage/, (broker, hub) => ({ subscribe: (group) => hub.isAway ? Promise.reject(new Error('away')) : broker.subscribe(group) }))
+  await breaking(/loses no messages/, () => ({}), { receiving: (receiver) => ({ ...forwardTo(receiver), deliver: (...args) => { if (args[2]?.offset !== 3) receiver.deliver(...args) } }) })
 })
 
-function told (receiver: Receiver): Receiver {
+function forwardTo (receiver: Receiver): Receiver {
   return {
     deliver: (...args) => receiver.deliver(...args),
     lost: (...args) => receiver.lost(...args),

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { poll, Recorder } from '../../lib/testing/recorder.ts'
 
-test('tells messages from losses', () => {
+test('records messages and losses', () => {
   const recorder = new Recorder()
 
   recorder.deliver('a', '1', { epoch: 'e', offset: 1 })
@@ -14,7 +14,7 @@ test('tells messages from losses', () => {
   assert.deepEqual(recorder.of('b'), [{ kind: 'message', group: 'b', payload: '2', position: undefined }])
 })
 
-test('says what it waited for in vain', async (t) => {
+test('names the event that it waited for', async (t) => {
   const recorder = new Recorder()
   const { setTimeout } = globalThis
   t.mock.method(globalThis, 'setTimeout', (run: () => void) => setTimeout(run, 1))

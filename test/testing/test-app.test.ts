@@ -4,7 +4,7 @@ import Fastify, { type FastifyInstance } from 'fastify'
 import rohrpost, { memoryBroker, type Broker, type RohrpostOptions } from '../../lib/index.ts'
 import { createTestApp, TestClient, type TestAppOptions } from '../../lib/testing/index.ts'
 
-/** An app that knows its users by a header, in a group each. */
+/** Builds an app whose users are identified by a header and are members of a group each. */
 async function buildApp (options: RohrpostOptions = {}): Promise<FastifyInstance> {
   const app = Fastify()
   await app.register(rohrpost, {
@@ -26,7 +26,7 @@ async function serve (t: TestContext, app: FastifyInstance, options: TestAppOpti
   return server
 }
 
-/** A broker that delivers what is published when the test says so, as one behind a network does some time later. */
+/** A broker that delays deliveries until `release`, like a broker behind a network. */
 function slowBroker (history = false) {
   const memory = memoryBroker(history ? { history: { size: 10, ttl: 60_000 } } : {})
   const held: (() => void)[] = []
@@ -45,7 +45,7 @@ function slowBroker (history = false) {
   return {
     broker,
     hold: () => { isHeld = true },
-    /** How many messages wait. */
+    /** Number of delayed messages. */
     get waiting () { return held.length },
     release: () => {
       isHeld = false
@@ -60,7 +60,7 @@ async function until (holds: () => boolean): Promise<void> {
 }
 
 suite('the clients of a test app', () => {
-  test('are signed in as the app demands, and connected once onConnect has let them in', async (t) => {
+  test('sign in the way the app demands, and are connected after onConnect', async (t) => {
     const server = await serve(t, await buildApp())
 
     const ada = await server.client({ user: 'ada' })
@@ -69,7 +69,7 @@ suite('the clients of a test app', () => {
     assert.deepEqual(await ada.next(), { type: 'welcome' })
   })
 
-  test('sign in by query and by token too', async (t) => {
+  test('sign in by query and by token', async (t) => {
     const app = await buildApp({ path: '/socket', onRequest: [], onConnect: (connection) => { connection.join('all') } })
     app.rohrpost.handle('who', ({ auth_jwt: token }, { request }) => [token, request.query])
     const server = await serve(t, app, { path: '/socket', timeout: 10_000, signIn: async (user) => ({ query: { user }, token: `token of ${user}` }) })
@@ -80,7 +80,7 @@ suite('the clients of a test app', () => {
     assert.deepEqual((await anybody.call('who')).data, [null, {}])
   })
 
-  test('are refused with the status, or with the close code', async (t) => {
+  test('reject with the HTTP status or the close code of a refusal', async (t) => {
     const server = await serve(t, await buildApp({
       onConnect: ({ request }) => { if (request.headers.authorization === 'eve') throw new Error('Go away.') }
     }))
@@ -89,7 +89,7 @@ suite('the clients of a test app', () => {
     await assert.rejects(server.client({ user: 'eve' }), /the server closed the connection with 4403 Forbidden/)
   })
 
-  test('need a way to sign in', async (t) => {
+  test('reject a user without the option signIn', async (t) => {
     const app = await buildApp()
     const server = await createTestApp(app)
     t.after(() => server.close())
@@ -98,11 +98,11 @@ suite('the clients of a test app', () => {
   })
 })
 
-test('an app without the plugin is no test app', async (t) => {
+test('createTestApp refuses an app without the plugin', async (t) => {
   const app = Fastify()
   t.after(() => app.close())
 
-  await assert.rejects(createTestApp(app), /the app has no fastify-rohrpost/)
+  await assert.rejects(createTestApp(app), /needs an app with fastify-rohrpost/)
 })
 
 test('a test app is disposable', async () => {
@@ -117,7 +117,7 @@ test('a test app is disposable', async () => {
 
 suite('settled', () => {
   for (const history of [false, true]) {
-    test(`waits for messages that are on their way through the broker${history ? ', and leaves its history without gaps' : ''}`, async (t) => {
+    test(`waits for messages that the broker has not delivered yet, ${history ? 'with' : 'without'} history`, async (t) => {
       const slow = slowBroker(history)
       const server = await serve(t, await buildApp({ broker: slow.broker }))
       const [ada, bob, eve] = await Promise.all(['ada', 'bob', 'eve'].map((user) => server.client({ user })))
@@ -127,7 +127,7 @@ suite('settled', () => {
       await ada.call('tell', 'bob')
       let isSettled = false
       const settled = ada.settled().then(() => { isSettled = true })
-      // that of the handler, and a marker for each client
+      // the message of the handler, and a marker for each client
       await until(() => slow.waiting === 4)
       assert.deepEqual([isSettled, bob.unread], [false, []])
       slow.release()
@@ -138,7 +138,7 @@ suite('settled', () => {
     })
   }
 
-  test('waits for handlers that go on after their reply', async (t) => {
+  test('waits for handlers that continue after their reply', async (t) => {
     const app = await buildApp()
     const finish = Promise.withResolvers<void>()
     app.rohrpost.handle('late', async (message) => {
@@ -160,7 +160,7 @@ suite('settled', () => {
     assert.deepEqual(eve.unread, [{ type: 'late' }])
   })
 
-  test('waits for onDisconnect, and for what that does', async (t) => {
+  test('waits for onDisconnect, and for the messages that it sends', async (t) => {
     const finish = Promise.withResolvers<void>()
     const app = await buildApp({
       async onDisconnect ({ request }) {
@@ -183,7 +183,7 @@ suite('settled', () => {
     assert.deepEqual(eve.unread, [{ type: 'ada left' }])
   })
 
-  test('waits for what a client causes that the server sends away meanwhile', async (t) => {
+  test('waits for the effects of a client that the server disconnects meanwhile', async (t) => {
     const app = await buildApp({
       async onDisconnect () {
         await new Promise(setImmediate)
@@ -203,7 +203,7 @@ suite('settled', () => {
     assert.deepEqual(ada.unread, [{ id: 'a', type: 'expel' }])
   })
 
-  test('leaves other clients alone', async (t) => {
+  test('does not change what other clients receive', async (t) => {
     const server = await serve(t, await buildApp({ onRequest: [], onConnect: (connection) => { connection.join('all') } }))
     const [ada, other] = [await server.client({ user: 'ada' }), await TestClient.connect(server.url)]
 
@@ -216,7 +216,7 @@ suite('settled', () => {
     await other.close()
   })
 
-  test('waits for groups that a handler joins without waiting', async (t) => {
+  test('waits for groups that a handler joins without await', async (t) => {
     const slow = slowBroker()
     const app = await buildApp({ broker: slow.broker })
     app.rohrpost.handle('enter', (_message, connection) => { connection.join('room') })
@@ -231,7 +231,7 @@ suite('settled', () => {
     assert.deepEqual(ada.unread, [{ id: 1, type: 'enter' }, { type: 'in the room' }])
   })
 
-  test('rejects where a request of its client is not answered', async (t) => {
+  test('rejects if a request of the client gets no reply', async (t) => {
     const app = await buildApp()
     app.rohrpost.handle('never', ({ signal }) => new Promise<void>((resolve) => { signal.onabort = () => resolve() }))
     const server = await serve(t, app, { timeout: 50 })
@@ -242,7 +242,7 @@ suite('settled', () => {
     await assert.rejects(ada.settled(), /no answers to \[1\] came within 50 ms/)
   })
 
-  test('does not wait for a member that leaves its group or goes', async (t) => {
+  test('does not wait for a member that leaves its group or disconnects', async (t) => {
     const slow = slowBroker()
     const server = await serve(t, await buildApp({ broker: slow.broker }))
     const [ada, bob] = [await server.client({ user: 'ada' }), await server.client({ user: 'bob' })]

@@ -5,7 +5,7 @@ import { WebSocket as Ws } from 'ws'
 import { TestClient, type TestSocket } from '../../lib/testing/index.ts'
 import { start } from '../support/server.ts'
 
-test('queues what it hears until it is asked for', async (t) => {
+test('keeps received frames until the test reads them', async (t) => {
   const { http, app } = await start(t, { onConnect: (connection) => { connection.join('all') } })
   app.rohrpost.handle('hello', () => 'you')
   const client = await TestClient.connect(`${http.replace('http', 'ws')}/ws/rohrpost`)
@@ -25,7 +25,7 @@ test('queues what it hears until it is asked for', async (t) => {
   await assert.rejects(client.next(), /closed before/)
 })
 
-test('takes a socket that is open, such as one that the app injected', async (t) => {
+test('accepts an open socket, such as that of injectWS', async (t) => {
   const { app } = await start(t)
 
   const client = new TestClient(await app.injectWS('/ws/rohrpost'))
@@ -35,7 +35,7 @@ test('takes a socket that is open, such as one that the app injected', async (t)
   assert.deepEqual(await client.ask({ id: 1, type: 'ping' }), { id: 1, type: 'pong' })
 })
 
-test('says that it could not connect', async (t) => {
+test('rejects a refused connection', async (t) => {
   const { http } = await start(t)
 
   await assert.rejects(TestClient.connect(`${http.replace('http', 'ws')}/nowhere`), /closed with 1006 before it was open/)
@@ -44,7 +44,7 @@ test('says that it could not connect', async (t) => {
   await assert.rejects(new TestClient(socket).opened, /closed with 1006/)
 })
 
-test('answers every next() and every call(), any number at once', async (t) => {
+test('resolves every next() and every call() of several at once', async (t) => {
   const { http, app } = await start(t)
   app.rohrpost.handle('echo', ({ data }) => data)
   const client = await TestClient.connect(`${http.replace('http', 'ws')}/ws/rohrpost`)
@@ -58,14 +58,14 @@ test('answers every next() and every call(), any number at once', async (t) => {
   assert.deepEqual(replies.map(({ data }) => data), ['one', 'two'])
 })
 
-test('gives a call its own reply, and keeps what comes before it', async (t) => {
+test('resolves a call with its own reply, and keeps earlier frames', async (t) => {
   const { http, app } = await start(t, { onConnect: (connection) => { connection.join('all') } })
   let finish = () => {}
   app.rohrpost
     .handle('slow', { parallel: true }, () => new Promise<void>((resolve) => { finish = resolve }))
     .handle('fast', (_message, connection) => {
       connection.send({ type: 'news' })
-      // the id of an update is random: here it is that of the call
+      // the id of a change is random, here it equals the id of the call
       app.rohrpost.sendToGroup('all', { id: 2, type: 'subscription-update', data: { group: 'a-1', type: 'create', object: {} } })
       throw Object.assign(new Error('No.'), { statusCode: 403 })
     })
@@ -80,7 +80,7 @@ test('gives a call its own reply, and keeps what comes before it', async (t) => 
   assert.deepEqual(await client.next(), { type: 'news' })
 })
 
-test('gives the next change of a group, one that came already and one that is to come', async (t) => {
+test('reads the next change of a group, received or future', async (t) => {
   const { http, app } = await start(t)
   app.rohrpost.group('todo', { authorize: ({ data, auth_jwt: token }) => token === 'secret' && data.id !== 7 })
   const client = await TestClient.connect(`${http.replace('http', 'ws')}/ws/rohrpost`, { token: 'secret' })
@@ -111,7 +111,7 @@ test('gives the next change of a group, one that came already and one that is to
   assert.deepEqual(client.unread, [])
 })
 
-test('is settled when all that it sent is answered, and what the server sent with it has come', async (t) => {
+test('is settled when all requests have a reply, and all frames before it have arrived', async (t) => {
   const { http, app } = await start(t, { onConnect: (connection) => { connection.join('all') } })
   const [started, finished] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
   app.rohrpost.handle('slow', async () => {
@@ -135,7 +135,7 @@ test('is settled when all that it sent is answered, and what the server sent wit
   assert.deepEqual(client.unread, [{ type: 'done' }, { id: 'a', type: 'slow' }])
 })
 
-test('is settled on a closed connection, unless an answer is missing', async (t) => {
+test('is settled on a closed connection, unless a reply is missing', async (t) => {
   const { http, app } = await start(t)
   app.rohrpost.handle('leave', ({ signal }, connection) => {
     connection.close(4000)
@@ -152,7 +152,7 @@ test('is settled on a closed connection, unless an answer is missing', async (t)
   await assert.rejects(two.settled(), /closed with 4000 before answers to \[5\] came/)
 })
 
-test('says what did not come in time, and what came instead', async (t) => {
+test('names the frame that did not arrive in time, and the unread ones', async (t) => {
   const { http, app } = await start(t)
   app.rohrpost.handle('never', ({ signal }) => once(signal, 'abort'))
   const client = await TestClient.connect(`${http.replace('http', 'ws')}/ws/rohrpost`, { timeout: 50 })
@@ -164,7 +164,7 @@ test('says what did not come in time, and what came instead', async (t) => {
   await client.close()
 })
 
-test('is not settled by a server that answers nothing', async () => {
+test('is not settled by a server that does not reply', async () => {
   const socket: TestSocket = { readyState: 1, send () {}, close () {}, addEventListener () {} }
   const client = new TestClient(socket, { timeout: 10 })
 

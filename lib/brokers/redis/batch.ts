@@ -1,28 +1,29 @@
-/** What goes through a channel: `offset epoch lengths payloads`, messages of one group that were published one after another. */
+/** The text of a message on a Redis channel: `offset epoch lengths payloads`, a batch of messages of one group. */
 
-/** Messages of one group in the order of their offsets, which begin at `first`. */
-export interface Run {
+/** Messages of one group with consecutive offsets. */
+export interface MessageBatch {
   epoch: string
-  first: number
+  /** The offset of the first message; 0 if the publishing process keeps no history. */
+  firstOffset: number
   payloads: string[]
 }
 
-/** What tells the payloads of a run apart: their lengths in UTF-16 code units. */
-export function head (payloads: readonly string[]): string {
+/** Encodes the lengths of payloads in UTF-16 code units. `decodeBatch` splits the payloads by them. */
+export function encodeLengths (payloads: readonly string[]): string {
   let lengths = ''
   for (const { length } of payloads) lengths += lengths === '' ? length : `,${length}`
   return lengths
 }
 
-/** Takes an envelope apart, the payloads unparsed; `undefined` for what is none. */
-export function open (text: string): Run | undefined {
+/** Decodes the text of a channel message without parsing the payloads. @returns `undefined` for any other text */
+export function decodeBatch (text: string): MessageBatch | undefined {
   const epochAt = text.indexOf(' ') + 1
   const lengthsAt = text.indexOf(' ', epochAt) + 1
   let at = text.indexOf(' ', lengthsAt) + 1
-  const first = Number(text.slice(0, epochAt))
-  if (epochAt === 0 || lengthsAt === 0 || at === 0 || !Number.isSafeInteger(first)) return undefined
+  const firstOffset = Number(text.slice(0, epochAt))
+  if (epochAt === 0 || lengthsAt === 0 || at === 0 || !Number.isSafeInteger(firstOffset)) return undefined
 
   const payloads: string[] = []
   for (const length of text.slice(lengthsAt, at - 1).split(',')) payloads.push(text.slice(at, at += Number(length)))
-  return at === text.length ? { epoch: text.slice(epochAt, lengthsAt - 1), first, payloads } : undefined
+  return at === text.length ? { epoch: text.slice(epochAt, lengthsAt - 1), firstOffset, payloads } : undefined
 }

@@ -1,191 +1,193 @@
 /**
- * The cursors of the groups that this process hears, with history. Whatever comes that does not follow on a cursor, and every lost connection, is first
- * repaired from what Redis keeps, portion by portion.
+ * Repairs gaps in the messages of subscribed groups, for a Redis broker with history. A message whose offset is not the
+ * next one, and each lost connection, starts a read of the missing messages from Redis, one portion at a time. Messages
+ * that arrive meanwhile are buffered.
  */
 import type { Position, Receiver } from '../broker.ts'
-import { isPassing, isReply } from './redis-client.ts'
-import type { Connection } from './redis-connection.ts'
-import type { Run } from './batch.ts'
-import type { Kept, Reader } from './reader.ts'
+import type { MessageBatch } from './batch.ts'
+import type { HistoryReader, ReadReply } from './history-reader.ts'
+import { isErrorReply, isTemporary } from './redis-client.ts'
+import type { RedisConnection } from './redis-connection.ts'
 
-/** One group that this process hears. */
-export interface Subscription {
+/** The subscription of this process to the channel of one group. */
+export interface ChannelSubscription {
   readonly group: string
   readonly channel: string
-  /** The position of the last message that was delivered. */
+  /** The cursor: epoch and offset of the last message that was delivered. */
   epoch: string
   offset: number
-  /** `true` while messages are held until the missed ones are read from Redis. */
-  isBehind: boolean
-  /** `true` while a reading is under way whose answer still counts. */
-  isAsked: boolean
-  /** Messages that came since the reading began. */
-  held: Run[]
-  /** `true` if more messages came than are held. */
-  isCut: boolean
-  /** The caller that waits until the group is heard. */
-  opening: PromiseWithResolvers<Position | undefined> | undefined
+  /** `true` while messages are buffered, until the missing ones are read from Redis. */
+  isBuffering: boolean
+  /** `true` while a read is in flight whose reply is still wanted. */
+  isReading: boolean
+  /** Batches that have arrived while `isBuffering`. */
+  buffer: MessageBatch[]
+  /** `true` if the buffer was too small and some batches were dropped; Redis still has them. */
+  hasOverflowed: boolean
+  /** The `subscribe` call that waits for Redis; `undefined` once it is settled. */
+  pending: PromiseWithResolvers<Position | undefined> | undefined
 }
 
-/** The events of catching up. */
-export interface CatchUpEvents {
-  /** The position of a group that is being opened is known. */
-  opened (subscription: Subscription, top: Position): void
-  /** The log of a group can't be read now. */
-  failed (subscription: Subscription, error: Error): void
-  /** The log of a group was read. */
-  succeeded (subscription: Subscription): void
-  /** Nothing can be read now, of these groups or any others: the call itself is refused. */
-  refused (subscriptions: readonly Subscription[], error: Error): void
-  /** Calls are not refused any more. */
-  accepted (): void
+/** Callbacks of `GapRepair`. */
+export interface GapRepairEvents {
+  /** The position of a group with a pending `subscribe` call is known. */
+  positionFound (subscription: ChannelSubscription, top: Position): void
+  /** Redis can't read the log of this group now. */
+  groupFailed (subscription: ChannelSubscription, error: Error): void
+  /** Redis has read the log of this group. */
+  groupRead (subscription: ChannelSubscription): void
+  /** Redis refuses to read any group. `subscriptions` are those of the refused read. */
+  readRefused (subscriptions: readonly ChannelSubscription[], error: Error): void
+  /** Redis does not refuse to read. */
+  readAccepted (): void
 }
 
-export interface CatchUpOptions {
+export interface GapRepairOptions {
   receiver: Receiver
-  reader: Reader
-  connection: Connection
-  /** How many messages are kept. */
+  reader: HistoryReader
+  connection: RedisConnection
+  /** Number of messages that Redis keeps for each group. */
   size: number
-  events: CatchUpEvents
+  events: GapRepairEvents
 }
 
-/** Groups of one question. */
-const CHUNK = 100
-/** Runs of a group, and characters of all groups, that are held while Redis is asked. What is more is read from Redis, too. */
-const HELD = { runs: 100, length: 4 * 1024 * 1024 }
+/** Most groups of one read. */
+const GROUPS_PER_READ = 100
+/** Most batches buffered for one group, and most characters for all groups. Redis is read again for the rest. */
+const BUFFER_LIMIT = { batches: 100, characters: 4 * 1024 * 1024 }
 
-export class CatchUp {
-  readonly #options: CatchUpOptions
-  /** Subscriptions that are being opened. They do not wait until others have caught up. */
-  readonly #joining = new Set<Subscription>()
-  /** Subscriptions whose cursor may be behind. */
-  readonly #stale = new Set<Subscription>()
-  #heldLength = 0
-  #isChecking = false
-  /** `true` if `check` was called since the last portion was requested. */
-  #isWanted = false
+export class GapRepair {
+  readonly #options: GapRepairOptions
+  /** Queue of subscriptions with a pending `subscribe` call. They are read before those that catch up. */
+  readonly #joining = new Set<ChannelSubscription>()
+  /** Queue of subscriptions that may have missed messages. */
+  readonly #stale = new Set<ChannelSubscription>()
+  #bufferedCharacters = 0
+  #isRunning = false
+  /** `true` if `run` was called since the current round of reads began. */
+  #isRunRequested = false
 
-  constructor (options: CatchUpOptions) {
+  constructor (options: GapRepairOptions) {
     this.#options = options
   }
 
-  /** Has the cursor of a subscription checked by the next `check`. */
-  add (subscription: Subscription): void {
-    this.hold(subscription)
-    const set = subscription.opening === undefined ? this.#stale : this.#joining
-    set.add(subscription)
+  /** Queues a subscription for a read. `run` starts it. */
+  add (subscription: ChannelSubscription): void {
+    this.startBuffering(subscription)
+    const queue = subscription.pending === undefined ? this.#stale : this.#joining
+    queue.add(subscription)
   }
 
-  /** Holds what comes for a subscription until it is added. */
-  hold (subscription: Subscription): void {
-    subscription.isBehind = true
-    subscription.isAsked = false
+  /** Buffers the messages of a subscription until `add` is called and its read is finished. */
+  startBuffering (subscription: ChannelSubscription): void {
+    subscription.isBuffering = true
+    subscription.isReading = false
     this.#joining.delete(subscription)
     this.#stale.delete(subscription)
   }
 
-  /** Forgets a subscription. */
-  delete (subscription: Subscription): void {
-    this.hold(subscription)
-    this.#release(subscription)
+  /** Drops the buffer of a subscription that ends, and ignores the reply to its read. */
+  delete (subscription: ChannelSubscription): void {
+    this.startBuffering(subscription)
+    this.#takeBuffer(subscription)
   }
 
-  /** Asks Redis about all subscriptions that may be behind, until none is. */
-  async check (): Promise<void> {
-    this.#isWanted = true
-    if (this.#isChecking) return
-    this.#isChecking = true
-    // a connection that comes back while a call on the one before fails is not to be missed
-    while (this.#isWanted) {
-      this.#isWanted = false
+  /** Reads portions from Redis until the queues are empty or a read fails. */
+  async run (): Promise<void> {
+    this.#isRunRequested = true
+    if (this.#isRunning) return
+    this.#isRunning = true
+    // a new connection may request a run while the read on the old one is still failing
+    while (this.#isRunRequested) {
+      this.#isRunRequested = false
       while (this.#joining.size + this.#stale.size > 0 && await this.#readPortion());
     }
-    this.#isChecking = false
+    this.#isRunning = false
   }
 
-  /** Delivers what follows on the cursor, leaves out what is behind it, and asks for what is missing before it. */
-  take (subscription: Subscription, run: Run): void {
-    if (subscription.isBehind) {
-      this.#hold(subscription, run)
+  /** Delivers the messages of a batch that come next, skips those already delivered, and repairs a gap before them. */
+  deliver (subscription: ChannelSubscription, batch: MessageBatch): void {
+    if (subscription.isBuffering) {
+      this.#buffer(subscription, batch)
       return
     }
-    if (run.epoch !== subscription.epoch || run.first > subscription.offset + 1) {
-      // what it has is read with what is missing before it
+    const { epoch, firstOffset, payloads } = batch
+    if (epoch !== subscription.epoch || firstOffset > subscription.offset + 1) {
+      // the read returns the missing messages and this batch
       this.add(subscription)
-      this.check()
+      this.run()
       return
     }
-    for (const payload of run.payloads.slice(subscription.offset + 1 - run.first)) {
-      this.#options.receiver.deliver(subscription.group, payload, { epoch: run.epoch, offset: ++subscription.offset })
+    for (const payload of payloads.slice(subscription.offset + 1 - firstOffset)) {
+      this.#options.receiver.deliver(subscription.group, payload, { epoch, offset: ++subscription.offset })
     }
   }
 
-  /** Delivers what another process published without history, and tells those that follow positions, which can't have it. */
-  takeWithoutPosition (subscription: Subscription, run: Run): void {
-    if (subscription.opening !== undefined) return
+  /** Delivers messages of a process without history. Members that follow positions can't get them, hence `lost`. */
+  deliverWithoutPosition (subscription: ChannelSubscription, { payloads }: MessageBatch): void {
+    if (subscription.pending !== undefined) return
     const { group, epoch, offset } = subscription
-    for (const payload of run.payloads) this.#options.receiver.deliver(group, payload)
+    for (const payload of payloads) this.#options.receiver.deliver(group, payload)
     this.#options.receiver.lost(group, { epoch, offset })
   }
 
-  /** @returns whether to go on */
+  /** @returns whether the next portion can be read */
   async #readPortion (): Promise<boolean> {
     const { reader, connection, size, events } = this.#options
-    const asked = this.#pick()
+    const subscriptions = this.#takeFromQueues()
     try {
-      const answers = await reader.read(asked.map(({ group, epoch, offset, opening }) => {
-        return { group, epoch, offset, limit: opening === undefined ? size : 0 }
+      const replies = await reader.read(subscriptions.map(({ group, epoch, offset, pending }) => {
+        return { group, epoch, offset, limit: pending === undefined ? size : 0 }
       }))
-      events.accepted()
-      answers.forEach((answer, index) => this.#repair(asked[index] as Subscription, answer))
+      events.readAccepted()
+      replies.forEach((reply, index) => this.#repair(subscriptions[index] as ChannelSubscription, reply))
       return true
     } catch (cause) {
       const error = cause as Error
-      const waiting = asked.filter(({ isAsked }) => isAsked)
-      for (const subscription of waiting) this.add(subscription)
-      // the next connection asks again
-      if (!isReply(error)) return false
-      events.refused(waiting, error)
-      if (isPassing(error)) connection.reconnect(error)
+      const unread = subscriptions.filter(({ isReading }) => isReading)
+      for (const subscription of unread) this.add(subscription)
+      // without a reply the connection was lost, and the next one calls `run`
+      if (!isErrorReply(error)) return false
+      events.readRefused(unread, error)
+      if (isTemporary(error)) connection.reconnect(error)
       return false
     }
   }
 
-  #pick (): Subscription[] {
-    const picked: Subscription[] = []
-    for (const set of [this.#joining, this.#stale]) {
-      for (const subscription of set) {
-        if (picked.length === CHUNK) return picked
-        set.delete(subscription)
-        subscription.isAsked = true
-        picked.push(subscription)
+  #takeFromQueues (): ChannelSubscription[] {
+    const taken: ChannelSubscription[] = []
+    for (const queue of [this.#joining, this.#stale]) {
+      for (const subscription of queue) {
+        if (taken.length === GROUPS_PER_READ) return taken
+        queue.delete(subscription)
+        subscription.isReading = true
+        taken.push(subscription)
       }
     }
-    return picked
+    return taken
   }
 
-  /** Brings a cursor up to date with what Redis keeps, and goes on with what came meanwhile. */
-  #repair (subscription: Subscription, answer: Kept | Error): void {
-    // it was left meanwhile, or its connection was lost and it is asked about again
-    if (!subscription.isAsked) return
+  /** Moves the cursor of a subscription to what Redis has, then delivers the buffer. */
+  #repair (subscription: ChannelSubscription, reply: ReadReply | Error): void {
+    // the subscription has ended, or its connection was lost and it is read again
+    if (!subscription.isReading) return
     const { receiver, events } = this.#options
-    subscription.isAsked = false
-    if (answer instanceof Error) {
-      events.failed(subscription, answer)
+    subscription.isReading = false
+    if (reply instanceof Error) {
+      events.groupFailed(subscription, reply)
       return
     }
-    events.succeeded(subscription)
+    events.groupRead(subscription)
 
-    const { epoch, top, state, payloads } = answer
-    const { group, isCut, opening } = subscription
-    const held = this.#release(subscription)
-    if (opening !== undefined) {
-      // nobody hears yet, so what came while Redis was asked counts as being before
-      const newest = held.findLast((run) => run.epoch === epoch)
-      subscription.offset = newest === undefined ? top : Math.max(top, newest.first + newest.payloads.length - 1)
+    const { epoch, top, state, payloads } = reply
+    const { group, hasOverflowed, pending } = subscription
+    const buffer = this.#takeBuffer(subscription)
+    if (pending !== undefined) {
+      // messages that arrived during the read count as published before the subscription
+      const newest = buffer.findLast((batch) => batch.epoch === epoch)
+      subscription.offset = newest === undefined ? top : Math.max(top, newest.firstOffset + newest.payloads.length - 1)
     } else if (state === 'gone') {
-      // of another log nobody has heard anything yet: it was begun because Redis came back or forgot, for which no message need be missed
+      // no message of a new epoch was delivered yet, so that its log is read from the beginning
       subscription.offset = epoch === subscription.epoch ? top : 0
       receiver.lost(group, { epoch, offset: subscription.offset })
     } else {
@@ -193,37 +195,38 @@ export class CatchUp {
     }
     subscription.epoch = epoch
 
-    if (subscription.offset < top || isCut) {
-      // the next answer has what is held, too
+    if (subscription.offset < top || hasOverflowed) {
+      // the next read returns the buffered messages too
       this.add(subscription)
       return
     }
-    subscription.isBehind = false
-    if (opening !== undefined) events.opened(subscription, { epoch, offset: subscription.offset })
-    for (const run of held) this.take(subscription, run)
+    subscription.isBuffering = false
+    if (pending !== undefined) events.positionFound(subscription, { epoch, offset: subscription.offset })
+    for (const batch of buffer) this.deliver(subscription, batch)
   }
 
-  #hold (subscription: Subscription, run: Run): void {
-    const length = lengthOf(run)
-    if (subscription.held.length === HELD.runs || this.#heldLength + length > HELD.length) {
-      this.#release(subscription)
-      subscription.isCut = true
+  #buffer (subscription: ChannelSubscription, batch: MessageBatch): void {
+    const characters = charactersOf(batch)
+    const { buffer } = subscription
+    if (buffer.length === BUFFER_LIMIT.batches || this.#bufferedCharacters + characters > BUFFER_LIMIT.characters) {
+      this.#takeBuffer(subscription)
+      subscription.hasOverflowed = true
     }
-    if (this.#heldLength + length > HELD.length) return
-    subscription.held.push(run)
-    this.#heldLength += length
+    if (this.#bufferedCharacters + characters > BUFFER_LIMIT.characters) return
+    subscription.buffer.push(batch)
+    this.#bufferedCharacters += characters
   }
 
-  /** Takes what is held for a subscription out. */
-  #release (subscription: Subscription): Run[] {
-    const { held } = subscription
-    for (const run of held) this.#heldLength -= lengthOf(run)
-    subscription.held = []
-    subscription.isCut = false
-    return held
+  /** Empties the buffer of a subscription. @returns the batches that were in it */
+  #takeBuffer (subscription: ChannelSubscription): MessageBatch[] {
+    const { buffer } = subscription
+    for (const batch of buffer) this.#bufferedCharacters -= charactersOf(batch)
+    subscription.buffer = []
+    subscription.hasOverflowed = false
+    return buffer
   }
 }
 
-function lengthOf ({ payloads }: Run): number {
+function charactersOf ({ payloads }: MessageBatch): number {
   return payloads.reduce((sum, { length }) => sum + length, 0)
 }

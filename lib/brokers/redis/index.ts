@@ -1,102 +1,72 @@
-/** Groups across processes, through one Redis. */
+/** `redisBroker`: groups that all processes share through one Redis. */
 import { randomBytes } from 'node:crypto'
-import { checkNames, isDelay } from '../../util/checks.ts'
-import { errors, show } from '../../errors.ts'
+import { errors } from '../../errors.ts'
 import { Trouble } from '../../util/trouble.ts'
 import type { Broker, BrokerHealth, HistoryEntry, Position, Receiver } from '../broker.ts'
-import { checkHistory, type HistoryOptions } from '../history.ts'
-import type { RedisClient } from './redis-client.ts'
-import { Connection } from './redis-connection.ts'
+import type { HistoryOptions } from '../history.ts'
+import { HistoryReader } from './history-reader.ts'
 import { Publisher, type QueueLimits } from './publisher.ts'
-import { Reader } from './reader.ts'
-import { Subscriber } from './subscriber.ts'
+import type { RedisClient } from './redis-client.ts'
+import { RedisConnection } from './redis-connection.ts'
+import { checkRedisOptions, type RedisBrokerOptions, type RedisBrokerSettings } from './redis-options.ts'
+import { ChannelSubscriber } from './subscriber.ts'
 
-export type { HistoryOptions, QueueLimits, RedisClient }
+export type { HistoryOptions, QueueLimits, RedisBrokerOptions, RedisClient }
 
-/** Options of `redisBroker`. */
-export interface RedisBrokerOptions {
-  /**
-   * A client of ioredis, such as `app.redis` of `@fastify/redis`. The broker opens two connections of its own with the same options (address,
-   * sentinels, TLS, `db`, `keyPrefix`, `retryStrategy`, …) and leaves this one alone.
-   */
-  client: RedisClient
-  /** What the names of all keys and channels begin with, after the `keyPrefix` of the client. @defaultValue `'rohrpost:'` */
-  prefix?: string
-  /** How much is kept of each group, so that processes and clients that were away for a moment miss nothing. @defaultValue none */
-  history?: HistoryOptions
-  /**
-   * How much may wait for Redis, and how many milliseconds each message, and each subscription, waits. What is more, or waits longer, fails.
-   *
-   * @defaultValue `{ messages: 100_000, bytes: 64 MiB, timeout: 5000 }`
-   */
-  queue?: Partial<QueueLimits>
-}
-
-const QUEUE: QueueLimits = { messages: 100_000, bytes: 64 * 1024 * 1024, timeout: 5000 }
-const OPTIONS = ['client', 'prefix', 'history', 'queue']
-/** A group's epoch and offset are remembered that much longer than its messages, in milliseconds. */
-const REMEMBERED = 24 * 60 * 60 * 1000
+/** Milliseconds for which Redis keeps a group's epoch and offset after its last message has expired. */
+const META_TTL = 24 * 60 * 60 * 1000
 
 /**
- * Makes a broker that shares groups among all processes with the same Redis and options. Redis is 5 or later, alone or with replicas and
- * failover; Redis Cluster is refused.
+ * Makes a broker that shares groups among all processes with the same Redis and the same options. It needs Redis 5 or
+ * later, one server or one with replicas and failover; Redis Cluster is not supported.
  *
  * @throws RP_ERR_INVALID_OPTION, RP_ERR_UNKNOWN_OPTION
  */
 export function redisBroker (options: RedisBrokerOptions): Broker {
-  return new RedisBroker(checkOptions(options))
+  return new RedisBroker(checkRedisOptions(options))
 }
 
-interface Checked {
-  client: RedisClient
-  /** The whole prefix of keys. */
-  keys: string
-  /** The whole prefix of channels. */
-  channels: string
-  history: HistoryOptions | undefined
-  queue: QueueLimits
-}
-
-/** The connections and the parts of an open broker. */
-interface Session {
-  receiver: Receiver
-  /** One connection for commands, one that hears. */
-  commands: Connection
-  ears: Connection
-  reader: Reader
+/** The connections of an open broker and the parts that use them. */
+interface RedisSession {
+  /** Runs scripts. */
+  commandConnection: RedisConnection
+  /** Subscribes to channels. */
+  subscriberConnection: RedisConnection
+  reader: HistoryReader
   publisher: Publisher
-  subscriber: Subscriber
-  troubles: Record<'connecting' | 'publishing' | 'reading' | 'groups', Trouble>
-  /** Settled when the connections are there, or when it is closed before. */
-  opening: PromiseWithResolvers<void>
+  subscriber: ChannelSubscriber
+  troubles: Record<'connect' | 'publish' | 'read' | 'group', Trouble>
+  /** Resolves when both connections are ready for the first time; rejects when the broker closes before that. */
+  ready: PromiseWithResolvers<void>
 }
 
 class RedisBroker implements Broker {
   readonly keepsHistory: boolean
-  readonly #options: Checked
-  /** Unlike that of any other broker. */
+  readonly #settings: RedisBrokerSettings
+  /** Unique to this broker. */
   readonly #id = randomBytes(9).toString('base64url')
   #epochs = 0
-  #session: Session | undefined
+  #session: RedisSession | undefined
   #isClosed = false
-  #isMixed = false
+  #hasReportedOptions = false
 
-  constructor (options: Checked) {
-    this.#options = options
-    this.keepsHistory = options.history !== undefined
+  constructor (settings: RedisBrokerSettings) {
+    this.#settings = settings
+    this.keepsHistory = settings.history !== undefined
   }
 
   async open (receiver: Receiver): Promise<void> {
     if (this.#session !== undefined) throw new errors.RP_ERR_BROKER_IN_USE('Redis')
-    const session = this.#session = this.#makeSession(receiver)
-    const { queue, history } = this.#options
+    const session = this.#session = this.#connect(receiver)
     const timer = setTimeout(() => {
-      session.opening.reject(new errors.RP_ERR_BROKER_UNAVAILABLE(`no connection to Redis: ${failureOf(session)}`))
-    }, queue.timeout)
+      session.ready.reject(new errors.RP_ERR_BROKER_UNAVAILABLE(noConnection(session)))
+    }, this.#settings.queue.timeout)
     try {
-      await session.opening.promise
-      if (history !== undefined && session.commands.server === '') {
-        throw new errors.RP_ERR_BROKER_UNAVAILABLE("history needs the 'master_replid' of 'INFO replication', and Redis does not tell it", { cause: session.commands.failure })
+      await session.ready.promise
+      const { serverId, lastError } = session.commandConnection
+      if (this.keepsHistory && serverId === '') {
+        const reason = "history needs the field 'master_replid' of INFO replication, which Redis does not return"
+        throw new errors.RP_ERR_BROKER_UNAVAILABLE(reason, { cause: lastError })
       }
     } catch (error) {
       await this.close()
@@ -112,7 +82,7 @@ class RedisBroker implements Broker {
   }
 
   subscribe (group: string): Promise<Position | undefined> {
-    if (this.#session === undefined || this.#isClosed) return Promise.reject(new errors.RP_ERR_BROKER_UNAVAILABLE('the broker is not open'))
+    if (this.#session === undefined || this.#isClosed) return Promise.reject(notOpen())
     return this.#session.subscriber.subscribe(group)
   }
 
@@ -120,9 +90,11 @@ class RedisBroker implements Broker {
     this.#session?.subscriber.unsubscribe(group)
   }
 
-  async history (group: string, after: Position, limit: number, bytes = Number.MAX_SAFE_INTEGER): Promise<HistoryEntry[] | undefined> {
+  async history (
+    group: string, after: Position, limit: number, bytes = Number.MAX_SAFE_INTEGER
+  ): Promise<HistoryEntry[] | undefined> {
     if (!this.keepsHistory) return undefined
-    if (this.#session === undefined) throw new errors.RP_ERR_BROKER_UNAVAILABLE('the broker is not open')
+    if (this.#session === undefined) throw notOpen()
     const { epoch, offset } = after
     try {
       const payloads = await this.#session.reader.readAll({ group, epoch, offset, limit }, bytes)
@@ -135,140 +107,129 @@ class RedisBroker implements Broker {
   health (): BrokerHealth {
     const session = this.#session
     if (this.#isClosed || session === undefined) return { ok: false, detail: 'the broker is not open' }
-    const { commands, ears, publisher, troubles: { publishing, reading, groups } } = session
-    const refusal = publishing.error ?? reading.error
-    const age = publisher.age
-    if (refusal !== undefined) return { ok: false, detail: `Redis refuses to ${publishing.error ? 'publish' : 'read'}: ${refusal.message}` }
-    if (!commands.isReady || !ears.isReady) return { ok: false, detail: `no connection to Redis: ${failureOf(session)}` }
-    if (age > this.#options.queue.timeout / 5) return { ok: false, detail: `Redis has not answered for ${Math.round(age)} ms` }
-    // what concerns single groups is no reason to take the process out of service
-    return groups.error === undefined ? { ok: true } : { ok: true, detail: groups.error.message }
+    const { publisher: { age }, troubles: { publish, read, group } } = session
+    if (publish.error !== undefined) return { ok: false, detail: `Redis refuses to publish: ${publish.error.message}` }
+    if (read.error !== undefined) return { ok: false, detail: `Redis refuses to read: ${read.error.message}` }
+    if (!isConnected(session)) return { ok: false, detail: noConnection(session) }
+    if (age > this.#settings.queue.timeout / 5) {
+      return { ok: false, detail: `Redis has not answered for ${Math.round(age)} ms` }
+    }
+    // a failure of single groups is no reason to take the process out of service
+    return group.error === undefined ? { ok: true } : { ok: true, detail: group.error.message }
   }
 
-  /** Waits for what is to be published, for as long as each message may wait; then its own connections are closed. */
+  /** Closes the connections of the broker when each waiting message is published or has reached its timeout. */
   async close (): Promise<void> {
     this.#isClosed = true
     const session = this.#session
     if (session === undefined) return
-    session.opening.promise.catch(() => {})
-    session.opening.reject(new errors.RP_ERR_BROKER_UNAVAILABLE('the broker is closed'))
+    session.ready.promise.catch(() => {})
+    session.ready.reject(new errors.RP_ERR_BROKER_UNAVAILABLE('the broker is closed'))
     await session.publisher.close()
     session.subscriber.close()
-    session.commands.close()
-    session.ears.close()
+    session.commandConnection.close()
+    session.subscriberConnection.close()
   }
 
-  #makeSession (receiver: Receiver): Session {
-    const { client, channels, keys, history, queue } = this.#options
-    const trouble = (stage: 'connect' | 'publish' | 'subscribe', over: string) => new Trouble({
+  #connect (receiver: Receiver): RedisSession {
+    const { client, channelPrefix, keyPrefix, history, queue } = this.#settings
+    const trouble = (stage: 'connect' | 'publish' | 'subscribe', endNotice: string) => new Trouble({
       began: (error) => receiver.error(error, { stage }),
-      ended: (failures) => receiver.notice?.(over, { stage, failures })
+      ended: (failures) => receiver.notice?.(endNotice, { stage, failures })
     })
-    const troubles: Session['troubles'] = {
-      connecting: trouble('connect', 'Redis can be reached again'),
-      publishing: trouble('publish', 'Redis publishes again'),
-      reading: trouble('subscribe', 'Redis can be read again'),
-      groups: trouble('subscribe', 'all groups are heard again')
+    const troubles: RedisSession['troubles'] = {
+      connect: trouble('connect', 'Redis can be reached again'),
+      publish: trouble('publish', 'Redis publishes again'),
+      read: trouble('subscribe', 'Redis can be read again'),
+      group: trouble('subscribe', 'all groups receive messages again')
     }
-    const error = (error: Error) => troubles.connecting.fail(error)
-    const patience = Math.ceil(queue.timeout / 2)
-    const commands = new Connection(client, 'rohrpost:commands', patience, { ready: () => this.#commanding(session), error })
-    const ears = new Connection(client, 'rohrpost:subscriber', patience, { ready: () => this.#hearing(session), error })
+    const replyTimeout = Math.ceil(queue.timeout / 2)
+    const onError = (error: Error) => troubles.connect.fail(error)
+    const connect = (name: string, onReady: () => void) => {
+      return new RedisConnection(client, name, replyTimeout, { onReady, onError })
+    }
+    const commandConnection = connect('rohrpost:commands', () => this.#onCommandsReady(session))
+    const subscriberConnection = connect('rohrpost:subscriber', () => this.#onSubscriberReady(session))
 
     const scriptArguments = () => this.#scriptArguments()
-    const onMixed = () => this.#reportMixed(receiver)
-    const reader = new Reader(commands, { key: keys, scriptArguments })
-    const publisher = new Publisher(commands, {
+    const onMixedOptions = () => this.#reportMixedOptions(receiver)
+    const reader = new HistoryReader(commandConnection, { key: keyPrefix, scriptArguments })
+    const publisher = new Publisher(commandConnection, {
       queue,
-      keeps: this.keepsHistory,
-      sender: `${keys}sender:${this.#id}`,
+      keepsHistory: this.keepsHistory,
+      senderKey: `${keyPrefix}sender:${this.#id}`,
       scriptArguments,
-      channel: channels,
-      trouble: troubles.publishing,
-      onKeptForOthers: onMixed
+      channelPrefix,
+      trouble: troubles.publish,
+      onKeptForOthers: onMixedOptions
     })
-    const subscriber = new Subscriber({
+    const subscriber = new ChannelSubscriber({
       receiver,
-      ears,
-      commands,
+      subscriberConnection,
+      commandConnection,
       reader,
-      channel: channels,
+      channelPrefix,
       timeout: queue.timeout,
       size: history?.size ?? 0,
-      reading: troubles.reading,
-      groups: troubles.groups,
-      onUnkept: onMixed
+      readTrouble: troubles.read,
+      groupTrouble: troubles.group,
+      onMissingPosition: onMixedOptions
     })
-    ears.redis.on('message', (channel: string, text: string) => subscriber.receive(channel, text))
-    const session: Session = { receiver, commands, ears, reader, publisher, subscriber, troubles, opening: Promise.withResolvers() }
+    subscriberConnection.redis.on('message', (channel: string, text: string) => subscriber.onMessage(channel, text))
+    const ready = Promise.withResolvers<void>()
+    const session = { commandConnection, subscriberConnection, reader, publisher, subscriber, troubles, ready }
     return session
   }
 
-  /** The connection for commands is new. */
-  #commanding (session: Session): void {
-    const { commands, ears, publisher, subscriber } = session
-    // a subscription at a server that is not the one that is written to any more hears nothing
-    if (ears.isReady && ears.server !== commands.server) ears.reconnect(new Error('Redis is another server than before'))
+  #onCommandsReady (session: RedisSession): void {
+    const { commandConnection, subscriberConnection, publisher, subscriber } = session
+    // after a failover the previous server may keep the subscriber connection open, but it receives no more messages
+    if (subscriberConnection.isReady && subscriberConnection.serverId !== commandConnection.serverId) {
+      subscriberConnection.reconnect(new Error('Redis is another server than before'))
+    }
     publisher.resume()
-    subscriber.check()
-    this.#recovered(session)
+    subscriber.repairGaps()
+    this.#onReady(session)
   }
 
-  /** The connection that hears is new. */
-  #hearing (session: Session): void {
-    session.subscriber.resume()
-    this.#recovered(session)
+  #onSubscriberReady (session: RedisSession): void {
+    session.subscriber.resubscribe()
+    this.#onReady(session)
   }
 
-  #recovered ({ commands, ears, troubles, opening }: Session): void {
-    if (!commands.isReady || !ears.isReady) return
-    troubles.connecting.end()
-    opening.resolve()
+  #onReady (session: RedisSession): void {
+    if (!isConnected(session)) return
+    session.troubles.connect.end()
+    session.ready.resolve()
   }
 
-  /** Processes share a Redis, and some of them keep history while others do not. */
-  #reportMixed (receiver: Receiver): void {
-    if (this.#isMixed) return
-    this.#isMixed = true
+  /** Reports once that some processes with this Redis keep history and some do not. */
+  #reportMixedOptions (receiver: Receiver): void {
+    if (this.#hasReportedOptions) return
+    this.#hasReportedOptions = true
     const text = this.keepsHistory
-      ? 'another process publishes without history: its messages reach members, but have no positions'
-      : "other processes keep history, so that what this one publishes is kept, too: give all processes the same 'history'"
+      ? 'another process publishes without history: members receive its messages, but without positions'
+      : "other processes keep history, so this one's messages are kept too: give all processes the same 'history'"
     receiver.notice?.(text, { stage: 'publish' })
   }
 
-  /** The arguments that every script begins with: a name for epochs that was never used, the prefix of keys, and how much is kept. */
+  /** Returns the leading script arguments: a fresh epoch, key prefix, history size, history ttl, meta ttl. */
   #scriptArguments (): string[] {
-    const { keys, history } = this.#options
+    const { keyPrefix, history } = this.#settings
     const { size = 0, ttl = 0 } = history ?? {}
-    return [`${this.#id}${(this.#epochs++).toString(36)}`, keys, String(size), String(ttl), String(REMEMBERED)]
+    return [`${this.#id}${(this.#epochs++).toString(36)}`, keyPrefix, String(size), String(ttl), String(META_TTL)]
   }
 }
 
-function failureOf ({ commands, ears }: Session): string {
-  return (commands.failure ?? ears.failure)?.message ?? 'it was lost'
+function isConnected ({ commandConnection, subscriberConnection }: RedisSession): boolean {
+  return commandConnection.isReady && subscriberConnection.isReady
 }
 
-function checkOptions (options: RedisBrokerOptions): Checked {
-  if (typeof options !== 'object' || options === null || 'duplicate' in options) {
-    throw new errors.RP_ERR_INVALID_OPTION('client', 'redisBroker({ client }) with a client of ioredis', `a ${typeof options} instead of { client }`)
-  }
-  checkNames(options, OPTIONS)
-  const { client, prefix = 'rohrpost:', history, queue } = options
-  if (client?.isCluster === true) throw new errors.RP_ERR_INVALID_OPTION('client', 'a client of one Redis', 'one of a Redis Cluster, which is not supported')
-  if (typeof client?.duplicate !== 'function' || typeof client.options !== 'object' || client.isCluster !== false) {
-    throw new errors.RP_ERR_INVALID_OPTION('client', 'a client of ioredis', show(client))
-  }
-  if (typeof prefix !== 'string') throw new errors.RP_ERR_INVALID_OPTION('prefix', 'a string', show(prefix))
-
-  const { keyPrefix = '', db = 0 } = client.options
-  const keys = `${keyPrefix}${prefix}`
-  // databases have keys of their own, but share channels
-  return { client, keys, channels: `${keys}${db}:`, history: checkHistory(history), queue: { ...QUEUE, ...checkQueue(queue) } }
+function noConnection ({ commandConnection, subscriberConnection }: RedisSession): string {
+  const cause = commandConnection.lastError ?? subscriberConnection.lastError
+  return `no connection to Redis: ${cause?.message ?? 'it was lost'}`
 }
 
-function checkQueue (queue: unknown = {}): Partial<QueueLimits> {
-  const isLimits = typeof queue === 'object' && queue !== null &&
-    Object.entries(queue).every(([name, value]) => Object.hasOwn(QUEUE, name) && isDelay(value))
-  if (!isLimits) throw new errors.RP_ERR_INVALID_OPTION('queue', 'an object { messages, bytes, timeout } of whole numbers from 1', show(queue))
-  return queue
+function notOpen (): Error {
+  return new errors.RP_ERR_BROKER_UNAVAILABLE('the broker is not open')
 }

@@ -1,99 +1,89 @@
 /**
- * What is published waits here until Redis has confirmed it. All that waits goes out in one script call, and the next call is made when that one is
- * answered: so a slow line makes calls larger, not more, and what is sent again after a lost connection can't overtake anything.
+ * Publishes messages through Redis. All waiting messages go out in one script call, and the next call follows its
+ * reply: on a slow line calls grow instead of piling up, and a call that is repeated after a lost connection keeps its
+ * order.
  */
 import { errors } from '../../errors.ts'
 import { Backoff } from '../../util/backoff.ts'
 import type { Trouble } from '../../util/trouble.ts'
-import { isPassing, isReply } from './redis-client.ts'
-import type { Connection } from './redis-connection.ts'
-import { head } from './batch.ts'
+import { encodeTurns, type PublishTurn } from './publish-turn.ts'
+import { isErrorReply, isTemporary } from './redis-client.ts'
+import type { RedisConnection } from './redis-connection.ts'
 import { publish } from './scripts.ts'
 
-/** How much may wait for Redis, and for how long. */
+/** Limits of the messages that wait for Redis. */
 export interface QueueLimits {
   messages: number
   bytes: number
-  /** Milliseconds. */
+  /** Milliseconds that a message waits before it is rejected. */
   timeout: number
 }
 
-/** What publishing needs to know. */
 export interface PublisherOptions {
   queue: QueueLimits
-  /** Whether Redis keeps what is published. */
-  keeps: boolean
-  /** The key under which Redis remembers what this sender sent last. */
-  sender: string
-  /** The arguments that every script begins with. */
+  /** Whether this process keeps history. */
+  keepsHistory: boolean
+  /** The key with the number of this process's last call, by which Redis skips a repeated call. */
+  senderKey: string
+  /** Returns the leading arguments of a script call. */
   scriptArguments: () => string[]
-  channel: string
-  /** Told of calls that Redis refuses as a whole, and of those that it takes. */
+  /** Prefix of all channels, before the group's name. */
+  channelPrefix: string
+  /** The time in which Redis refuses publish calls. */
   trouble: Trouble
-  /** Called when Redis keeps what this process publishes because of the options of other processes. */
+  /** Called if this process keeps no history, but Redis keeps its messages because other processes do. */
   onKeptForOthers: () => void
 }
 
-/** Messages of one group that follow each other in one turn. They share a promise. */
-interface Run {
-  group: string
-  payloads: string[]
-  done: PromiseWithResolvers<void>
-}
-
-/** The messages of one turn of the event loop. */
-interface Batch {
-  runs: Run[]
-  messages: number
-  bytes: number
-  /** Of `performance.now()`. */
-  since: number
-  settled: boolean
-}
-
-/** Batches that go out in one call. Sent again after a lost connection, it keeps its number. Without batches it tries whether Redis takes calls. */
-interface Flight {
+/**
+ * The script call in flight. It keeps its number when it is repeated after a lost connection. A call without turns
+ * probes whether Redis accepts calls again.
+ */
+interface PublishCall {
   number: number
-  batches: Batch[]
-  /** Who Redis was when it was sent first. */
-  server: string
-  isUnderWay: boolean
+  turns: PublishTurn[]
+  /** The `serverId` of the connection at the first attempt. */
+  serverId: string
+  /** `true` until the current attempt is answered or fails. */
+  isSent: boolean
 }
 
-/** How much goes out in one call, for which Redis does nothing else. */
-const MESSAGES = 1000
-const BYTES = 1024 * 1024
-/** How long Redis remembers a sender beyond the time in which that repeats itself, in milliseconds. */
-const MEMORY = 60_000
-/** The bounds of the delay before a Redis that refuses calls is tried again without messages, in milliseconds. */
-const RETRY = { min: 1000, max: 30_000 }
+/** Limits of one call. Redis serves no other client while it runs the call. */
+const CALL_LIMIT = { messages: 1000, bytes: 1024 * 1024 }
+/** Milliseconds for which Redis keeps the number of the last call, in addition to the time in which it is repeated. */
+const SENDER_TTL = 60_000
+/** Bounds of the delay before a call without messages probes a Redis that refuses calls, in milliseconds. */
+const PROBE_DELAY = { min: 1000, max: 30_000 }
 
 export class Publisher {
   readonly #options: PublisherOptions
-  readonly #connection: Connection
-  readonly #waiting: Batch[] = []
-  #open: Batch | undefined
-  #flight: Flight | undefined
-  #flights = 0
+  readonly #connection: RedisConnection
+  readonly #waiting: PublishTurn[] = []
+  /** The turn that takes new messages, the last one of `#waiting`. */
+  #openTurn: PublishTurn | undefined
+  #call: PublishCall | undefined
+  #calls = 0
   #messages = 0
   #bytes = 0
   #isClosed = false
-  #timer: NodeJS.Timeout | undefined
-  readonly #backoff = new Backoff(RETRY.min, RETRY.max)
-  #probing: NodeJS.Timeout | undefined
+  #expiryTimer: NodeJS.Timeout | undefined
+  readonly #backoff = new Backoff(PROBE_DELAY.min, PROBE_DELAY.max)
+  #probeTimer: NodeJS.Timeout | undefined
 
-  constructor (connection: Connection, options: PublisherOptions) {
+  constructor (connection: RedisConnection, options: PublisherOptions) {
     this.#options = options
     this.#connection = connection
   }
 
-  /** How long the oldest message has been waiting, in milliseconds. */
+  /** Milliseconds for which the oldest message has waited. */
   get age (): number {
-    const oldest = this.#flight?.batches[0] ?? this.#waiting[0]
+    const oldest = this.#call?.turns[0] ?? this.#waiting[0]
     return oldest === undefined ? 0 : performance.now() - oldest.since
   }
 
-  /** Resolves when Redis has published it. Rejects with RP_ERR_NOT_PUBLISHED; nobody has to hear of that. */
+  /**
+   * Resolves when Redis has published the message, or rejects with RP_ERR_NOT_PUBLISHED. The caller may ignore that.
+   */
   publish (group: string, payload: string): Promise<void> {
     const { queue } = this.#options
     const bytes = Buffer.byteLength(payload)
@@ -102,113 +92,115 @@ export class Publisher {
       return refuse(`${this.#messages} messages of ${this.#bytes} bytes wait for Redis already`)
     }
 
-    const batch = this.#open ?? this.#begin()
-    let run = batch.runs.at(-1)
-    if (run?.group !== group) {
-      run = { group, payloads: [], done: Promise.withResolvers() }
-      run.done.promise.catch(() => {})
-      batch.runs.push(run)
+    const turn = this.#openTurn ?? this.#beginTurn()
+    let batch = turn.batches.at(-1)
+    if (batch?.group !== group) {
+      batch = { group, payloads: [], done: Promise.withResolvers() }
+      batch.done.promise.catch(() => {})
+      turn.batches.push(batch)
     }
-    run.payloads.push(payload)
-    batch.messages++
-    batch.bytes += bytes
+    batch.payloads.push(payload)
+    turn.messages++
+    turn.bytes += bytes
     this.#messages++
     this.#bytes += bytes
-    if (batch.messages === MESSAGES || batch.bytes > BYTES) this.#open = undefined
-    return run.done.promise
+    if (turn.messages === CALL_LIMIT.messages || turn.bytes > CALL_LIMIT.bytes) this.#openTurn = undefined
+    return batch.done.promise
   }
 
-  /** Sends what waits, on a connection that is new: first what was under way when the last one was lost. */
+  /** Continues on a new connection: repeats the call in flight, then sends the waiting messages. */
   resume (): void {
-    const flight = this.#flight
-    const { keeps, trouble } = this.#options
-    if (flight === undefined) {
-      this.#send()
-    } else if (!keeps && flight.server !== this.#connection.server) {
-      // a server that does not know what its predecessor published would publish it twice; with history it begins a new epoch then, and all are told
-      this.#land(flight, 'Redis restarted or failed over before it confirmed it')
-    } else if (!flight.isUnderWay) {
-      flight.batches = flight.batches.filter(({ settled }) => !settled)
-      // while Redis refuses calls, one without messages finds out when that is over
-      if (flight.batches.length === 0 && trouble.error === undefined) this.#land(flight)
-      else this.#call(flight)
+    const call = this.#call
+    const { keepsHistory, trouble } = this.#options
+    if (call === undefined) {
+      this.#sendWaiting()
+    } else if (!keepsHistory && call.serverId !== this.#connection.serverId) {
+      // this server can't skip a call that the previous one has run: with history it starts a new epoch, without
+      // history members would receive the messages twice
+      this.#endCall(call, 'Redis restarted or failed over before it confirmed it')
+    } else if (!call.isSent) {
+      call.turns = call.turns.filter(({ isSettled }) => !isSettled)
+      // a call without messages remains a probe while Redis refuses calls
+      if (call.turns.length === 0 && trouble.error === undefined) this.#endCall(call)
+      else this.#send(call)
     }
-    if (this.#flight === undefined && trouble.error !== undefined) this.#probeLater()
+    if (this.#call === undefined && trouble.error !== undefined) this.#probeLater()
   }
 
-  /** Takes no more, and resolves when all that waits has been sent or has waited too long. */
+  /** Rejects further messages, and resolves when each waiting message is published or has reached its timeout. */
   async close (): Promise<void> {
     this.#isClosed = true
-    clearTimeout(this.#probing)
-    const batches = [...this.#flight?.batches ?? [], ...this.#waiting]
-    await Promise.allSettled(batches.flatMap(({ runs }) => runs.map(({ done }) => done.promise)))
-    clearTimeout(this.#timer)
-    clearTimeout(this.#probing)
+    clearTimeout(this.#probeTimer)
+    const turns = [...this.#call?.turns ?? [], ...this.#waiting]
+    await Promise.allSettled(turns.flatMap(({ batches }) => batches.map(({ done }) => done.promise)))
+    clearTimeout(this.#expiryTimer)
+    clearTimeout(this.#probeTimer)
   }
 
-  #begin (): Batch {
-    const batch: Batch = { runs: [], messages: 0, bytes: 0, since: performance.now(), settled: false }
-    this.#open = batch
-    this.#waiting.push(batch)
-    this.#timer ??= setTimeout(this.#expire, this.#options.queue.timeout)
-    // the end of the turn: all that is published until then goes with it
+  #beginTurn (): PublishTurn {
+    const turn: PublishTurn = { batches: [], messages: 0, bytes: 0, since: performance.now(), isSettled: false }
+    this.#openTurn = turn
+    this.#waiting.push(turn)
+    this.#expiryTimer ??= setTimeout(this.#expire, this.#options.queue.timeout)
+    // runs at the end of the turn, so that one call takes all of its messages
     setImmediate(() => {
-      this.#open = undefined
-      this.#send()
+      this.#openTurn = undefined
+      this.#sendWaiting()
     })
-    return batch
+    return turn
   }
 
-  #send (): void {
-    if (this.#flight !== undefined || this.#waiting.length === 0 || !this.#connection.isReady) return
+  #sendWaiting (): void {
+    if (this.#call !== undefined || this.#waiting.length === 0 || !this.#connection.isReady) return
 
     let count = 0
     let messages = 0
     let bytes = 0
-    for (const batch of this.#waiting) {
-      messages += batch.messages
-      bytes += batch.bytes
-      if (count > 0 && (messages > MESSAGES || bytes > BYTES)) break
+    for (const turn of this.#waiting) {
+      messages += turn.messages
+      bytes += turn.bytes
+      if (count > 0 && (messages > CALL_LIMIT.messages || bytes > CALL_LIMIT.bytes)) break
       count++
     }
-    this.#open = undefined
-    this.#start(this.#waiting.splice(0, count))
+    this.#openTurn = undefined
+    this.#beginCall(this.#waiting.splice(0, count))
   }
 
-  #start (batches: Batch[]): void {
-    this.#flight = { number: ++this.#flights, batches, server: this.#connection.server, isUnderWay: false }
-    this.#call(this.#flight)
+  #beginCall (turns: PublishTurn[]): void {
+    this.#call = { number: ++this.#calls, turns, serverId: this.#connection.serverId, isSent: false }
+    this.#send(this.#call)
   }
 
-  async #call (flight: Flight): Promise<void> {
+  async #send (call: PublishCall): Promise<void> {
     const connection = this.#connection
-    const { sender, scriptArguments, queue, channel, trouble } = this.#options
-    flight.isUnderWay = true
+    const { senderKey, scriptArguments, queue, channelPrefix, trouble } = this.#options
+    call.isSent = true
     try {
-      const answer = await connection.run(publish, sender, [
-        ...scriptArguments(), String(flight.number), String(queue.timeout + MEMORY), channel, ...toArguments(flight.batches)
+      const ttl = String(queue.timeout + SENDER_TTL)
+      const reply = await connection.run(publish, senderKey, [
+        ...scriptArguments(), String(call.number), ttl, channelPrefix, ...encodeTurns(call.turns)
       ])
-      connection.settle()
-      this.#calm()
+      connection.resetBackoff()
+      this.#stopProbing()
       trouble.end()
-      this.#land(flight, undefined, this.#failuresOf(answer as string[]))
+      this.#endCall(call, undefined, this.#failuresOf(reply as string[]))
     } catch (cause) {
       const error = cause as Error
-      flight.isUnderWay = false
-      // without an answer it is sent again when the connection is back
-      if (!isReply(error)) return
+      call.isSent = false
+      // without a reply the connection was lost, and `resume` repeats the call on the next one
+      if (!isErrorReply(error)) return
       trouble.fail(error)
-      if (isPassing(error)) {
-        // another server, or this one a little later, takes it
+      if (isTemporary(error)) {
+        // `resume` repeats the call, with another server or with the same one later
         connection.reconnect(error)
       } else {
-        this.#land(flight, error.message)
+        this.#endCall(call, error.message)
         this.#probeLater()
       }
     }
   }
 
-  /** The reasons for which groups failed in a call that Redis took. */
+  /** Decodes the reply to a publish call. @returns the reason for each group that failed */
   #failuresOf ([isKeptForOthers, ...failures]: readonly string[]): Map<string, string> {
     if (isKeptForOthers === '1') this.#options.onKeptForOthers()
     const reasons = new Map<string, string>()
@@ -216,36 +208,35 @@ export class Publisher {
     return reasons
   }
 
-  /** Finds out when a Redis that refuses calls takes them again, also if nothing is published until then. */
+  /** Plans a call without messages, which notices the end of `trouble` even if the app publishes nothing. */
   #probeLater (): void {
-    if (this.#isClosed || this.#probing !== undefined) return
-    this.#probing = setTimeout(() => {
-      this.#probing = undefined
-      if (this.#flight === undefined && this.#connection.isReady) this.#start([])
+    if (this.#isClosed || this.#probeTimer !== undefined) return
+    this.#probeTimer = setTimeout(() => {
+      this.#probeTimer = undefined
+      if (this.#call === undefined && this.#connection.isReady) this.#beginCall([])
       else this.#probeLater()
     }, this.#backoff.next()).unref()
   }
 
-  /** Ends the attempts when Redis takes calls. */
-  #calm (): void {
-    clearTimeout(this.#probing)
-    this.#probing = undefined
+  #stopProbing (): void {
+    clearTimeout(this.#probeTimer)
+    this.#probeTimer = undefined
     this.#backoff.reset()
   }
 
-  /** The end of a call: without a reason a good one, but for the groups that failed. */
-  #land (flight: Flight, reason?: string, failures?: ReadonlyMap<string, string>): void {
-    for (const batch of flight.batches) this.#settle(batch, reason, failures)
-    this.#flight = undefined
-    this.#send()
+  /** Ends the call in flight. @param reason why all of it failed @param failures why single groups failed */
+  #endCall (call: PublishCall, reason?: string, failures?: ReadonlyMap<string, string>): void {
+    for (const turn of call.turns) this.#settle(turn, reason, failures)
+    this.#call = undefined
+    this.#sendWaiting()
   }
 
-  #settle (batch: Batch, reason: string | undefined, failures?: ReadonlyMap<string, string>): void {
-    if (batch.settled) return
-    batch.settled = true
-    this.#messages -= batch.messages
-    this.#bytes -= batch.bytes
-    for (const { group, done } of batch.runs) {
+  #settle (turn: PublishTurn, reason: string | undefined, failures?: ReadonlyMap<string, string>): void {
+    if (turn.isSettled) return
+    turn.isSettled = true
+    this.#messages -= turn.messages
+    this.#bytes -= turn.bytes
+    for (const { group, done } of turn.batches) {
       const why = reason ?? failures?.get(group)
       if (why === undefined) done.resolve()
       else done.reject(new errors.RP_ERR_NOT_PUBLISHED(why))
@@ -255,39 +246,16 @@ export class Publisher {
   #expire = (): void => {
     const { timeout } = this.#options.queue
     const reason = `Redis did not confirm it within ${timeout} ms`
-    const isOld = ({ since }: Batch) => since + timeout <= performance.now()
-    for (const batch of this.#flight?.batches ?? []) {
-      if (isOld(batch)) this.#settle(batch, reason)
+    const isOld = ({ since }: PublishTurn) => since + timeout <= performance.now()
+    for (const turn of this.#call?.turns ?? []) {
+      if (isOld(turn)) this.#settle(turn, reason)
     }
-    const young = this.#waiting.findIndex((batch) => !isOld(batch))
-    for (const batch of this.#waiting.splice(0, young === -1 ? Infinity : young)) this.#settle(batch, reason)
+    const young = this.#waiting.findIndex((turn) => !isOld(turn))
+    for (const turn of this.#waiting.splice(0, young === -1 ? Infinity : young)) this.#settle(turn, reason)
 
-    const next = this.#flight?.batches.find(({ settled }) => !settled) ?? this.#waiting[0]
-    this.#timer = next && setTimeout(this.#expire, Math.max(1, next.since + timeout - performance.now()))
+    const next = this.#call?.turns.find(({ isSettled }) => !isSettled) ?? this.#waiting[0]
+    this.#expiryTimer = next && setTimeout(this.#expire, Math.max(1, next.since + timeout - performance.now()))
   }
-}
-
-/** The arguments for all messages: runs of one group that follow each other travel as one. */
-function toArguments (batches: readonly Batch[]): string[] {
-  const args: string[] = []
-  let group: string | undefined
-  let payloads: string[] = []
-  const end = () => {
-    if (group !== undefined) args.push(group, head(payloads), String(payloads.length), ...payloads)
-  }
-  for (const { runs } of batches) {
-    for (const run of runs) {
-      if (run.group === group) {
-        payloads.push(...run.payloads)
-        continue
-      }
-      end()
-      group = run.group
-      payloads = [...run.payloads]
-    }
-  }
-  end()
-  return args
 }
 
 function refuse (reason: string): Promise<void> {

@@ -1,14 +1,17 @@
-/** What the broker needs of ioredis, by shape: no type of ioredis leaves this folder, and any copy of it will do. */
+/** Structural types of ioredis, so that the Redis broker works with any copy of it, and the kinds of its errors. */
 
-/** A client of ioredis, such as `app.redis` of `@fastify/redis`. Only its options are used; nothing is sent over it, and it is never closed. */
+/**
+ * A client of ioredis, such as `app.redis` of `@fastify/redis`. The broker reads its options and duplicates it, but
+ * sends no commands over it and never closes it.
+ */
 export interface RedisClient {
   readonly options: { keyPrefix?: string | undefined, db?: number | undefined }
   readonly isCluster: boolean
-  duplicate (override: object): RedisConnection
+  duplicate (override: object): DuplicatedClient
 }
 
-/** A connection of the broker's own, which ioredis opens again when it was lost. */
-export interface RedisConnection {
+/** A client of ioredis that the broker has made for itself. ioredis reconnects it after a lost connection. */
+export interface DuplicatedClient {
   readonly status: string
   connect (): Promise<void>
   disconnect (reconnect?: boolean): void
@@ -18,17 +21,21 @@ export interface RedisConnection {
   on (event: string, listener: (...args: never[]) => void): unknown
 }
 
-/** Whether Redis itself answered with an error; else the connection was lost, or there was none. */
-export function isReply (error: unknown): boolean {
+/** Whether Redis itself replied with this error. Any other error means that the connection was lost or missing. */
+export function isErrorReply (error: unknown): boolean {
   return error instanceof Error && error.name === 'ReplyError'
 }
 
-const NAMES = 'LOADING|READONLY|MASTERDOWN|BUSY|TRYAGAIN|NOREPLICAS'
-const PASSING = new RegExp(`^-?(?:${NAMES})\\b`)
-/** Redis 5 and 6 put the error of a command within a script behind words of their own, twice: `ERR Error running script (call to f_…): @user_script:39: … -READONLY …`. */
-const PASSING_IN_SCRIPT = new RegExp(`^-?ERR Error running script\\b.*?[\\s:]-(?:${NAMES})\\b`, 's')
+const TEMPORARY = 'LOADING|READONLY|MASTERDOWN|BUSY|TRYAGAIN|NOREPLICAS'
+const TEMPORARY_REPLY = new RegExp(`^-?(?:${TEMPORARY})\\b`)
+/**
+ * Redis 5 and 6 wrap the error of a command within a script, sometimes twice:
+ * `ERR Error running script (call to f_…): @user_script:39: … -READONLY …`.
+ */
+const TEMPORARY_REPLY_IN_SCRIPT = new RegExp(`^-?ERR Error running script\\b.*?[\\s:]-(?:${TEMPORARY})\\b`, 's')
 
-/** Tells a temporary refusal: another server, or the same one later, can do it. */
-export function isPassing (error: unknown): boolean {
-  return error instanceof Error && (PASSING.test(error.message) || PASSING_IN_SCRIPT.test(error.message))
+/** Whether another Redis server, or the same one later, can run the refused command. */
+export function isTemporary (error: unknown): boolean {
+  return error instanceof Error &&
+    (TEMPORARY_REPLY.test(error.message) || TEMPORARY_REPLY_IN_SCRIPT.test(error.message))
 }

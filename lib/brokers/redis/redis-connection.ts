@@ -1,20 +1,20 @@
-/** One connection to Redis: fails at once while there is none, so that what waits and what is repeated is decided in one place. */
+/**
+ * One connection to Redis. Commands fail at once while it is down: publisher, reader and subscriber decide what is
+ * retried, and ioredis retries nothing.
+ */
 import { Backoff } from '../../util/backoff.ts'
-import { isReply, type RedisClient, type RedisConnection } from './redis-client.ts'
+import { isErrorReply, type DuplicatedClient, type RedisClient } from './redis-client.ts'
 import type { Script } from './scripts.ts'
 
-/** What a connection tells. */
-export interface ConnectionEvents {
-  /** Redis answers, now or again; every script and subscription of before is gone. */
-  ready (): void
-  error (error: Error): void
+/** Callbacks of a Redis connection. */
+export interface RedisConnectionEvents {
+  /** Redis accepts commands on a new connection; scripts in flight and subscriptions of the previous one are lost. */
+  onReady (): void
+  onError (error: Error): void
 }
 
-/**
- * Overrides what an application may have set for its own commands: a command that fails when the connection does is the broker's to repeat, and
- * ioredis must not queue, resend, resubscribe or prefix anything by itself.
- */
-const OPTIONS = {
+/** Overrides of the ioredis options that an application may have set for its own commands. */
+const IOREDIS_OPTIONS = {
   lazyConnect: true,
   keyPrefix: '',
   enableOfflineQueue: false,
@@ -22,7 +22,7 @@ const OPTIONS = {
   enableAutoPipelining: false,
   autoResubscribe: false,
   autoResendUnfulfilledCommands: false,
-  // fails what is under way as soon as the connection is lost
+  // rejects the commands in flight as soon as the connection is lost
   maxRetriesPerRequest: 0,
   commandTimeout: undefined,
   reconnectOnError: null,
@@ -34,54 +34,63 @@ const OPTIONS = {
   showFriendlyErrorStack: false
 }
 
-const LOST = 'The connection to Redis was lost'
+const CONNECTION_LOST = 'The connection to Redis was lost'
 
-/** The bounds of the delay before a connection is given up once more, and the time without trouble after which it is given up at once, in milliseconds. */
-const RETRY = { min: 100, max: 5000, forgotten: 60_000 }
+/**
+ * Bounds of the delay before a reconnect, and the time after which the next reconnect is immediate again, in
+ * milliseconds.
+ */
+const RECONNECT = { min: 100, max: 5000, resetAfter: 60_000 }
 
-/** A connection of the broker's own, made after the client that the application handed in. */
-export class Connection {
-  readonly redis: RedisConnection
-  /** Whether commands can be sent. */
+/** A connection of the Redis broker: a duplicate of the application's client. */
+export class RedisConnection {
+  readonly redis: DuplicatedClient
+  /** Whether Redis accepts commands. */
   isReady = false
-  /** Who Redis is: another one after a restart and after a failover. Empty where Redis does not tell. */
-  server = ''
-  /** What went wrong last. */
-  failure: Error | undefined
-  readonly #events: ConnectionEvents
+  /**
+   * The `master_replid` of the server, which changes with a restart and a failover. Empty if Redis does not report it.
+   */
+  serverId = ''
+  /** The latest error of this connection. */
+  lastError: Error | undefined
+  readonly #events: RedisConnectionEvents
   readonly #ping: NodeJS.Timeout
-  readonly #backoff = new Backoff(RETRY.min, RETRY.max)
-  /** Counts the connections that were made, so that an answer is not taken for one of a later connection. */
-  #session = 0
-  #isGivenUp = false
-  #givenUpAt = -Infinity
-  #reconnecting: NodeJS.Timeout | undefined
+  readonly #backoff = new Backoff(RECONNECT.min, RECONNECT.max)
+  /** Number of the current connection. A reply to an earlier number is ignored. */
+  #generation = 0
+  #isReconnecting = false
+  #reconnectedAt = -Infinity
+  #reconnectTimer: NodeJS.Timeout | undefined
 
-  /** @param patience milliseconds that Redis may leave a command without an answer before the connection is given up */
-  constructor (client: RedisClient, name: string, patience: number, events: ConnectionEvents) {
+  /** @param replyTimeout milliseconds without a reply after which ioredis closes the socket and reconnects */
+  constructor (client: RedisClient, name: string, replyTimeout: number, events: RedisConnectionEvents) {
     this.#events = events
-    this.redis = client.duplicate({ ...OPTIONS, connectionName: name, socketTimeout: patience })
-    this.redis.on('ready', () => this.#greet())
-    this.redis.on('close', () => this.#lose())
+    this.redis = client.duplicate({ ...IOREDIS_OPTIONS, connectionName: name, socketTimeout: replyTimeout })
+    this.redis.on('ready', () => this.#onReady())
+    this.redis.on('close', () => this.#onClose())
     this.redis.on('error', (error: Error) => {
-      this.failure = error
-      events.error(error)
+      this.lastError = error
+      events.onError(error)
     })
     this.redis.connect().catch(() => {})
-    // an idle connection that was cut without a word is found out
-    this.#ping = setInterval(() => { this.redis.call('PING').catch(() => {}) }, patience)
+    // a ping detects that an idle connection is broken
+    this.#ping = setInterval(() => { this.redis.call('PING').catch(() => {}) }, replyTimeout)
     this.#ping.unref()
   }
 
-  /** Runs a script. @throws as ioredis does, at once if there is no connection */
+  /**
+   * Runs a script, uploading it if Redis does not have it.
+   *
+   * @throws the error of ioredis, at once without a connection
+   */
   async run (script: Script, key: string, args: string[]): Promise<unknown> {
-    const session = this.#session
+    const generation = this.#generation
     try {
       return await this.#evaluate(script, key, args)
     } catch (error) {
-      // without an answer the connection is of no use, though it may seem to be there
-      if (!isReply(error) && session === this.#session && this.isReady) {
-        this.#events.error(new Error(LOST))
+      // a command that fails without a reply leaves a connection that looks open but is broken
+      if (!isErrorReply(error) && generation === this.#generation && this.isReady) {
+        this.#events.onError(new Error(CONNECTION_LOST))
         this.reconnect()
       }
       throw error
@@ -89,31 +98,31 @@ export class Connection {
   }
 
   /**
-   * Begins anew because of an answer, with a server that may be another: at once the first time, then after growing delays, until `settle` is
-   * called or nothing has happened for a while.
+   * Reconnects because of a refused command; the server may be another one then. The first reconnect is immediate, the
+   * next ones follow growing delays until `resetBackoff` or a minute without a reconnect.
    */
   reconnect (cause?: Error): void {
-    if (this.#isGivenUp) return
-    this.#isGivenUp = true
+    if (this.#isReconnecting) return
+    this.#isReconnecting = true
     this.isReady = false
-    this.failure = cause
+    this.lastError = cause
     const now = performance.now()
-    if (now - this.#givenUpAt > RETRY.forgotten) this.#backoff.reset()
-    this.#givenUpAt = now
+    if (now - this.#reconnectedAt > RECONNECT.resetAfter) this.#backoff.reset()
+    this.#reconnectedAt = now
     const { isFresh } = this.#backoff
     const delay = this.#backoff.next()
-    this.#reconnecting = setTimeout(() => this.redis.disconnect(true), isFresh ? 0 : delay)
+    this.#reconnectTimer = setTimeout(() => this.redis.disconnect(true), isFresh ? 0 : delay)
   }
 
-  /** The server does its work: the next `reconnect` is at once. */
-  settle (): void {
+  /** Makes the next `reconnect` immediate, since Redis accepts commands. */
+  resetBackoff (): void {
     this.#backoff.reset()
   }
 
   close (): void {
     clearInterval(this.#ping)
-    clearTimeout(this.#reconnecting)
-    this.#session++
+    clearTimeout(this.#reconnectTimer)
+    this.#generation++
     this.isReady = false
     this.redis.disconnect()
   }
@@ -127,34 +136,35 @@ export class Connection {
     }
   }
 
-  /** Forgets what was under way on the connection before. @returns the number of the connection */
-  #begin (): number {
-    this.#isGivenUp = false
-    clearTimeout(this.#reconnecting)
-    return ++this.#session
+  /** Cancels a planned reconnect and ignores replies to the previous connection. @returns the new generation */
+  #nextGeneration (): number {
+    this.#isReconnecting = false
+    clearTimeout(this.#reconnectTimer)
+    return ++this.#generation
   }
 
-  #lose (): void {
-    this.#begin()
+  #onClose (): void {
+    this.#nextGeneration()
     if (!this.isReady) return
     this.isReady = false
-    // there may have been no error: the server said goodbye
-    this.#events.error(new Error(LOST))
+    // a server that closes the connection causes no error event
+    this.#events.onError(new Error(CONNECTION_LOST))
   }
 
-  async #greet (): Promise<void> {
-    const session = this.#begin()
-    let server = ''
+  async #onReady (): Promise<void> {
+    const generation = this.#nextGeneration()
+    let serverId = ''
     try {
-      server = /master_replid:(\w+)/.exec(String(await this.redis.call('INFO', 'replication')))?.[1] ?? ''
+      const info = String(await this.redis.call('INFO', 'replication'))
+      serverId = /master_replid:(\w+)/.exec(info)?.[1] ?? ''
     } catch (error) {
-      // who may not ask goes on without knowing
-      if (session === this.#session && this.redis.status === 'ready') this.failure = error as Error
+      // an ACL may forbid INFO, which only a broker with history needs
+      if (generation === this.#generation && this.redis.status === 'ready') this.lastError = error as Error
     }
-    // a lost connection comes back and greets again
-    if (session !== this.#session || this.redis.status !== 'ready') return
-    this.server = server
+    // a connection that was lost meanwhile becomes ready again
+    if (generation !== this.#generation || this.redis.status !== 'ready') return
+    this.serverId = serverId
     this.isReady = true
-    this.#events.ready()
+    this.#events.onReady()
   }
 }

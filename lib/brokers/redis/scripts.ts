@@ -1,23 +1,26 @@
 /** The Lua scripts of the Redis broker. Redis runs each call as one step that no other command interrupts. */
 import { createHash } from 'node:crypto'
 
-/** A script, and the name by which Redis knows it. */
+/** A Lua script and its SHA1 digest, the name by which EVALSHA runs it. */
 export interface Script {
   lua: string
   sha: string
 }
 
 /**
- * Finding a group's log: the hash `meta:GROUP` (`epoch`, `offset`, `server`) and the stream `log:GROUP` with an entry `offset-milliseconds` for each
- * message. Every script begins with it and takes the arguments of `scriptArguments` first.
+ * The beginning of every script: finds the log of a group. A log consists of the hash `meta:GROUP` (`epoch`, `offset`,
+ * `server`) and the stream `log:GROUP`, whose entries have the id `offset-milliseconds`. The first script arguments are
+ * a fresh epoch, key prefix, history size, history ttl and meta ttl.
  *
- * The string `epochs` makes epochs, for groups without a log too, so that reading a position writes nothing. It has a header (the server that wrote
- * it, a base name that was never used before, and the history options) and a table of counters of one byte. The epoch of the next log of a group is
- * the base name, the place of the counter that the hash of the group's name selects, and the counter. The log that takes this epoch increments the
- * counter, so the same group is never given this epoch again, even when its keys expire or are deleted. Groups that share a counter only change each
- * other's next epoch, which costs clients that wait for the first message a reload.
+ * The string `epochs` provides the epochs, also for groups without a log, so that reading a position writes nothing. It
+ * has a header (the server that wrote it, a base name that was never used before, and the history options) and a table
+ * of one-byte counters. The next epoch of a group is the base name, the index of a counter (from the hash of the
+ * group's name), and the value of that counter. A new log increments its counter, so that the group never gets the same
+ * epoch again, even if its keys expire or are deleted. Two groups with the same counter change each other's next epoch;
+ * clients that wait for the first message of such a group have to load again.
  *
- * A log or an `epochs` of another server (`master_replid`) counts as missing: a Redis that came back with older data must not give an offset twice.
+ * A log or an `epochs` string of another server (`master_replid`) counts as missing: a Redis that was restored from
+ * older data must not use an offset twice.
  */
 const LOG = `
 local HEADER = 128
@@ -36,7 +39,7 @@ end
 local function identify ()
   local header = redis.pcall('GETRANGE', epochs, 0, HEADER - 1)
   if type(header) ~= 'string' then header = '' end
-  -- a sender without history has nothing to do where nobody keeps any
+  -- without history in any process no log is kept
   if size == 0 and header == '' then return end
   local info = redis.pcall('INFO', 'replication')
   if type(info) == 'string' then server = string.match(info, 'master_replid:(%w+)') or '' end
@@ -53,7 +56,7 @@ local function beginEpochs ()
   redis.call('SET', epochs, header .. string.rep(' ', HEADER - #header), 'PX', integer(ttl + remembered))
 end
 
--- the next epoch of a group, and the place of its counter and what that counts
+-- returns the next epoch of a group, and the index and value of its counter
 local function nextEpoch (group)
   local place = string.sub(redis.sha1hex(group), 1, 5)
   local at = HEADER + tonumber(place, 16)
@@ -61,7 +64,7 @@ local function nextEpoch (group)
   return base .. '.' .. place .. count, at, count
 end
 
--- the epoch and offset of a group, and whether it has no log; nothing if there is no base for epochs either
+-- returns the epoch and offset of a group, and whether its log is missing; nil if the string of epochs is missing too
 local function find (group)
   local found = redis.call('HMGET', prefix .. 'meta:' .. group, 'epoch', 'offset', 'server')
   if found[1] and found[3] == server then return found[1], tonumber(found[2]), false end
@@ -70,18 +73,20 @@ local function find (group)
 end
 `
 
-/** Makes sure that there is a base for epochs. */
+/** Writes the string `epochs` if it is missing. */
 const BEGIN = `
 if not base then beginEpochs() end
 return 1
 `
 
 /**
- * Publishes runs of messages. Arguments: the number of the call, how long Redis remembers it, and the prefix of channels; then for each run its
- * group, a head (which tells the messages apart), a count, and the messages.
+ * Publishes batches of messages. Arguments: the number of the call, the milliseconds for which Redis keeps that number,
+ * and the prefix of channels; then for each batch its group, the lengths of its messages, their count, and the
+ * messages.
  *
- * A sender numbers its calls, so that a call that is sent again after a lost connection is published once. A run that fails harms no other group. The
- * answer is `1` if the options of other processes made this one keep history, else `0`; then each group that failed, with the reason.
+ * Each process numbers its calls, so that Redis skips a call that is repeated after a lost connection. A failed batch
+ * does not affect other groups. The reply is `1` if this process keeps history only because others do, else `0`; then
+ * each failed group with the reason.
  */
 const PUBLISH = `
 local FIXED = 8
@@ -103,11 +108,11 @@ redis.call('SET', KEYS[1], ARGV[6], 'PX', ARGV[7])
 if size > 0 then
   local time = redis.call('TIME')
   now = time[1] * 1000 + math.floor(time[2] / 1000)
-  -- only processes that keep history themselves keep the epochs
+  -- processes without history do not extend the life of the epochs
   if not others then redis.call('PEXPIRE', epochs, integer(ttl + remembered)) end
 end
 
--- takes the next epoch of a group for a new log
+-- starts a new log with the next epoch of the group
 local function begin (group)
   if not base then beginEpochs() end
   local epoch, at, count = nextEpoch(group)
@@ -133,7 +138,7 @@ local function keep (group, first, to)
   return integer(offset + 1) .. ' ' .. epoch
 end
 
--- what a sender without history publishes may be anything, while histories have objects only
+-- a process without history may publish any text, but a log contains JSON objects only
 local function areObjects (first, to)
   for n = first, to do
     if not (string.find(ARGV[n], '^%s*{') and string.find(string.sub(ARGV[n], -100), '}%s*$')) then return false end
@@ -141,7 +146,7 @@ local function areObjects (first, to)
   return true
 end
 
--- ends a log that misses a message: its positions are refused from now on
+-- ends a log in which a message is missing, so that its positions can't be recovered
 local function forget (group)
   begin(group)
   redis.call('UNLINK', prefix .. 'meta:' .. group)
@@ -179,12 +184,13 @@ return answer
 `
 
 /**
- * Reads positions and messages, and writes nothing. Arguments: about how many bytes and how many messages to give, and the bytes that no message may
- * exceed; then for each group its name, an epoch, an offset and a limit. A limit of 0 asks for the position alone.
+ * Reads positions and messages, and writes nothing. Arguments: the approximate bytes and the messages of a portion, and
+ * the bytes that all messages may not exceed; then for each group its name, an epoch, an offset and a limit. A limit of
+ * 0 reads the position alone.
  *
- * The answer for each group: its epoch, its last offset, a state, and the messages after the offset. The state is `complete` (these are all), `more` (there
- * are more), `gone` (a message is missing, or the epoch is another one) or `failed` (the third field after it is the reason). `0` in place of the answers
- * says that there is no base for epochs.
+ * The reply for each group: its epoch, its last offset, a state, and the messages after the offset. The state is
+ * `complete` (all messages), `more` (the first ones), `gone` (a message is missing, or the epoch has changed) or
+ * `failed` (followed by the reason). The reply `0` means that the string `epochs` is missing.
  */
 const READ = `
 local bytes, messages, cap = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
@@ -206,7 +212,7 @@ local function collect (answer, log, after, top, limit)
     for n = 1, #entries do
       local payload = entries[n][2][2]
       local size = #payload
-      -- the first message is given in any case, so that whoever reads in portions gets on
+      -- a portion has at least one message, so that reading in portions makes progress
       if size > cap or (given > 0 and size > bytes) then return 'more' end
       bytes, cap, given, at = bytes - size, cap - size, given + 1, at + 1
       answer[#answer + 1] = payload
@@ -224,7 +230,8 @@ local function readGroup (group, asked, after, limit)
   end
   local answer = { epoch, integer(top), 'gone' }
   if epoch ~= asked or after > top then return answer end
-  answer[3] = after == top and 'complete' or limit == 0 and 'more' or collect(answer, prefix .. 'log:' .. group, after, top, limit)
+  local log = prefix .. 'log:' .. group
+  answer[3] = after == top and 'complete' or limit == 0 and 'more' or collect(answer, log, after, top, limit)
   return answer
 end
 
@@ -237,13 +244,13 @@ if isMissing then return 0 end
 return answers
 `
 
-/** Publishes, and keeps what is published where history is kept. */
+/** Publishes messages, and appends them to the logs of groups with history. */
 export const publish = script(LOG + PUBLISH)
 
 /** Reads positions and messages. */
 export const read = script(LOG + READ)
 
-/** Makes epochs possible. */
+/** Prepares the epochs of groups. */
 export const begin = script(LOG + BEGIN)
 
 function script (lua: string): Script {

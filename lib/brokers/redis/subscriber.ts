@@ -1,267 +1,287 @@
-/** The groups that this process hears: their channels at Redis. With history `CatchUp` sees to it that nothing is missing in between. */
+/**
+ * Subscribes to the Redis channels of the groups that have members in this process. `GapRepair` delivers the messages
+ * of a broker with history.
+ */
 import { errors } from '../../errors.ts'
 import { Backoff } from '../../util/backoff.ts'
 import type { Trouble } from '../../util/trouble.ts'
 import type { Position, Receiver } from '../broker.ts'
-import { CatchUp, type Subscription } from './gap-repair.ts'
-import { isPassing, isReply } from './redis-client.ts'
-import type { Connection } from './redis-connection.ts'
-import { open } from './batch.ts'
-import type { Reader } from './reader.ts'
+import { decodeBatch } from './batch.ts'
+import { GapRepair, type ChannelSubscription } from './gap-repair.ts'
+import type { HistoryReader } from './history-reader.ts'
+import { isErrorReply, isTemporary } from './redis-client.ts'
+import type { RedisConnection } from './redis-connection.ts'
 
-/** What hearing needs. */
-export interface SubscriberOptions {
+export interface ChannelSubscriberOptions {
   receiver: Receiver
-  /** The connection that hears. */
-  ears: Connection
-  /** The connection for commands, and what reads on it. */
-  commands: Connection
-  reader: Reader
-  /** What a group's name is appended to. */
-  channel: string
-  /** Milliseconds. */
+  /** The connection that subscribes to channels. Redis allows no other commands on it. */
+  subscriberConnection: RedisConnection
+  /** The connection of `reader`. */
+  commandConnection: RedisConnection
+  reader: HistoryReader
+  /** Prefix of all channels, before the group's name. */
+  channelPrefix: string
+  /** Milliseconds after which a `subscribe` call fails. */
   timeout: number
-  /** How many messages are kept; 0 without history. */
+  /** Number of messages that Redis keeps for each group; 0 without history. */
   size: number
-  /** Told of calls that Redis refuses as a whole, and of those that it takes. */
-  reading: Trouble
-  /** Told of groups that can't be heard or read although others can. */
-  groups: Trouble
-  /** Called when another process publishes without history, while this one has it. */
-  onUnkept: () => void
+  /** The time in which Redis refuses to read any group. */
+  readTrouble: Trouble
+  /** The time in which Redis refuses to subscribe to, or to read, single groups. */
+  groupTrouble: Trouble
+  /** Called if this process keeps history and receives a message of a process that does not. */
+  onMissingPosition: () => void
 }
 
-/** Channels of one command. */
-const CHUNK = 100
-/** The bounds of the delay before what Redis refuses is tried again, in milliseconds. */
-const RETRY = { min: 200, max: 30_000 }
+/** Most channels of one SUBSCRIBE or UNSUBSCRIBE command. */
+const CHANNELS_PER_COMMAND = 100
+/** Bounds of the delay before refused subscriptions and reads are retried, in milliseconds. */
+const RETRY_DELAY = { min: 200, max: 30_000 }
 
-export class Subscriber {
-  readonly #subscriptions = new Map<string, Subscription>()
-  readonly #options: SubscriberOptions
-  readonly #catchUp: CatchUp
-  /** What is to be told to Redis at the end of the turn. */
-  readonly #added = new Set<Subscription>()
+export class ChannelSubscriber {
+  /** All subscriptions by channel. */
+  readonly #subscriptions = new Map<string, ChannelSubscription>()
+  readonly #options: ChannelSubscriberOptions
+  readonly #gapRepair: GapRepair
+  /** Subscriptions and channels for the next commands, sent at the end of the turn of the event loop. */
+  readonly #added = new Set<ChannelSubscription>()
   readonly #removed = new Set<string>()
   #isScheduled = false
-  /** Counts the connections. */
-  #session = 0
-  /** The groups that members hear, but Redis does not let us hear or read; true if the channel is refused. */
-  readonly #refused = new Map<Subscription, boolean>()
-  readonly #backoff = new Backoff(RETRY.min, RETRY.max)
-  #retrying: NodeJS.Timeout | undefined
+  /** Number of the current subscriber connection. */
+  #generation = 0
+  /** Groups with members that Redis refuses, and the refused command. */
+  readonly #refused = new Map<ChannelSubscription, 'subscribe' | 'read'>()
+  readonly #backoff = new Backoff(RETRY_DELAY.min, RETRY_DELAY.max)
+  #retryTimer: NodeJS.Timeout | undefined
 
-  constructor (options: SubscriberOptions) {
+  constructor (options: ChannelSubscriberOptions) {
     this.#options = options
-    const { receiver, reader, commands, size, reading } = options
-    this.#catchUp = new CatchUp({
+    const { receiver, reader, commandConnection, size, readTrouble } = options
+    this.#gapRepair = new GapRepair({
       receiver,
       reader,
-      connection: commands,
+      connection: commandConnection,
       size,
       events: {
-        opened: (subscription, top) => this.#opened(subscription, top),
-        failed: (subscription, error) => this.#refuse(subscription, error, false),
-        succeeded: (subscription) => this.#accept(subscription),
-        accepted: () => {
-          reading.end()
-          this.#calm()
+        positionFound: (subscription, top) => this.#resolve(subscription, top),
+        groupFailed: (subscription, error) => this.#onRefused(subscription, 'read', error),
+        groupRead: (subscription) => this.#onAccepted(subscription),
+        readAccepted: () => {
+          readTrouble.end()
+          this.#stopRetries()
         },
-        refused: (subscriptions, error) => this.#unreadable(subscriptions, error)
+        readRefused: (subscriptions, error) => this.#onReadRefused(subscriptions, error)
       }
     })
   }
 
-  /** Rejects with RP_ERR_BROKER_UNAVAILABLE when Redis refuses, or takes longer than `timeout`. */
+  /**
+   * Subscribes to the channel of a group.
+   *
+   * @returns the group's position if the broker keeps history. Rejects with RP_ERR_BROKER_UNAVAILABLE if Redis refuses,
+   * or does not reply within `timeout`
+   */
   subscribe (group: string): Promise<Position | undefined> {
-    const channel = this.#options.channel + group
-    const opening = Promise.withResolvers<Position | undefined>()
-    const subscription: Subscription = { group, channel, epoch: '', offset: 0, isBehind: true, isAsked: false, held: [], isCut: false, opening }
-    this.#subscriptions.set(channel, subscription)
+    const pending = Promise.withResolvers<Position | undefined>()
+    const subscription: ChannelSubscription = {
+      group,
+      channel: this.#options.channelPrefix + group,
+      epoch: '',
+      offset: 0,
+      isBuffering: true,
+      isReading: false,
+      buffer: [],
+      hasOverflowed: false,
+      pending
+    }
+    this.#subscriptions.set(subscription.channel, subscription)
     this.#added.add(subscription)
     this.#schedule()
-    return opening.promise
+    return pending.promise
   }
 
   unsubscribe (group: string): void {
-    const channel = this.#options.channel + group
+    const channel = this.#options.channelPrefix + group
     const subscription = this.#subscriptions.get(channel)
     if (subscription === undefined) return
     this.#subscriptions.delete(channel)
     this.#added.delete(subscription)
-    this.#catchUp.delete(subscription)
-    this.#accept(subscription)
+    this.#gapRepair.delete(subscription)
+    this.#onAccepted(subscription)
     this.#removed.add(channel)
     this.#schedule()
   }
 
-  /** Takes a message of Redis. */
-  receive (channel: string, text: string): void {
+  /** Handles a message that Redis has sent on a channel. */
+  onMessage (channel: string, text: string): void {
     const subscription = this.#subscriptions.get(channel)
     if (subscription === undefined) return
-    const { receiver, size, onUnkept } = this.#options
-    const run = open(text)
-    if (run === undefined) {
+    const { receiver, size, onMissingPosition } = this.#options
+    const batch = decodeBatch(text)
+    if (batch === undefined) {
       receiver.error(new Error(`Channel '${channel}' has a message that no broker published`), { stage: 'deliver' })
     } else if (size === 0) {
-      for (const payload of run.payloads) receiver.deliver(subscription.group, payload)
-    } else if (run.first === 0) {
-      onUnkept()
-      this.#catchUp.takeWithoutPosition(subscription, run)
+      for (const payload of batch.payloads) receiver.deliver(subscription.group, payload)
+    } else if (batch.firstOffset === 0) {
+      onMissingPosition()
+      this.#gapRepair.deliverWithoutPosition(subscription, batch)
     } else {
-      this.#catchUp.take(subscription, run)
+      this.#gapRepair.deliver(subscription, batch)
     }
   }
 
-  /** Hears all groups on a connection that is new, and looks for what was missed meanwhile. */
-  resume (): void {
-    const isReturn = ++this.#session > 1
-    // what was added in this turn still has to be given its time at the end of it
+  /** Subscribes to all channels on a new connection, then repairs the gap since the previous one. */
+  resubscribe (): void {
+    const isReconnect = ++this.#generation > 1
+    // subscriptions of this turn stay in `#added`, so that the scheduled flush starts their timeout
     this.#removed.clear()
     const all = [...this.#subscriptions.values()]
-    for (const subscription of all) this.#catchUp.hold(subscription)
-    this.#announce(all, isReturn)
+    for (const subscription of all) this.#gapRepair.startBuffering(subscription)
+    this.#sendSubscribe(all, isReconnect)
   }
 
-  /** Goes on with questions that Redis could not answer. */
-  check (): void {
-    this.#catchUp.check()
+  /** Continues with reads that failed with the previous command connection. */
+  repairGaps (): void {
+    this.#gapRepair.run()
   }
 
-  /** Hears nothing any more. */
+  /** Rejects pending `subscribe` calls and ignores all later messages. */
   close (): void {
-    clearTimeout(this.#retrying)
+    clearTimeout(this.#retryTimer)
     for (const subscription of [...this.#subscriptions.values()]) {
-      this.#fail(subscription, 'it is closed')
-      this.#catchUp.delete(subscription)
+      this.#reject(subscription, 'the broker is closed')
+      this.#gapRepair.delete(subscription)
     }
     this.#subscriptions.clear()
   }
 
-  /** Everything that joins and leaves in one turn goes out in few commands. */
+  /** Plans the commands for all subscriptions that are added and removed in one turn of the event loop. */
   #schedule (): void {
     if (this.#isScheduled) return
     this.#isScheduled = true
     setImmediate(() => {
       this.#isScheduled = false
-      const { ears, timeout } = this.#options
+      const { subscriberConnection: { isReady, redis }, timeout } = this.#options
       const added = [...this.#added]
       const removed = [...this.#removed]
       this.#added.clear()
       this.#removed.clear()
-      if (added.length > 0) setTimeout(() => this.#timeOut(added), timeout).unref()
+      if (added.length > 0) setTimeout(() => this.#onTimeout(added), timeout).unref()
 
-      // without a connection it is done when there is one
-      if (!ears.isReady) return
-      for (let at = 0; at < removed.length; at += CHUNK) ears.redis.unsubscribe(...removed.slice(at, at + CHUNK)).catch(() => {})
-      this.#announce(added, false)
+      // the next connection subscribes to all channels
+      if (!isReady) return
+      for (let at = 0; at < removed.length; at += CHANNELS_PER_COMMAND) {
+        redis.unsubscribe(...removed.slice(at, at + CHANNELS_PER_COMMAND)).catch(() => {})
+      }
+      this.#sendSubscribe(added, false)
     })
   }
 
-  /** Subscribes at Redis. What comes from then on is heard, so what came before can be asked for. */
-  #announce (subscriptions: readonly Subscription[], isReturn: boolean): void {
-    // all of them are sent at once, so that no group that is left meanwhile is subscribed to afterwards
-    for (let at = 0; at < subscriptions.length; at += CHUNK) this.#announceSome(subscriptions.slice(at, at + CHUNK), isReturn)
-  }
-
-  async #announceSome (some: readonly Subscription[], isReturn: boolean): Promise<void> {
-    const { ears, size } = this.#options
-    const session = this.#session
-    try {
-      await ears.redis.subscribe(...some.map(({ channel }) => channel))
-      for (const subscription of some) this.#heard(subscription, isReturn)
-      // the next ones are announced while these are asked for
-      if (size > 0) this.check()
-    } catch (error) {
-      // a lost connection comes back, and all are announced again
-      if (!isReply(error) || session !== this.#session) return
-      const current = some.filter((subscription) => this.#isCurrent(subscription))
-      // Redis refuses a command as a whole: the other groups are to be heard all the same
-      if (some.length > 1) for (const subscription of current) this.#announceSome([subscription], isReturn)
-      else for (const subscription of current) this.#refuse(subscription, error as Error, true)
+  #sendSubscribe (subscriptions: readonly ChannelSubscription[], isReconnect: boolean): void {
+    // sent without waiting for replies: a later UNSUBSCRIBE of one of these channels must follow its SUBSCRIBE
+    for (let at = 0; at < subscriptions.length; at += CHANNELS_PER_COMMAND) {
+      this.#sendCommand(subscriptions.slice(at, at + CHANNELS_PER_COMMAND), isReconnect)
     }
   }
 
-  #isCurrent (subscription: Subscription): boolean {
+  async #sendCommand (subscriptions: readonly ChannelSubscription[], isReconnect: boolean): Promise<void> {
+    const { subscriberConnection, size } = this.#options
+    const generation = this.#generation
+    try {
+      await subscriberConnection.redis.subscribe(...subscriptions.map(({ channel }) => channel))
+      for (const subscription of subscriptions) this.#onSubscribed(subscription, isReconnect)
+      // reads these groups while Redis handles the next command
+      if (size > 0) this.repairGaps()
+    } catch (error) {
+      // the next connection subscribes to all channels
+      if (!isErrorReply(error) || generation !== this.#generation) return
+      const current = subscriptions.filter((subscription) => this.#isCurrent(subscription))
+      // one forbidden channel makes Redis refuse the command for all of them
+      if (subscriptions.length > 1) for (const subscription of current) this.#sendCommand([subscription], isReconnect)
+      else for (const subscription of current) this.#onRefused(subscription, 'subscribe', error as Error)
+    }
+  }
+
+  #isCurrent (subscription: ChannelSubscription): boolean {
     return this.#subscriptions.get(subscription.channel) === subscription
   }
 
-  /** Redis sends what is published in a group from now on. */
-  #heard (subscription: Subscription, isReturn: boolean): void {
+  /** Redis sends all later messages of the group; earlier ones are read from its log. */
+  #onSubscribed (subscription: ChannelSubscription, isReconnect: boolean): void {
     if (!this.#isCurrent(subscription)) return
     if (this.#options.size > 0) {
-      this.#catchUp.add(subscription)
+      this.#gapRepair.add(subscription)
       return
     }
     const wasRefused = this.#refused.has(subscription)
-    this.#accept(subscription)
-    if (subscription.opening !== undefined) this.#opened(subscription)
-    else if (isReturn || wasRefused) this.#options.receiver.lost(subscription.group)
+    this.#onAccepted(subscription)
+    if (subscription.pending !== undefined) this.#resolve(subscription)
+    else if (isReconnect || wasRefused) this.#options.receiver.lost(subscription.group)
   }
 
-  #opened (subscription: Subscription, top?: Position): void {
-    const { opening } = subscription
-    subscription.opening = undefined
-    opening?.resolve(top)
+  #resolve (subscription: ChannelSubscription, top?: Position): void {
+    const { pending } = subscription
+    subscription.pending = undefined
+    pending?.resolve(top)
   }
 
-  /** Redis does not let us hear or read a group. The caller of a new subscription is told; one with members is tried again. */
-  #refuse (subscription: Subscription, error: Error, isChannel: boolean): void {
-    if (subscription.opening !== undefined) {
-      this.#fail(subscription, error.message)
+  /** Redis refuses a command for one group: a pending `subscribe` call is rejected, a group with members is retried. */
+  #onRefused (subscription: ChannelSubscription, command: 'subscribe' | 'read', cause: Error): void {
+    if (subscription.pending !== undefined) {
+      this.#reject(subscription, cause.message)
       return
     }
-    this.#refused.set(subscription, isChannel)
-    this.#options.groups.fail(new Error(`Group '${subscription.group}' is not heard: ${error.message}`, { cause: error }))
+    this.#refused.set(subscription, command)
+    const { group } = subscription
+    this.#options.groupTrouble.fail(new Error(`Group '${group}' receives no messages: ${cause.message}`, { cause }))
     this.#retryLater()
   }
 
-  /** A group is heard and read again, or was left. */
-  #accept (subscription: Subscription): void {
+  /** Redis accepts the command for a group again, or the group is not needed any more. */
+  #onAccepted (subscription: ChannelSubscription): void {
     if (!this.#refused.delete(subscription) || this.#refused.size > 0) return
-    this.#options.groups.end()
-    this.#calm()
+    this.#options.groupTrouble.end()
+    this.#stopRetries()
   }
 
-  /** Ends the retries when there is no trouble any more. */
-  #calm (): void {
-    const { groups, reading } = this.#options
-    if (groups.error !== undefined || reading.error !== undefined) return
-    clearTimeout(this.#retrying)
-    this.#retrying = undefined
+  #stopRetries (): void {
+    const { groupTrouble, readTrouble } = this.#options
+    if (groupTrouble.error !== undefined || readTrouble.error !== undefined) return
+    clearTimeout(this.#retryTimer)
+    this.#retryTimer = undefined
     this.#backoff.reset()
   }
 
-  /** Redis refuses to read anything. */
-  #unreadable (subscriptions: readonly Subscription[], error: Error): void {
-    this.#options.reading.fail(error)
-    // the connection is made anew, which asks again
-    if (isPassing(error)) return
-    for (const subscription of subscriptions) this.#fail(subscription, error.message)
+  #onReadRefused (subscriptions: readonly ChannelSubscription[], error: Error): void {
+    this.#options.readTrouble.fail(error)
+    // the command connection reconnects and reads again
+    if (isTemporary(error)) return
+    for (const subscription of subscriptions) this.#reject(subscription, error.message)
     this.#retryLater()
   }
 
   #retryLater (): void {
-    this.#retrying ??= setTimeout(() => {
-      this.#retrying = undefined
-      for (const [subscription, isChannel] of this.#refused) {
-        if (isChannel) this.#announceSome([subscription], false)
-        else this.#catchUp.add(subscription)
+    this.#retryTimer ??= setTimeout(() => {
+      this.#retryTimer = undefined
+      for (const [subscription, command] of this.#refused) {
+        if (command === 'subscribe') this.#sendCommand([subscription], false)
+        else this.#gapRepair.add(subscription)
       }
-      this.check()
+      this.repairGaps()
       this.#retryLater()
     }, this.#backoff.next()).unref()
   }
 
-  #timeOut (subscriptions: readonly Subscription[]): void {
-    for (const subscription of subscriptions) this.#fail(subscription, `Redis did not confirm the subscription within ${this.#options.timeout} ms`)
+  #onTimeout (subscriptions: readonly ChannelSubscription[]): void {
+    const reason = `Redis did not confirm the subscription within ${this.#options.timeout} ms`
+    for (const subscription of subscriptions) this.#reject(subscription, reason)
   }
 
-  /** Gives up a subscription that nobody hears yet. */
-  #fail (subscription: Subscription, reason: string): void {
-    const { opening } = subscription
-    if (opening === undefined || !this.#isCurrent(subscription)) return
+  /** Rejects a pending `subscribe` call and ends its subscription. */
+  #reject (subscription: ChannelSubscription, reason: string): void {
+    const { pending } = subscription
+    if (pending === undefined || !this.#isCurrent(subscription)) return
     this.unsubscribe(subscription.group)
-    opening.reject(new errors.RP_ERR_BROKER_UNAVAILABLE(reason))
+    pending.reject(new errors.RP_ERR_BROKER_UNAVAILABLE(reason))
   }
 }

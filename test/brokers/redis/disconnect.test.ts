@@ -6,7 +6,7 @@ import { privateRedis, redisServer } from '../../support/redis.ts'
 import { start } from '../../support/server.ts'
 
 for (const history of [undefined, { size: 100, ttl: 60_000 }]) {
-  test(`ends the connections in a group on every process, after what was sent before, ${history ? 'with' : 'without'} history`, { skip: redisServer.skip }, async (t) => {
+  test(`closes the connections in a group on every process, after earlier messages, ${history ? 'with' : 'without'} history`, { skip: redisServer.skip }, async (t) => {
     const redis = await privateRedis(t)
     const open = () => start(t, {
       broker: redisBroker({ client: redis.client(), ...(history && { history }) }),
@@ -16,9 +16,9 @@ for (const history of [undefined, { size: 100, ttl: 60_000 }]) {
     const connect = async (group: string) => Promise.all(servers.map(async (server) => {
       const client = await server.connect(`/ws/rohrpost?group=${group}`)
       await client.untilPong()
-      const heard: string[] = []
-      client.socket.on('message', (data) => heard.push(String(data)))
-      return { client, heard }
+      const received: string[] = []
+      client.socket.on('message', (data) => received.push(String(data)))
+      return { client, received }
     }))
     const [members, others] = [await connect('user:7'), await connect('user:8')]
     const { rohrpost } = servers[0]?.app ?? assert.fail()
@@ -26,15 +26,15 @@ for (const history of [undefined, { size: 100, ttl: 60_000 }]) {
     rohrpost.sendToGroup('user:7', { type: 'bye' })
     await rohrpost.disconnect('user:7', 4401, 'signed out')
 
-    for (const { client, heard } of members) {
+    for (const { client, received } of members) {
       assert.deepEqual(await client.closed, { code: 4401, reason: 'signed out' })
-      assert.deepEqual(heard, ['{"type":"bye"}'])
+      assert.deepEqual(received, ['{"type":"bye"}'])
     }
     for (const { client } of others) assert.equal((await client.call('ping')).type, 'pong')
   })
 }
 
-test('reaches a process also after its connection to Redis was lost', { skip: redisServer.skip }, async (t) => {
+test('reaches a process whose connection to Redis was lost before', { skip: redisServer.skip }, async (t) => {
   const redis = await privateRedis(t)
   const open = () => start(t, {
     broker: redisBroker({ client: redis.client(), history: { size: 100, ttl: 60_000 } }),

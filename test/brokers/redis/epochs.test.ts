@@ -1,4 +1,6 @@
-/** Positions: reading leaves nothing in Redis, and no position ever names two messages, whatever becomes of the keys. */
+/**
+ * Positions in Redis: reading them writes no keys, and no position is used for two messages, even if keys are deleted.
+ */
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import { suite, test, type TestContext } from 'node:test'
@@ -12,7 +14,7 @@ const history = { size: 1000, ttl: 60_000 }
 async function open (t: TestContext) {
   const redis = await privateRedis(t, '--enable-debug-command', 'yes')
   const { broker, recorder } = await openBroker(t, { client: redis.client(), history })
-  /** The position of a group, as a client that comes and goes gets it. */
+  /** Subscribes to a group and unsubscribes. @returns the group's position */
   const positionOf = async (group: string) => {
     const top = await broker.subscribe(group)
     broker.unsubscribe(group)
@@ -22,8 +24,8 @@ async function open (t: TestContext) {
   return { redis, admin: redis.client(), broker, recorder, positionOf, after }
 }
 
-suite('positions at Redis', { skip: redisServer.skip, concurrency: 2 }, () => {
-  test('of groups in which nobody published leave one key in all', async (t) => {
+suite('positions in Redis', { skip: redisServer.skip, concurrency: 2 }, () => {
+  test('of groups without messages need a single key', async (t) => {
     const { admin, broker, positionOf, after } = await open(t)
 
     const positions = await Promise.all(Array.from({ length: 300 }, (_, n) => positionOf(`group-${n}`)))
@@ -35,7 +37,7 @@ suite('positions at Redis', { skip: redisServer.skip, concurrency: 2 }, () => {
     assert.ok(await admin.pttl('rohrpost:epochs') > 0)
   })
 
-  test('are the same for everybody until the first message, which is the one after them', async (t) => {
+  test('are the same in all processes until the first message, which has the next one', async (t) => {
     const { redis, broker, recorder, positionOf, after } = await open(t)
     const other = await openBroker(t, { client: redis.client(), history })
 
@@ -47,7 +49,7 @@ suite('positions at Redis', { skip: redisServer.skip, concurrency: 2 }, () => {
     assert.equal(first.offset, 0)
     assert.deepEqual(other.recorder.positions('a'), [{ ...first, offset: 1 }])
     assert.deepEqual(await after('a', first), ['{"n":1}'])
-    assert.deepEqual(recorder.heard, [])
+    assert.deepEqual(recorder.events, [])
   })
 
   for (const [what, lose] of Object.entries({
@@ -57,7 +59,7 @@ suite('positions at Redis', { skip: redisServer.skip, concurrency: 2 }, () => {
     'all keys are gone': ['FLUSHALL'],
     'Redis is another server': ['DEBUG', 'CHANGE-REPL-ID']
   })) {
-    test(`are refused when ${what}, that before the first message, too`, async (t) => {
+    test(`are refused when ${what}, including the position before the first message`, async (t) => {
       const { admin, broker, positionOf, after } = await open(t)
       const start = await positionOf('a')
       await broker.publish('a', '{"n":1}')
@@ -75,7 +77,7 @@ suite('positions at Redis', { skip: redisServer.skip, concurrency: 2 }, () => {
     })
   }
 
-  test('stay when only the key of epochs is gone, for groups with messages', async (t) => {
+  test('stay valid for groups with messages when only the key of epochs is deleted', async (t) => {
     const { admin, broker, positionOf, after } = await open(t)
     const [start, empty] = [await positionOf('a'), await positionOf('b')]
     await broker.publish('a', '{"n":1}')
@@ -88,7 +90,7 @@ suite('positions at Redis', { skip: redisServer.skip, concurrency: 2 }, () => {
     assert.equal(await after('b', empty), undefined)
   })
 
-  test('go on where the key of epochs has a wrong type', async (t) => {
+  test('stay valid for groups with messages when the key of epochs has a wrong type', async (t) => {
     const { admin, broker, positionOf, after } = await open(t)
     await admin.sadd('rohrpost:epochs', 'by hand')
 
@@ -102,7 +104,7 @@ suite('positions at Redis', { skip: redisServer.skip, concurrency: 2 }, () => {
     assert.deepEqual(await positionOf('b').then(({ offset }) => offset), 1)
   })
 
-  test('begin with another base when a counter is full', async (t) => {
+  test('use a new base name when a counter is full', async (t) => {
     const { admin, broker, positionOf, after } = await open(t)
     const start = await positionOf('a')
     const place = 128 + parseInt(createHash('sha1').update('a').digest('hex').slice(0, 5), 16)
@@ -118,7 +120,7 @@ suite('positions at Redis', { skip: redisServer.skip, concurrency: 2 }, () => {
     assert.deepEqual(await after('a', { ...top, offset: 0 }), ['{"n":1}'])
   })
 
-  test("can't be had by a user who may not read the key of epochs, and the caller is told", async (t) => {
+  test('are refused to a user without access to the key of epochs, and the caller gets the error', async (t) => {
     const { redis, admin } = await open(t)
     await admin.call('ACL', 'SETUSER', 'blind', 'on', '>secret', '~*', '&*', '+@all', '-getrange')
     const { broker } = await openBroker(t, { client: redis.client({ username: 'blind', password: 'secret' }), history })
@@ -126,7 +128,7 @@ suite('positions at Redis', { skip: redisServer.skip, concurrency: 2 }, () => {
     await assert.rejects(async () => broker.subscribe('a'), { code: 'RP_ERR_BROKER_UNAVAILABLE', message: /does not keep the key 'rohrpost:epochs'/ })
   })
 
-  test('name one message each and leave none out, in whatever order things happen', { timeout: 120_000 }, async (t) => {
+  test('identify one message each, and recovery skips none, for random orders of events', { timeout: 120_000 }, async (t) => {
     const { admin, broker, positionOf } = await open(t)
     const outcomes = { recovered: 0, refused: 0, fromEmpty: 0 }
     let runs = 0
@@ -144,7 +146,7 @@ suite('positions at Redis', { skip: redisServer.skip, concurrency: 2 }, () => {
       const name = (index: number) => `g-${runs}-${index}`
       const published = new Map<string, string[]>()
       const logOf = (group: string) => published.get(group) ?? published.set(group, []).get(group) ?? []
-      /** Each position with the number of messages that were published before it was given. */
+      /** Each position, with the number of messages that were published before it was read. */
       const given: { group: string, position: Position, before: number }[] = []
       const named = new Map<string, string>()
       const nameOne = (group: string, { epoch, offset }: Position, payload: string) => {
@@ -182,7 +184,7 @@ suite('positions at Redis', { skip: redisServer.skip, concurrency: 2 }, () => {
         } else if (step.do === 'flush') {
           await admin.flushall()
         } else if (step.do === 'failOver') {
-          // a replica that lacks the last messages: the keys are those of a while ago, and the server is another one
+          // a promoted replica without the last messages: older keys on another server
           await admin.flushall()
           for (const [key, value] of snapshot) await admin.restore(key, 0, value)
           await admin.call('DEBUG', 'CHANGE-REPL-ID')

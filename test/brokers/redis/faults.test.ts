@@ -1,4 +1,7 @@
-/** What the Redis broker makes of a Redis that breaks, comes back older, forgets, stops or is another one. Each test has a Redis of its own. */
+/**
+ * The Redis broker when Redis crashes, is restored from older data, loses its data, hangs or fails over. Each test has
+ * a Redis of its own.
+ */
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import type { Position } from '../../../lib/index.ts'
@@ -10,33 +13,36 @@ import { privateRedis, redisServer } from '../../support/redis.ts'
 const history = { size: 1000, ttl: 60_000 }
 const numbered = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, n) => `{"n":${from + n}}`)
 
-/** No position stands for two messages, whoever heard it. */
-function assertHonest (...recorders: Recorder[]): void {
-  const named = new Map<string, string>()
-  for (const heard of recorders.flatMap(({ heard }) => heard)) {
-    if (heard.kind === 'lost' || heard.position === undefined) continue
-    const position = `${heard.group} ${heard.position.epoch} ${heard.position.offset}`
-    assert.equal(named.get(position) ?? heard.payload, heard.payload, position)
-    named.set(position, heard.payload)
+/** Asserts that all recorders together have no position with two messages. */
+function assertUniquePositions (...recorders: Recorder[]): void {
+  const payloads = new Map<string, string>()
+  for (const event of recorders.flatMap(({ events }) => events)) {
+    if (event.kind === 'lost' || event.position === undefined) continue
+    const position = `${event.group} ${event.position.epoch} ${event.position.offset}`
+    assert.equal(payloads.get(position) ?? event.payload, event.payload, position)
+    payloads.set(position, event.payload)
   }
 }
 
-const lossOf = (recorder: Recorder) => recorder.when('loss', () => told(recorder).includes('lost'))
-/** What is told: the messages, and `lost` where it says so. */
-const told = (recorder: Recorder) => recorder.heard.map((heard) => heard.kind === 'lost' ? 'lost' : heard.payload)
+/** Lists the payloads of a recorder, with `lost` for each reported loss. */
+function outcomeOf (recorder: Recorder): string[] {
+  return recorder.events.map((event) => event.kind === 'lost' ? 'lost' : event.payload)
+}
 
-/** All of the messages before, a word that some may be lost, and of those after it each once and in order, the last one at least. */
-function assertTold (recorder: Recorder, before: string[], after: string[]): void {
-  const all = told(recorder)
+const lossOf = (recorder: Recorder) => recorder.when('loss', () => outcomeOf(recorder).includes('lost'))
+
+/** Asserts the messages before a loss, the loss, and then a suffix of the messages after it, which may not be empty. */
+function assertLossReported (recorder: Recorder, before: string[], after: string[]): void {
+  const all = outcomeOf(recorder)
   assert.deepEqual(all.slice(0, before.length + 1), [...before, 'lost'])
   const rest = all.slice(before.length + 1)
-  // what `lost` gives as the top includes what was published in the new epoch before it
+  // the position of `lost` may include the first messages of the new epoch
   assert.deepEqual(rest, after.slice(after.length - rest.length))
   assert.ok(rest.length > 0)
 }
 
-suite('the Redis broker and a Redis that fails', { skip: redisServer.skip, concurrency: 2 }, () => {
-  test('tells of a new epoch when Redis was killed and restarted empty', async (t) => {
+suite('the Redis broker with a failing Redis', { skip: redisServer.skip, concurrency: 2 }, () => {
+  test('reports a loss and starts a new epoch when Redis restarts without data', async (t) => {
     const redis = await privateRedis(t)
     const { broker, recorder } = await openBroker(t, { client: redis.client(), history })
     const top = await broker.subscribe('a') as Position
@@ -52,15 +58,15 @@ suite('the Redis broker and a Redis that fails', { skip: redisServer.skip, concu
     await broker.publish('a', '{"n":3}')
     await recorder.until('a', '{"n":3}')
 
-    assertTold(recorder, numbered(1, 1), numbered(2, 3))
-    assert.ok(recorder.heard.slice(1).every(({ position }) => position?.epoch !== top.epoch))
+    assertLossReported(recorder, numbered(1, 1), numbered(2, 3))
+    assert.ok(recorder.events.slice(1).every(({ position }) => position?.epoch !== top.epoch))
     assert.equal(await broker.history('a', { ...top, offset: 1 }, 10), undefined)
-    // none where Redis was back before anybody tried
-    assert.ok(recorder.errors.length <= 1, 'one report for the whole time')
+    // no error at all if Redis was back before the broker reconnected
+    assert.ok(recorder.errors.length <= 1, 'one report for the whole outage')
     await poll(() => broker.health().ok)
   })
 
-  test('does not give offsets away twice after a restart from an older snapshot', async (t) => {
+  test('uses no offset twice after a restart from an older snapshot', async (t) => {
     const redis = await privateRedis(t)
     const client = redis.client()
     const { broker, recorder } = await openBroker(t, { client, history })
@@ -77,14 +83,14 @@ suite('the Redis broker and a Redis that fails', { skip: redisServer.skip, concu
     await Promise.all(numbered(201, 250).map((payload) => broker.publish('a', payload)))
     await recorder.until('a', '{"n":250}')
 
-    assertHonest(recorder)
-    assertTold(recorder, numbered(1, 150), numbered(151, 250))
+    assertUniquePositions(recorder)
+    assertLossReported(recorder, numbered(1, 150), numbered(151, 250))
     assert.equal(await broker.history('a', { ...top, offset: 120 }, 100), undefined)
     assert.equal(await broker.history('a', { ...top, offset: 90 }, 100), undefined)
   })
 
   for (const isBehind of [false, true]) {
-    test(`begins a new epoch at a promoted replica${isBehind ? ' that lacks the last messages' : ''}`, async (t) => {
+    test(`starts a new epoch with a promoted replica${isBehind ? ' without the last messages' : ''}`, async (t) => {
       const [first, second] = await Promise.all([privateRedis(t), privateRedis(t)])
       const line = await openLine(t, first.port)
       const [at, replica] = [first.client(), second.client()]
@@ -112,19 +118,19 @@ suite('the Redis broker and a Redis that fails', { skip: redisServer.skip, concu
       await Promise.all(numbered(201, 250).map((payload) => broker.publish('a', payload)))
       await Promise.all([recorder, other.recorder].map((recorder) => recorder.until('a', '{"n":250}')))
 
-      assertHonest(recorder, other.recorder)
-      for (const heard of [recorder, other.recorder]) assertTold(heard, numbered(1, 150), numbered(151, 250))
+      assertUniquePositions(recorder, other.recorder)
+      for (const each of [recorder, other.recorder]) assertLossReported(each, numbered(1, 150), numbered(151, 250))
       assert.equal(await broker.history('a', { ...top, offset: 120 }, 100), undefined)
     })
   }
 
-  test('does not go on hearing a server that is not the one that is written to any more', async (t) => {
+  test('moves its subscriptions to the server that it publishes to', async (t) => {
     const [first, second] = await Promise.all([privateRedis(t), privateRedis(t)])
     const line = await openLine(t, first.port)
     const { broker, recorder } = await openBroker(t, { client: first.client({ port: line.port }), history })
     await broker.subscribe('a')
 
-    // the subscriber keeps its connection to the first one, which lives
+    // the first server is still running, so that the subscriber connection stays open
     line.target = second.port
     line.cut((sent) => sent.includes('rohrpost:commands'))
     await broker.publish('a', '{"n":1}')
@@ -132,19 +138,19 @@ suite('the Redis broker and a Redis that fails', { skip: redisServer.skip, concu
     await broker.publish('a', '{"n":2}')
     await recorder.until('a', '{"n":2}')
 
-    assert.equal(told(recorder).at(-1), '{"n":2}')
+    assert.equal(outcomeOf(recorder).at(-1), '{"n":2}')
   })
 
   for (const options of [{ history }, {}]) {
     const name = 'history' in options ? 'with history' : 'without'
 
-    test(`publishes once what Redis published without being able to say so, ${name}`, async (t) => {
+    test(`publishes a message once when the reply of Redis is lost, ${name}`, async (t) => {
       const redis = await privateRedis(t)
       const line = await openLine(t, redis.port)
       const { broker } = await openBroker(t, { client: redis.client({ port: line.port }), ...options })
       const listener = await openBroker(t, { client: redis.client(), ...options })
       await listener.broker.subscribe('a')
-      // with the first one the script comes along
+      // the first call uploads the script
       await broker.publish('b', '{}')
 
       line.losesAnswers = true
@@ -158,10 +164,10 @@ suite('the Redis broker and a Redis that fails', { skip: redisServer.skip, concu
       await Promise.all(published)
       await listener.recorder.until('a', '{"n":3}')
 
-      assert.deepEqual(told(listener.recorder), numbered(1, 3))
+      assert.deepEqual(outcomeOf(listener.recorder), numbered(1, 3))
     })
 
-    test(`is stopped for longer than messages wait: these fail, and later ones come in order, ${name}`, async (t) => {
+    test(`rejects messages while Redis hangs longer than they wait, and delivers later ones in order, ${name}`, async (t) => {
       const redis = await privateRedis(t)
       const { broker, recorder } = await openBroker(t, { client: redis.client(), queue: { timeout: 1000 }, ...options })
       await broker.subscribe('a')
@@ -176,20 +182,20 @@ suite('the Redis broker and a Redis that fails', { skip: redisServer.skip, concu
       await Promise.all(numbered(21, 40).map((payload) => broker.publish('a', payload)))
       await recorder.until('a', '{"n":40}')
 
-      // what failed may have arrived late, but once and in order
-      const heard = recorder.payloads('a')
-      assert.deepEqual(heard, numbered(1, 40).filter((payload) => heard.includes(payload)))
-      assert.deepEqual(heard.slice(-20), numbered(21, 40))
+      // rejected messages may arrive late, but once and in order
+      const received = recorder.payloads('a')
+      assert.deepEqual(received, numbered(1, 40).filter((payload) => received.includes(payload)))
+      assert.deepEqual(received.slice(-20), numbered(21, 40))
     })
   }
 
-  test('without history, fails what may have been published when Redis restarted, rather than publishing it twice', async (t) => {
+  test('without history, rejects a message without a reply from a restarted Redis, instead of publishing it twice', async (t) => {
     const redis = await privateRedis(t)
     const line = await openLine(t, redis.port)
     const { broker } = await openBroker(t, { client: redis.client({ port: line.port }) })
     const listener = await openBroker(t, { client: redis.client() })
     await listener.broker.subscribe('a')
-    // with the first one the script comes along
+    // the first call uploads the script
     await broker.publish('b', '{}')
 
     line.losesAnswers = true
@@ -207,21 +213,21 @@ suite('the Redis broker and a Redis that fails', { skip: redisServer.skip, concu
     await listener.broker.publish('a', '{"n":3}')
     await listener.recorder.until('a', '{"n":3}')
 
-    assert.deepEqual(told(listener.recorder).filter((payload) => payload === '{"n":1}'), ['{"n":1}'])
+    assert.deepEqual(outcomeOf(listener.recorder).filter((payload) => payload === '{"n":1}'), ['{"n":1}'])
   })
 
-  test('without history, says that messages may be lost when the connection that hears was', async (t) => {
+  test('without history, reports a loss when the subscriber connection is lost', async (t) => {
     const redis = await privateRedis(t)
     const { broker, recorder } = await openBroker(t, { client: redis.client() })
     await broker.subscribe('a')
 
     await redis.cut('TYPE', 'pubsub')
-    await recorder.when('loss', () => recorder.heard.length > 0)
+    await recorder.when('loss', () => recorder.events.length > 0)
 
-    assert.deepEqual(recorder.heard, [{ kind: 'lost', group: 'a', position: undefined }])
+    assert.deepEqual(recorder.events, [{ kind: 'lost', group: 'a', position: undefined }])
   })
 
-  test('repairs what was missed while the connection that hears was cut, again and again', async (t) => {
+  test('delivers the messages that it missed while its subscriber connection was cut repeatedly', async (t) => {
     const redis = await privateRedis(t)
     const speaker = await openBroker(t, { client: redis.client(), history })
     const { broker, recorder } = await openBroker(t, { client: redis.client(), history })
@@ -236,17 +242,17 @@ suite('the Redis broker and a Redis that fails', { skip: redisServer.skip, concu
     for (const group of groups) await recorder.until(group, '{"n":60}')
 
     for (const group of groups) assert.deepEqual(recorder.payloads(group), numbered(1, 60))
-    assert.ok(recorder.heard.every(({ kind }) => kind === 'message'))
+    assert.ok(recorder.events.every(({ kind }) => kind === 'message'))
   })
 
-  test('repairs a single message that got lost on the way, and leaves out what comes twice', async (t) => {
+  test('reads a single missing message from Redis, and skips repeated ones', async (t) => {
     const redis = await privateRedis(t)
     const client = redis.client()
     const { broker, recorder } = await openBroker(t, { client, history })
     const { epoch } = await broker.subscribe('a') as Position
     await broker.publish('a', '{"n":1}')
 
-    // as a script would, but for its PUBLISH
+    // the effects of the script without its PUBLISH
     await client.xadd('rohrpost:log:a', `2-${Date.now()}`, 'p', '{"n":2}')
     await client.hset('rohrpost:meta:a', 'offset', 2)
     await broker.publish('a', '{"n":3}')
@@ -255,11 +261,11 @@ suite('the Redis broker and a Redis that fails', { skip: redisServer.skip, concu
     await client.publish('rohrpost:0:a', `2 ${epoch} 7,7,7 {"n":2}{"n":3}{"n":4}`)
     await recorder.until('a', '{"n":4}')
 
-    assert.deepEqual(told(recorder), numbered(1, 4))
+    assert.deepEqual(outcomeOf(recorder), numbered(1, 4))
     assert.deepEqual(recorder.positions('a').map((position) => position?.offset), [1, 2, 3, 4])
   })
 
-  test('says so when a lost message is not kept any more', async (t) => {
+  test('reports a loss when Redis does not have the missing message any more', async (t) => {
     const redis = await privateRedis(t)
     const client = redis.client()
     const { broker, recorder } = await openBroker(t, { client, history: { size: 3, ttl: 60_000 } })
@@ -273,13 +279,13 @@ suite('the Redis broker and a Redis that fails', { skip: redisServer.skip, concu
     await broker.publish('a', '{"n":7}')
     await recorder.until('a', '{"n":7}')
 
-    assert.deepEqual(recorder.heard.slice(1), [
+    assert.deepEqual(recorder.events.slice(1), [
       { kind: 'lost', group: 'a', position: { epoch, offset: 6 } },
       { kind: 'message', group: 'a', payload: '{"n":7}', position: { epoch, offset: 7 } }
     ])
   })
 
-  test('says so when more was published than is kept while it was cut off', async (t) => {
+  test('reports a loss when more messages were published during a disconnect than Redis keeps', async (t) => {
     const redis = await privateRedis(t)
     const line = await openLine(t, redis.port)
     const small = { size: 10, ttl: 60_000 }
@@ -302,7 +308,7 @@ suite('the Redis broker and a Redis that fails', { skip: redisServer.skip, concu
     ])
   })
 
-  test('keeps messages for no longer than their time, also while younger ones come', async (t) => {
+  test('keeps no message longer than `ttl`, even while newer ones are published', async (t) => {
     const redis = await privateRedis(t)
     const { broker } = await openBroker(t, { client: redis.client(), history: { size: 1000, ttl: 200 } })
     const top = await broker.subscribe('a') as Position
@@ -315,7 +321,7 @@ suite('the Redis broker and a Redis that fails', { skip: redisServer.skip, concu
     assert.ok(await redis.client().hget('rohrpost:meta:a', 'offset'), 'the position outlives the messages')
   })
 
-  test('begins a new epoch when the hash of a group is gone, as that of one that was quiet for a day: nobody misses the first message', async (t) => {
+  test('starts a new epoch when the hash of a group has expired, and delivers the first message', async (t) => {
     const redis = await privateRedis(t)
     const client = redis.client()
     const { broker, recorder } = await openBroker(t, { client, history })
@@ -329,13 +335,13 @@ suite('the Redis broker and a Redis that fails', { skip: redisServer.skip, concu
     await broker.publish('a', '{"n":3}')
     await recorder.until('a', '{"n":3}')
 
-    assert.deepEqual(told(recorder), ['{"n":1}', 'lost', '{"n":2}', '{"n":3}'])
-    assert.deepEqual(recorder.heard.slice(1).map(({ position }) => position?.offset), [0, 1, 2])
-    assert.notEqual(recorder.heard.at(-1)?.position?.epoch, top.epoch)
-    assertHonest(recorder)
+    assert.deepEqual(outcomeOf(recorder), ['{"n":1}', 'lost', '{"n":2}', '{"n":3}'])
+    assert.deepEqual(recorder.events.slice(1).map(({ position }) => position?.offset), [0, 1, 2])
+    assert.notEqual(recorder.events.at(-1)?.position?.epoch, top.epoch)
+    assertUniquePositions(recorder)
   })
 
-  test('waits for a server that can only be read until it can be written to', async (t) => {
+  test('waits with publishing while Redis is a read-only replica', async (t) => {
     const redis = await privateRedis(t)
     const client = redis.client()
     const { broker, recorder } = await openBroker(t, { client, history })
@@ -351,7 +357,7 @@ suite('the Redis broker and a Redis that fails', { skip: redisServer.skip, concu
     await recorder.until('a', '{"n":2}')
   })
 
-  test('fails at once what Redis refuses', async (t) => {
+  test('rejects at once what Redis refuses', async (t) => {
     const redis = await privateRedis(t)
     const client = redis.client()
     const { broker, recorder } = await openBroker(t, { client, history })
@@ -363,10 +369,10 @@ suite('the Redis broker and a Redis that fails', { skip: redisServer.skip, concu
     await broker.publish('a', '{"n":2}')
     await recorder.until('a', '{"n":2}')
 
-    assert.deepEqual(told(recorder), ['{"n":2}'])
+    assert.deepEqual(outcomeOf(recorder), ['{"n":2}'])
   })
 
-  test('brings its scripts along when Redis does not have them', async (t) => {
+  test('uploads its scripts when Redis does not have them', async (t) => {
     const redis = await privateRedis(t)
     const client = redis.client()
     const { broker, recorder } = await openBroker(t, { client, history })

@@ -1,4 +1,4 @@
-/** Processes with and without history at one Redis, as in a deployment that turns it on process by process. */
+/** Processes with and without history that share a Redis, as in a rolling deployment that turns history on. */
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import type { Position } from '../../../lib/index.ts'
@@ -8,8 +8,8 @@ import { privateRedis, redisServer } from '../../support/redis.ts'
 const history = { size: 1000, ttl: 60_000 }
 const numbered = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, n) => `{"n":${from + n}}`)
 
-suite('Redis brokers with and without history at one Redis', { skip: redisServer.skip, concurrency: 2 }, () => {
-  test('hear each other, with positions where there are some, and say once that they differ', async (t) => {
+suite('Redis brokers with and without history that share a Redis', { skip: redisServer.skip, concurrency: 2 }, () => {
+  test('exchange messages, with positions for brokers with history, and report the difference once', async (t) => {
     const redis = await privateRedis(t)
     const old = await openBroker(t, { client: redis.client() })
     const recent = await openBroker(t, { client: redis.client(), history })
@@ -25,14 +25,14 @@ suite('Redis brokers with and without history at one Redis', { skip: redisServer
     const all = numbered(1, 10).flatMap((payload) => [payload, payload.replace('n', 'm')])
     for (const { recorder } of [old, recent]) assert.deepEqual(recorder.payloads('a'), all)
     assert.deepEqual(recent.recorder.positions('a'), all.map((_, n) => ({ ...top, offset: n + 1 })))
-    assert.deepEqual((await recent.broker.history('a', top, 100))?.map(({ payload }) => payload), all, 'a client that was away gets the messages of both')
+    assert.deepEqual((await recent.broker.history('a', top, 100))?.map(({ payload }) => payload), all, 'history has the messages of both')
     assert.deepEqual([...old.recorder.notices, ...recent.recorder.notices].map(({ text }) => text), [
-      "other processes keep history, so that what this one publishes is kept, too: give all processes the same 'history'"
+      "other processes keep history, so this one's messages are kept too: give all processes the same 'history'"
     ])
     assert.deepEqual([...old.recorder.errors, ...recent.recorder.errors], [])
   })
 
-  test('leave nothing in Redis where nobody keeps history', async (t) => {
+  test('write no logs if none of them keeps history', async (t) => {
     const redis = await privateRedis(t)
     const { broker } = await openBroker(t, { client: redis.client() })
 
@@ -41,8 +41,8 @@ suite('Redis brokers with and without history at one Redis', { skip: redisServer
     assert.deepEqual((await redis.client().keys('*')).filter((key) => !key.startsWith('rohrpost:sender:')), [])
   })
 
-  for (const [what, payload] of [['is no object', '[1]'], ['has no end', '{"n":1} x']] as const) {
-    test(`tell those who follow positions that they missed a message which ${what}, also those who are away`, async (t) => {
+  for (const [what, payload] of [['is not a JSON object', '[1]'], ['has text after the object', '{"n":1} x']] as const) {
+    test(`report a loss to members with positions for a message that ${what}, and refuse earlier positions`, async (t) => {
       const redis = await privateRedis(t)
       const old = await openBroker(t, { client: redis.client() })
       const recent = await openBroker(t, { client: redis.client(), history })
@@ -61,11 +61,11 @@ suite('Redis brokers with and without history at one Redis', { skip: redisServer
         { kind: 'lost', group: 'a', position: { ...top, offset: 1 } }
       ])
       for (const offset of [0, 1]) assert.equal(await recent.broker.history('a', { ...top, offset }, 10), undefined)
-      assert.deepEqual(recent.recorder.notices.map(({ text }) => text), ['another process publishes without history: its messages reach members, but have no positions'])
+      assert.deepEqual(recent.recorder.notices.map(({ text }) => text), ['another process publishes without history: members receive its messages, but without positions'])
     })
   }
 
-  test('still hear each other where the process without history may not keep any', async (t) => {
+  test('exchange messages if the process without history lacks the permission to keep them', async (t) => {
     const redis = await privateRedis(t)
     const admin = redis.client()
     await admin.acl('SETUSER', 'plain', 'on', '>secret', '~*', '&*', '+@all', '-xadd', '-hmget', '-setrange')
@@ -78,16 +78,16 @@ suite('Redis brokers with and without history at one Redis', { skip: redisServer
     await recent.broker.publish('a', '{"n":2}')
     await recent.recorder.until('a', '{"n":2}')
 
-    assert.deepEqual(recent.recorder.heard.map(({ kind }) => kind), ['message', 'lost', 'message'])
+    assert.deepEqual(recent.recorder.events.map(({ kind }) => kind), ['message', 'lost', 'message'])
   })
 
-  test('are not told of a message from before they were in the group', async (t) => {
+  test('report no loss for a message from before the subscription', async (t) => {
     const redis = await privateRedis(t)
     const client = redis.client()
     const { broker, recorder } = await openBroker(t, { client, history })
     const joined = broker.subscribe('a')
 
-    // as a process of an older version does
+    // the message of a process with an older version
     while (await client.publish('rohrpost:0:a', '0 - 7 {"n":1}') === 0);
     const top = await joined as Position
     await broker.publish('a', '{"n":2}')

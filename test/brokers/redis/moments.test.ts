@@ -1,4 +1,4 @@
-/** Moments in the life of the Redis broker to which no real Redis can be held. */
+/** The Redis broker with a fake Redis, for timings that a real Redis can't reproduce. */
 import assert from 'node:assert/strict'
 import { test, type TestContext } from 'node:test'
 import { redisBroker, type RedisBrokerOptions } from '../../../lib/brokers/redis/index.ts'
@@ -9,46 +9,46 @@ const history = { size: 10_000, ttl: 60_000 }
 const turn = () => new Promise(setImmediate)
 
 async function open (t: TestContext, options: Omit<RedisBrokerOptions, 'client'> = { history }) {
-  const { client, commands, ears } = fakeRedis()
+  const { client, commands, subscriber } = fakeRedis()
   const recorder = new Recorder()
   const broker = redisBroker({ client, ...options })
   t.after(() => broker.close())
   const opened = broker.open(recorder)
-  for (const connection of [commands, ears]) (await connection.next('INFO')).answer('role:master\r\nmaster_replid:abc\r\n')
+  for (const connection of [commands, subscriber]) (await connection.next('INFO')).answer('role:master\r\nmaster_replid:abc\r\n')
   await opened
-  return { broker, recorder, commands, ears }
+  return { broker, recorder, commands, subscriber }
 }
 
 type Scene = Awaited<ReturnType<typeof open>>
 
-/** Answers a question about one group. */
-const kept = async ({ commands }: Scene, epoch: string, top: number, ...payloads: string[]) => {
+/** Replies to the read of one group. */
+const replyToRead = async ({ commands }: Scene, epoch: string, top: number, ...payloads: string[]) => {
   (await commands.next('EVALSHA')).answer([[epoch, String(top), 'complete', ...payloads]])
 }
 
 async function join (scene: Scene): Promise<void> {
   const joined = scene.broker.subscribe('a')
-  ;(await scene.ears.next('SUBSCRIBE')).answer()
-  await kept(scene, 'e', 0)
+  ;(await scene.subscriber.next('SUBSCRIBE')).answer()
+  await replyToRead(scene, 'e', 0)
   await joined
 }
 
-test('needs to know who Redis is to keep history', async () => {
-  const { client, commands, ears } = fakeRedis()
+test('refuses to open with history if Redis does not report its master_replid', async () => {
+  const { client, commands, subscriber } = fakeRedis()
   const broker = redisBroker({ client, history })
 
   const opened = broker.open(new Recorder())
-  for (const connection of [commands, ears]) (await connection.next('INFO')).answer('role:master\r\n')
+  for (const connection of [commands, subscriber]) (await connection.next('INFO')).answer('role:master\r\n')
 
   await assert.rejects(async () => opened, { code: 'RP_ERR_BROKER_UNAVAILABLE', message: /master_replid/ })
 })
 
-test('is not ready when the connection is lost before Redis said who it is', async (t) => {
-  const { client, commands, ears } = fakeRedis()
+test('is not ready when the connection is lost before Redis replies to INFO', async (t) => {
+  const { client, commands, subscriber } = fakeRedis()
   const broker = redisBroker({ client })
   t.after(() => broker.close())
   const opened = broker.open(new Recorder())
-  ;(await ears.next('INFO')).answer('master_replid:abc')
+  ;(await subscriber.next('INFO')).answer('master_replid:abc')
 
   const asked = await commands.next('INFO')
   commands.status = 'reconnecting'
@@ -63,7 +63,7 @@ test('is not ready when the connection is lost before Redis said who it is', asy
   assert.equal(broker.health().ok, true)
 })
 
-test('goes on when Redis answers after the message was given up', async (t) => {
+test('continues when Redis replies after a message was rejected', async (t) => {
   const { broker, commands } = await open(t, { queue: { timeout: 500 } })
 
   const first = broker.publish('a', '1')
@@ -77,10 +77,10 @@ test('goes on when Redis answers after the message was given up', async (t) => {
   next.answer(['0'])
   await third
 
-  assert.deepEqual(next.args.slice(-4), ['a', '1', '1', '3'], 'what was given up before it was sent is not sent')
+  assert.deepEqual(next.args.slice(-4), ['a', '1', '1', '3'], 'a message that was rejected before it was sent is not sent')
 })
 
-test('does not send again what was given up while the connection was away', async (t) => {
+test('does not repeat a message that was rejected during a disconnect', async (t) => {
   const { broker, commands } = await open(t, { queue: { timeout: 500 } })
   const lose = async () => {
     const asked = await commands.next('EVALSHA')
@@ -105,7 +105,7 @@ test('does not send again what was given up while the connection was away', asyn
   assert.deepEqual(asked.args.slice(-4), ['a', '1', '1', '2'])
 })
 
-test('does not send again what is under way', async (t) => {
+test('does not repeat a call that is in flight', async (t) => {
   const { broker, commands } = await open(t)
 
   const published = broker.publish('a', '1')
@@ -119,7 +119,7 @@ test('does not send again what is under way', async (t) => {
   await published
 })
 
-test('says that it is not well when Redis takes its time', async (t) => {
+test('reports in health() that Redis replies slowly', async (t) => {
   const { broker, commands } = await open(t, {})
 
   const published = broker.publish('a', '1')
@@ -133,45 +133,45 @@ test('says that it is not well when Redis takes its time', async (t) => {
   assert.equal(broker.health().ok, true)
 })
 
-test('forgets a group that is left before Redis confirmed the subscription', async (t) => {
+test('ignores a group that is unsubscribed before Redis confirms the subscription', async (t) => {
   const scene = await open(t)
-  const { broker, ears, commands, recorder } = scene
+  const { broker, subscriber, commands, recorder } = scene
 
   broker.subscribe('a')
-  const asked = await ears.next('SUBSCRIBE')
+  const asked = await subscriber.next('SUBSCRIBE')
   broker.unsubscribe('a')
   asked.answer()
-  await ears.next('UNSUBSCRIBE')
-  ears.emit('message', 'rohrpost:0:a', '1 e 2 {}')
+  await subscriber.next('UNSUBSCRIBE')
+  subscriber.emit('message', 'rohrpost:0:a', '1 e 2 {}')
 
-  assert.deepEqual(recorder.heard, [])
+  assert.deepEqual(recorder.events, [])
   assert.deepEqual(commands.asked, [])
 })
 
-test('forgets a group that is left while Redis is asked about it', async (t) => {
+test('ignores a group that is unsubscribed while it is read', async (t) => {
   const scene = await open(t)
-  const { broker, ears, commands, recorder } = scene
+  const { broker, subscriber, commands, recorder } = scene
   await join(scene)
 
-  ears.emit('message', 'rohrpost:0:a', '3 e 2 {}')
+  subscriber.emit('message', 'rohrpost:0:a', '3 e 2 {}')
   const asked = await commands.next('EVALSHA')
   broker.unsubscribe('a')
   asked.answer([['e', '3', 'complete', '{}', '{}', '{}']])
   await turn()
 
-  assert.deepEqual(recorder.heard, [])
+  assert.deepEqual(recorder.events, [])
 })
 
-test('asks again for what it could not hold while it asked', async (t) => {
+test('reads the messages again for which its buffer had no room', async (t) => {
   const scene = await open(t)
-  const { ears, recorder } = scene
+  const { subscriber, recorder } = scene
   await join(scene)
   const payload = (n: number) => `{"n":${n}}`
-  const say = (n: number) => ears.emit('message', 'rohrpost:0:a', `${n} e ${payload(n).length} ${payload(n)}`)
+  const send = (n: number) => subscriber.emit('message', 'rohrpost:0:a', `${n} e ${payload(n).length} ${payload(n)}`)
 
-  say(2)
+  send(2)
   const first = await scene.commands.next('EVALSHA')
-  for (let n = 3; n <= 2005; n++) say(n)
+  for (let n = 3; n <= 2005; n++) send(n)
   first.answer([['e', '2', 'complete', payload(1), payload(2)]])
   const second = await scene.commands.next('EVALSHA')
   second.answer([['e', '2005', 'complete', ...Array.from({ length: 2003 }, (_, n) => payload(n + 3))]])
@@ -181,27 +181,27 @@ test('asks again for what it could not hold while it asked', async (t) => {
   assert.deepEqual(second.args.slice(-4), ['a', 'e', '2', '10000'])
 })
 
-test('counts what came while it joined as being before', async (t) => {
-  const { broker, ears, commands, recorder } = await open(t)
+test('includes messages that arrive during the subscription in the position', async (t) => {
+  const { broker, subscriber, commands, recorder } = await open(t)
 
   const joined = broker.subscribe('a')
-  ;(await ears.next('SUBSCRIBE')).answer()
+  ;(await subscriber.next('SUBSCRIBE')).answer()
   const asked = await commands.next('EVALSHA')
-  ears.emit('message', 'rohrpost:0:a', '5 e 2,2 {}{}')
+  subscriber.emit('message', 'rohrpost:0:a', '5 e 2,2 {}{}')
   asked.answer([['e', '5', 'gone']])
 
   assert.deepEqual(await joined, { epoch: 'e', offset: 6 })
-  assert.deepEqual(recorder.heard, [])
+  assert.deepEqual(recorder.events, [])
 })
 
-test('goes to the new epoch that began while it joined', async (t) => {
+test('follows a group to an epoch that begins during the subscription', async (t) => {
   const scene = await open(t)
-  const { broker, ears, commands, recorder } = scene
+  const { broker, subscriber, commands, recorder } = scene
 
   const joined = broker.subscribe('a')
-  ;(await ears.next('SUBSCRIBE')).answer()
+  ;(await subscriber.next('SUBSCRIBE')).answer()
   const asked = await commands.next('EVALSHA')
-  ears.emit('message', 'rohrpost:0:a', '1 f 2 {}')
+  subscriber.emit('message', 'rohrpost:0:a', '1 f 2 {}')
   asked.answer([['e', '5', 'gone']])
   assert.deepEqual(await joined, { epoch: 'e', offset: 5 })
   ;(await commands.next('EVALSHA')).answer([['f', '1', 'gone']])
@@ -210,45 +210,45 @@ test('goes to the new epoch that began while it joined', async (t) => {
   await recorder.until('a', '{}')
 
   assert.deepEqual(again.args.slice(-4), ['a', 'f', '0', '10000'])
-  assert.deepEqual(recorder.heard, [
+  assert.deepEqual(recorder.events, [
     { kind: 'lost', group: 'a', position: { epoch: 'f', offset: 0 } },
     { kind: 'message', group: 'a', payload: '{}', position: { epoch: 'f', offset: 1 } }
   ])
 })
 
-test('goes on at the top of a new epoch of which the beginning is gone already', async (t) => {
+test('continues at the top of a new epoch whose first messages are gone', async (t) => {
   const scene = await open(t)
-  const { ears, commands, recorder } = scene
+  const { subscriber, commands, recorder } = scene
   await join(scene)
 
-  ears.emit('message', 'rohrpost:0:a', '50 f 2 {}')
+  subscriber.emit('message', 'rohrpost:0:a', '50 f 2 {}')
   ;(await commands.next('EVALSHA')).answer([['f', '50', 'gone']])
   ;(await commands.next('EVALSHA')).answer([['f', '51', 'gone']])
-  await recorder.when('both losses', () => recorder.heard.length === 2)
-  ears.emit('message', 'rohrpost:0:a', '52 f 2 {}')
+  await recorder.when('both losses', () => recorder.events.length === 2)
+  subscriber.emit('message', 'rohrpost:0:a', '52 f 2 {}')
 
-  assert.deepEqual(recorder.heard.map(({ position }) => position?.offset), [0, 51, 52])
+  assert.deepEqual(recorder.events.map(({ position }) => position?.offset), [0, 51, 52])
 })
 
-test('leaves very many groups in several commands: one of too many channels can not even be made', async (t) => {
-  const { broker, ears } = await open(t)
+test('unsubscribes from many groups in several commands, since a command has a limited number of arguments', async (t) => {
+  const { broker, subscriber } = await open(t)
   const groups = Array.from({ length: 250 }, (_, n) => `g-${n}`)
   for (const group of groups) broker.subscribe(group)
-  await ears.next('SUBSCRIBE')
+  await subscriber.next('SUBSCRIBE')
 
   for (const group of groups) broker.unsubscribe(group)
   await turn()
 
-  assert.deepEqual(ears.asked.filter(({ name }) => name === 'UNSUBSCRIBE').map(({ args }) => args.length), [100, 100, 50])
+  assert.deepEqual(subscriber.asked.filter(({ name }) => name === 'UNSUBSCRIBE').map(({ args }) => args.length), [100, 100, 50])
 })
 
-test('asks for the first of very many groups while the next ones are announced', async (t) => {
-  const { broker, ears, commands } = await open(t)
+test('reads the first of many groups while it subscribes to the next ones', async (t) => {
+  const { broker, subscriber, commands } = await open(t)
   const groups = Array.from({ length: 101 }, (_, n) => `g-${n}`)
 
   const joined = Promise.all(groups.map((group) => broker.subscribe(group)))
-  ;(await ears.next('SUBSCRIBE')).answer()
-  const last = await ears.next('SUBSCRIBE')
+  ;(await subscriber.next('SUBSCRIBE')).answer()
+  const last = await subscriber.next('SUBSCRIBE')
   ;(await commands.next('EVALSHA')).answer(groups.slice(0, 100).map(() => ['e', '7', 'gone']))
   last.answer()
   ;(await commands.next('EVALSHA')).answer([['e', '7', 'gone']])
@@ -256,20 +256,20 @@ test('asks for the first of very many groups while the next ones are announced',
   assert.equal((await joined).length, 101)
 })
 
-test('gives up a subscription in time, also one that was asked for in the turn in which Redis came back', async (t) => {
-  const { broker, ears } = await open(t, { queue: { timeout: 20 } })
-  ears.emit('ready')
-  const greeting = await ears.next('INFO')
+test('rejects a subscription after its timeout, even if it was made in the turn of a reconnect', async (t) => {
+  const { broker, subscriber } = await open(t, { queue: { timeout: 20 } })
+  subscriber.emit('ready')
+  const greeting = await subscriber.next('INFO')
   greeting.answer('master_replid:abc\r\n')
 
-  // the answer is read after this turn's code, and before the turn ends
+  // the reply is handled after this code, but in the same turn of the event loop
   await assert.rejects(async () => broker.subscribe('a'), { code: 'RP_ERR_BROKER_UNAVAILABLE', message: /within 20 ms/ })
 })
 
-/** An error as Redis answers it. */
+/** An error reply of Redis. */
 const reply = (message: string) => Object.assign(new Error(message), { name: 'ReplyError' })
 const READONLY = "READONLY You can't write against a read only replica."
-/** The connection is made anew, to the same server. */
+/** Reconnects to the same server. */
 async function comeBack (connection: Scene['commands']): Promise<void> {
   connection.emit('close')
   connection.emit('ready')
@@ -277,8 +277,8 @@ async function comeBack (connection: Scene['commands']): Promise<void> {
   await turn()
 }
 
-test('gives a connection up once for all that is refused on it, the first time at once and then later and later', async (t) => {
-  const { broker, commands, ears, recorder } = await open(t)
+test('reconnects once for all refused commands, at once the first time and then with growing delays', async (t) => {
+  const { broker, commands, subscriber, recorder } = await open(t)
   const timers = t.mock.method(globalThis, 'setTimeout')
   t.mock.method(Math, 'random', () => 1)
   const delays = () => timers.mock.calls.map(({ arguments: [, delay] }) => delay).filter((delay) => delay !== 5000)
@@ -286,7 +286,7 @@ test('gives a connection up once for all that is refused on it, the first time a
   const published = broker.publish('a', '{}')
   const joined = broker.subscribe('a')
   for (let n = 0; n < 4; n++) {
-    if (n === 0) (await ears.next('SUBSCRIBE')).answer()
+    if (n === 0) (await subscriber.next('SUBSCRIBE')).answer()
     const asked = [await commands.next('EVALSHA'), await commands.next('EVALSHA')]
     const before = commands.disconnects
     for (const { fail } of asked) fail(reply(READONLY))
@@ -302,12 +302,12 @@ test('gives a connection up once for all that is refused on it, the first time a
   await joined
 
   assert.deepEqual(delays(), [0, 200, 400, 800])
-  assert.deepEqual(recorder.errors.map(({ message }) => message), [READONLY, READONLY], 'of publishing and of reading')
+  assert.deepEqual(recorder.errors.map(({ message }) => message), [READONLY, READONLY], 'one for publishing and one for reading')
   assert.deepEqual(recorder.notices.map(({ text, failures }) => [text, failures]), [['Redis publishes again', 4], ['Redis can be read again', 4]])
   assert.deepEqual(broker.health(), { ok: true })
 })
 
-test('gives a connection up at once again when the last time is long ago', async (t) => {
+test('reconnects at once if the previous reconnect was long ago', async (t) => {
   const { broker, commands } = await open(t, { queue: { timeout: 600_000 } })
   const timers = t.mock.method(globalThis, 'setTimeout')
   let now = performance.now()
@@ -327,7 +327,7 @@ test('gives a connection up at once again when the last time is long ago', async
   assert.deepEqual(timers.mock.calls.map(({ arguments: [, delay] }) => delay).filter((delay) => Number(delay) < 1000), [0, 0])
 })
 
-test('makes a connection anew on which a command fails without an answer, though it seems to be there', async (t) => {
+test('reconnects when a command fails without a reply although the connection looks open', async (t) => {
   const { broker, commands, recorder } = await open(t)
 
   const published = broker.publish('a', '{}')
@@ -341,7 +341,7 @@ test('makes a connection anew on which a command fails without an answer, though
   assert.deepEqual(recorder.notices.map(({ text }) => text), ['Redis can be reached again'])
 })
 
-test('tries without messages whether a Redis that refused takes calls again, and once it has a connection', async (t) => {
+test('probes a Redis that refuses calls with a call without messages, once it is connected', async (t) => {
   const { broker, commands, recorder } = await open(t)
   t.mock.timers.enable({ apis: ['setTimeout'] })
   const refused = (text: string) => reply(text)
@@ -352,13 +352,13 @@ test('tries without messages whether a Redis that refused takes calls again, and
   t.mock.timers.tick(1000)
   const probe = await commands.next('EVALSHA')
   assert.equal(probe.args.at(-1), 'rohrpost:0:', 'no messages')
-  // what is published meanwhile waits for the answer; then it finds out by itself
+  // a message that is published meanwhile is sent after the probe
   const second = broker.publish('a', '{"n":2}')
   await turn()
   probe.fail(refused('MISCONF'))
   const asked = await commands.next('EVALSHA')
   t.mock.timers.tick(2000)
-  assert.equal(commands.asked.filter(({ name }) => name === 'EVALSHA').length, 0, 'not while a call is under way')
+  assert.equal(commands.asked.filter(({ name }) => name === 'EVALSHA').length, 0, 'no probe while a call is in flight')
   asked.fail(refused('MISCONF'))
   await assert.rejects(async () => second, { code: 'RP_ERR_NOT_PUBLISHED' })
   commands.emit('close')
@@ -375,7 +375,7 @@ test('tries without messages whether a Redis that refused takes calls again, and
   assert.deepEqual(commands.asked.filter(({ name }) => name === 'EVALSHA'), [])
 })
 
-test('closes when the call that is under way is answered', async (t) => {
+test('closes after the reply to the call in flight', async (t) => {
   const { broker, commands } = await open(t)
   const published = broker.publish('a', '{}')
   const call = await commands.next('EVALSHA')
@@ -389,7 +389,7 @@ test('closes when the call that is under way is answered', async (t) => {
   await closed
 })
 
-test('makes one run of what many turns publish in a group while a call is under way', async (t) => {
+test('joins adjacent messages of a group from many turns while a call is in flight', async (t) => {
   const { broker, commands } = await open(t)
 
   const all = [broker.publish('a', '1')]
@@ -408,7 +408,7 @@ test('makes one run of what many turns publish in a group while a call is under 
   assert.deepEqual(results.map(({ status }) => status), ['fulfilled', 'rejected', 'rejected', 'fulfilled', 'rejected'])
 })
 
-test('asks for less at a time while answers are slow, and for more while they are fast', async (t) => {
+test('reads smaller portions while replies are slow, and larger ones while they are fast', async (t) => {
   const scene = await open(t)
   const { broker, commands } = scene
   let now = 0
@@ -429,7 +429,7 @@ test('asks for less at a time while answers are slow, and for more while they ar
   assert.deepEqual(portions.map((bytes) => bytes / 1024), [32, 64, 64, 64, 32, 16, 8, 8, 8])
 })
 
-test('reads one portion at a time, and begins small again after a connection was lost', async (t) => {
+test('reads one portion at a time, and starts with a small one after a lost connection', async (t) => {
   const { broker, commands } = await open(t)
 
   const reads = [broker.history('a', { epoch: 'e', offset: 0 }, 1), broker.history('b', { epoch: 'e', offset: 0 }, 1)]
@@ -447,19 +447,19 @@ test('reads one portion at a time, and begins small again after a connection was
   assert.equal(asked.args[8], String(8 * 1024))
 })
 
-test('holds a bounded number of bytes while it asks, and asks again for what it could not hold', async (t) => {
+test('buffers a limited number of characters, and reads the other messages again', async (t) => {
   const scene = await open(t)
-  const { ears, commands, recorder } = scene
+  const { subscriber, commands, recorder } = scene
   await join(scene)
   const payload = (n: number) => `{"n":${n},"text":"${'x'.repeat(1_000_000)}"}`
-  const say = (n: number) => ears.emit('message', 'rohrpost:0:a', `${n} e ${payload(n).length} ${payload(n)}`)
+  const send = (n: number) => subscriber.emit('message', 'rohrpost:0:a', `${n} e ${payload(n).length} ${payload(n)}`)
 
-  say(2)
+  send(2)
   const first = await commands.next('EVALSHA')
-  for (let n = 3; n <= 8; n++) say(n)
-  // one that is too much by itself
+  for (let n = 3; n <= 8; n++) send(n)
+  // a single message larger than the buffer
   const huge = `{"n":9,"text":"${'x'.repeat(5_000_000)}"}`
-  ears.emit('message', 'rohrpost:0:a', `9 e ${huge.length} ${huge}`)
+  subscriber.emit('message', 'rohrpost:0:a', `9 e ${huge.length} ${huge}`)
   first.answer([['e', '2', 'complete', payload(1), payload(2)]])
   const second = await commands.next('EVALSHA')
   second.answer([['e', '9', 'more', payload(3)]])
@@ -471,26 +471,26 @@ test('holds a bounded number of bytes while it asks, and asks again for what it 
   assert.deepEqual([second, third].map(({ args }) => args.at(-2)), ['2', '3'])
 })
 
-test('takes no answer about a group for one about its next subscription, nor one from before the connection was lost', async (t) => {
+test('ignores the reply to a read of an earlier subscription or an earlier connection', async (t) => {
   const scene = await open(t)
-  const { broker, ears, commands, recorder } = scene
+  const { broker, subscriber, commands, recorder } = scene
   await join(scene)
 
-  ears.emit('message', 'rohrpost:0:a', '3 e 2 {}')
+  subscriber.emit('message', 'rohrpost:0:a', '3 e 2 {}')
   const old = await commands.next('EVALSHA')
-  await comeBack(ears)
+  await comeBack(subscriber)
   old.answer([['e', '3', 'complete', '1', '2', '3']])
   await turn()
-  assert.deepEqual(recorder.heard, [], 'it is not heard again yet')
-  ;(await ears.next('SUBSCRIBE')).answer()
+  assert.deepEqual(recorder.events, [], 'Redis has not confirmed the subscription yet')
+  ;(await subscriber.next('SUBSCRIBE')).answer()
   ;(await commands.next('EVALSHA')).answer([['e', '4', 'complete', '1', '2', '3', '4']])
   await recorder.until('a', '4')
-  ears.emit('message', 'rohrpost:0:a', '6 e 2 {}')
+  subscriber.emit('message', 'rohrpost:0:a', '6 e 2 {}')
   const late = await commands.next('EVALSHA')
   broker.unsubscribe('a')
   const joined = broker.subscribe('a')
   late.fail(new Error('Connection is closed.'))
-  ;(await ears.next('SUBSCRIBE')).answer()
+  ;(await subscriber.next('SUBSCRIBE')).answer()
   await comeBack(commands)
   ;(await commands.next('EVALSHA')).answer([['e', '6', 'gone']])
 
@@ -498,12 +498,12 @@ test('takes no answer about a group for one about its next subscription, nor one
   assert.deepEqual(recorder.payloads('a'), ['1', '2', '3', '4'])
 })
 
-test('asks again for the position of a group of which more came meanwhile than it can hold', async (t) => {
-  const { broker, ears, commands } = await open(t)
+test('reads the position of a new group again if its buffer overflows', async (t) => {
+  const { broker, subscriber, commands } = await open(t)
   const joined = broker.subscribe('a')
-  ;(await ears.next('SUBSCRIBE')).answer()
+  ;(await subscriber.next('SUBSCRIBE')).answer()
   const first = await commands.next('EVALSHA')
-  for (let n = 1; n <= 150; n++) ears.emit('message', 'rohrpost:0:a', `${n} e 2 {}`)
+  for (let n = 1; n <= 150; n++) subscriber.emit('message', 'rohrpost:0:a', `${n} e 2 {}`)
 
   first.answer([['e', '0', 'gone']])
   ;(await commands.next('EVALSHA')).answer([['e', '150', 'gone']])
@@ -511,16 +511,16 @@ test('asks again for the position of a group of which more came meanwhile than i
   assert.deepEqual(await joined, { epoch: 'e', offset: 150 })
 })
 
-test('does not subscribe on a new connection to what was refused on the one before', async (t) => {
-  const { broker, ears } = await open(t, {})
+test('does not retry on a new connection what was refused on the previous one', async (t) => {
+  const { broker, subscriber } = await open(t, {})
   for (const group of ['a', 'b']) broker.subscribe(group)
-  const asked = await ears.next('SUBSCRIBE')
+  const asked = await subscriber.next('SUBSCRIBE')
 
-  await comeBack(ears)
+  await comeBack(subscriber)
   asked.fail(reply('NOPERM'))
   await turn()
-  ;(await ears.next('SUBSCRIBE')).answer()
+  ;(await subscriber.next('SUBSCRIBE')).answer()
   await turn()
 
-  assert.deepEqual(ears.asked.filter(({ name }) => name === 'SUBSCRIBE'), [])
+  assert.deepEqual(subscriber.asked.filter(({ name }) => name === 'SUBSCRIBE'), [])
 })

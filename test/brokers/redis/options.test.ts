@@ -1,4 +1,4 @@
-/** What the Redis broker takes and refuses, and how it treats the client that it was given. */
+/** The options of the Redis broker, its use of the given client, and the life of its connections. */
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import { Cluster, type RedisOptions } from 'ioredis'
@@ -13,7 +13,7 @@ const history = { size: 1000, ttl: 60_000 }
 /** A client that never connects. */
 const idle = new PrivateRedis(1, '').client({ lazyConnect: true })
 
-test('refuses options that are none, and names them', () => {
+test('refuses invalid options, and names them', () => {
   const refuse = (options: object, message: RegExp, code = 'RP_ERR_INVALID_OPTION') => {
     assert.throws(() => redisBroker(options as RedisBrokerOptions), { code, message })
   }
@@ -38,11 +38,11 @@ test('refuses a Redis Cluster', (t) => {
   const client = new Cluster([{ port: 1 }], { lazyConnect: true })
   t.after(() => client.disconnect())
 
-  // @ts-expect-error -- its type is refused, too
+  // @ts-expect-error -- the type is refused too
   assert.throws(() => redisBroker({ client }), { code: 'RP_ERR_INVALID_OPTION', message: /Redis Cluster, which is not supported/ })
 })
 
-test('does nothing before it is open', async () => {
+test('rejects all calls before it is open', async () => {
   const broker = redisBroker({ client: idle })
 
   assert.deepEqual(broker.health(), { ok: false, detail: 'the broker is not open' })
@@ -53,7 +53,7 @@ test('does nothing before it is open', async () => {
   await broker.close()
 })
 
-test('does not open any more when it is closed meanwhile', async () => {
+test('rejects open if it is closed meanwhile', async () => {
   const broker = redisBroker({ client: idle })
 
   const opened = broker.open(new Recorder())
@@ -91,12 +91,12 @@ suite('the Redis broker and its client', { skip: redisServer.skip, concurrency: 
       await recorder.until('a', '{"n":2}')
       await broker.unsubscribe('a')
 
-      assert.deepEqual(recorder.heard.map((heard) => heard.kind === 'message' && heard.payload), ['{"n":1}', '{"n":2}'])
+      assert.deepEqual(recorder.events.map((event) => event.kind === 'message' && event.payload), ['{"n":1}', '{"n":2}'])
       assert.ok((await redis.client({ db: options.db ?? 0 }).keys('*')).every((key) => key.startsWith(`${options.keyPrefix ?? ''}rohrpost:`)))
     })
   }
 
-  test('leaves the client alone, and closes what it opened itself', async (t) => {
+  test('does not use the client itself, and closes its own connections', async (t) => {
     const redis = await privateRedis(t)
     const client = redis.client()
     const { broker } = await openBroker(t, { client })
@@ -109,7 +109,7 @@ suite('the Redis broker and its client', { skip: redisServer.skip, concurrency: 
     assert.equal(await client.ping(), 'PONG')
   })
 
-  test('keeps applications with prefixes or databases of their own apart', async (t) => {
+  test('separates applications by prefix, keyPrefix and database', async (t) => {
     const redis = await privateRedis(t)
     const options: RedisBrokerOptions[] = [
       { client: redis.client(), history },
@@ -126,7 +126,7 @@ suite('the Redis broker and its client', { skip: redisServer.skip, concurrency: 
     for (const [n, { recorder }] of all.entries()) assert.deepEqual(recorder.payloads('a'), [`{"n":${n}}`])
   })
 
-  test('waits with opening for a Redis that comes a little later', async (t) => {
+  test('waits in open for a Redis that starts a little later', async (t) => {
     const redis = await privateRedis(t)
     const line = await openLine(t, 1)
     const broker = redisBroker({ client: redis.client({ port: line.port }) })
@@ -140,7 +140,7 @@ suite('the Redis broker and its client', { skip: redisServer.skip, concurrency: 
     assert.deepEqual(broker.health(), { ok: true })
   })
 
-  test('does not open without Redis, and says why', async () => {
+  test('rejects open without Redis, with the reason', async () => {
     const client = new PrivateRedis(await freePort(), '').client({ lazyConnect: true })
     const recorder = new Recorder()
     const broker = redisBroker({ client, queue: { timeout: 1000 } })
@@ -150,7 +150,7 @@ suite('the Redis broker and its client', { skip: redisServer.skip, concurrency: 
     assert.equal(broker.health().ok, false)
   })
 
-  test('fails what waited too long, and what is too much to wait', async (t) => {
+  test('rejects messages that wait too long, and messages beyond the limits of the queue', async (t) => {
     const redis = await privateRedis(t)
     const { broker } = await openBroker(t, { client: redis.client(), queue: { messages: 3, bytes: 100, timeout: 1000 } })
     await redis.kill()
@@ -168,7 +168,7 @@ suite('the Redis broker and its client', { skip: redisServer.skip, concurrency: 
     assert.match(String(broker.health().detail), /no connection to Redis/)
   })
 
-  test('sends what is large in several pieces', async (t) => {
+  test('sends large messages in several calls', async (t) => {
     const redis = await privateRedis(t)
     const { broker, recorder } = await openBroker(t, { client: redis.client(), history })
     await broker.subscribe('a')
@@ -187,7 +187,7 @@ suite('the Redis broker and its client', { skip: redisServer.skip, concurrency: 
     assert.deepEqual(recorder.payloads('a'), payloads)
   })
 
-  test('does not read history while Redis is away', async (t) => {
+  test('rejects history while Redis is down', async (t) => {
     const redis = await privateRedis(t)
     const { broker } = await openBroker(t, { client: redis.client(), history })
     await redis.kill()
@@ -196,7 +196,7 @@ suite('the Redis broker and its client', { skip: redisServer.skip, concurrency: 
     await assert.rejects(async () => broker.history('a', { epoch: 'x', offset: 0 }, 10), { code: 'RP_ERR_BROKER_UNAVAILABLE' })
   })
 
-  test('lets nothing out after close, and fails what could not go out in time', async (t) => {
+  test('publishes nothing after close, and rejects messages that could not be sent in time', async (t) => {
     const redis = await privateRedis(t)
     const { broker } = await openBroker(t, { client: redis.client(), queue: { timeout: 1000 } })
     await redis.kill()
@@ -213,7 +213,7 @@ suite('the Redis broker and its client', { skip: redisServer.skip, concurrency: 
     await assert.rejects(async () => broker.subscribe('a'), { code: 'RP_ERR_BROKER_UNAVAILABLE' })
   })
 
-  test('fails subscriptions that still wait when it is closed', async (t) => {
+  test('rejects waiting subscriptions on close', async (t) => {
     const redis = await privateRedis(t)
     const { broker } = await openBroker(t, { client: redis.client() })
     await redis.kill()
@@ -221,10 +221,10 @@ suite('the Redis broker and its client', { skip: redisServer.skip, concurrency: 
     const joined = broker.subscribe('a')
     await broker.close()
 
-    await assert.rejects(async () => joined, { code: 'RP_ERR_BROKER_UNAVAILABLE', message: /it is closed/ })
+    await assert.rejects(async () => joined, { code: 'RP_ERR_BROKER_UNAVAILABLE', message: /the broker is closed/ })
   })
 
-  test('hears the groups that it is in, and no others', async (t) => {
+  test('subscribes to the channels of its groups, and to no others', async (t) => {
     const redis = await privateRedis(t)
     const client = redis.client()
     const { broker } = await openBroker(t, { client })
@@ -241,7 +241,7 @@ suite('the Redis broker and its client', { skip: redisServer.skip, concurrency: 
     assert.deepEqual(await channels(), ['rohrpost:0:g0'])
   })
 
-  test('joins and leaves within one turn', async (t) => {
+  test('subscribes and unsubscribes within one turn', async (t) => {
     const redis = await privateRedis(t)
     const { broker, recorder } = await openBroker(t, { client: redis.client(), history })
 
@@ -254,10 +254,10 @@ suite('the Redis broker and its client', { skip: redisServer.skip, concurrency: 
     await broker.publish('a', '{}')
     await recorder.until('a', '{}')
 
-    assert.equal(recorder.heard.length, 1)
+    assert.equal(recorder.events.length, 1)
   })
 
-  test('hears nothing of a channel in which others speak', async (t) => {
+  test('ignores and reports messages on its channels that no broker published', async (t) => {
     const redis = await privateRedis(t)
     const { broker, recorder } = await openBroker(t, { client: redis.client(), history })
     await broker.subscribe('a')
@@ -268,61 +268,61 @@ suite('the Redis broker and its client', { skip: redisServer.skip, concurrency: 
     await broker.publish('a', '{}')
     await recorder.until('a', '{}')
 
-    assert.equal(recorder.heard.length, 1)
+    assert.equal(recorder.events.length, 1)
     assert.deepEqual(recorder.errors.map(({ message }) => message), foreign.map(() => "Channel 'rohrpost:0:a' has a message that no broker published"))
   })
 
-  test('says what it may not do', async (t) => {
+  test('reports missing permissions', async (t) => {
     const redis = await privateRedis(t)
     const admin = redis.client()
-    await admin.acl('SETUSER', 'deaf', 'on', '>secret', '~*', '+@all', 'resetchannels', '&rohrpost:0:a')
-    await admin.acl('SETUSER', 'blind', 'on', '>secret', '~*', '&*', '+@all', '-info')
-    await admin.acl('SETUSER', 'dumb', 'on', '>secret', '~*', '&*', '+@all', '-xrange')
+    await admin.acl('SETUSER', 'limited', 'on', '>secret', '~*', '+@all', 'resetchannels', '&rohrpost:0:a')
+    await admin.acl('SETUSER', 'uninformed', 'on', '>secret', '~*', '&*', '+@all', '-info')
+    await admin.acl('SETUSER', 'readless', 'on', '>secret', '~*', '&*', '+@all', '-xrange')
     const as = (username: string) => redis.client({ username, password: 'secret', lazyConnect: true })
 
-    const deaf = await openBroker(t, { client: as('deaf'), history })
-    await deaf.broker.subscribe('a')
-    await assert.rejects(async () => deaf.broker.subscribe('b'), { code: 'RP_ERR_BROKER_UNAVAILABLE', message: /NOPERM/ })
-    assert.deepEqual(deaf.recorder.errors, [], 'the caller is told')
+    const limited = await openBroker(t, { client: as('limited'), history })
+    await limited.broker.subscribe('a')
+    await assert.rejects(async () => limited.broker.subscribe('b'), { code: 'RP_ERR_BROKER_UNAVAILABLE', message: /NOPERM/ })
+    assert.deepEqual(limited.recorder.errors, [], 'only the caller gets the error')
 
     t.mock.method(console, 'warn', () => {})
     const recorder = new Recorder()
-    await assert.rejects(async () => redisBroker({ client: as('blind'), history }).open(recorder), { code: 'RP_ERR_BROKER_UNAVAILABLE', message: /INFO replication/ })
-    const blind = await openBroker(t, { client: as('blind') })
-    await blind.broker.subscribe('a')
-    await blind.broker.publish('a', '{}')
-    await blind.recorder.until('a', '{}')
+    await assert.rejects(async () => redisBroker({ client: as('uninformed'), history }).open(recorder), { code: 'RP_ERR_BROKER_UNAVAILABLE', message: /INFO replication/ })
+    const uninformed = await openBroker(t, { client: as('uninformed') })
+    await uninformed.broker.subscribe('a')
+    await uninformed.broker.publish('a', '{}')
+    await uninformed.recorder.until('a', '{}')
 
-    const dumb = await openBroker(t, { client: as('dumb'), history })
-    const top = await dumb.broker.subscribe('a')
+    const readless = await openBroker(t, { client: as('readless'), history })
+    const top = await readless.broker.subscribe('a')
     assert.ok(top)
-    await dumb.broker.publish('a', '{}')
-    await assert.rejects(async () => dumb.broker.history('a', top, 10), { code: 'RP_ERR_BROKER_UNAVAILABLE', message: /history can't be read \(.*run this command/ })
+    await readless.broker.publish('a', '{}')
+    await assert.rejects(async () => readless.broker.history('a', top, 10), { code: 'RP_ERR_BROKER_UNAVAILABLE', message: /history can't be read \(.*run this command/ })
   })
 
-  test('tries again to hear what it heard before', async (t) => {
+  test('retries a forbidden channel of a group with members', async (t) => {
     const redis = await privateRedis(t)
     const admin = redis.client()
-    await admin.acl('SETUSER', 'deaf', 'on', '>secret', '~*', '+@all', 'allchannels')
-    const { broker, recorder } = await openBroker(t, { client: redis.client({ username: 'deaf', password: 'secret' }), history })
+    await admin.acl('SETUSER', 'limited', 'on', '>secret', '~*', '+@all', 'allchannels')
+    const { broker, recorder } = await openBroker(t, { client: redis.client({ username: 'limited', password: 'secret' }), history })
     await broker.subscribe('a')
-    await admin.acl('SETUSER', 'deaf', 'resetchannels', '&rohrpost:0:b')
+    await admin.acl('SETUSER', 'limited', 'resetchannels', '&rohrpost:0:b')
     await redis.cut('TYPE', 'pubsub')
     await poll(() => recorder.errors.some(({ message }) => message.includes('NOPERM')))
     const publisher = await openBroker(t, { client: redis.client(), history })
     await publisher.broker.publish('a', '{"n":1}')
 
-    await admin.acl('SETUSER', 'deaf', 'allchannels')
+    await admin.acl('SETUSER', 'limited', 'allchannels')
     await recorder.until('a', '{"n":1}')
 
     assert.deepEqual(recorder.payloads('a'), ['{"n":1}'])
   })
 
-  test('tries again to repair what Redis does not let it read', async (t) => {
+  test('retries a forbidden read of missing messages', async (t) => {
     const redis = await privateRedis(t)
     const admin = redis.client()
-    await admin.acl('SETUSER', 'dumb', 'on', '>secret', '~*', '&*', '+@all', '-xrange')
-    const { broker, recorder } = await openBroker(t, { client: redis.client({ username: 'dumb', password: 'secret' }), history })
+    await admin.acl('SETUSER', 'readless', 'on', '>secret', '~*', '&*', '+@all', '-xrange')
+    const { broker, recorder } = await openBroker(t, { client: redis.client({ username: 'readless', password: 'secret' }), history })
     await broker.subscribe('a')
     await broker.publish('a', '{"n":1}')
     await recorder.until('a', '{"n":1}')
@@ -331,13 +331,13 @@ suite('the Redis broker and its client', { skip: redisServer.skip, concurrency: 
     await admin.hset('rohrpost:meta:a', 'offset', 2)
     await broker.publish('a', '{"n":3}')
     await poll(() => recorder.errors.length > 0)
-    await admin.acl('SETUSER', 'dumb', '+xrange')
+    await admin.acl('SETUSER', 'readless', '+xrange')
     await recorder.until('a', '{"n":3}')
 
     assert.deepEqual(recorder.payloads('a'), ['{"n":1}', '{"n":2}', '{"n":3}'])
   })
 
-  test('fails and says so when ioredis was told to give up', async (t) => {
+  test('rejects messages and reports it in health() when ioredis does not reconnect', async (t) => {
     const redis = await privateRedis(t)
     const client = redis.client({ retryStrategy: () => null })
     const { broker } = await openBroker(t, { client, queue: { timeout: 1000 } })

@@ -1,4 +1,4 @@
-/** Reading in portions: what Redis is asked for is bounded, and goes on where it stopped. */
+/** Reads in portions: each portion is bounded, and the next one continues where it ended. */
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import fc from 'fast-check'
@@ -9,8 +9,8 @@ import { privateRedis, redisServer } from '../../support/redis.ts'
 
 const history = { size: 2000, ttl: 600_000 }
 
-suite('the Redis broker reads in portions', { skip: redisServer.skip, concurrency: 2 }, () => {
-  test('no more than the bytes that history is asked for, whatever was published', async (t) => {
+suite('reads of the Redis broker', { skip: redisServer.skip, concurrency: 2 }, () => {
+  test('transfer no more than the bytes that history is called with', async (t) => {
     const redis = await privateRedis(t)
     const admin = redis.client()
     const { broker } = await openBroker(t, { client: redis.client(), history })
@@ -27,12 +27,12 @@ suite('the Redis broker reads in portions', { skip: redisServer.skip, concurrenc
     assert.equal(entries?.length, Math.floor(1_000_000 / payload.length))
     assert.deepEqual(entries?.map(({ position }) => position.offset), entries?.map((_, n) => n + 1))
     assert.ok(bytes < 1_200_000, `${bytes} bytes`)
-    assert.equal((await broker.history('a', top, 1000))?.length, 200, 'all of it without a bound')
+    assert.equal((await broker.history('a', top, 1000))?.length, 200, 'all messages without a limit of bytes')
     assert.equal((await broker.history('a', top, 150))?.length, 150)
     assert.deepEqual(await broker.history('a', { ...top, offset: 199 }, 1000, 100), [])
   })
 
-  test('what a cut connection missed in many groups, each message once and in order', async (t) => {
+  test('return the messages that many groups missed during a disconnect, once and in order', async (t) => {
     const redis = await privateRedis(t)
     const admin = redis.client()
     const line = await openLine(t, redis.port)
@@ -48,7 +48,7 @@ suite('the Redis broker reads in portions', { skip: redisServer.skip, concurrenc
     for (const group of groups) await Promise.all(payloads.map((payload) => speaker.broker.publish(group, payload)))
     await admin.config('RESETSTAT')
     line.target = redis.port
-    // joins do not wait for it
+    // a new subscription does not wait for the missed messages
     await broker.subscribe('another')
     for (const group of groups) await recorder.until(group, String(payloads.at(-1)))
 
@@ -61,7 +61,7 @@ suite('the Redis broker reads in portions', { skip: redisServer.skip, concurrenc
     assert.ok(calls >= 22, `${calls} calls for 22 MB`)
   })
 
-  test('more messages than one portion has, too, and goes on with what comes meanwhile', async (t) => {
+  test('continue with new messages after several portions of missed ones', async (t) => {
     const redis = await privateRedis(t)
     const line = await openLine(t, redis.port)
     const big = { size: 10_000, ttl: 600_000 }
@@ -81,7 +81,7 @@ suite('the Redis broker reads in portions', { skip: redisServer.skip, concurrenc
     assert.deepEqual(recorder.payloads('a'), numbered(0, 6200))
   })
 
-  test('says what is gone when it goes while it reads', async (t) => {
+  test('refuse a position whose next message was deleted', async (t) => {
     const redis = await privateRedis(t)
     const { broker } = await openBroker(t, { client: redis.client(), history })
     const top = await broker.subscribe('a') as Position
@@ -96,7 +96,7 @@ suite('the Redis broker reads in portions', { skip: redisServer.skip, concurrenc
     assert.equal((await broker.history('a', top, 2))?.length, 2)
   })
 
-  test('the messages that fit, for all sizes, limits and bounds', { timeout: 60_000 }, async (t) => {
+  test('return exactly the messages that fit, for random sizes and limits', { timeout: 60_000 }, async (t) => {
     const redis = await privateRedis(t)
     const { broker } = await openBroker(t, { client: redis.client(), history })
     let runs = 0

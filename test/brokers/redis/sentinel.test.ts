@@ -1,4 +1,4 @@
-/** The Redis broker behind Redis Sentinel, which promotes a replica when the master dies. */
+/** The Redis broker with Redis Sentinel, which promotes a replica when the master fails. */
 import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -8,7 +8,7 @@ import type { Position } from '../../../lib/index.ts'
 import { openBroker, poll } from '../../support/broker.ts'
 import { privateRedis, redisServer, startSentinel } from '../../support/redis.ts'
 
-test('follows Sentinel to the replica that was promoted, in a new epoch', { skip: redisServer.skip, timeout: 60_000 }, async (t) => {
+test('follows Sentinel to the promoted replica, in a new epoch', { skip: redisServer.skip, timeout: 60_000 }, async (t) => {
   const [master, replica] = await Promise.all([privateRedis(t), privateRedis(t)])
   const promoted = replica.client()
   await promoted.replicaof('127.0.0.1', master.port)
@@ -32,11 +32,11 @@ test('follows Sentinel to the replica that was promoted, in a new epoch', { skip
 
   await master.kill()
   await broker.publish('a', '{"n":2}')
-  await poll(() => recorder.heard.some(({ kind }) => kind === 'lost'))
+  await poll(() => recorder.events.some(({ kind }) => kind === 'lost'))
   await broker.publish('a', '{"n":3}')
   await recorder.until('a', '{"n":3}')
 
   assert.match(await promoted.info('replication'), /role:master/)
-  assert.notEqual(recorder.heard.at(-1)?.position?.epoch, top.epoch)
+  assert.notEqual(recorder.events.at(-1)?.position?.epoch, top.epoch)
   assert.equal(await broker.history('a', top, 10), undefined)
 })

@@ -1,4 +1,7 @@
-/** Trouble that lasts, and trouble of single groups. Each test has a Redis of its own. */
+/**
+ * The Redis broker with a Redis that refuses commands, for all groups or for single ones. Each test has a Redis of its
+ * own.
+ */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { rmSync } from 'node:fs'
@@ -6,7 +9,7 @@ import { connect, createServer, type AddressInfo } from 'node:net'
 import { suite, test, type TestContext } from 'node:test'
 import type { Redis } from 'ioredis'
 import { redisBroker } from '../../../lib/brokers/redis/index.ts'
-import { isPassing } from '../../../lib/brokers/redis/redis-client.ts'
+import { isTemporary } from '../../../lib/brokers/redis/redis-client.ts'
 import { openBroker, poll } from '../../support/broker.ts'
 import { openLine } from '../../support/line.ts'
 import { PrivateRedis, privateRedis, redisServer } from '../../support/redis.ts'
@@ -16,7 +19,11 @@ const history = { size: 1000, ttl: 60_000 }
 const numbered = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, n) => `{"n":${from + n}}`)
 const connectionsOf = async (client: Redis) => Number(/total_connections_received:(\d+)/.exec(await client.info('stats'))?.[1])
 
-/** Makes Redis refuse all writes because it can't write its snapshot. @returns what ends that */
+/**
+ * Makes Redis refuse all writes because it can't write its snapshot.
+ *
+ * @returns a function that makes it accept them again
+ */
 async function breakDisk (redis: PrivateRedis, admin: Redis): Promise<() => Promise<unknown>> {
   await admin.config('SET', 'save', '3600 1000000')
   rmSync(redis.folder, { recursive: true })
@@ -25,7 +32,7 @@ async function breakDisk (redis: PrivateRedis, admin: Redis): Promise<() => Prom
   return () => admin.config('SET', 'stop-writes-on-bgsave-error', 'no')
 }
 
-/** A line to a Redis that words refused writes as Redis 5 and 6 do within scripts. */
+/** A proxy that rewrites refused writes within scripts into the texts of Redis 5 and 6. */
 async function openOldLine (t: TestContext, target: number): Promise<{ port: number, target: number }> {
   const line = { port: 0, target }
   const server = createServer((near) => {
@@ -43,24 +50,24 @@ async function openOldLine (t: TestContext, target: number): Promise<{ port: num
   return line
 }
 
-test('knows what another server, or the same one later, would do, in the words of all versions of Redis', () => {
+test('recognizes temporary errors in the texts of all versions of Redis', () => {
   const inScript = (text: string) => `ERR Error running script (call to f_1): @user_script:39: @user_script: 39: ${text}`
   const readOnly = "READONLY You can't write against a read only replica."
   for (const text of [
     readOnly, `-${readOnly}`, `${readOnly} script: 5a, on @user_script:95.`, inScript(`-${readOnly} `), `-${inScript(`-${readOnly}`)}`,
     'LOADING Redis is loading the dataset in memory', 'BUSY Redis is busy running a script.', 'NOREPLICAS Not enough good replicas to write.',
     "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'."
-  ]) assert.equal(isPassing(new Error(text)), true, text)
+  ]) assert.equal(isTemporary(new Error(text)), true, text)
 
   for (const text of [
     'WRONGTYPE Operation against a key holding the wrong kind of value', inScript('-WRONGTYPE Operation against a key'), 'BUSYGROUP exists',
     "NOPERM this user has no permissions to access the 'READONLY' channel", 'ERR -READONLY', inScript('MISCONF Redis is configured to save')
-  ]) assert.equal(isPassing(new Error(text)), false, text)
-  assert.equal(isPassing(readOnly), false)
+  ]) assert.equal(isTemporary(new Error(text)), false, text)
+  assert.equal(isTemporary(readOnly), false)
 })
 
-suite('the Redis broker and trouble', { skip: redisServer.skip, concurrency: 2 }, () => {
-  test('publishes at the new primary after a failover that scripts tell of in the words of Redis 6', async (t) => {
+suite('the Redis broker with a Redis that refuses commands', { skip: redisServer.skip, concurrency: 2 }, () => {
+  test('publishes to the new primary after a failover, with the error texts of Redis 6', async (t) => {
     const [first, second] = await Promise.all([privateRedis(t), privateRedis(t)])
     const line = await openOldLine(t, first.port)
     const { broker, recorder } = await openBroker(t, { client: first.client({ port: line.port }), history })
@@ -76,7 +83,7 @@ suite('the Redis broker and trouble', { skip: redisServer.skip, concurrency: 2 }
     assert.equal(recorder.notices.filter(({ stage }) => stage === 'publish').length, 1)
   })
 
-  test('says once that Redis refuses to write and once that this is over, counts what failed, and makes no connections', async (t) => {
+  test('reports the begin and the end of refused writes once, with the number of failures, and does not reconnect', async (t) => {
     const redis = await privateRedis(t)
     const admin = redis.client()
     const { broker, recorder } = await openBroker(t, { client: redis.client(), history })
@@ -90,7 +97,7 @@ suite('the Redis broker and trouble', { skip: redisServer.skip, concurrency: 2 }
     }
     assert.match(String(broker.health().detail), /^Redis refuses to publish: MISCONF/)
     assert.equal(broker.health().ok, false)
-    assert.ok(await broker.subscribe('b'), 'what is only read can be had')
+    assert.ok(await broker.subscribe('b'), 'reading works')
     await mend()
     await poll(() => broker.health().ok)
 
@@ -105,7 +112,7 @@ suite('the Redis broker and trouble', { skip: redisServer.skip, concurrency: 2 }
     assert.deepEqual(recorder.payloads('a'), ['{"n":1}', '{"n":21}'])
   })
 
-  test('reads positions while Redis refuses to write, and says so where it would have to write first', async (t) => {
+  test('reads positions while Redis refuses to write, and reports it if a read has to write first', async (t) => {
     const redis = await privateRedis(t)
     const admin = redis.client()
     const { broker, recorder } = await openBroker(t, { client: redis.client(), history })
@@ -121,7 +128,7 @@ suite('the Redis broker and trouble', { skip: redisServer.skip, concurrency: 2 }
     assert.deepEqual(broker.health(), { ok: true })
   })
 
-  test('connects anew with growing pauses while Redis can only be read', async (t) => {
+  test('reconnects with growing delays while Redis is a read-only replica', async (t) => {
     const redis = await privateRedis(t)
     const admin = redis.client()
     const { broker, recorder } = await openBroker(t, { client: redis.client(), history, queue: { timeout: 1500 } })
@@ -130,7 +137,7 @@ suite('the Redis broker and trouble', { skip: redisServer.skip, concurrency: 2 }
 
     for (let n = 0; n < 3; n++) await assert.rejects(async () => broker.publish('a', `{"n":${n}}`), { code: 'RP_ERR_NOT_PUBLISHED' })
 
-    // at once, and after up to 100, 200, 400, … ms; without pauses it would be hundreds
+    // at once, then after up to 100, 200, 400, … ms; without delays there would be hundreds
     const count = await connectionsOf(admin) - before
     assert.ok(count > 1 && count < 40, `${count} connections`)
     assert.equal(recorder.errors.length, 1, String(recorder.errors))
@@ -143,7 +150,7 @@ suite('the Redis broker and trouble', { skip: redisServer.skip, concurrency: 2 }
     'the hash of a group': ['SET', 'rohrpost:meta:bad', 'by hand'],
     'the stream of a group': ['SET', 'rohrpost:log:bad', 'by hand']
   })) {
-    test(`publishes for all other groups while ${what} has a wrong type, and says so of this one`, async (t) => {
+    test(`publishes in all other groups while ${what} has a wrong type, and rejects messages of this one`, async (t) => {
       const redis = await privateRedis(t)
       const admin = redis.client()
       const { broker, recorder } = await openBroker(t, { client: redis.client(), history })
@@ -156,18 +163,18 @@ suite('the Redis broker and trouble', { skip: redisServer.skip, concurrency: 2 }
       await recorder.until('a', '{"n":4}')
       await admin.del('rohrpost:meta:bad', 'rohrpost:log:bad')
       await broker.publish('bad', '{"n":5}')
-      await recorder.when('word of the new log', () => recorder.of('bad').length > 1)
+      await recorder.when('event of the new log', () => recorder.of('bad').length > 1)
 
       assert.deepEqual(results.map(({ status }) => status), ['fulfilled', 'rejected', 'fulfilled', 'rejected', 'fulfilled'])
       assert.match(String(results.map((result) => result.status === 'rejected' && result.reason)), /WRONGTYPE/)
       assert.deepEqual(recorder.payloads('a'), ['{"n":0}', '{"n":4}'])
       assert.deepEqual(recorder.payloads('b'), ['{"n":2}'])
       assert.deepEqual(recorder.payloads('bad').filter((payload) => payload !== '{"n":5}'), ['{"n":0}'])
-      assert.deepEqual(recorder.errors, [], 'the callers are told')
+      assert.deepEqual(recorder.errors, [], 'only the callers get errors')
     })
   }
 
-  test('tells of a group that failed also when the answer was lost and the call is sent again', async (t) => {
+  test('rejects the messages of a failed group if the reply is lost and the call repeated', async (t) => {
     const redis = await privateRedis(t)
     const line = await openLine(t, redis.port)
     const { broker } = await openBroker(t, { client: redis.client({ port: line.port }), history })
@@ -190,7 +197,7 @@ suite('the Redis broker and trouble', { skip: redisServer.skip, concurrency: 2 }
     assert.deepEqual(listener.recorder.payloads('a'), numbered(1, 2))
   })
 
-  test('joins all other groups while the key of one has a wrong type', async (t) => {
+  test('subscribes to all other groups while the key of one has a wrong type', async (t) => {
     const redis = await privateRedis(t)
     const { broker, recorder } = await openBroker(t, { client: redis.client(), history })
     await redis.client().set('rohrpost:meta:bad', 'by hand')
@@ -203,7 +210,7 @@ suite('the Redis broker and trouble', { skip: redisServer.skip, concurrency: 2 }
     assert.deepEqual(recorder.errors, [])
   })
 
-  test('catches up with all other groups while one can not be read, and with that one when it can', async (t) => {
+  test('delivers missed messages of all other groups while one is unreadable, and of that one afterwards', async (t) => {
     const redis = await privateRedis(t)
     const admin = redis.client()
     const line = await openLine(t, redis.port)
@@ -223,18 +230,18 @@ suite('the Redis broker and trouble', { skip: redisServer.skip, concurrency: 2 }
     await Promise.all(['a', 'b'].map((group) => recorder.until(group, '{"n":2}')))
     await poll(() => broker.health().detail !== undefined)
 
-    assert.deepEqual({ ...broker.health(), detail: broker.health().detail?.slice(0, 40) }, { ok: true, detail: "Group 'bad' is not heard: WRONGTYPE Operation".slice(0, 40) })
+    assert.deepEqual({ ...broker.health(), detail: broker.health().detail?.slice(0, 40) }, { ok: true, detail: "Group 'bad' receives no messages: WRONGTYPE".slice(0, 40) })
     assert.deepEqual(recorder.payloads('bad'), ['{"n":1}'])
     await admin.rename('kept', 'rohrpost:meta:bad')
     await recorder.until('bad', '{"n":2}')
     assert.deepEqual(recorder.errors.filter(({ message }) => message.includes("'bad'")).length, 1)
-    assert.ok(recorder.heard.every(({ kind }) => kind === 'message'))
-    await recorder.when('word that it is over', () => recorder.notices.some(({ text }) => text === 'all groups are heard again'))
+    assert.ok(recorder.events.every(({ kind }) => kind === 'message'))
+    await recorder.when('notice of the end', () => recorder.notices.some(({ text }) => text === 'all groups receive messages again'))
     assert.deepEqual(broker.health(), { ok: true })
   })
 
   for (const options of [{ history }, {}]) {
-    test(`hears all other groups while the channel of one is forbidden, ${'history' in options ? 'with history' : 'without'}`, async (t) => {
+    test(`receives messages of all other groups while the channel of one is forbidden, ${'history' in options ? 'with history' : 'without'}`, async (t) => {
       const redis = await privateRedis(t)
       const admin = redis.client()
       await admin.acl('SETUSER', 'some', 'on', '>secret', '~*', '+@all', 'allchannels')
@@ -244,7 +251,7 @@ suite('the Redis broker and trouble', { skip: redisServer.skip, concurrency: 2 }
 
       await admin.acl('SETUSER', 'some', 'resetchannels', '&rohrpost:0:a', '&rohrpost:0:b', '&rohrpost:0:c')
       await redis.cut('TYPE', 'pubsub')
-      await poll(() => broker.health().detail?.startsWith("Group 'bad' is not heard: NOPERM"))
+      await poll(() => broker.health().detail?.startsWith("Group 'bad' receives no messages: NOPERM"))
       const results = await Promise.allSettled(['c', 'worse'].map((group) => broker.subscribe(group)))
       await Promise.all(['a', 'bad', 'b', 'c'].map((group) => speaker.broker.publish(group, '{"n":1}')))
       await Promise.all(['a', 'b', 'c'].map((group) => recorder.until(group, '{"n":1}')))
@@ -253,13 +260,13 @@ suite('the Redis broker and trouble', { skip: redisServer.skip, concurrency: 2 }
       assert.equal(broker.health().ok, true)
       await admin.acl('SETUSER', 'some', 'allchannels')
       if ('history' in options) await recorder.until('bad', '{"n":1}')
-      else await recorder.when('word that it missed something', () => recorder.of('bad').length === 1 && broker.health().detail === undefined)
+      else await recorder.when('loss', () => recorder.of('bad').length === 1 && broker.health().detail === undefined)
       assert.deepEqual(recorder.of('bad').map(({ kind }) => kind), ['history' in options ? 'message' : 'lost'])
       assert.equal(recorder.errors.filter(({ message }) => message.includes("'bad'")).length, 1)
     })
   }
 
-  test('forgets the trouble of a group that is left', async (t) => {
+  test('ends the failure of a group that is unsubscribed', async (t) => {
     const redis = await privateRedis(t)
     const admin = redis.client()
     await admin.acl('SETUSER', 'some', 'on', '>secret', '~*', '+@all', 'allchannels')
@@ -272,18 +279,18 @@ suite('the Redis broker and trouble', { skip: redisServer.skip, concurrency: 2 }
     broker.unsubscribe('bad')
 
     assert.deepEqual(broker.health(), { ok: true })
-    assert.equal(recorder.notices.at(-1)?.text, 'all groups are heard again')
+    assert.equal(recorder.notices.at(-1)?.text, 'all groups receive messages again')
   })
 
-  test('says in health() that other processes can not reach it, with one line for all attempts', async (t) => {
+  test('reports in health() that it does not receive `disconnect` of other processes, with one log line for all attempts', async (t) => {
     const redis = await privateRedis(t)
     const admin = redis.client()
-    await admin.acl('SETUSER', 'deaf', 'on', '>secret', '~*', '+@all', 'resetchannels')
-    const { app, logs } = await start(t, { broker: redisBroker({ client: redis.client({ username: 'deaf', password: 'secret' }) }) })
+    await admin.acl('SETUSER', 'limited', 'on', '>secret', '~*', '+@all', 'resetchannels')
+    const { app, logs } = await start(t, { broker: redisBroker({ client: redis.client({ username: 'limited', password: 'secret' }) }) })
     await poll(() => !app.rohrpost.health().ok)
 
     assert.match(String(app.rohrpost.health().broker.detail), /^other processes can't disconnect clients of this one: .*NOPERM/)
-    await admin.acl('SETUSER', 'deaf', 'allchannels')
+    await admin.acl('SETUSER', 'limited', 'allchannels')
     await poll(() => app.rohrpost.health().ok)
     const lines = logs.filter(({ msg }) => String(msg).startsWith('other processes can'))
     assert.deepEqual(lines.map(({ msg }) => String(msg).split(' ').at(-1)), ['yet', 'now'])
