@@ -78,7 +78,7 @@ type OptionalOption =
   | keyof RegisterOptions
 
 /** Validated options with all defaults. */
-export type CheckedOptions = RohrpostOptions & Required<Omit<RohrpostOptions, OptionalOption>>
+export type ResolvedOptions = RohrpostOptions & Required<Omit<RohrpostOptions, OptionalOption>>
 
 const MIB = 1024 * 1024
 
@@ -166,7 +166,7 @@ const optionRules: { [Name in keyof Required<RohrpostOptions> | 'name']: OptionR
  * @param given the options, or the value of `path`
  * @throws RP_ERR_INVALID_OPTION, RP_ERR_UNKNOWN_OPTION
  */
-export function checkOptions (given: object | string): CheckedOptions {
+export function checkOptions (given: object | string): ResolvedOptions {
   if (typeof given === 'string') return checkOptions({ path: given })
   const renamed = withPresentNames(given)
   checkNames(renamed, Object.keys(optionRules))
@@ -183,7 +183,7 @@ export function checkOptions (given: object | string): CheckedOptions {
     options[name] = value
   }
   options.broker ??= memoryBroker()
-  return options as unknown as CheckedOptions
+  return options as unknown as ResolvedOptions
 }
 
 /** Replaces earlier names of options by their present names, with a process warning. */

@@ -215,7 +215,7 @@ suite('messages', () => {
     await client.read()
     release.resolve()
 
-    // a subscription runs beside the calls
+    // a subscription runs in parallel to the calls
     assert.deepEqual((await client.next()).data, { group: 'which' })
     assert.deepEqual([await client.next(), await client.next()].map(({ data }) => data), [1, 2])
   })

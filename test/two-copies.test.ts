@@ -1,4 +1,4 @@
-/** Two copies of the package in one process, as package managers install them without a word. */
+/** Two copies of the package in one process, which package managers may install without a warning. */
 import assert from 'node:assert/strict'
 import { cpSync, mkdtempSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
@@ -12,7 +12,7 @@ import { TestClient } from '../lib/testing/index.ts'
 import { openSqlite } from './mikro-orm/support.ts'
 import { createApp, start } from './support/server.ts'
 
-// not below node_modules, where Node.js strips no types
+// outside of node_modules, where Node.js does not strip types
 const root = fileURLToPath(new URL('..', import.meta.url))
 const copy = mkdtempSync(join(root, 'coverage-copy-'))
 after(() => rmSync(copy, { recursive: true }))

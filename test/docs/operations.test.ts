@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import { isFinal } from '../../lib/client/socket.ts'
-import { checkOptions, type CheckedOptions } from '../../lib/options.ts'
+import { checkOptions, type ResolvedOptions } from '../../lib/options.ts'
 import { CloseCode } from '../../lib/protocol/codes.ts'
 import { codeOf, readDocument, tableOf } from './support/markdown.ts'
 
@@ -31,7 +31,7 @@ suite('the close codes', () => {
 })
 
 test('the documented bounds of a client are the defaults of the options', () => {
-  const { maxPayload, maxPending, highWaterMark, slowTimeout, maxUnsent, maxGroups, concurrency, handlerTimeout } = checkOptions({}) as CheckedOptions
+  const { maxPayload, maxPending, highWaterMark, slowTimeout, maxUnsent, maxGroups, concurrency, handlerTimeout } = checkOptions({}) as ResolvedOptions
   const MIB = 1024 * 1024
   const expected = [
     ['maxPayload', `${maxPayload / MIB} MiB`],

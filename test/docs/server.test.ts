@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import { inspect } from 'node:util'
 import { runInThisContext } from 'node:vm'
-import { checkOptions, type CheckedOptions } from '../../lib/options.ts'
+import { checkOptions, type ResolvedOptions } from '../../lib/options.ts'
 import { encode } from '../../lib/protocol/encode.ts'
 import { codeOf, readDocument, tableOf } from './support/markdown.ts'
 
@@ -21,7 +21,7 @@ suite('the options', () => {
     const defaults = checkOptions({})
 
     for (const [cell, documented] of rows) {
-      const name = codeOf(cell) as keyof CheckedOptions
+      const name = codeOf(cell) as keyof ResolvedOptions
       const value = defaults[name]
       const shown = name === 'broker' ? 'memoryBroker()' : inspect(value, { numericSeparator: true })
       assert.equal(codeOf(documented), value === undefined ? undefined : shown, name)

@@ -3,7 +3,7 @@ import { EventEmitter, once } from 'node:events'
 import { test } from 'node:test'
 import { start } from '../support/server.ts'
 
-/** Handlers that end when the test says so, in a record of who started and ended. */
+/** Handlers that end when the test releases them, with a record of starts and ends. */
 function gate () {
   const log: string[] = []
   const open = new Map<unknown, () => void>()
@@ -79,7 +79,7 @@ test('runs parallel handlers next to the others, up to 16 at once, and neither w
   release(5)
   assert.equal((await client.next()).id, 5)
   await started(17)
-  // there is no place for a subscription now: it waits for the parallel ones, and for no other
+  // all parallel slots are taken, so a subscription waits for one of them
   client.send({ id: 'sub', type: 'subscribe', data: { type: 'news' } })
   assert.deepEqual(await client.untilPong(), [])
   release(1)
@@ -97,7 +97,7 @@ for (const [what, maxPending, size] of [
     client.send({ id: 'first', type: 'work' })
     await started('first')
     for (let i = 0; i < 20; i++) client.send({ id: i, type: 'more', data: 'x'.repeat(size) })
-    // far more than one read of the socket holds: it stays in the client's hands
+    // much larger than one read of the socket, so that most of it stays unread
     client.send({ id: 'huge', type: 'ping', data: 'x'.repeat(900_000) })
     await server.paused()
 

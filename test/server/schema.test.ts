@@ -9,7 +9,7 @@ import { start } from '../support/server.ts'
 
 test('names the package of a schema that is not from TypeBox, and the package to install', async () => {
   const compiler = await SchemaCompiler.load()
-  // as typebox 1.x makes them
+  // schemas of typebox 1.x
   const typebox1 = Object.defineProperty({ type: 'object', properties: {} }, '~kind', { value: 'Object' })
   const foreign: [unknown, RegExp][] = [
     [typebox1, /^Invalid schema 'data' of 'add': it is not a TypeBox schema, but one of the package 'typebox' \(version 1\): .*npm install @sinclair\/typebox@0\.34/],

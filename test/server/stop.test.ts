@@ -1,4 +1,4 @@
-/** The stop of an app: all its servers at once, and no socket that keeps it. */
+/** Stop of an app: all its servers stop at the same time, and no socket delays it. */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import http from 'node:http'
@@ -78,7 +78,7 @@ test('servers of one app with handlers that never end stop within the largest dr
   for (const { closed } of clients) assert.equal((await closed).code, 1012)
 })
 
-/** An app whose hook of upgrade requests waits. */
+/** App with an `onRequest` hook that waits. */
 async function waiting (t: TestContext, drainTimeout: number, answer: 'refuse' | 'accept') {
   const [asked, go] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
   const server = await start(t, {
@@ -138,7 +138,7 @@ for (const own of [false, true]) {
       await release.promise
     })
     const server = await listen(t, app)
-    // as Fastify makes it for the other address of localhost
+    // the second server that Fastify creates for localhost
     const further = http.createServer(app.routing as never)
     further.on('upgrade', app.server.emit.bind(app.server, 'upgrade'))
     t.after(() => further.close())

@@ -94,7 +94,7 @@ test('pauses the socket while too many messages wait for onConnect', async (t) =
   client.send({ id: 1, type: 'echo' })
   client.send('x'.repeat(900_000))
   client.send({ id: 'last', type: 'echo' })
-  // more than one read of the socket holds: the rest stays with the client until there is room
+  // larger than one read of the socket, so that the rest stays unread until the socket is resumed
   await server.paused()
 
   admitted.resolve()

@@ -1,4 +1,4 @@
-/** Upgrade requests that are no business of the plugin: other protocols, refusals of others, and the stop. */
+/** Upgrade requests that do not reach the plugin: other protocols, refusals by the app, and the stop. */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import http, { type IncomingMessage } from 'node:http'
@@ -37,7 +37,7 @@ async function pair (t: TestContext, options: object = {}, before = async (_app:
 
 const addressOf = ({ server }: { server: FastifyInstance['server'] }, protocol = 'http') => `${protocol}://127.0.0.1:${(server.address() as AddressInfo).port}`
 
-/** What a server answers to requests on one connection, without what differs from one time to the next. */
+/** Responses of a server to requests on one connection, without headers that change from one request to the next. */
 async function answers (t: TestContext, address: string): Promise<string> {
   const raw = await RawHttp.connect(t, address)
   const json = { 'Content-Type': 'application/json' }
@@ -83,7 +83,7 @@ test('answers upgrade requests for other protocols in an app that registered @fa
 for (const secured of [false, true]) {
   test(`answers upgrade requests for other protocols on the second server of localhost: ${secured ? 'HTTPS' : 'HTTP'}`, async (t) => {
     const [without, having] = await pair(t, secured ? secure : {})
-    // as Fastify makes them
+    // the servers that Fastify creates
     const further = secured ? (await import('node:https')).createServer(tls, having.routing as never) : http.createServer(having.routing as never)
     further.keepAliveTimeout = without.server.keepAliveTimeout
     further.on('upgrade', having.server.emit.bind(having.server, 'upgrade'))

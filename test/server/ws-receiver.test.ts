@@ -202,7 +202,7 @@ suite('a paused receiver', () => {
       resumeReading(socket)
       await setImmediate()
 
-      // what was read is handed out to nobody any more
+      // messages that were already read are not emitted any more
       assert.equal(messages.length, writes === 1 ? 1 : 4)
     }
   })
