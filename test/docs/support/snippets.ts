@@ -2,7 +2,8 @@
  * The TypeScript of the documents, compiled and run as users would.
  *
  * A comment before a block says more about it: `<!-- continues -->` for one that goes on where the one before ended,
- * `<!-- run -->` for one that is run too, and `<!-- output -->` for the text that running prints.
+ * `<!-- run -->` for one that is run too, and `<!-- output -->` for the text that running prints. A block of the tutorial is a file
+ * (`<!-- file: server.ts -->`), which test/package/tutorial.ts compiles and runs.
  */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -46,7 +47,7 @@ export function snippetsOf (document: Document): Snippet[] {
     if (block.marks.includes('output')) {
       if (last === undefined || !last.run) throw new Error(`${document.name}:${block.line}: the output of nothing that runs`)
       last.output = block.text
-    } else if (/^(?:[cm]?ts|typescript)$/.test(block.language)) {
+    } else if (/^(?:[cm]?ts|typescript)$/.test(block.language) && !block.marks.some((mark) => mark.startsWith('file: '))) {
       const continues = block.marks.includes('continues')
       if (continues && last === undefined) throw new Error(`${document.name}:${block.line}: there is nothing to continue`)
 

@@ -1,0 +1,43 @@
+/**
+ * The tarball of the package, packed once for all test files (`node --test --test-global-setup=test/package/pack.ts`), or for one that runs alone.
+ */
+import { execFileSync } from 'node:child_process'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+const root = fileURLToPath(new URL('../..', import.meta.url))
+
+/** A packed package. */
+export interface Tarball {
+  path: string
+  /** The paths of its files. */
+  files: string[]
+}
+
+let folder: string | undefined
+
+export function globalSetup (): void {
+  process.env.PACKED_TARBALL = JSON.stringify(pack())
+}
+
+export function globalTeardown (): void {
+  if (folder !== undefined) rmSync(folder, { recursive: true })
+}
+
+/** The tarball of the global setup; without one it is packed now. */
+export function findTarball (): Tarball {
+  const { PACKED_TARBALL } = process.env
+  if (PACKED_TARBALL !== undefined) return JSON.parse(PACKED_TARBALL)
+  process.once('exit', globalTeardown)
+  return pack()
+}
+
+function pack (): Tarball {
+  folder = mkdtempSync(join(tmpdir(), 'rohrpost-tarball-'))
+  const output = execFileSync('npm', ['pack', '--json', '--silent', '--pack-destination', folder], { cwd: root, encoding: 'utf8' })
+  // the build that precedes it may print lines of its own
+  const [{ filename, files }] = JSON.parse(output.replace(/^[^[]*/, ''))
+  return { path: join(folder, filename), files: files.map(({ path }: { path: string }) => path) }
+}
