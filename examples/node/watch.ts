@@ -1,9 +1,6 @@
-/**
- * Follows the to-do list of the demo from the command line, through restarts of the server, until Ctrl-C:
- * `npm start` in one terminal, `npm run start:watch -- ws://localhost:3000/ws/rohrpost` in another.
- */
+/** Follows the to-do list until Ctrl-C, through restarts of the server: `npm run watch`. An argument is the address of another server. */
 import { RohrpostClient } from 'fastify-rohrpost/client'
-import type { api } from '../../demo/contract.ts'
+import type { api } from './contract.ts'
 
 const client = new RohrpostClient<typeof api>(process.argv[2] ?? 'ws://localhost:3000/ws/rohrpost')
 const controller = new AbortController()

@@ -1,16 +1,17 @@
-/** One of the processes: a page with a board that all of them share through Redis. Started by start.ts; an application imports `fastify-rohrpost`. */
-import { join } from 'node:path'
+/** One server process, started by start.ts: a page with a board that all processes share through Redis. */
 import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import staticFiles from '@fastify/static'
 import { Type } from '@sinclair/typebox'
 import { build } from 'esbuild'
 import Fastify from 'fastify'
+import rohrpost from 'fastify-rohrpost'
+import { redisBroker } from 'fastify-rohrpost/brokers/redis'
 import { Redis } from 'ioredis'
-import { redisBroker } from '../../lib/brokers/redis/index.ts'
-import rohrpost from '../../lib/index.ts'
 
 const redis = new Redis(process.env.REDIS_URL ?? 'redis://127.0.0.1:6379')
-redis.on('error', () => {}) // the broker tells of it
+redis.on('error', () => {}) // the broker logs it
 const app = Fastify({ logger: { level: 'warn' }, forceCloseConnections: true })
 app.addHook('onClose', () => redis.disconnect())
 
@@ -27,7 +28,7 @@ app.get('/health', (_request, reply) => {
 })
 
 const { outputFiles: [client] } = await build({
-  entryPoints: [join(import.meta.dirname, '../../lib/client/index.ts')], bundle: true, format: 'esm', write: false
+  entryPoints: [fileURLToPath(import.meta.resolve('fastify-rohrpost/client'))], bundle: true, format: 'esm', write: false
 })
 app.get('/rohrpost.js', (_request, reply) => reply.type('text/javascript').send(client?.text))
 await app.register(staticFiles, { root: join(import.meta.dirname, 'public') })

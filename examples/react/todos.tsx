@@ -1,8 +1,8 @@
-/** The to-do list of the demo as a React component: current in every window, through restarts of the server. */
+/** The to-do list as a React component: current in every window, through restarts of the server. */
 import { useState, useSyncExternalStore, type SubmitEvent } from 'react'
 import { createRoot } from 'react-dom/client'
 import { RohrpostClient } from 'fastify-rohrpost/client'
-import type { api } from '../../demo/contract.ts'
+import type { api } from './contract.ts'
 
 const client = new RohrpostClient<typeof api>(new URL('/ws/rohrpost', location.href.replace('http', 'ws')))
 const todos = client.live({ type: 'todos' }, { load: () => client.call('todo.list') })

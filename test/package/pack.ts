@@ -17,21 +17,22 @@ export interface Tarball {
 }
 
 let folder: string | undefined
+let tarball: Tarball | undefined
 
 export function globalSetup (): void {
   process.env.PACKED_TARBALL = JSON.stringify(pack())
 }
 
 export function globalTeardown (): void {
-  if (folder !== undefined) rmSync(folder, { recursive: true })
+  if (folder !== undefined) rmSync(folder, { recursive: true, force: true })
 }
 
-/** The tarball of the global setup; without one it is packed now. */
+/** The tarball of the global setup; without one it is packed at the first call. */
 export function findTarball (): Tarball {
   const { PACKED_TARBALL } = process.env
   if (PACKED_TARBALL !== undefined) return JSON.parse(PACKED_TARBALL)
-  process.once('exit', globalTeardown)
-  return pack()
+  if (tarball === undefined) process.once('exit', globalTeardown)
+  return tarball ??= pack()
 }
 
 function pack (): Tarball {

@@ -12,7 +12,7 @@ import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import ts from 'typescript'
 import { blocksOf, root, type Block, type Document } from './markdown.ts'
-import { sources } from './sources.ts'
+import { sources } from '../../../scripts/sources.ts'
 
 /** One or several blocks that make up one module. */
 export interface Snippet {
@@ -104,7 +104,7 @@ export async function run ({ code }: Snippet): Promise<Outcome> {
   const port = await findPort()
   const { NODE_V8_COVERAGE: _, ...env } = process.env
   const child = spawn(process.execPath, [
-    '--import', new URL('use-sources.ts', import.meta.url).href,
+    '--import', new URL('scripts/use-sources.ts', root).href,
     '--input-type=module-typescript', '-'
   ], { cwd: root, env, timeout: 60_000 })
   child.stdin.end(code.replaceAll(/(?<=\bport: |:)3000\b/g, String(port)))

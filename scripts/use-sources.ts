@@ -1,4 +1,4 @@
-/** Preloaded (`node --import`) where documented code runs: the package's own names lead to its sources. */
+/** `node --import ./scripts/use-sources.ts FILE`: runs a file that imports `fastify-rohrpost` with the sources in `lib/`, without a build. */
 import { registerHooks } from 'node:module'
 import { sources } from './sources.ts'
 
