@@ -2,7 +2,8 @@
  * The TypeScript of the documents, compiled and run as users would.
  *
  * A comment before a block says more about it: `<!-- continues -->` for one that goes on where the one before ended,
- * `<!-- run -->` for one that is run too, and `<!-- output -->` for the text that running prints. A block of the tutorial is a file
+ * `<!-- run -->` for one that is run too, and `<!-- output -->` for the text that running prints.
+ * `<!-- run, serves -->` is for one that does not end by itself: it is stopped once it has printed that text. A block of the tutorial is a file
  * (`<!-- file: server.ts -->`), which test/package/tutorial.ts compiles and runs.
  */
 import { spawn } from 'node:child_process'
@@ -21,6 +22,8 @@ export interface Snippet {
   /** The code at the lines at which it stands in the document. */
   code: string
   run: boolean
+  /** Whether it runs until it is stopped. */
+  serves: boolean
   output: string | undefined
 }
 
@@ -52,7 +55,14 @@ export function snippetsOf (document: Document): Snippet[] {
       if (continues && last === undefined) throw new Error(`${document.name}:${block.line}: there is nothing to continue`)
 
       if (!continues || last === undefined) {
-        snippets.push({ document: document.name, line: block.line, code: place(block, ''), run: block.marks.includes('run'), output: undefined })
+        snippets.push({
+          document: document.name,
+          line: block.line,
+          code: place(block, ''),
+          run: block.marks.includes('run'),
+          serves: block.marks.includes('serves'),
+          output: undefined
+        })
       } else {
         last.code = place(block, last.code)
         last.run ||= block.marks.includes('run')
@@ -100,7 +110,7 @@ export interface Outcome {
 }
 
 /** Runs a snippet in a process of its own, at the root of the project; where it takes port 3000, on a free one. */
-export async function run ({ code }: Snippet): Promise<Outcome> {
+export async function run ({ code, serves, output }: Snippet): Promise<Outcome> {
   const port = await findPort()
   const { NODE_V8_COVERAGE: _, ...env } = process.env
   const child = spawn(process.execPath, [
@@ -110,8 +120,16 @@ export async function run ({ code }: Snippet): Promise<Outcome> {
   child.stdin.end(code.replaceAll(/(?<=\bport: |:)3000\b/g, String(port)))
 
   const exit = new Promise<number | null>((resolve, reject) => child.once('error', reject).once('close', resolve))
+  if (serves) {
+    let printed = ''
+    child.stdout.on('data', (data) => {
+      printed += data
+      if (printed.trim() === output?.trim()) child.kill()
+    })
+  }
   const [stdout, stderr] = await Promise.all([text(child.stdout), text(child.stderr)])
-  return { code: await exit, stdout, stderr }
+  const exitCode = await exit
+  return { code: serves && child.signalCode === 'SIGTERM' ? 0 : exitCode, stdout, stderr }
 }
 
 async function findPort (): Promise<number> {
