@@ -1,4 +1,4 @@
-/** Animated PNG with a palette (https://www.w3.org/TR/png-3/). Each picture after the first holds the changed pixels only. */
+/** Animated PNG with a palette (https://www.w3.org/TR/png-3/). Later pictures hold the changed pixels only. */
 import { crc32, deflateSync, inflateSync } from 'node:zlib'
 
 /** A screenshot, and how long it stands in milliseconds. */
@@ -45,7 +45,9 @@ export function animate (pictures: Picture[]): Buffer {
 
   let sequence = 0
   const data = [frameControl(sequence++, first), chunk('IDAT', compress(first))]
-  for (const frame of others) data.push(frameControl(sequence++, frame), chunk('fdAT', numbers(sequence++), compress(frame)))
+  for (const frame of others) {
+    data.push(frameControl(sequence++, frame), chunk('fdAT', numbers(sequence++), compress(frame)))
+  }
   return Buffer.concat([
     SIGNATURE,
     chunk('IHDR', numbers(first.width, first.height), Buffer.from([8, 3, 0, 0, 0])), // 8 bits, indexed
@@ -82,12 +84,13 @@ class Palette {
 }
 
 function distance (one: number, other: number): number {
-  const [red, green, blue] = [(one >> 16) - (other >> 16), (one >> 8 & 255) - (other >> 8 & 255), (one & 255) - (other & 255)]
+  const [red = 0, green = 0, blue = 0] = [16, 8, 0].map((shift) => (one >> shift & 255) - (other >> shift & 255))
   return 2 * red ** 2 + 4 * green ** 2 + 3 * blue ** 2
 }
 
 /** The smallest rectangle that holds all changed pixels; `undefined` if there are none. */
-function changedPart ({ width, height, colors }: Pixels, before: Pixels | undefined, palette: Palette, duration: number): Frame | undefined {
+function changedPart (pixels: Pixels, before: Pixels | undefined, palette: Palette, duration: number) {
+  const { width, height, colors } = pixels
   const isChanged = (at: number) => colors[at] !== before?.colors[at]
   let [left, top, right, bottom] = [width, height, -1, -1]
   for (let at = 0; at < colors.length; at++) {
@@ -100,7 +103,7 @@ function changedPart ({ width, height, colors }: Pixels, before: Pixels | undefi
   }
   if (right === -1) return
 
-  const frame = { x: left, y: top, width: right - left + 1, height: bottom - top + 1, duration }
+  const frame: Omit<Frame, 'rows'> = { x: left, y: top, width: right - left + 1, height: bottom - top + 1, duration }
   const rows = Buffer.alloc((frame.width + 1) * frame.height)
   for (let y = 0; y < frame.height; y++) {
     for (let x = 0; x < frame.width; x++) {
@@ -127,8 +130,10 @@ function compress ({ rows }: Frame): Buffer {
 function decode (png: Buffer): Pixels {
   const [width, height, channels] = [png.readUInt32BE(16), png.readUInt32BE(20), png[25] === 6 ? 4 : 3]
   const parts: Buffer[] = []
-  for (let at = SIGNATURE.length; at < png.length; at += 12 + png.readUInt32BE(at)) {
-    if (png.toString('latin1', at + 4, at + 8) === 'IDAT') parts.push(png.subarray(at + 8, at + 8 + png.readUInt32BE(at)))
+  for (let at = SIGNATURE.length; at < png.length;) {
+    const end = at + 8 + png.readUInt32BE(at)
+    if (png.toString('latin1', at + 4, at + 8) === 'IDAT') parts.push(png.subarray(at + 8, end))
+    at = end + 4 // the checksum
   }
   const data = inflateSync(Buffer.concat(parts))
   const stride = width * channels

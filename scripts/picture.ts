@@ -1,14 +1,15 @@
 /**
- * `node scripts/picture.ts [FILE]`: makes the animated picture of the README from the demo: two windows in Chromium, one change after another.
- * `CHROMIUM` names the browser if it is not where Debian has it.
+ * `node scripts/picture.ts [FILE]`: makes the animated picture of the README from the demo: two windows in Chromium,
+ * one change after another. `CHROMIUM` names the browser if it is not where Debian has it.
  */
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
-import { chromium, type FrameLocator, type Locator } from 'playwright-core'
+import type { FrameLocator, Locator } from 'playwright-core'
 import { buildDemo } from '../demo/app.ts'
+import { findChromium, launchChromium } from '../test/support/chromium.ts'
 import { animate, type Picture } from './apng.ts'
 
-const WINDOW = { width: 400, height: 528 }
+const WINDOW = { width: 400, height: 404 }
 const SCALE = 0.8
 const BAR = 30
 const GAP = 20
@@ -19,7 +20,7 @@ const STEP = 50
 const file = resolve(process.argv[2] ?? 'docs/images/two-windows.png')
 const app = await buildDemo()
 const address = await app.listen({ port: 0, host: '127.0.0.1' })
-const browser = await chromium.launch({ executablePath: process.env.CHROMIUM || '/usr/bin/chromium', args: ['--no-sandbox', '--disable-gpu'] })
+const browser = await launchChromium(await findChromium())
 
 const page = await browser.newPage({ viewport: SIZE, deviceScaleFactor: 2, colorScheme: 'light' })
 await page.clock.install()
@@ -27,7 +28,7 @@ await page.setContent(stage(address))
 const [left, right] = [page.frameLocator('#left'), page.frameLocator('#right')]
 for (const window of [left, right]) await window.getByRole('status').getByText('Live').waitFor()
 // from here on the clock of the windows is that of the pictures, however long a screenshot takes
-await page.clock.pauseAt(Date.now() + 60_000)
+await page.clock.pauseAt(await page.evaluate(() => Date.now()) + 1000)
 
 const pictures: Picture[] = []
 let pointer = { x: SIZE.width / 2, y: SIZE.height - 70 }
@@ -59,25 +60,33 @@ await app.close()
 
 /** The page with both windows, and the pointer. */
 function stage (address: string): string {
-  const window = (name: string) => `<figure><div><i></i><i></i><i></i><span>localhost:3000</span></div><p><iframe id="${name}" src="${address}"></iframe></p></figure>`
+  const window = (name: string) => `
+    <figure>
+      <div><i></i><i></i><i></i><span>localhost:3000</span></div>
+      <p><iframe id="${name}" src="${address}"></iframe></p>
+    </figure>`
   return `<!doctype html>
     <style>
+      figure, p { margin: 0; overflow: hidden; }
       body { margin: 0; display: flex; gap: ${GAP}px; padding: ${GAP}px; background: #dfe5e1; }
-      figure { margin: 0; width: ${WINDOW.width}px; border-radius: 10px; overflow: hidden; box-shadow: 0 0 0 1px #c3cbc6; }
+      figure { width: ${WINDOW.width}px; border-radius: 10px; box-shadow: 0 0 0 1px #c3cbc6; }
       div { display: flex; gap: 7px; align-items: center; height: ${BAR}px; padding: 0 12px; background: #eff2f0; }
       i { width: 10px; height: 10px; border-radius: 50%; background: #c3cbc6; }
       span { flex: 1; margin-right: 44px; text-align: center; font: 12px system-ui, sans-serif; color: #5c655f; }
-      p { margin: 0; height: ${WINDOW.height}px; }
-      iframe { border: 0; width: ${WINDOW.width / SCALE}px; height: ${WINDOW.height / SCALE}px; transform: scale(${SCALE}); transform-origin: 0 0; }
-      #pointer { position: fixed; left: 0; top: 0; width: 20px; }
+      p { height: ${WINDOW.height}px; }
+      iframe { border: 0; width: ${WINDOW.width / SCALE}px; height: ${WINDOW.height / SCALE}px; }
+      iframe { transform: scale(${SCALE}); transform-origin: 0 0; }
+      #pointer { position: fixed; left: 0; top: 0; width: 20px; pointer-events: none; }
     </style>
     ${window('left')}${window('right')}
-    <svg id="pointer" viewBox="0 0 20 20"><path d="M2 1v15l4-4 3 6 3-1.4L9 11h6z" fill="#111" stroke="#fff" stroke-width="1.4"/></svg>`
+    <svg id="pointer" viewBox="0 0 20 20">
+      <path d="M2 1v15l4-4 3 6 3-1.4L9 11h6z" fill="#111" stroke="#fff" stroke-width="1.4"/>
+    </svg>`
 }
 
 /** Takes a picture that stands for some milliseconds, by which the time of the windows goes on. */
 async function shoot (duration: number): Promise<void> {
-  for (const frame of page.frames()) await frame.evaluate(advanceAnimations, pictures.at(-1)?.duration ?? 0)
+  for (const frame of page.frames()) await frame.evaluate(advanceAnimations(pictures.at(-1)?.duration ?? 0))
   pictures.push({ png: await page.screenshot(), duration })
   await page.clock.runFor(duration)
 }
@@ -106,7 +115,7 @@ async function click (element: Locator, outcome?: Locator): Promise<void> {
 }
 
 async function movePointer (): Promise<void> {
-  await page.locator('#pointer').evaluate((svg, { x, y }) => { svg.style.transform = `translate(${x - 2}px, ${y - 1}px)` }, pointer)
+  await page.evaluate(`document.getElementById('pointer').style.translate = '${pointer.x - 2}px ${pointer.y - 1}px'`)
 }
 
 /** Waits for the network; the client may hold a change back for a frame of the clock. */
@@ -126,13 +135,13 @@ function row (window: FrameLocator, title: string): Locator {
   return window.locator('#todos > li').filter({ hasText: title })
 }
 
-/** Runs in each window: pauses its animations, and moves them on by the time of the pictures. */
-function advanceAnimations (duration: number): void {
-  for (const animation of document.getAnimations()) {
-    const isNew = animation.playState === 'running'
-    animation.pause()
-    animation.currentTime = isNew ? 0 : Number(animation.currentTime) + duration
-    const end = animation.effect?.getComputedTiming().endTime
-    if (Number(animation.currentTime) >= Number(end)) animation.finish()
-  }
+/** Code for a window: pauses its animations, and moves them on by some milliseconds. */
+function advanceAnimations (duration: number): string {
+  return `
+    for (const animation of document.getAnimations()) {
+      const isNew = animation.playState === 'running'
+      animation.pause()
+      animation.currentTime = isNew ? 0 : animation.currentTime + ${duration}
+      if (animation.currentTime >= animation.effect.getComputedTiming().endTime) animation.finish()
+    }`
 }

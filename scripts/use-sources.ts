@@ -1,4 +1,4 @@
-/** `node --import ./scripts/use-sources.ts FILE`: runs a file that imports `fastify-rohrpost` with the sources in `lib/`, without a build. */
+/** `node --import ./scripts/use-sources.ts FILE`: runs a file with lib/ as the package `fastify-rohrpost`. */
 import { registerHooks } from 'node:module'
 import { sources } from './sources.ts'
 

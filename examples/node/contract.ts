@@ -7,7 +7,10 @@ const Todo = Type.Object({ id: Type.Integer(), title: Type.String(), done: Type.
 export const api = contract({
   calls: {
     'todo.list': { reply: Type.Array(Todo) },
-    'todo.add': { data: Type.Object({ title: Type.String({ minLength: 1, maxLength: 200 }) }), reply: Type.Object({ id: Type.Integer() }) }
+    'todo.add': {
+      data: Type.Object({ title: Type.String({ minLength: 1, maxLength: 200 }) }),
+      reply: Type.Object({ id: Type.Integer() })
+    }
   },
   groups: {
     todos: { id: false, object: Todo }

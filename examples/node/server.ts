@@ -19,7 +19,10 @@ app.rohrpost.implement(api, {
     'todo.add': async ({ data }) => {
       const object = { id: todos.length + 1, title: data.title, done: false }
       todos.push(object)
-      await app.rohrpost.sendToGroup('todos', { type: 'subscription-update', data: { group: 'todos', type: 'create', object } })
+      await app.rohrpost.sendToGroup('todos', {
+        type: 'subscription-update',
+        data: { group: 'todos', type: 'create', object }
+      })
       return { id: object.id }
     }
   }

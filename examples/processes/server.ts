@@ -15,12 +15,20 @@ redis.on('error', () => {}) // the broker logs it
 const app = Fastify({ logger: { level: 'warn' }, forceCloseConnections: true })
 app.addHook('onClose', () => redis.disconnect())
 
-await app.register(rohrpost, { broker: redisBroker({ client: redis, prefix: 'board:', history: { size: 1000, ttl: 60_000 } }) })
-app.rohrpost.group('board', { id: false, authorize: () => true })
-app.rohrpost.handle('say', { data: Type.Object({ text: Type.String({ minLength: 1, maxLength: 200 }) }) }, async ({ data }) => {
-  const object = { text: data.text, process: process.pid }
-  await app.rohrpost.sendToGroup('board', { type: 'subscription-update', data: { group: 'board', type: 'create', object } })
+await app.register(rohrpost, {
+  broker: redisBroker({ client: redis, prefix: 'board:', history: { size: 1000, ttl: 60_000 } })
 })
+app.rohrpost.group('board', { id: false, authorize: () => true })
+
+const Post = Type.Object({ text: Type.String({ minLength: 1, maxLength: 200 }) })
+app.rohrpost.handle('say', { data: Post }, async ({ data }) => {
+  const object = { text: data.text, process: process.pid }
+  await app.rohrpost.sendToGroup('board', {
+    type: 'subscription-update',
+    data: { group: 'board', type: 'create', object }
+  })
+})
+
 app.rohrpost.handle('who', () => process.pid)
 app.get('/health', (_request, reply) => {
   const health = app.rohrpost.health()
@@ -28,7 +36,10 @@ app.get('/health', (_request, reply) => {
 })
 
 const { outputFiles: [client] } = await build({
-  entryPoints: [fileURLToPath(import.meta.resolve('fastify-rohrpost/client'))], bundle: true, format: 'esm', write: false
+  entryPoints: [fileURLToPath(import.meta.resolve('fastify-rohrpost/client'))],
+  bundle: true,
+  format: 'esm',
+  write: false
 })
 app.get('/rohrpost.js', (_request, reply) => reply.type('text/javascript').send(client?.text))
 await app.register(staticFiles, { root: join(import.meta.dirname, 'public') })

@@ -14,8 +14,11 @@ for (const index of [0, 1, 2]) run(index + 1, first === 0 ? 0 : first + index)
 
 /** Runs one process, and starts it again when it ends. */
 function run (number: number, port: number): void {
-  // `detached` gives the child a process group of its own: Ctrl-C reaches this process alone, which then stops its children
-  const child = fork(join(import.meta.dirname, 'server.ts'), { env: { ...process.env, REDIS_URL, PORT: String(port) }, detached: true })
+  const child = fork(join(import.meta.dirname, 'server.ts'), {
+    env: { ...process.env, REDIS_URL, PORT: String(port) },
+    // a process group of its own: Ctrl-C reaches the parent alone, which then stops its children
+    detached: true
+  })
   children.add(child)
   child.on('message', (taken: number) => {
     port = taken
@@ -46,7 +49,8 @@ async function startRedis (): Promise<string> {
   const { port } = server.address() as AddressInfo
   server.close()
 
-  const redis = spawn('redis-server', ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no'], { stdio: 'ignore', detached: true })
+  const args = ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no']
+  const redis = spawn('redis-server', args, { stdio: 'ignore', detached: true })
   redis.on('error', () => {
     console.error('redis-server is not installed. Install it, or set REDIS_URL to a Redis that runs.')
     process.exit(1)

@@ -18,13 +18,13 @@ const chromium = await findChromium()
 suite('examples', { concurrency: true, timeout: 600_000 }, () => {
   test('node: the list is followed on the command line', async (t) => {
     const folder = await copy(t, 'node')
-    const url = await addressOf(npm(t, folder, 'start'), /ws:.*(?= \()/)
+    const url = await addressOf(npm(t, folder, ['start']), /ws:.*(?= \()/)
 
-    const watch = npm(t, folder, 'run', 'watch', '--', url)
+    const watch = npm(t, folder, ['run', 'watch', '--', url])
     const printed: string[] = []
     for await (const line of watch) {
       printed.push(line)
-      if (line === '1 to-dos, 0 done') npm(t, folder, 'run', 'add', '--', 'Buy milk', url)
+      if (line === '1 to-dos, 0 done') npm(t, folder, ['run', 'add', '--', 'Buy milk', url])
       if (line === 'create: Buy milk') break
     }
 
@@ -33,7 +33,7 @@ suite('examples', { concurrency: true, timeout: 600_000 }, () => {
 
   test('react: the list is the same in two windows', { skip: chromium.skip }, async (t) => {
     const folder = await copy(t, 'react')
-    const url = await addressOf(npm(t, folder, 'start'), /http:.*(?= \()/)
+    const url = await addressOf(npm(t, folder, ['start']), /http:.*(?= \()/)
     const [one, two] = await openPages(t, url, url)
 
     await one.getByLabel('New to-do').fill('Learn hooks')
@@ -43,10 +43,11 @@ suite('examples', { concurrency: true, timeout: 600_000 }, () => {
     await one.getByLabel('Learn hooks').and(one.locator(':checked')).waitFor()
   })
 
-  test('processes: what is posted in one process is shown by another', { skip: chromium.skip || redisServer.skip }, async (t) => {
+  const skip = chromium.skip || redisServer.skip
+  test('processes: a post on one process is shown by another', { skip }, async (t) => {
     const folder = await copy(t, 'processes')
     const redis = await privateRedis(t)
-    const lines = npm(t, folder, 'start', { REDIS_URL: `redis://127.0.0.1:${redis.port}` })
+    const lines = npm(t, folder, ['start'], { REDIS_URL: `redis://127.0.0.1:${redis.port}` })
     const [one, two] = await openPages(t, await addressOf(lines, /http:.*/), await addressOf(lines, /http:.*/))
 
     await one.getByText('Connected to process').waitFor()
@@ -58,12 +59,16 @@ suite('examples', { concurrency: true, timeout: 600_000 }, () => {
 
   for (const name of ['node', 'react', 'processes']) {
     test(`${name}: needs the packages in the versions that the project is tested with`, () => {
-      const { dependencies, devDependencies = {} } = JSON.parse(readFileSync(new URL(`../../examples/${name}/package.json`, import.meta.url), 'utf8'))
-      const { [manifest.name]: own, ...others } = { ...dependencies, ...devDependencies }
-      const tested: Record<string, string> = { ...manifest.devDependencies, ...manifest.dependencies }
+      const file = new URL(`../../examples/${name}/package.json`, import.meta.url)
+      const { dependencies, devDependencies = {} } = JSON.parse(readFileSync(file, 'utf8'))
+      const ranges: Record<string, string> = { ...dependencies, ...devDependencies }
+      const tested: Record<string, string> = {
+        ...manifest.devDependencies, ...manifest.dependencies, [manifest.name]: manifest.version
+      }
 
-      assert.equal(own, `^${manifest.version}`)
-      for (const [dependency, range] of Object.entries(others)) assert.equal(String(range).replace('^', ''), tested[dependency]?.replace('^', ''), dependency)
+      for (const [dependency, range] of Object.entries(ranges)) {
+        assert.equal(range, `^${tested[dependency]?.replace('^', '')}`, dependency)
+      }
     })
   }
 })
@@ -77,12 +82,11 @@ async function copy (t: TestContext, name: string): Promise<string> {
   return folder
 }
 
-/** Runs npm on the project's own Node.js until the end of the test; gives the lines that it prints. The last argument may be more environment. */
-function npm (t: TestContext, folder: string, ...args: (string | NodeJS.ProcessEnv)[]): Interface {
-  const more = args.filter((arg) => typeof arg !== 'string')
-  const child = spawn('npm', args.filter((arg) => typeof arg === 'string'), {
+/** Runs npm on the project's own Node.js until the end of the test; gives the lines that it prints. */
+function npm (t: TestContext, folder: string, args: string[], more: NodeJS.ProcessEnv = {}): Interface {
+  const child = spawn('npm', args, {
     cwd: folder,
-    env: Object.assign({}, process.env, { PORT: '0', PATH: `${dirname(process.execPath)}${delimiter}${process.env.PATH}` }, ...more),
+    env: { ...process.env, PORT: '0', PATH: `${dirname(process.execPath)}${delimiter}${process.env.PATH}`, ...more },
     stdio: ['ignore', 'pipe', 'inherit'],
     detached: true
   })

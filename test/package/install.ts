@@ -8,8 +8,8 @@ import { findTarball } from './pack.ts'
 const lock = JSON.parse(readFileSync(new URL('../../package-lock.json', import.meta.url), 'utf8'))
 
 /**
- * Installs what the `package.json` of a folder names; `fastify-rohrpost` is the tarball. The lockfile makes the result the same each time, and npm's
- * cache has all other packages after `npm ci`.
+ * Installs the dependencies in the `package.json` of a folder, with the tarball as `fastify-rohrpost`. The lockfile
+ * makes the result the same each time, and npm's cache has all other packages after `npm ci`.
  *
  * @throws Error if a dependency is none of the project's own, or npm fails
  */
@@ -21,9 +21,10 @@ export async function install (folder: string): Promise<void> {
       dependencies[name] = name === 'fastify-rohrpost' ? `file:${findTarball().path}` : lockedVersion(name)
     }
   }
+  const { name, version } = manifest
   const packages = { ...lock.packages, '': manifest }
   writeFileSync(path, JSON.stringify(manifest, null, 2))
-  writeFileSync(join(folder, 'package-lock.json'), JSON.stringify({ ...lock, name: manifest.name, version: manifest.version, packages }))
+  writeFileSync(join(folder, 'package-lock.json'), JSON.stringify({ ...lock, name, version, packages }))
   await promisify(execFile)('npm', ['install', '--prefer-offline', '--no-audit', '--no-fund'], { cwd: folder })
 }
 

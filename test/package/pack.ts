@@ -1,5 +1,6 @@
 /**
- * The tarball of the package, packed once for all test files (`node --test --test-global-setup=test/package/pack.ts`), or for one that runs alone.
+ * The tarball of the package. `node --test --test-global-setup=test/package/pack.ts` packs it once for all test files;
+ * a test file that runs alone packs it itself.
  */
 import { execFileSync } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
@@ -31,13 +32,17 @@ export function globalTeardown (): void {
 export function findTarball (): Tarball {
   const { PACKED_TARBALL } = process.env
   if (PACKED_TARBALL !== undefined) return JSON.parse(PACKED_TARBALL)
-  if (tarball === undefined) process.once('exit', globalTeardown)
-  return tarball ??= pack()
+  if (tarball === undefined) {
+    process.once('exit', globalTeardown)
+    tarball = pack()
+  }
+  return tarball
 }
 
 function pack (): Tarball {
   folder = mkdtempSync(join(tmpdir(), 'rohrpost-tarball-'))
-  const output = execFileSync('npm', ['pack', '--json', '--silent', '--pack-destination', folder], { cwd: root, encoding: 'utf8' })
+  const args = ['pack', '--json', '--silent', '--pack-destination', folder]
+  const output = execFileSync('npm', args, { cwd: root, encoding: 'utf8' })
   // the build that precedes it may print lines of its own
   const [{ filename, files }] = JSON.parse(output.replace(/^[^[]*/, ''))
   return { path: join(folder, filename), files: files.map(({ path }: { path: string }) => path) }

@@ -1,4 +1,4 @@
-/** docs/tutorial.md, step by step as a reader follows it: its commands and its files, with the packed package and two windows of Chromium. */
+/** docs/tutorial.md as a reader follows it: its commands and files, with the packed package and two Chromium windows. */
 import assert from 'node:assert/strict'
 import { execFile, execFileSync, spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
@@ -20,7 +20,10 @@ const chromium = await findChromium()
 const curl = await findProgram('/usr/bin/curl', 'curl')
 
 const [, ...sections] = readDocument('docs/tutorial.md').text.split(/^## /m)
-const steps = new Map(sections.map((text) => [text.slice(0, text.indexOf('\n')), blocksOf({ name: 'docs/tutorial.md', text })]))
+const steps = new Map(sections.map((text) => {
+  const [heading = ''] = text.split('\n')
+  return [heading, blocksOf({ name: 'docs/tutorial.md', text })]
+}))
 
 const env = { ...process.env, PATH: `${dirname(process.execPath)}${delimiter}${process.env.PATH}` }
 const port = await freePort()
@@ -86,8 +89,8 @@ suite('the tutorial', { skip: chromium.skip || (curl instanceof Error && curl.me
     const tsc = fileURLToPath(new URL('../../node_modules/typescript/bin/tsc', import.meta.url))
     const types = fileURLToPath(new URL('../../node_modules/@types', import.meta.url))
     execFileSync(process.execPath, [
-      tsc, '--noEmit', '--strict', '--skipLibCheck', '--module', 'nodenext', '--target', 'es2024', '--allowImportingTsExtensions',
-      '--typeRoots', types, '--types', 'node', 'server.ts'
+      tsc, '--noEmit', '--strict', '--skipLibCheck', '--module', 'nodenext', '--target', 'es2024',
+      '--allowImportingTsExtensions', '--typeRoots', types, '--types', 'node', 'server.ts'
     ], { cwd: folder, encoding: 'utf8' })
   })
 
@@ -96,7 +99,7 @@ suite('the tutorial', { skip: chromium.skip || (curl instanceof Error && curl.me
   }
 })
 
-/** Follows a step of the page. @param check what the reader sees then; @param act what the reader does before, beside commands and files */
+/** Follows a step of the page. @param check what the reader sees after it @param act what the reader does before it */
 function step (heading: string, check?: () => Promise<void>, act?: () => Promise<void>): void {
   test(heading, async () => {
     await act?.()

@@ -3,8 +3,8 @@
  *
  * A comment before a block says more about it: `<!-- continues -->` for one that goes on where the one before ended,
  * `<!-- run -->` for one that is run too, and `<!-- output -->` for the text that running prints.
- * `<!-- run, serves -->` is for one that does not end by itself: it is stopped once it has printed that text. A block of the tutorial is a file
- * (`<!-- file: server.ts -->`), which test/package/tutorial.ts compiles and runs.
+ * `<!-- run, serves -->` is for one that does not end by itself: it is stopped once it has printed that text. A block of
+ * the tutorial is a file (`<!-- file: server.ts -->`), which test/package/tutorial.ts compiles and runs.
  */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -50,7 +50,7 @@ export function snippetsOf (document: Document): Snippet[] {
     if (block.marks.includes('output')) {
       if (last === undefined || !last.run) throw new Error(`${document.name}:${block.line}: the output of nothing that runs`)
       last.output = block.text
-    } else if (/^(?:[cm]?ts|typescript)$/.test(block.language) && !block.marks.some((mark) => mark.startsWith('file: '))) {
+    } else if (/^(?:[cm]?ts|typescript)$/.test(block.language) && !isFile(block)) {
       const continues = block.marks.includes('continues')
       if (continues && last === undefined) throw new Error(`${document.name}:${block.line}: there is nothing to continue`)
 
@@ -70,6 +70,10 @@ export function snippetsOf (document: Document): Snippet[] {
     }
   }
   return snippets
+}
+
+function isFile ({ marks }: Block): boolean {
+  return marks.some((mark) => mark.startsWith('file: '))
 }
 
 function place (block: Block, before: string): string {
