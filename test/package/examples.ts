@@ -38,7 +38,7 @@ suite('examples', { concurrency: true, timeout: 600_000 }, () => {
 
     await one.getByLabel('New to-do').fill('Learn hooks')
     await one.getByRole('button').click()
-    await two.getByLabel('Learn hooks').check()
+    await two.getByLabel('Learn hooks').click()
 
     await one.getByLabel('Learn hooks').and(one.locator(':checked')).waitFor()
   })
