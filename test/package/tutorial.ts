@@ -35,7 +35,7 @@ let folder = temporary
 let printed = ''
 let server: ChildProcess | undefined
 
-suite('the tutorial', { skip: chromium.skip || (curl instanceof Error && curl.message), timeout: 120_000 }, () => {
+suite('the tutorial', { skip: chromium.skip || (curl instanceof Error && curl.message), timeout: 600_000 }, () => {
   let browser: Browser
   const windows: Page[] = []
   const errors: unknown[] = []
