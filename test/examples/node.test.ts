@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url'
 import { buildDemo } from '../../demo/app.ts'
 import { RohrpostClient } from '../../lib/client/index.ts'
 
-test('examples/node follows the list of the demo, and stops when it is told', { timeout: 30_000 }, async (t) => {
+test('examples/node follows the list of the demo, and stops when it is told', { timeout: 90_000 }, async (t) => {
   const app = await buildDemo()
   t.after(() => app.close())
   const url = `${(await app.listen({ port: 0, host: '127.0.0.1' })).replace('http', 'ws')}/ws/rohrpost`
