@@ -1,4 +1,4 @@
-/** The demo as a Fastify app: a to-do list that is current in every browser that shows it. */
+/** The demo as a Fastify app: a to-do list that stays current in every browser window. */
 import { join } from 'node:path'
 import sensible from '@fastify/sensible'
 import staticFiles from '@fastify/static'
@@ -25,7 +25,7 @@ export async function buildDemo (): Promise<FastifyInstance> {
     { title: 'Start the server', done: true }
   ])
 
-  // browsers hold spare connections open: stopping does not wait for them
+  // browsers keep spare connections open, which `close` must not wait for
   const app = Fastify({ logger: { level: 'warn' }, forceCloseConnections: true })
   app.addHook('onClose', () => orm.close())
   await app.register(sensible)
@@ -45,7 +45,7 @@ export async function buildDemo (): Promise<FastifyInstance> {
   return app
 }
 
-/** The client as one file for the page; an application has its bundler do so. */
+/** Bundles the client into one file for the page; an application uses its own bundler. */
 async function bundleClient (): Promise<string> {
   const { outputFiles: [file] } = await build({
     entryPoints: [join(import.meta.dirname, '../lib/client/index.ts')],

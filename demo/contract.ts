@@ -1,10 +1,14 @@
-/** What the page can ask for, and what it hears: the server implements it, clients take its type. */
+/** Calls and groups of the demo: the server implements them, and clients take their types. */
 import { Type } from '@sinclair/typebox'
 import { contract } from '../lib/protocol/index.ts'
 
 const Id = Type.Object({ id: Type.Integer() })
 const Title = Type.Object({ title: Type.String() })
-const Changes = Type.Object({ id: Type.Integer(), title: Type.Optional(Type.String()), done: Type.Optional(Type.Boolean()) })
+const Changes = Type.Object({
+  id: Type.Integer(),
+  title: Type.Optional(Type.String()),
+  done: Type.Optional(Type.Boolean())
+})
 const Item = Type.Object({ id: Type.Integer(), title: Type.String(), done: Type.Boolean() })
 
 export const api = contract({

@@ -1,4 +1,4 @@
-/** What the calls do. Nobody is told of a change here: rohrpostMikroOrm does that after each commit. */
+/** Handlers of the calls. They announce no change: rohrpostMikroOrm does so after each commit. */
 import type { MikroORM } from '@mikro-orm/sql'
 import type { FastifyInstance } from 'fastify'
 import { api } from './contract.ts'
@@ -11,11 +11,13 @@ export function addHandlers (app: FastifyInstance, orm: MikroORM): void {
     failHandler: () => app.httpErrors.notFound('This to-do is not on the list any more.')
   })
 
-  // not in the schema: this is answered in words that can be shown to a visitor as they are
+  // titles are checked here and not by the schema, so that the page can show the errors to visitors
   const checkTitle = (text: string) => {
     const title = text.trim()
     if (title === '') throw app.httpErrors.badRequest('Please give the to-do a title.')
-    if (title.length > 200) throw app.httpErrors.badRequest(`A title has up to 200 characters, this one has ${title.length}.`)
+    if (title.length > 200) {
+      throw app.httpErrors.badRequest(`A title has up to 200 characters, this one has ${title.length}.`)
+    }
     return title
   }
 
@@ -24,7 +26,7 @@ export function addHandlers (app: FastifyInstance, orm: MikroORM): void {
       todos: { authorize: () => true }
     },
     calls: {
-      // a question that need not wait for the changes before it
+      // a read does not depend on the changes that were requested before it
       'todo.list': { parallel: true, handler: () => orm.em.findAll(Todo, { orderBy: { id: 'asc' } }) },
 
       'todo.add': async ({ data }) => {

@@ -5,7 +5,9 @@ import { buildDemo } from './app.ts'
 const MAX_PORT = 65535
 
 const wanted = Number(process.env.PORT || 3000)
-if (!Number.isInteger(wanted) || wanted < 0 || wanted > MAX_PORT) fail(`PORT is '${process.env.PORT}', it must be a whole number from 0 to ${MAX_PORT}`)
+if (!Number.isInteger(wanted) || wanted < 0 || wanted > MAX_PORT) {
+  fail(`PORT is '${process.env.PORT}', it must be a whole number from 0 to ${MAX_PORT}`)
+}
 
 const app = await buildDemo()
 const port = await listen(wanted)
@@ -13,7 +15,7 @@ console.log(`The demo is at http://localhost:${port}/ (Ctrl-C stops it)`)
 
 let stopping: Promise<void> | undefined
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {
-  // npm may pass on a Ctrl-C that the terminal has sent already: the second one must not interrupt the first
+  // npm may repeat a Ctrl-C that the terminal has sent already: the second signal must not interrupt the first stop
   process.on(signal, () => { stopping ??= app.close() })
 }
 

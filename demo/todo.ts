@@ -1,4 +1,4 @@
-/** What is on the list. */
+/** Entity of the to-do list. */
 import { defineEntity, p } from '@mikro-orm/core'
 
 export const Todo = defineEntity({

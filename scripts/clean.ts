@@ -1,4 +1,4 @@
-/** `node scripts/clean.ts FOLDER`: removes a folder that a build makes anew. */
+/** `node scripts/clean.ts FOLDER`: removes a folder before a build. */
 import { rmSync } from 'node:fs'
 
 const [folder] = process.argv.slice(2)

@@ -1,5 +1,5 @@
 /* global location, WebSocket */
-/** A to-do list that shows what is in the database: it sends what you do, and draws what the server says has changed. */
+/** Page of the to-do list: sends each action of the visitor to the server, and draws the changes that it receives. */
 import { showFrame, showNote } from './frames.js'
 import { List } from './list.js'
 import { dismiss, notify } from './notice.js'
@@ -18,7 +18,7 @@ const list = new List(document.getElementById('todos'), {
   remove: ({ id }) => attempt('todo.remove', { id })
 })
 
-/** The connection of now, for the button that cuts it. */
+/** Current WebSocket, for the button that closes it. */
 let line
 
 /** @type {import('../../lib/client/index.ts').RohrpostClient<typeof import('../contract.ts').api>} */
@@ -33,7 +33,9 @@ const client = new RohrpostClient(new URL('/ws/rohrpost', location.href.replace(
   }
 })
 
-const todos = client.live({ type: 'todos' }, { load: () => client.call('todo.list', undefined, { timeout: CALL_TIMEOUT }) })
+const todos = client.live({ type: 'todos' }, {
+  load: () => client.call('todo.list', undefined, { timeout: CALL_TIMEOUT })
+})
 
 todos.subscribe((objects) => {
   if (todos.status === 'loading') return
@@ -51,11 +53,13 @@ client.on('todos', (error, change) => {
 
 client.on('state', (_, { state, reason, code, delay }) => {
   showState()
-  if (state === 'waiting') showNote(`connection ${reason}${code === undefined ? '' : ` (${code})`}, next attempt in ${(delay / 1000).toFixed(1)} s`)
+  if (state !== 'waiting') return
+  const closed = code === undefined ? '' : ` (${code})`
+  showNote(`connection ${reason}${closed}, next attempt in ${(delay / 1000).toFixed(1)} s`)
 })
 
 client.on('log', ({ direction, data }) => {
-  // signs of life are no news
+  // pings would hide the other frames
   if (!/"type":"p[io]ng"/.test(data)) showFrame(direction === 'send' ? 'sent' : 'received', data)
 })
 
@@ -66,27 +70,29 @@ form.addEventListener('submit', async (event) => {
   const text = title.value
   const worked = await attempt('todo.add', { title: text })
   title.setAttribute('aria-invalid', !worked)
-  // who types fast may have begun the next one
+  // a fast visitor may have started to type the next title
   if (worked && title.value === text) title.value = ''
 })
 
 title.addEventListener('input', () => title.removeAttribute('aria-invalid'))
 
-/** Nothing is drawn here: if it worked, the change comes back as a notification, to this page as to all others. */
+/** Makes a call. It draws nothing: the change comes back as a notification, to this page as to all others. */
 async function attempt (type, data) {
   try {
     await client.call(type, data, { timeout: CALL_TIMEOUT })
     dismiss()
     return true
   } catch (error) {
-    notify(error.code === 'offline' ? 'No connection to the server right now. Please try again in a moment.' : error.message)
+    const offline = 'No connection to the server right now. Please try again in a moment.'
+    notify(error.code === 'offline' ? offline : error.message)
     return false
   }
 }
 
-/** The page is live when the list is: connected, subscribed and loaded. */
+/** Shows the state of the page: it is live when it is connected, and the list is subscribed and loaded. */
 function showState () {
-  const name = client.state === 'open' && todos.status === 'current' ? 'live' : client.state === 'waiting' ? 'waiting' : 'connecting'
+  const isLive = client.state === 'open' && todos.status === 'current'
+  const name = isLive ? 'live' : client.state === 'waiting' ? 'waiting' : 'connecting'
   if (name === state.dataset.state) return
   state.dataset.state = name
   state.textContent = LABELS[name]
@@ -95,5 +101,6 @@ function showState () {
 
 function summarize (objects) {
   document.getElementById('empty').hidden = objects.length > 0 || todos.status !== 'current'
-  document.getElementById('count').textContent = objects.length === 0 ? '' : `${objects.filter((todo) => todo.done).length} of ${objects.length} done`
+  const done = objects.filter((todo) => todo.done).length
+  document.getElementById('count').textContent = objects.length === 0 ? '' : `${done} of ${objects.length} done`
 }

@@ -1,4 +1,4 @@
-/** The panel that shows the protocol's frames as they pass. */
+/** Panel that shows the frames of the protocol as they are sent and received. */
 
 const MOST_ENTRIES = 100
 const MOST_CHARACTERS = 3000
@@ -10,9 +10,11 @@ const log = document.getElementById('frames')
 const pause = document.getElementById('pause')
 const capsule = document.querySelector('#tube i')
 const calm = window.matchMedia('(prefers-reduced-motion: reduce)')
-const clock = new Intl.DateTimeFormat([], { hour: '2-digit', minute: '2-digit', second: '2-digit', fractionalSecondDigits: 3, hourCycle: 'h23' })
+const clock = new Intl.DateTimeFormat([], {
+  hour: '2-digit', minute: '2-digit', second: '2-digit', fractionalSecondDigits: 3, hourCycle: 'h23'
+})
 
-/** Entries that came while the panel was paused; `undefined` when it is not. */
+/** Entries that arrived while the panel is paused; `undefined` when it is not paused. */
 let held
 
 pause.addEventListener('click', () => {
@@ -53,7 +55,7 @@ function add (entry) {
 }
 
 function append (...entries) {
-  // who has scrolled back to read is left in peace
+  // a visitor who has scrolled up to read keeps the place
   const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 24
   log.append(...entries)
   while (log.children.length > MOST_ENTRIES) log.firstElementChild.remove()
@@ -71,12 +73,12 @@ function head (what, type) {
 }
 
 /**
- * JSON as people write it, in as few lines as the panel's width allows.
+ * Formats JSON for people, in as few lines as the width of the panel allows.
  *
- * @param lead how much stands before it on its first line, beyond the indent
+ * @param lead characters before the value on its first line, beyond the indent
  */
 function pretty (value, width, indent = 2, lead = 0) {
-  // as deep as it is indented, so many brackets may have to close behind it
+  // each level of indent may need a closing bracket at the end of the line
   const room = width - 2 * indent
   const line = JSON.stringify(value, null, 1).replaceAll(/\n */g, ' ')
   if (lead + line.length <= room || typeof value !== 'object' || value === null) return line
@@ -100,7 +102,7 @@ function cut (text) {
   return more > 0 ? `${text.slice(0, MOST_CHARACTERS)}\n… and ${more} more characters` : text
 }
 
-/** Colours: keys, strings, and the rest of the values. All as text nodes: what travels is never markup. */
+/** Colours keys, strings and other values. All of it becomes text nodes: a frame is never markup. */
 function paint (json) {
   const block = make('pre', '')
   for (const [, key, string, other, rest] of json.matchAll(/("(?:\\.|[^"\\])*")(?=:)|("(?:\\.|[^"\\])*")|([\w.+-]+)|([^"\w.+-]+|")/g)) {
@@ -109,7 +111,7 @@ function paint (json) {
   return block
 }
 
-/** A capsule for each frame, on its way through the tube. */
+/** Animates a capsule for a frame on its way through the tube. */
 function travel (direction) {
   if (calm.matches) return
   const way = [{ left: '0%', translate: '-100%', opacity: 1 }, { left: '100%', translate: '0%', opacity: 1 }]

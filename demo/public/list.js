@@ -1,4 +1,4 @@
-/** The list on the screen, a row for each to-do. Knows nothing of the server: what a visitor does goes to `act`. */
+/** List on the screen, one row for each to-do. It does not know the server: actions of the visitor go to `act`. */
 
 const template = document.getElementById('todo')
 
@@ -7,7 +7,7 @@ export class List {
   #act
   #rows = new Map()
 
-  /** @param act `update(changes)` and `remove(todo)`; both return whether it worked */
+  /** @param act `update(changes)` and `remove(todo)`; both resolve to whether they succeeded */
   constructor (root, act) {
     this.#root = root
     this.#act = act
@@ -17,14 +17,14 @@ export class List {
     return [...this.#rows.values()].map((row) => row.todo)
   }
 
-  /** Shows exactly these; rows that stay keep what is being edited in them. */
+  /** Shows exactly these to-dos; a row that stays keeps its open editor. */
   replace (todos) {
     const kept = new Set(todos.map((todo) => todo.id))
     for (const id of this.#rows.keys()) if (!kept.has(id)) this.remove(id)
     for (const todo of todos) this.put(todo)
   }
 
-  /** Shows a to-do that is new or has changed. Doing it twice is doing it once. */
+  /** Shows a new or changed to-do. Repeating it has no effect. */
   put (todo) {
     const row = this.#rows.get(todo.id)
     if (row !== undefined) return row.show(todo)
@@ -39,14 +39,14 @@ export class List {
     const row = this.#rows.get(id)
     if (row === undefined) return
     this.#rows.delete(id)
-    // keyboard users stay where they were
+    // the keyboard focus moves to a neighbour instead of the top of the page
     const neighbour = row.element.nextElementSibling ?? row.element.previousElementSibling
     const focused = row.element.contains(document.activeElement)
     row.element.remove()
     if (focused) (neighbour?.querySelector('.tick') ?? document.getElementById('new-title')).focus()
   }
 
-  /** Lights up the row of a to-do for a moment. */
+  /** Highlights the row of a to-do for a moment. */
   highlight (id) {
     this.#rows.get(id)?.highlight()
   }
@@ -70,7 +70,7 @@ class Row {
     this.#tick.addEventListener('change', () => this.#toggle())
     this.#text.addEventListener('click', () => this.#open())
     this.#edit.addEventListener('click', () => this.#editing ? this.#save() : this.#open())
-    // the pen has become a check mark: pressing it must not take the focus, which would save already
+    // while editing, the button saves: pressing it must not move the focus, because `blur` saves too
     this.#edit.addEventListener('mousedown', (event) => this.#editing && event.preventDefault())
     this.#remove.addEventListener('click', () => act.remove(this.todo))
     this.#field.addEventListener('input', () => this.#mirror())
@@ -121,13 +121,13 @@ class Row {
 
   async #save () {
     if (this.#saving || !this.#editing) return
-    // compared with what it was when editing began: what others wrote meanwhile stays if nothing was typed here
+    // compared with the title at the start of editing: without a change here, changes of others stay
     if (this.#field.value === this.#field.defaultValue) return this.#close()
 
     this.#saving = true
     const worked = await this.#act.update({ id: this.todo.id, title: this.#field.value })
     this.#saving = false
-    // what was refused stays in the field, to be put right
+    // a refused title stays in the field, so that the visitor can correct it
     this.#field.setAttribute('aria-invalid', !worked)
     if (worked) this.#close()
   }
@@ -140,7 +140,7 @@ class Row {
     if (focused) this.#edit.focus()
   }
 
-  /** The text lies under the field and has its size: what is typed there makes the row grow. */
+  /** Copies the field to the text beneath it, which gives the row its height. */
   #mirror () {
     this.#text.textContent = this.#field.value
   }

@@ -1,4 +1,4 @@
-/** The line at the bottom that says what went wrong, until it is dismissed or something works. */
+/** Notice at the bottom of the page: shows an error until it is dismissed or an action succeeds. */
 
 const notice = document.getElementById('notice')
 

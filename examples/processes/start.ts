@@ -1,4 +1,4 @@
-/** `node examples/processes/start.ts`: three processes behind one Redis, until Ctrl-C. One that ends is started again on its port. */
+/** Runs three server processes behind one Redis until Ctrl-C. A process that ends is started again on its port. */
 import { fork, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createServer, type AddressInfo } from 'node:net'
@@ -12,10 +12,13 @@ let isStopping = false
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, stop)
 for (const index of [0, 1, 2]) run(index + 1, first === 0 ? 0 : first + index)
 
-/** Runs one process, over and over. */
+/** Runs one process, and starts it again when it ends. */
 function run (number: number, port: number): void {
-  // of its own group, so that Ctrl-C reaches this process alone
-  const child = fork(join(import.meta.dirname, 'server.ts'), { env: { ...process.env, REDIS_URL, PORT: String(port) }, detached: true })
+  const child = fork(join(import.meta.dirname, 'server.ts'), {
+    env: { ...process.env, REDIS_URL, PORT: String(port) },
+    // a process group of its own: Ctrl-C reaches the parent alone, which then stops its children
+    detached: true
+  })
   children.add(child)
   child.on('message', (taken: number) => {
     port = taken
@@ -25,7 +28,7 @@ function run (number: number, port: number): void {
     children.delete(child)
     if (isStopping) return
     console.log(`Process ${number} (${child.pid}) ended`)
-    // a port that is taken is no reason to try without pause
+    // the pause keeps a port that is taken from restarting the process in a tight loop
     setTimeout(run, 500, number, port)
   })
 }
@@ -39,16 +42,17 @@ function stop (): void {
   })).then(() => process.exit())
 }
 
-/** A Redis that keeps nothing and ends with this process. */
+/** Starts a Redis that stores nothing and ends with this process; gives its URL. */
 async function startRedis (): Promise<string> {
   const server = createServer().listen(0, '127.0.0.1')
   await once(server, 'listening')
   const { port } = server.address() as AddressInfo
   server.close()
 
-  const redis = spawn('redis-server', ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no'], { stdio: 'ignore', detached: true })
+  const args = ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no']
+  const redis = spawn('redis-server', args, { stdio: 'ignore', detached: true })
   redis.on('error', () => {
-    console.error('There is no redis-server. Install it, or set REDIS_URL to one that runs.')
+    console.error('redis-server is not installed. Install it, or set REDIS_URL to a Redis that runs.')
     process.exit(1)
   })
   process.on('exit', () => redis.kill())

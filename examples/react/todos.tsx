@@ -1,8 +1,8 @@
-/** The to-do list of the demo as a React component: current in every window, through restarts of the server. */
+/** The to-do list as a React component: current in every window, through restarts of the server. */
 import { useState, useSyncExternalStore, type SubmitEvent } from 'react'
 import { createRoot } from 'react-dom/client'
 import { RohrpostClient } from 'fastify-rohrpost/client'
-import type { api } from '../../demo/contract.ts'
+import type { api } from './contract.ts'
 
 const client = new RohrpostClient<typeof api>(new URL('/ws/rohrpost', location.href.replace('http', 'ws')))
 const todos = client.live({ type: 'todos' }, { load: () => client.call('todo.list') })
@@ -27,6 +27,8 @@ function Todos () {
 
   const attempt = (call: Promise<unknown>) => call.then(() => setProblem(''), (error) => setProblem(String(error)))
 
+  const toggle = ({ id, done }: typeof list[number]) => attempt(client.call('todo.update', { id, done: !done }))
+
   const add = (event: SubmitEvent) => {
     event.preventDefault()
     attempt(client.call('todo.add', { title }).then(() => setTitle('')))
@@ -36,10 +38,10 @@ function Todos () {
     <main>
       <p role='status'>{state}</p>
       <ul>
-        {list.map(({ id, title, done }) => (
-          <li key={id}>
+        {list.map((todo) => (
+          <li key={todo.id}>
             <label>
-              <input type='checkbox' checked={done} onChange={() => attempt(client.call('todo.update', { id, done: !done }))} /> {title}
+              <input type='checkbox' checked={todo.done} onChange={() => toggle(todo)} /> {todo.title}
             </label>
           </li>
         ))}

@@ -39,7 +39,7 @@ suite('examples/react in the browser', { skip: chromium.skip, timeout: 120_000 }
     await one.getByLabel('New to-do').fill('Learn hooks')
     await one.getByRole('button').click()
     await two.getByRole('listitem').getByText('Learn hooks').waitFor()
-    await two.getByLabel('Learn hooks').check()
+    await two.getByLabel('Learn hooks').click()
     await one.getByLabel('Learn hooks', { exact: true }).and(one.locator(':checked')).waitFor()
 
     for (const connection of app.rohrpost.connections) connection.close(1012)

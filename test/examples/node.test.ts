@@ -7,13 +7,13 @@ import { fileURLToPath } from 'node:url'
 import { buildDemo } from '../../demo/app.ts'
 import { RohrpostClient } from '../../lib/client/index.ts'
 
-test('examples/node follows the list of the demo, and stops when it is told', { timeout: 30_000 }, async (t) => {
+test('examples/node follows the list of the demo, and stops when it is told', { timeout: 90_000 }, async (t) => {
   const app = await buildDemo()
   t.after(() => app.close())
   const url = `${(await app.listen({ port: 0, host: '127.0.0.1' })).replace('http', 'ws')}/ws/rohrpost`
   const client = new RohrpostClient(url)
   const child = spawn(process.execPath, [
-    '--import', new URL('../docs/support/use-sources.ts', import.meta.url).href,
+    '--import', new URL('../../scripts/use-sources.ts', import.meta.url).href,
     fileURLToPath(new URL('../../examples/node/watch.ts', import.meta.url)), url
   ], { stdio: ['ignore', 'pipe', 'inherit'] })
   t.after(() => child.kill('SIGKILL'))

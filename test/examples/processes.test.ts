@@ -9,7 +9,9 @@ import { privateRedis, redisServer } from '../support/redis.ts'
 
 test('examples/processes: what is said in one process is heard in all, also by who was away', { skip: redisServer.skip, timeout: 90_000 }, async (t) => {
   const redis = await privateRedis(t)
-  const child = spawn(process.execPath, [fileURLToPath(new URL('../../examples/processes/start.ts', import.meta.url))], {
+  const child = spawn(process.execPath, [
+    '--import', new URL('../../scripts/use-sources.ts', import.meta.url).href, fileURLToPath(new URL('../../examples/processes/start.ts', import.meta.url))
+  ], {
     env: { ...process.env, PORT: '0', REDIS_URL: `redis://127.0.0.1:${redis.port}` }, stdio: ['ignore', 'pipe', 'inherit']
   })
   t.after(() => child.kill('SIGTERM'))

@@ -3,6 +3,8 @@
  *
  * A comment before a block says more about it: `<!-- continues -->` for one that goes on where the one before ended,
  * `<!-- run -->` for one that is run too, and `<!-- output -->` for the text that running prints.
+ * `<!-- run, serves -->` is for one that does not end by itself: it is stopped once it has printed that text. A block of
+ * the tutorial is a file (`<!-- file: server.ts -->`), which test/package/tutorial.ts compiles and runs.
  */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -11,7 +13,7 @@ import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import ts from 'typescript'
 import { blocksOf, root, type Block, type Document } from './markdown.ts'
-import { sources } from './sources.ts'
+import { sources } from '../../../scripts/sources.ts'
 
 /** One or several blocks that make up one module. */
 export interface Snippet {
@@ -20,6 +22,8 @@ export interface Snippet {
   /** The code at the lines at which it stands in the document. */
   code: string
   run: boolean
+  /** Whether it runs until it is stopped. */
+  serves: boolean
   output: string | undefined
 }
 
@@ -46,12 +50,19 @@ export function snippetsOf (document: Document): Snippet[] {
     if (block.marks.includes('output')) {
       if (last === undefined || !last.run) throw new Error(`${document.name}:${block.line}: the output of nothing that runs`)
       last.output = block.text
-    } else if (/^(?:[cm]?ts|typescript)$/.test(block.language)) {
+    } else if (/^(?:[cm]?ts|typescript)$/.test(block.language) && !isFile(block)) {
       const continues = block.marks.includes('continues')
       if (continues && last === undefined) throw new Error(`${document.name}:${block.line}: there is nothing to continue`)
 
       if (!continues || last === undefined) {
-        snippets.push({ document: document.name, line: block.line, code: place(block, ''), run: block.marks.includes('run'), output: undefined })
+        snippets.push({
+          document: document.name,
+          line: block.line,
+          code: place(block, ''),
+          run: block.marks.includes('run'),
+          serves: block.marks.includes('serves'),
+          output: undefined
+        })
       } else {
         last.code = place(block, last.code)
         last.run ||= block.marks.includes('run')
@@ -59,6 +70,10 @@ export function snippetsOf (document: Document): Snippet[] {
     }
   }
   return snippets
+}
+
+function isFile ({ marks }: Block): boolean {
+  return marks.some((mark) => mark.startsWith('file: '))
 }
 
 function place (block: Block, before: string): string {
@@ -99,18 +114,26 @@ export interface Outcome {
 }
 
 /** Runs a snippet in a process of its own, at the root of the project; where it takes port 3000, on a free one. */
-export async function run ({ code }: Snippet): Promise<Outcome> {
+export async function run ({ code, serves, output }: Snippet): Promise<Outcome> {
   const port = await findPort()
   const { NODE_V8_COVERAGE: _, ...env } = process.env
   const child = spawn(process.execPath, [
-    '--import', new URL('use-sources.ts', import.meta.url).href,
+    '--import', new URL('scripts/use-sources.ts', root).href,
     '--input-type=module-typescript', '-'
   ], { cwd: root, env, timeout: 60_000 })
   child.stdin.end(code.replaceAll(/(?<=\bport: |:)3000\b/g, String(port)))
 
   const exit = new Promise<number | null>((resolve, reject) => child.once('error', reject).once('close', resolve))
+  if (serves) {
+    let printed = ''
+    child.stdout.on('data', (data) => {
+      printed += data
+      if (printed.trim() === output?.trim()) child.kill()
+    })
+  }
   const [stdout, stderr] = await Promise.all([text(child.stdout), text(child.stderr)])
-  return { code: await exit, stdout, stderr }
+  const exitCode = await exit
+  return { code: serves && child.signalCode === 'SIGTERM' ? 0 : exitCode, stdout, stderr }
 }
 
 async function findPort (): Promise<number> {

@@ -1,4 +1,4 @@
-/** Preloaded (`node --import`) where documented code runs: the package's own names lead to its sources. */
+/** `node --import ./scripts/use-sources.ts FILE`: runs a file with lib/ as the package `fastify-rohrpost`. */
 import { registerHooks } from 'node:module'
 import { sources } from './sources.ts'
 
