@@ -1,8 +1,8 @@
 /**
  * The published package: packed, unpacked in empty projects, and used there. Run by `npm run test:package`.
  *
- * Each project has the package, its dependencies, Fastify and the types of Node.js. `project` adds TypeBox, since the types
- * of the package refer to it; each test names the other optional peers that it installs.
+ * Each project has the package, its dependencies, Fastify and the types of Node.js. `project` adds TypeBox, since the
+ * types of the package refer to it; each test names the other optional peers that it installs.
  */
 import assert from 'node:assert/strict'
 import { execFileSync, spawnSync } from 'node:child_process'
@@ -149,7 +149,7 @@ test('has no side effects: a bundler drops an import that nothing uses', () => {
   assert.equal(bundled.replaceAll(/^\s*\/\/.*$/gm, '').trim(), '')
 })
 
-test('has no links in its documents that lead nowhere', () => {
+test('has no broken links in its documents', () => {
   const dead = contents.filter((path) => path.endsWith('.md')).flatMap((path) => {
     const prose = readFileSync(join(root, path), 'utf8').replaceAll(/^\s*```[^]*?^\s*```$/gm, '').replaceAll(/`[^`\n]*`(?!\])/g, '')
     const links = [...prose.matchAll(/\]\((?<link>[^)\s#]+)[^)]*\)/g)].map(({ groups }) => groups?.link ?? '')
@@ -166,7 +166,7 @@ test('passes publint', () => check('publint', 'run', '--strict', tarball))
 
 test('passes attw', () => check('attw', '--profile', 'esm-only', tarball))
 
-test('is imported by every subpath', () => {
+test('can be imported by each subpath', () => {
   const dir = project('import', '@mikro-orm/core', 'ioredis')
 
   const names = run(dir, 'all.js', `
@@ -176,7 +176,7 @@ test('is imported by every subpath', () => {
   assert.deepEqual(names.split('\n'), subpaths.map((path) => `${path} true`))
 })
 
-test('is required, and gives the plugin', () => {
+test('can be required, which returns the plugin', () => {
   const dir = project('require')
 
   const output = run(dir, 'app.cjs', `
@@ -194,7 +194,7 @@ test('is required, and gives the plugin', () => {
   assert.equal(output, 'function true true\ntrue')
 })
 
-test('has a client whose types need a browser and nothing of Node.js', () => {
+test('has client types that need the DOM and no types of Node.js', () => {
   const dir = project('browser')
   writeFileSync(join(dir, 'page.ts'), `
     import RohrpostClient, { type RohrpostError } from 'fastify-rohrpost/client'
@@ -213,7 +213,7 @@ test('has a client whose types need a browser and nothing of Node.js', () => {
   check('tsc', '-p', dir)
 })
 
-test('types what the MikroORM side adds, from its own subpath only', () => {
+test('has types of `notify` in the subpath of MikroORM', () => {
   const dir = project('mikro-orm', '@mikro-orm/core')
   writeFileSync(join(dir, 'app.ts'), `
     import { defineEntity, p, type MikroORM } from '@mikro-orm/core'
@@ -299,7 +299,7 @@ test('is required by TypeScript that compiles to CommonJS', () => {
 })
 
 // installs TypeBox and MikroORM
-test('has types for exactOptionalPropertyTypes beside MikroORM, whose own types are not checked then', () => {
+test('has types for exactOptionalPropertyTypes with MikroORM, whose own types need skipLibCheck then', () => {
   const dir = project('types-mikro-orm', '@mikro-orm/core')
   writeFileSync(join(dir, 'app.ts'), `
     import { defineEntity, p, type MikroORM } from '@mikro-orm/core'
@@ -312,7 +312,7 @@ test('has types for exactOptionalPropertyTypes beside MikroORM, whose own types 
   typecheck(dir, { skipLibCheck: true })
 })
 
-test('types the Redis broker and the testing tools from their own subpaths, for any client of the shape of ioredis', () => {
+test('has types of the Redis broker and the testing tools that accept ioredis, and refuse its Cluster', () => {
   const dir = project('redis', 'ioredis')
   writeFileSync(join(dir, 'app.ts'), `
     import Fastify from 'fastify'
@@ -333,7 +333,7 @@ test('types the Redis broker and the testing tools from their own subpaths, for 
   typecheck(dir)
 })
 
-test('needs ioredis for none of its own modules', () => {
+test('imports no ioredis', () => {
   const dir = project('without-ioredis')
 
   assert.equal(run(dir, 'app.js', `
@@ -343,7 +343,7 @@ test('needs ioredis for none of its own modules', () => {
   `), 'function function')
 })
 
-test('works, types included, in a project without any optional peer', () => {
+test('works, types included, with TypeBox as the only optional peer', () => {
   const dir = project('plain')
 
   run(dir, 'app.js', `
@@ -371,7 +371,7 @@ test('works, types included, in a project without any optional peer', () => {
   typecheck(dir)
 })
 
-test('needs TypeBox for schemas only', () => {
+test('works without TypeBox, except for schemas', () => {
   const dir = bareProject('without-typebox')
 
   const output = run(dir, 'app.js', `
@@ -409,7 +409,7 @@ test('needs TypeBox for schemas only', () => {
   assert.equal(required, 'function')
 })
 
-test('gives its types to projects that compile to CommonJS with `moduleResolution: node10`', () => {
+test('has types for projects that compile to CommonJS with `moduleResolution: node10`', () => {
   const dir = project('node10', '@mikro-orm/core', 'ioredis')
   writeFileSync(join(dir, 'package.json'), '{}')
   writeFileSync(join(dir, 'app.ts'), `
@@ -432,7 +432,7 @@ test('gives its types to projects that compile to CommonJS with `moduleResolutio
 
 const tools = installTools()
 
-test('compiles with the oldest TypeScript that the README names', { skip: tools.skip }, () => {
+test('has types for the oldest TypeScript that the README names', { skip: tools.skip }, () => {
   const version = /TypeScript (?<oldest>\d\.\d) or later/.exec(readFileSync(join(root, 'README.md'), 'utf8'))?.groups?.oldest
   const tsc = tools.path('typescript/bin/tsc')
   assert.match(execFileSync(process.execPath, [tsc, '--version'], { encoding: 'utf8' }), new RegExp(`^Version ${version}\\.`))
@@ -477,7 +477,7 @@ test('runs in Jest with its default configuration and the documented flag', { sk
   assert.match(stderr, /Tests: +2 passed, 2 total/)
 })
 
-/** The package at work: a server, the client with a call and a group, and the stop. */
+/** A program that uses the package: a server, a client with a call and a group, and the stop. */
 const WORK = `
   import Fastify from 'fastify'
   import rohrpost from 'fastify-rohrpost'
