@@ -17,7 +17,7 @@ const TTL = 60_000
 /** Reads the commands from the documentation: those of every broker, and those of history. */
 function documented (): { always: string[], history: string[] } {
   const text = readFileSync(new URL('../../docs/brokers.md', import.meta.url), 'utf8')
-  const item = text.slice(text.indexOf('## Requirements for Redis')).split(/^- /m).find((item) => item.includes('`EVALSHA`')) ?? ''
+  const item = text.slice(text.indexOf('## What Redis needs to be')).split(/^- /m).find((item) => item.includes('`EVALSHA`')) ?? ''
   const [always = '', history = ''] = item.split('With history also')
   const commandsOf = (part: string) => [...part.matchAll(/`([A-Z]+(?: [A-Z]+)?)`/g)].map(([, name = '']) => name.toLowerCase().replace(' ', '|'))
   return { always: commandsOf(always), history: commandsOf(history) }
