@@ -1,9 +1,14 @@
-/** The package as it is published: packed, unpacked in an empty project and used there. Run by `npm run test:package`. */
+/**
+ * The published package: packed, unpacked in empty projects, and used there. Run by `npm run test:package`.
+ *
+ * Each project has the package, its dependencies, Fastify and the types of Node.js. `project` adds TypeBox, since the
+ * types of the package refer to it; each test names the other optional peers that it installs.
+ */
 import assert from 'node:assert/strict'
 import { execFileSync, spawnSync } from 'node:child_process'
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { globSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { dirname, join, normalize } from 'node:path'
+import { basename, dirname, join, normalize, sep } from 'node:path'
 import { after, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { installTools } from './package/tools.ts'
@@ -13,14 +18,17 @@ const folder = mkdtempSync(join(tmpdir(), 'rohrpost-package-'))
 after(() => rmSync(folder, { recursive: true }))
 
 const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
-const [{ filename, files }] = JSON.parse(execFileSync('npm', ['pack', '--json', '--silent', '--pack-destination', folder], { cwd: root, encoding: 'utf8' }).replace(/^[^[]*/, ''))
+const packed = execFileSync('npm', ['pack', '--json', '--silent', '--pack-destination', folder], { cwd: root, encoding: 'utf8' })
+const [{ filename, files }] = JSON.parse(packed.replace(/^[^[]*/, ''))
 const tarball = join(folder, filename)
+const contents: string[] = files.map(({ path }: { path: string }) => path)
 
-/** An empty project that has the package, what it depends on, TypeBox, and the optional peers that are named. */
+/** Makes a project with the package and TypeBox. @param optional other optional peers */
 function project (name: string, ...optional: string[]): string {
   return bareProject(name, '@sinclair/typebox', ...optional)
 }
 
+/** Makes a project with the package alone. @param optional optional peers */
 function bareProject (name: string, ...optional: string[]): string {
   const dir = join(folder, name)
   const modules = join(dir, 'node_modules')
@@ -47,13 +55,27 @@ function check (command: string, ...args: string[]): void {
   assert.equal(status, 0, stdout + stderr)
 }
 
-/** Compiles `app.ts` of a project, the types of its packages included. @param tsc the compiler; the project's own by default */
-function typecheck (dir: string, options: object = {}, tsc = join(root, 'node_modules/typescript/bin/tsc')): void {
+/**
+ * Compiles a file of a project. The types of all packages are checked too (`skipLibCheck: false`).
+ *
+ * @param tsc the compiler, by default that of this repository
+ */
+function typecheck (
+  dir: string, options: object = {}, tsc = join(root, 'node_modules/typescript/bin/tsc'), file = 'app.ts'
+): void {
   writeFileSync(join(dir, 'tsconfig.json'), JSON.stringify({
     compilerOptions: {
-      module: 'nodenext', target: 'es2024', lib: ['es2024'], types: ['node'], strict: true, exactOptionalPropertyTypes: true, noEmit: true, ...options
+      module: 'nodenext',
+      target: 'es2024',
+      lib: ['es2024'],
+      types: ['node'],
+      strict: true,
+      exactOptionalPropertyTypes: true,
+      skipLibCheck: false,
+      noEmit: true,
+      ...options
     },
-    files: ['app.ts']
+    files: [file]
   }))
   const { status, stdout } = spawnSync(process.execPath, [tsc, '-p', dir], { encoding: 'utf8' })
   assert.equal(status, 0, stdout)
@@ -61,34 +83,90 @@ function typecheck (dir: string, options: object = {}, tsc = join(root, 'node_mo
 
 const subpaths = Object.keys(manifest.exports).filter((path) => path !== './package.json').map((path) => path.replace(/^\./, 'fastify-rohrpost'))
 
-test('holds what it needs and nothing that is only for building it', () => {
-  const paths: string[] = files.map(({ path }: { path: string }) => path)
+test('has the documents and the build at its top level, and nothing else', () => {
+  const names = new Set(contents.map((path) => path.split('/')[0]))
 
-  for (const path of ['package.json', 'README.md', 'LICENSE', 'PROTOCOL.md', 'CHANGELOG.md', 'dist/index.js', 'dist/fastify.d.ts']) {
-    assert.ok(paths.includes(path), path)
-  }
-  assert.deepEqual(paths.filter((path) => /^(?:test|bench(?!\/README\.md$)|scripts|demo|examples|coverage)\/|\.tst\./.test(path)), [])
+  assert.deepEqual([...names].toSorted(), [
+    'CHANGELOG.md', 'CONTRIBUTING.md', 'LICENSE', 'PROTOCOL.md', 'README.md', 'SECURITY.md', 'bench', 'dist', 'docs', 'package.json'
+  ])
+  assert.deepEqual(contents.filter((path) => path.startsWith('bench/')), ['bench/README.md'])
 })
 
-test('has no links in its documents that lead nowhere', () => {
-  const paths: string[] = files.map(({ path }: { path: string }) => path)
-  const lost = paths.filter((path) => path.endsWith('.md')).flatMap((path) => {
+test('has a module, types and a source map for each file of lib/, and nothing else in dist/', () => {
+  const modules = globSync('lib/**/*.{ts,tsx}', { cwd: root }).map((path) => path.split(sep).slice(1).join('/'))
+
+  assert.deepEqual(
+    contents.filter((path) => path.startsWith('dist/')).toSorted(),
+    modules.flatMap((path) => ['.js', '.js.map', '.d.ts'].map((ext) => `dist/${path.replace(/\.tsx?$/, ext)}`)).toSorted()
+  )
+})
+
+test('has the files of each export', () => {
+  const { exports, main, types, sideEffects } = manifest
+  assert.deepEqual({ types, default: main }, exports['.'])
+  assert.equal(sideEffects, false)
+
+  for (const entry of Object.values<string | Record<string, string>>(exports)) {
+    for (const path of typeof entry === 'string' ? [entry] : Object.values(entry)) {
+      assert.ok(contents.includes(path.replace('./', '')), path)
+    }
+  }
+  assert.deepEqual(Object.keys(exports), ['.', ...Object.keys(manifest.typesVersions['*']).map((name) => `./${name}`), './package.json'])
+})
+
+test('has source maps that lead to the text of the sources', () => {
+  const dir = project('source-maps')
+
+  const stack = run(dir, 'app.js', `
+    import { redisBroker } from 'fastify-rohrpost/brokers/redis'
+    try {
+      redisBroker('redis://localhost')
+    } catch (error) {
+      console.log(error.stack)
+    }
+  `, process.execPath, '--enable-source-maps')
+
+  const source = readFileSync(join(root, 'lib/brokers/redis/index.ts'), 'utf8').split('\n')
+  const line = source.findIndex((text) => text.includes('checkRedisOptions(options)')) + 1
+  assert.match(stack, new RegExp(`fastify-rohrpost/lib/brokers/redis/index\\.ts:${line}:`))
+  for (const path of contents.filter((path) => path.endsWith('.js.map'))) {
+    const map = join(dir, 'node_modules/fastify-rohrpost', path)
+    const { sources, sourcesContent } = JSON.parse(readFileSync(map, 'utf8'))
+    assert.ok(readFileSync(map.replace(/\.map$/, ''), 'utf8').trimEnd().endsWith(`//# sourceMappingURL=${basename(map)}`), path)
+    assert.equal(sources.length, 1)
+    assert.equal(sourcesContent[0], readFileSync(join(root, normalize(join(dirname(path), sources[0]))), 'utf8'), path)
+  }
+})
+
+test('has no side effects: a bundler drops an import that nothing uses', () => {
+  const dir = project('side-effects')
+  writeFileSync(join(dir, 'app.js'), subpaths.map((name) => `import '${name}'\n`).join(''))
+
+  const bundled = execFileSync(join(root, 'node_modules/.bin/esbuild'), [
+    'app.js', '--bundle', '--format=esm', '--platform=node', '--log-level=error', '--external:@mikro-orm/core'
+  ], { cwd: dir, encoding: 'utf8' })
+
+  assert.equal(bundled.replaceAll(/^\s*\/\/.*$/gm, '').trim(), '')
+})
+
+test('has no broken links in its documents', () => {
+  const dead = contents.filter((path) => path.endsWith('.md')).flatMap((path) => {
     const prose = readFileSync(join(root, path), 'utf8').replaceAll(/^\s*```[^]*?^\s*```$/gm, '').replaceAll(/`[^`\n]*`(?!\])/g, '')
     const links = [...prose.matchAll(/\]\((?<link>[^)\s#]+)[^)]*\)/g)].map(({ groups }) => groups?.link ?? '')
     return links.filter((link) => {
       const target = normalize(join(dirname(path), link)).replace(/\/$/, '')
-      return !/^[a-z]+:/.test(link) && !paths.some((packed) => packed === target || packed.startsWith(`${target}/`))
+      return !/^[a-z]+:/.test(link) && !contents.some((path) => path === target || path.startsWith(`${target}/`))
     }).map((link) => `${path}: ${link}`)
   })
 
-  assert.deepEqual(lost, [])
+  assert.deepEqual(dead, [])
 })
 
 test('passes publint', () => check('publint', 'run', '--strict', tarball))
 
 test('passes attw', () => check('attw', '--profile', 'esm-only', tarball))
 
-test('is imported by every subpath', () => {
+test('can be imported by each subpath', () => {
   const dir = project('import', '@mikro-orm/core', 'ioredis')
 
   const names = run(dir, 'all.js', `
@@ -98,7 +176,7 @@ test('is imported by every subpath', () => {
   assert.deepEqual(names.split('\n'), subpaths.map((path) => `${path} true`))
 })
 
-test('is required, and gives the plugin', () => {
+test('can be required, which returns the plugin', () => {
   const dir = project('require')
 
   const output = run(dir, 'app.cjs', `
@@ -116,7 +194,7 @@ test('is required, and gives the plugin', () => {
   assert.equal(output, 'function true true\ntrue')
 })
 
-test('has a client whose types need a browser and nothing of Node.js', () => {
+test('has client types that need the DOM and no types of Node.js', () => {
   const dir = project('browser')
   writeFileSync(join(dir, 'page.ts'), `
     import RohrpostClient, { type RohrpostError } from 'fastify-rohrpost/client'
@@ -135,7 +213,7 @@ test('has a client whose types need a browser and nothing of Node.js', () => {
   check('tsc', '-p', dir)
 })
 
-test('types what the MikroORM side adds, from its own subpath only', () => {
+test('has types of `notify` in the subpath of MikroORM', () => {
   const dir = project('mikro-orm', '@mikro-orm/core')
   writeFileSync(join(dir, 'app.ts'), `
     import { defineEntity, p, type MikroORM } from '@mikro-orm/core'
@@ -156,7 +234,85 @@ test('types what the MikroORM side adds, from its own subpath only', () => {
   typecheck(dir, { exactOptionalPropertyTypes: false })
 })
 
-test('types the Redis broker and the testing tools from their own subpaths, for any client of the shape of ioredis', () => {
+/** An app that uses the subpaths without optional peers other than TypeBox. */
+const APP = `
+  import Fastify from 'fastify'
+  import rohrpost, { memoryBroker, type RohrpostConnection, type RohrpostOptions } from 'fastify-rohrpost'
+  import { redisBroker, type RedisClient } from 'fastify-rohrpost/brokers/redis'
+  import { RohrpostClient } from 'fastify-rohrpost/client'
+  import { CloseCode, contract, envelopes } from 'fastify-rohrpost/protocol'
+  import { TestClient } from 'fastify-rohrpost/testing'
+  import { Type } from '@sinclair/typebox'
+
+  export const api = contract({ calls: { add: { data: Type.Object({ a: Type.Number() }), reply: Type.String() } } })
+  declare const client: RedisClient
+  const options: RohrpostOptions = {
+    path: '/ws',
+    broker: process.env.REDIS ? redisBroker({ client }) : memoryBroker(),
+    onConnect: (connection: RohrpostConnection) => connection.join('all')
+  }
+  const app = Fastify()
+  app.register(rohrpost, options)
+  app.rohrpost.implement(api, { calls: { add: ({ data }) => data.a.toFixed(CloseCode.NORMAL) } })
+  const text: Promise<string> = new RohrpostClient<typeof api>('ws://localhost').call('add', { a: 1 })
+  // @ts-expect-error -- calls are typed by the contract
+  new RohrpostClient<typeof api>('ws://localhost').call('add', { a: '1' })
+  // @ts-expect-error -- a handler needs a type
+  app.rohrpost.handle(5, () => 5)
+  // @ts-expect-error -- an option that may be left out can't be undefined with exactOptionalPropertyTypes
+  export const wrong: RohrpostOptions = { path: undefined }
+  export { envelopes, TestClient, text }
+`
+
+for (const [module, moduleResolution] of [
+  ['node16', 'node16'], ['nodenext', 'nodenext'], ['esnext', 'bundler'], ['preserve', 'bundler']
+] as const) {
+  // installs TypeBox
+  test(`has types for module ${module} with moduleResolution ${moduleResolution}`, () => {
+    const dir = project(`types-${module}`)
+    writeFileSync(join(dir, 'app.ts'), APP)
+
+    typecheck(dir, { module, moduleResolution })
+  })
+}
+
+// installs TypeBox
+test('is required by TypeScript that compiles to CommonJS', () => {
+  const dir = project('types-commonjs')
+  writeFileSync(join(dir, 'package.json'), '{}')
+  writeFileSync(join(dir, 'app.ts'), `
+    import { memoryBroker, type RohrpostConnection } from 'fastify-rohrpost'
+    import { ErrorCode } from 'fastify-rohrpost/protocol'
+    import rohrpost = require('fastify-rohrpost')
+    import Fastify = require('fastify')
+
+    const app = Fastify()
+    app.register(rohrpost, { path: '/ws', broker: memoryBroker(), onConnect: (connection: RohrpostConnection) => connection.join('all') })
+    // @ts-expect-error -- options are typed
+    export const wrong = () => app.register(rohrpost, { path: 5 })
+    app.ready().then(() => { console.log(typeof app.rohrpost.handle, ErrorCode.INTERNAL) })
+  `)
+
+  typecheck(dir, { noEmit: false })
+  assert.match(readFileSync(join(dir, 'app.js'), 'utf8'), /require\(['"]fastify-rohrpost['"]\)/)
+  assert.equal(run(dir, 'start.cjs', "require('./app.js')"), 'function internal')
+})
+
+// installs TypeBox and MikroORM
+test('has types for exactOptionalPropertyTypes with MikroORM, whose own types need skipLibCheck then', () => {
+  const dir = project('types-mikro-orm', '@mikro-orm/core')
+  writeFileSync(join(dir, 'app.ts'), `
+    import { defineEntity, p, type MikroORM } from '@mikro-orm/core'
+    import { notifyOnChange, type RohrpostMikroOrmOptions } from 'fastify-rohrpost/mikro-orm'
+
+    const Todo = defineEntity({ name: 'Todo', properties: { id: p.integer().primary(), title: p.string() } })
+    export const options = (orm: MikroORM): RohrpostMikroOrmOptions => ({ orm, notify: [notifyOnChange(Todo)] })
+  `)
+
+  typecheck(dir, { skipLibCheck: true })
+})
+
+test('has types of the Redis broker and the testing tools that accept ioredis, and refuse its Cluster', () => {
   const dir = project('redis', 'ioredis')
   writeFileSync(join(dir, 'app.ts'), `
     import Fastify from 'fastify'
@@ -177,7 +333,7 @@ test('types the Redis broker and the testing tools from their own subpaths, for 
   typecheck(dir)
 })
 
-test('needs ioredis for none of its own modules', () => {
+test('imports no ioredis', () => {
   const dir = project('without-ioredis')
 
   assert.equal(run(dir, 'app.js', `
@@ -187,7 +343,7 @@ test('needs ioredis for none of its own modules', () => {
   `), 'function function')
 })
 
-test('works, types included, in a project without any optional peer', () => {
+test('works, types included, with TypeBox as the only optional peer', () => {
   const dir = project('plain')
 
   run(dir, 'app.js', `
@@ -215,7 +371,7 @@ test('works, types included, in a project without any optional peer', () => {
   typecheck(dir)
 })
 
-test('needs TypeBox for schemas only', () => {
+test('works without TypeBox, except for schemas', () => {
   const dir = bareProject('without-typebox')
 
   const output = run(dir, 'app.js', `
@@ -253,7 +409,7 @@ test('needs TypeBox for schemas only', () => {
   assert.equal(required, 'function')
 })
 
-test('gives its types to projects that compile to CommonJS with `moduleResolution: node10`', () => {
+test('has types for projects that compile to CommonJS with `moduleResolution: node10`', () => {
   const dir = project('node10', '@mikro-orm/core', 'ioredis')
   writeFileSync(join(dir, 'package.json'), '{}')
   writeFileSync(join(dir, 'app.ts'), `
@@ -276,7 +432,7 @@ test('gives its types to projects that compile to CommonJS with `moduleResolutio
 
 const tools = installTools()
 
-test('compiles with the oldest TypeScript that the README names', { skip: tools.skip }, () => {
+test('has types for the oldest TypeScript that the README names', { skip: tools.skip }, () => {
   const version = /TypeScript (?<oldest>\d\.\d) or later/.exec(readFileSync(join(root, 'README.md'), 'utf8'))?.groups?.oldest
   const tsc = tools.path('typescript/bin/tsc')
   assert.match(execFileSync(process.execPath, [tsc, '--version'], { encoding: 'utf8' }), new RegExp(`^Version ${version}\\.`))
@@ -321,7 +477,7 @@ test('runs in Jest with its default configuration and the documented flag', { sk
   assert.match(stderr, /Tests: +2 passed, 2 total/)
 })
 
-/** The package at work: a server, the client with a call and a group, and the stop. */
+/** A program that uses the package: a server, a client with a call and a group, and the stop. */
 const WORK = `
   import Fastify from 'fastify'
   import rohrpost from 'fastify-rohrpost'

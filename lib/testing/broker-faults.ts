@@ -31,7 +31,7 @@ export function faultTests ({ define, capabilities: { history, processes = false
   }
 
   if (away !== undefined) {
-    define('publishes the messages of an outage afterwards, in order, and reports the outage in health()', async ({ open, group }) => {
+    define('publishes the messages of an outage in order after it, and reports it', async ({ open, group }) => {
       const publisher = await open()
       const subscriber = processes ? await open() : publisher
       await subscriber.broker.subscribe(group)
@@ -63,7 +63,7 @@ export function faultTests ({ define, capabilities: { history, processes = false
   }
 
   if (forget !== undefined && history !== undefined) {
-    define('reports lost messages when the server has lost its data, and uses no epoch twice', async ({ open, group }) => {
+    define('reports a loss when the server has lost its data, and uses no epoch twice', async ({ open, group }) => {
       const { broker, recorder } = await open()
       const top = await subscribeTo(broker, group)
       await broker.publish(group, '{"n":1}')

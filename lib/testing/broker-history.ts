@@ -35,7 +35,8 @@ export function historyTests ({ define, capabilities: { history, processes = fal
     await recorder.until(group, '{"n":9}')
 
     assert.equal(top.offset, 0)
-    assert.deepEqual(recorder.positions(group), Array.from({ length: 10 }, (_, n) => ({ epoch: top.epoch, offset: n + 1 })))
+    const positions = Array.from({ length: 10 }, (_, n) => ({ epoch: top.epoch, offset: n + 1 }))
+    assert.deepEqual(recorder.positions(group), positions)
   })
 
   define('resolves subscribe with the position of the last message', async ({ open, group }) => {
@@ -53,7 +54,10 @@ export function historyTests ({ define, capabilities: { history, processes = fal
     const top = await subscribeTo(broker, group)
     for (let n = 1; n <= 3; n++) await broker.publish(group, `{"n":${n}}`)
 
-    const after = async (offset: number, limit: number) => (await broker.history(group, { ...top, offset }, limit))?.map(({ payload, position }) => ({ payload, position }))
+    const after = async (offset: number, limit: number) => {
+      const entries = await broker.history(group, { ...top, offset }, limit)
+      return entries?.map(({ payload, position }) => ({ payload, position }))
+    }
     const entry = (n: number) => ({ payload: `{"n":${n}}`, position: { ...top, offset: n } })
     assert.deepEqual(await after(0, size), [entry(1), entry(2), entry(3)])
     assert.deepEqual(await after(1, size), [entry(2), entry(3)])
@@ -68,7 +72,10 @@ export function historyTests ({ define, capabilities: { history, processes = fal
     for (const payload of payloads) await broker.publish(group, payload)
     const weight = Buffer.byteLength(String(payloads[0]))
 
-    const within = async (bytes: number, offset = 0) => (await broker.history(group, { ...top, offset }, size, bytes))?.map(({ payload }) => payload)
+    const within = async (bytes: number, offset = 0) => {
+      const entries = await broker.history(group, { ...top, offset }, size, bytes)
+      return entries?.map(({ payload }) => payload)
+    }
     assert.deepEqual(await within(3 * weight), payloads)
     assert.deepEqual(await within(3 * weight - 1), payloads.slice(0, 2))
     assert.deepEqual(await within(weight, 1), payloads.slice(1, 2))
@@ -112,7 +119,10 @@ export function historyTests ({ define, capabilities: { history, processes = fal
     await Promise.all(Array.from({ length: size + 1 }, (_, n) => broker.publish(group, `{"n":${n + 1}}`)))
 
     const kept = await broker.history(group, { ...top, offset: 1 }, size + 1)
-    assert.deepEqual(kept?.map(({ payload, position }) => [payload, position.offset]), Array.from({ length: size }, (_, n) => [`{"n":${n + 2}}`, n + 2]))
+    assert.deepEqual(
+      kept?.map(({ payload, position }) => [payload, position.offset]),
+      Array.from({ length: size }, (_, n) => [`{"n":${n + 2}}`, n + 2])
+    )
     assert.equal(await broker.history(group, top, size + 1), undefined)
   })
 
@@ -127,7 +137,9 @@ export function historyTests ({ define, capabilities: { history, processes = fal
     await two.broker.publish(group, '{"n":2}')
     await Promise.all([one, two].map(({ recorder }) => recorder.until(group, '{"n":2}')))
 
-    for (const { recorder } of [one, two]) assert.deepEqual(recorder.positions(group), [{ ...top, offset: 1 }, { ...top, offset: 2 }])
+    for (const { recorder } of [one, two]) {
+      assert.deepEqual(recorder.positions(group), [{ ...top, offset: 1 }, { ...top, offset: 2 }])
+    }
     const { broker } = await open()
     assert.deepEqual((await broker.history(group, top, size))?.map(({ payload }) => payload), ['{"n":1}', '{"n":2}'])
   })

@@ -28,12 +28,15 @@ export function processTests ({ define }: BrokerTests): void {
         if (n % 7 === 0) await published
       }
     }))
-    await Promise.all(all.flatMap(({ recorder }) => [0, 1, 2].map((sender) => recorder.until(group, `{"sender":${sender},"n":199}`))))
+    await Promise.all(all.flatMap(({ recorder }) => {
+      return [0, 1, 2].map((sender) => recorder.until(group, `{"sender":${sender},"n":199}`))
+    }))
 
     const [first, ...others] = all.map(({ recorder }) => recorder.payloads(group))
     for (const other of others) assert.deepEqual(other, first)
     for (const sender of [0, 1, 2]) {
-      assert.deepEqual(first?.filter((payload) => payload.startsWith(`{"sender":${sender},`)), Array.from({ length: 200 }, (_, n) => `{"sender":${sender},"n":${n}}`))
+      const sent = Array.from({ length: 200 }, (_, n) => `{"sender":${sender},"n":${n}}`)
+      assert.deepEqual(first?.filter((payload) => payload.startsWith(`{"sender":${sender},`)), sent)
     }
   })
 

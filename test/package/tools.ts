@@ -1,6 +1,6 @@
 /**
- * Tools that only the packed package is tried with: runtimes, a test runner, an old compiler. They are installed when the tests of the package
- * first ask for them, by the lockfile in `tools/`: `npm ci` of the project itself stays small.
+ * Tools that only the packed package is tried with: runtimes, a test runner, an old compiler. They are installed when
+ * the tests of the package first ask for them, by the lockfile in `tools/`: `npm ci` of the project itself stays small.
  */
 import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'

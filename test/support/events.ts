@@ -1,11 +1,11 @@
-/** What the channels of diagnostics tell while a test runs. */
+/** Events of diagnostics channels during a test. */
 import type { TestContext } from 'node:test'
 import { diagnostics, type DiagnosticsChannel, type DiagnosticsEvents } from '../../lib/index.ts'
 
 type Name = keyof typeof diagnostics
 type Recorded = { [Channel in Name]: DiagnosticsEvents[`rohrpost:${Channel}`][] }
 
-/** Keeps the events of some channels, each in a list of its own, and the order of all. */
+/** Records the events of some channels: a list for each channel, and the order of all. */
 export function record (t: TestContext, ...names: Name[]): Recorded & { order: string[] } {
   const order: string[] = []
   const recorded = Object.fromEntries(Object.keys(diagnostics).map((name) => [name, []])) as unknown as Recorded

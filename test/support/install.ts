@@ -1,4 +1,4 @@
-/** Programs that tests need: on Debian, root gets a missing one installed. */
+/** Finds the programs that tests need. On Debian, root installs missing ones. */
 import { execFile } from 'node:child_process'
 import { accessSync, constants, globSync, readFileSync } from 'node:fs'
 import { promisify } from 'node:util'
@@ -6,9 +6,9 @@ import { promisify } from 'node:util'
 /**
  * Finds a program.
  *
- * @param pattern its path, which may have wildcards for a version
- * @param debian Debian's package that has it
- * @returns its path, or an Error that says why it is not there
+ * @param pattern its path, with wildcards for a version
+ * @param debian the Debian package that contains it
+ * @returns its path, or an Error with the reason why it is missing
  */
 export async function findProgram (pattern: string, debian: string): Promise<string | Error> {
   const found = find(pattern)

@@ -1,20 +1,20 @@
-/** A TCP line between clients and a server: it can be led elsewhere, and its answers can be lost. */
+/** A TCP proxy between clients and a server, which can change its target and drop replies. */
 import { once } from 'node:events'
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
 
 export interface Line {
   port: number
-  /** Where new connections go. */
+  /** The port to which new connections go. */
   target: number
-  /** Lets everything through to the server and nothing back. */
+  /** Whether replies of the server are dropped. */
   losesAnswers: boolean
-  /** Resolves when the server answers something that the client is not to read. */
+  /** Resolves when a reply is dropped. */
   lost (): Promise<void>
-  /** Ends the connections there are, or those of which that is true. */
+  /** Closes all connections, or those whose sent text satisfies a condition. */
   cut (which?: (first: string) => boolean): void
 }
 
-/** Opens a line. It closes with the test. */
+/** Opens a proxy, and closes it after the test. */
 export async function openLine (t: { after (run: () => void): void }, target: number): Promise<Line> {
   const pairs = new Map<Socket, { far: Socket, sent: string }>()
   let onLost: (() => void) | undefined

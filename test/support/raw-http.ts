@@ -1,15 +1,15 @@
-/** HTTP as bytes on a socket, for what clients of Node.js do not send. */
+/** HTTP requests as text on a socket, for requests that clients of Node.js can't send. */
 import { once } from 'node:events'
 import net from 'node:net'
 import tls from 'node:tls'
 import type { TestContext } from 'node:test'
 
-/** A connection that ends its own side only when the test says so. */
+/** A connection whose own side only the test closes. */
 export class RawHttp {
   readonly socket: net.Socket
-  /** All that came. */
+  /** The received text. */
   text = ''
-  /** Resolves when the server has ended its side. */
+  /** Resolves when the server has closed its side. */
   readonly ended: Promise<unknown>
 
   private constructor (t: TestContext, socket: net.Socket) {
@@ -36,14 +36,14 @@ export class RawHttp {
     return this
   }
 
-  /** Asks for a WebSocket. */
+  /** Sends a WebSocket upgrade request. */
   upgrade (path: string): this {
     return this.request(`GET ${path}`, {
       Connection: 'Upgrade', Upgrade: 'websocket', 'Sec-WebSocket-Version': '13', 'Sec-WebSocket-Key': Buffer.alloc(16).toString('base64')
     })
   }
 
-  /** Waits until what came has a text, so many times. */
+  /** Waits until the received text contains another text a number of times. */
   async count (text: string, times = 1): Promise<void> {
     while (this.text.split(text).length <= times) await Promise.race([once(this.socket, 'data'), this.ended.then(() => { throw new Error(`ended after ${this.text}`) })])
   }

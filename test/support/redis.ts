@@ -1,4 +1,4 @@
-/** Redis for the tests: the one on the standard port for what harms nothing, private ones for the rest. */
+/** Redis servers for the tests: each test that stops or changes Redis starts a private one. */
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
@@ -8,7 +8,7 @@ import { Redis, type RedisOptions } from 'ioredis'
 import { freePort } from './free-port.ts'
 import { findProgram } from './install.ts'
 
-/** The program, and what to tell the test runner as `skip`. */
+/** The path of redis-server, and the option `skip` for tests that need it. */
 export const redisServer = await find()
 
 async function find (): Promise<{ path: string, skip: string | false }> {
@@ -18,7 +18,7 @@ async function find (): Promise<{ path: string, skip: string | false }> {
   return { path, skip: found instanceof Error && found.message }
 }
 
-/** A Redis of a test's own. */
+/** A private Redis of one test. */
 export class PrivateRedis {
   readonly port: number
   readonly folder: string
@@ -30,7 +30,7 @@ export class PrivateRedis {
     this.folder = folder
   }
 
-  /** Starts it, or starts it again, with what is in its folder. */
+  /** Starts the server, or restarts it with the data in its folder. */
   async start (...args: string[]): Promise<void> {
     const child = this.#process = spawn(redisServer.path, [
       '--port', String(this.port), '--bind', '127.0.0.1', '--dir', this.folder, '--save', '', '--appendonly', 'no', '--repl-diskless-sync-delay', '0', ...args
@@ -43,7 +43,7 @@ export class PrivateRedis {
     if (!output.includes('Ready to accept')) throw new Error(`Redis did not start\n${output}`)
   }
 
-  /** Ends it as a power failure would. */
+  /** Kills the server without saving. */
   async kill (): Promise<void> {
     const child = this.#process
     if (child === undefined || child.exitCode !== null || child.signalCode !== null) return
@@ -51,12 +51,12 @@ export class PrivateRedis {
     await once(child, 'exit')
   }
 
-  /** Holds it, its connections open, or lets it go on. */
+  /** Pauses or continues the process; its connections stay open. */
   signal (signal: 'SIGSTOP' | 'SIGCONT'): void {
     this.#process?.kill(signal)
   }
 
-  /** A client that tries again soon. */
+  /** Makes a client that reconnects quickly. */
   client (options: Omit<RedisOptions, 'replyMapping'> = {}): Redis {
     const client = new Redis({ host: '127.0.0.1', port: this.port, retryStrategy: () => 10, ...options })
     client.on('error', () => {})
@@ -64,7 +64,7 @@ export class PrivateRedis {
     return client
   }
 
-  /** Cuts connections. */
+  /** Kills connections, all or those that a filter of CLIENT KILL selects. */
   async cut (...filter: string[]): Promise<void> {
     const client = this.client()
     await client.call('CLIENT', 'KILL', ...filter, 'SKIPME', 'yes')
@@ -79,7 +79,7 @@ export class PrivateRedis {
   }
 }
 
-/** Starts a Redis of a test's own on a free port, in a folder of its own. It ends with the test. */
+/** Starts a private Redis on a free port, with a folder of its own, until the test ends. */
 export async function privateRedis (t: { after (run: () => Promise<void>): void }, ...args: string[]): Promise<PrivateRedis> {
   const redis = new PrivateRedis(await freePort(), mkdtempSync(join(tmpdir(), 'rohrpost-redis-')))
   t.after(() => redis.stop())
@@ -87,7 +87,7 @@ export async function privateRedis (t: { after (run: () => Promise<void>): void 
   return redis
 }
 
-/** Starts a Sentinel with this configuration, which it writes to. It ends with the test. @returns its port */
+/** Starts a Sentinel with a configuration file, which it writes to, until the test ends. @returns its port */
 export async function startSentinel (t: { after (run: () => void): void }, config: string): Promise<number> {
   const port = await freePort()
   const child = spawn(redisServer.path, [config, '--sentinel', '--port', String(port), '--bind', '127.0.0.1'])

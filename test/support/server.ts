@@ -1,4 +1,4 @@
-/** A Fastify app with the plugin on a free port, and clients that queue what they hear. */
+/** A Fastify app with the plugin on a free port, and test clients. */
 import { once } from 'node:events'
 import { Writable } from 'node:stream'
 import type { TestContext } from 'node:test'
@@ -21,18 +21,18 @@ export interface TestServer {
   app: FastifyInstance
   /** `http://127.0.0.1:PORT` */
   http: string
-  /** Everything that was logged at `info` and above. */
+  /** All log lines of level `info` and above. */
   logs: LogLine[]
   /** Opens a connection and waits until it is open. */
   connect (path?: string, options?: ClientOptions): Promise<Client>
   /** Resolves when the server does not read from one of its connections. */
   paused (): Promise<void>
-  /** The status of a refused upgrade. */
+  /** Resolves with the status of a refused upgrade. */
   refused (path?: string, options?: ClientOptions): Promise<number>
 }
 
 export interface Setup extends RohrpostOptions {
-  /** Called before the app listens, after the plugin is there. */
+  /** Called when the plugin is registered, before the app listens. */
   with?: (app: FastifyInstance) => unknown
 }
 
@@ -85,9 +85,9 @@ export async function listen (t: TestContext, app: FastifyInstance, logs: LogLin
   }
 }
 
-/** The published client over `ws`, which lets tests ping and cut off. */
+/** A `TestClient` over `ws`, with which tests can send pings and terminate the connection. */
 export class Client extends TestClient<Contract, WebSocket> {
-  /** Resolves when the server has read all that was sent: its pong comes after. */
+  /** Resolves when the server has read all sent messages: it answers a ping after them. */
   async read (): Promise<void> {
     this.socket.ping()
     await once(this.socket, 'pong')

@@ -1,4 +1,4 @@
-/** A certificate of its own signature for `localhost`, for servers in tests. */
+/** A self-signed certificate for `localhost`, for servers in tests. */
 export const tls = {
   key: `-----BEGIN PRIVATE KEY-----
 MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgd1nScQgGeNmXjwWo

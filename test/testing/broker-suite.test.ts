@@ -168,7 +168,7 @@ test('a broker that violates a rule fails the test of that rule', async (t) => {
   await breaking(/with which subscribe has resolved/, (broker) => ({ subscribe: async (group) => { const top = await broker.subscribe(group); return top && { ...top, offset: Math.max(0, top.offset - 3) } } }))
   await breaking(/repeats and reorders no messages/, () => ({}), { keeps: false, receiving: (receiver) => ({ ...forwardTo(receiver), deliver: (...args) => { receiver.deliver(...args); receiver.deliver(...args) } }) })
   await breaking(/loses no messages/, () => ({}), { receiving: (receiver) => ({ ...forwardTo(receiver), deliver: (group, payload, position) => position?.offset === 3 ? receiver.lost(group, position) : receiver.deliver(group, payload, position) }) })
-  await breaking(/messages of an outage/, (broker, hub) => ({ publish: (group, payload) => hub.isAway ? undefined : broker.publish(group, payload) }))
+  await breaking(/messages of an outage in order/, (broker, hub) => ({ publish: (group, payload) => hub.isAway ? undefined : broker.publish(group, payload) }))
   await breaking(/joined during an outage/, (broker, hub) => ({ subscribe: (group) => hub.isAway ? Promise.reject(new Error('away')) : broker.subscribe(group) }))
   await breaking(/loses no messages/, () => ({}), { receiving: (receiver) => ({ ...forwardTo(receiver), deliver: (...args) => { if (args[2]?.offset !== 3) receiver.deliver(...args) } }) })
 })

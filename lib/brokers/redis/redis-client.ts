@@ -26,16 +26,16 @@ export function isErrorReply (error: unknown): boolean {
   return error instanceof Error && error.name === 'ReplyError'
 }
 
-const TEMPORARY = 'LOADING|READONLY|MASTERDOWN|BUSY|TRYAGAIN|NOREPLICAS'
-const TEMPORARY_REPLY = new RegExp(`^-?(?:${TEMPORARY})\\b`)
+const TEMPORARY_CODES = 'LOADING|READONLY|MASTERDOWN|BUSY|TRYAGAIN|NOREPLICAS'
+const TEMPORARY_ERROR = new RegExp(`^-?(?:${TEMPORARY_CODES})\\b`)
 /**
  * Redis 5 and 6 wrap the error of a command within a script, sometimes twice:
  * `ERR Error running script (call to f_…): @user_script:39: … -READONLY …`.
  */
-const TEMPORARY_REPLY_IN_SCRIPT = new RegExp(`^-?ERR Error running script\\b.*?[\\s:]-(?:${TEMPORARY})\\b`, 's')
+const TEMPORARY_ERROR_IN_SCRIPT = new RegExp(`^-?ERR Error running script\\b.*?[\\s:]-(?:${TEMPORARY_CODES})\\b`, 's')
 
 /** Whether another Redis server, or the same one later, can run the refused command. */
 export function isTemporary (error: unknown): boolean {
   return error instanceof Error &&
-    (TEMPORARY_REPLY.test(error.message) || TEMPORARY_REPLY_IN_SCRIPT.test(error.message))
+    (TEMPORARY_ERROR.test(error.message) || TEMPORARY_ERROR_IN_SCRIPT.test(error.message))
 }
