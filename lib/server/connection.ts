@@ -164,7 +164,7 @@ export class Connection implements RequestConnection, SubscribeConnection {
   }
 
   /** From now on an `incoming` message precedes each large message to the client. */
-  announce (): void {
+  announceLargeMessages (): void {
     this.#outbox.announceLargeFrames()
   }
 

@@ -197,8 +197,9 @@ export class PositionedMembers {
    */
   #flush (member: Member, top: Position | undefined): Position | undefined {
     const catchUp = this.#catchUps.get(member)
-    catchUp?.flush()
-    return isAhead(catchUp?.last, top) ? catchUp?.last : undefined
+    if (catchUp === undefined) return undefined
+    catchUp.flush()
+    return isAhead(catchUp.last, top) ? catchUp.last : undefined
   }
 
   /** Ends a catch-up: the member has every delivered message. */

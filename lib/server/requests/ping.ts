@@ -8,7 +8,7 @@ interface PingMessage extends RohrpostMessage {
 /** Connection of a client that sends `ping`. */
 export interface PingConnection {
   /** From now on, announces each large message to the client before it is sent. */
-  announce (): void
+  announceLargeMessages (): void
 }
 
 /**
@@ -18,7 +18,7 @@ export interface PingConnection {
 export function pingHandler (maxPayload: () => number): (message: PingMessage, connection: PingConnection) => void {
   return (message, connection) => {
     if (message.hello !== true) return message.reply(message.data, { type: 'pong' })
-    connection.announce()
+    connection.announceLargeMessages()
     message.reply(message.data, { type: 'pong', extensions: { limits: { max_payload: maxPayload() } } })
   }
 }
