@@ -189,21 +189,20 @@ export class ChangeSubscriber implements EventSubscriber {
   }
 
   async beforeUpsert ({ entity, meta, em }: EventArgs<object>): Promise<void> {
-    const { entities, announcer } = this.#connected ?? {}
-    const notifiedEntity = entities?.get(meta.class)
-    if (announcer === undefined || notifiedEntity === undefined || isSilent()) return
+    const notifiedEntity = this.#connected?.entities.get(meta.class)
+    if (notifiedEntity === undefined || isSilent()) return
     const wanted = rowOfUpsert(entity as Record<string, unknown>, em, this.#builder, notifiedEntity)
     if (wanted === undefined) return
 
     const transaction = em.getTransactionContext<Transaction>()
     if (transaction !== undefined) {
       const running = this.#transactions.find(transaction)
-      if (running !== undefined) await announcer.readBefore(em, transaction, running.log, [wanted])
+      if (running !== undefined) await this.#connected?.announcer.readBefore(em, transaction, running.log, [wanted])
       return
     }
     const log = this.#upserting.get(em) ?? new ChangeLog()
     this.#upserting.set(em, log)
-    await announcer.readBefore(em, undefined, log, [wanted])
+    await this.#connected?.announcer.readBefore(em, undefined, log, [wanted])
   }
 
   async afterUpsert ({ entity, em }: EventArgs<object>): Promise<void> {
@@ -284,9 +283,10 @@ export class ChangeSubscriber implements EventSubscriber {
     const changed = this.#collections.get(em)
     this.#collections.delete(em)
     for (const [entity, fields] of changed ?? []) {
-      const notifiedEntity = wrap(entity, true).__managed ? this.#notifiedEntityOf(entity) : undefined
-      if (notifiedEntity === undefined) continue
-      this.#record(this.#builder.touched(entity, em, notifiedEntity, ChangeOrigin.Collection, [...fields]), em)
+      const notifiedEntity = this.#notifiedEntityOf(entity)
+      if (notifiedEntity !== undefined && wrap(entity, true).__managed) {
+        this.#record(this.#builder.touched(entity, em, notifiedEntity, ChangeOrigin.Collection, [...fields]), em)
+      }
     }
   }
 
@@ -304,7 +304,7 @@ export class ChangeSubscriber implements EventSubscriber {
   }
 
   #fail ({ before, after }: RowChange, error: unknown): void {
-    const { meta, key } = (after ?? before) as Row
+    const { meta, key } = (before ?? after) as Row
     reportFailure(this.#connected?.log, error, { entity: meta.className, key })
   }
 
