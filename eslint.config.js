@@ -38,7 +38,7 @@ const mikroOrm = {
   capture: ['row.ts', 'platforms.ts', 'declare/entity-registry.ts', 'declare/rules.ts'],
   announce: [
     'row.ts', 'platforms.ts',
-    'declare/compiled-rule.ts', 'declare/entity-registry.ts', 'declare/rules.ts',
+    'declare/compiled-rule.ts', 'declare/entity-registry.ts', 'declare/notification.ts', 'declare/rules.ts',
     'capture/change-log.ts', 'capture/commit.ts', 'capture/commit-order.ts', 'capture/committed-rows.ts',
     'capture/read-back.ts'
   ],
