@@ -27,8 +27,9 @@ const server = {
 }
 
 /**
- * Parts of lib/mikro-orm and the rest of lib/mikro-orm that each may import. The rules of declare/ know nothing of transactions, capture/
- * knows nothing of notifications, and announce/ nothing of events: only change-subscriber.ts knows all three.
+ * Parts of lib/mikro-orm and the rest of lib/mikro-orm that each may import. The rules of declare/ do not know
+ * transactions, capture/ does not know notifications, and announce/ does not know events: change-subscriber.ts
+ * composes the three.
  */
 const mikroOrm = {
   'row.ts': [],
@@ -36,8 +37,10 @@ const mikroOrm = {
   declare: ['row.ts'],
   capture: ['row.ts', 'platforms.ts', 'declare/entity-registry.ts', 'declare/rules.ts'],
   announce: [
-    'row.ts', 'platforms.ts', 'declare/compiled-rule.ts', 'declare/entity-registry.ts', 'declare/rules.ts', 'capture/change-log.ts',
-    'capture/commit.ts', 'capture/commit-order.ts', 'capture/committed-rows.ts', 'capture/read-back.ts'
+    'row.ts', 'platforms.ts',
+    'declare/compiled-rule.ts', 'declare/entity-registry.ts', 'declare/notification.ts', 'declare/rules.ts',
+    'capture/change-log.ts', 'capture/commit.ts', 'capture/commit-order.ts', 'capture/committed-rows.ts',
+    'capture/read-back.ts'
   ],
   'change-subscriber.ts': ['row.ts', 'declare', 'capture', 'announce']
 }

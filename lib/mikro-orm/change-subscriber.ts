@@ -1,7 +1,4 @@
-/**
- * The MikroORM event subscriber. It composes the rooms: events go to capture/, which keeps the change log of a
- * transaction, and the COMMIT hands that log to announce/.
- */
+/** The MikroORM event subscriber: records events with capture/, and passes the change log to announce/ at the COMMIT. */
 import {
   wrap,
   type EntityManager,
@@ -18,12 +15,12 @@ import type { NotifiedGroups } from '../protocol/group-name.ts'
 import { Announcer } from './announce/announcer.ts'
 import { areDropsObserved, makeErrorReporter, makeSafeLogger, reportFailure, type Logger } from './announce/drops.ts'
 import type { PublishTarget } from './announce/publish.ts'
-import { ChangeLog, ChangeOrigin, type RowChange } from './capture/change-log.ts'
+import { ChangeLog, ChangeOrigin, type ManualChange, type RowChange } from './capture/change-log.ts'
 import { changedCollections } from './capture/collections.ts'
 import { replaceCommit, type CommitResult } from './capture/commit.ts'
 import { Flush } from './capture/flush.ts'
 import { deleted, RowChangeBuilder } from './capture/row-changes.ts'
-import { rowOfUpsert, rowsOfChangeSets, rowsOfOwners } from './capture/rows-before.ts'
+import { rowBeforeUpsert, rowsBeforeFlush } from './capture/rows-before.ts'
 import { RunningFlushes } from './capture/running-flushes.ts'
 import { isSilent } from './capture/silence.ts'
 import { Transactions, type RunningTransaction } from './capture/transactions.ts'
@@ -48,9 +45,6 @@ interface ConnectedState {
   readonly entities: ReadonlyMap<unknown, NotifiedEntity>
   readonly announcer: Announcer
 }
-
-/** A change that `app.rohrpost.notify` reports, before it is known whether its entity has rules. */
-export type ManualChange = Omit<RowChange, 'id' | 'notifiedEntity'>
 
 /**
  * Publishes the changes of entities when they are committed. Pass it to `MikroORM.init({ subscribers })` and to
@@ -189,21 +183,16 @@ export class ChangeSubscriber implements EventSubscriber {
   }
 
   async beforeUpsert ({ entity, meta, em }: EventArgs<object>): Promise<void> {
-    const { entities, announcer } = this.#connected ?? {}
-    const notifiedEntity = entities?.get(meta.class)
-    if (announcer === undefined || notifiedEntity === undefined || isSilent()) return
-    const wanted = rowOfUpsert(entity as Record<string, unknown>, em, this.#builder, notifiedEntity)
+    const notifiedEntity = this.#connected?.entities.get(meta.class)
+    if (notifiedEntity === undefined || isSilent()) return
+    const wanted = rowBeforeUpsert(entity as Record<string, unknown>, em, this.#builder, notifiedEntity)
     if (wanted === undefined) return
 
     const transaction = em.getTransactionContext<Transaction>()
-    if (transaction !== undefined) {
-      const running = this.#transactions.find(transaction)
-      if (running !== undefined) await announcer.readBefore(em, transaction, running.log, [wanted])
-      return
-    }
-    const log = this.#upserting.get(em) ?? new ChangeLog()
-    this.#upserting.set(em, log)
-    await announcer.readBefore(em, undefined, log, [wanted])
+    const running = this.#transactions.find(transaction)
+    const log = transaction === undefined ? this.#upserting.get(em) ?? new ChangeLog() : running?.log
+    if (transaction === undefined && log !== undefined) this.#upserting.set(em, log)
+    if (log !== undefined) await this.#connected?.announcer.readBefore(em, transaction, log, [wanted])
   }
 
   async afterUpsert ({ entity, em }: EventArgs<object>): Promise<void> {
@@ -265,10 +254,7 @@ export class ChangeSubscriber implements EventSubscriber {
     transaction: Transaction
   ): Promise<void> {
     const owners = this.#collections.get(em)?.keys() ?? []
-    const rows = [
-      ...rowsOfChangeSets(uow.getChangeSets(), em, this.#builder, this.#notifiedEntityOf),
-      ...rowsOfOwners(owners, em, this.#builder, this.#notifiedEntityOf)
-    ]
+    const rows = rowsBeforeFlush(uow, owners, em, this.#builder, this.#notifiedEntityOf)
     try {
       await this.#connected?.announcer.readBefore(em, transaction, running.log, rows)
     } catch (error) {
@@ -277,22 +263,19 @@ export class ChangeSubscriber implements EventSubscriber {
     }
   }
 
-  /**
-   * Records M:N collections: before the COMMIT of a flush's own transaction, or after the last statement of the flush.
-   */
+  /** Records changed M:N collections: before the COMMIT of the flush's own transaction, or after the flush. */
   #recordCollections (em: EntityManager): void {
     const changed = this.#collections.get(em)
     this.#collections.delete(em)
     for (const [entity, fields] of changed ?? []) {
-      const notifiedEntity = wrap(entity, true).__managed ? this.#notifiedEntityOf(entity) : undefined
-      if (notifiedEntity === undefined) continue
-      this.#record(this.#builder.touched(entity, em, notifiedEntity, ChangeOrigin.Collection, [...fields]), em)
+      const notifiedEntity = this.#notifiedEntityOf(entity)
+      if (notifiedEntity !== undefined && wrap(entity, true).__managed) {
+        this.#record(this.#builder.touched(entity, em, notifiedEntity, ChangeOrigin.Collection, [...fields]), em)
+      }
     }
   }
 
-  /**
-   * Appends a change to the change log of its transaction, or publishes it at once without a transaction. Never throws.
-   */
+  /** Appends a change to the log of its transaction, or publishes it at once without a transaction. Never throws. */
   #record (change: RowChange, em: EntityManager): void {
     try {
       const transaction = em.getTransactionContext<Transaction>()
@@ -304,7 +287,7 @@ export class ChangeSubscriber implements EventSubscriber {
   }
 
   #fail ({ before, after }: RowChange, error: unknown): void {
-    const { meta, key } = (after ?? before) as Row
+    const { meta, key } = (before ?? after) as Row
     reportFailure(this.#connected?.log, error, { entity: meta.className, key })
   }
 

@@ -4,7 +4,8 @@
  */
 import { cut, cutError } from '../../util/cut.ts'
 import { diagnostics, type ChangeDropEvent, type ChangeDropReason } from '../../diagnostics.ts'
-import type { Notification, ReportError } from '../declare/compiled-rule.ts'
+import type { ReportError } from '../declare/compiled-rule.ts'
+import type { Notification } from '../declare/notification.ts'
 import type { NotifyRule } from '../declare/rules.ts'
 import { NotLoadedError } from '../row.ts'
 

@@ -2,7 +2,7 @@
 import { diagnostics } from '../../diagnostics.ts'
 import { quote } from '../../protocol/encode.ts'
 import { reportDrop, type Logger } from './drops.ts'
-import type { Notification } from '../declare/compiled-rule.ts'
+import type { Notification } from '../declare/notification.ts'
 
 /** Where changes go to. */
 export interface PublishTarget {

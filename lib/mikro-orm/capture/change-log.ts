@@ -35,6 +35,9 @@ export interface RowChange {
   readonly origin: ChangeOrigin | undefined
 }
 
+/** A change that `app.rohrpost.notify` announces, before the rules of its entity are known. */
+export type ManualChange = Omit<RowChange, 'id' | 'notifiedEntity'>
+
 /** A change in the log, merged with the earlier changes of its row. */
 interface LogStep extends RowChange {
   /** Step that this one replaced. It becomes current again when a rollback cuts this one. */

@@ -1,5 +1,5 @@
 /** Rows that must be read before a flush or an upsert changes them, because a rule needs the row as it was. */
-import { ChangeSetType, type ChangeSet, type EntityManager } from '@mikro-orm/core'
+import { ChangeSetType, type ChangeSet, type EntityManager, type UnitOfWork } from '@mikro-orm/core'
 import type { FindNotifiedEntity, NotifiedEntity } from '../declare/entity-registry.ts'
 import { originalData } from '../row.ts'
 import type { Wanted } from './read-back.ts'
@@ -8,8 +8,25 @@ import type { RowChangeBuilder } from './row-changes.ts'
 const UPDATES: readonly string[] = [ChangeSetType.UPDATE, ChangeSetType.UPDATE_EARLY]
 const DELETES: readonly string[] = [ChangeSetType.DELETE, ChangeSetType.DELETE_EARLY]
 
-/** Lists the rows that the updates and deletes of a flush change, as far as a rule needs them. */
-export function rowsOfChangeSets (
+/**
+ * Lists the rows that a flush changes, as far as a rule needs them.
+ *
+ * @param owners entities whose M:N collections the flush changes
+ */
+export function rowsBeforeFlush (
+  uow: UnitOfWork,
+  owners: Iterable<object>,
+  em: EntityManager,
+  builder: RowChangeBuilder,
+  notifiedEntityOf: FindNotifiedEntity
+): Wanted[] {
+  return [
+    ...rowsOfChangeSets(uow.getChangeSets(), em, builder, notifiedEntityOf),
+    ...rowsOfOwners(owners, em, builder, notifiedEntityOf)
+  ]
+}
+
+function rowsOfChangeSets (
   changeSets: ReadonlyArray<ChangeSet<object>>,
   em: EntityManager,
   builder: RowChangeBuilder,
@@ -28,8 +45,7 @@ export function rowsOfChangeSets (
   })
 }
 
-/** Lists the rows of the owners whose M:N collections a flush changes, as far as a rule needs them. */
-export function rowsOfOwners (
+function rowsOfOwners (
   owners: Iterable<object>,
   em: EntityManager,
   builder: RowChangeBuilder,
@@ -47,7 +63,7 @@ export function rowsOfOwners (
 /**
  * Returns the row that an upsert may replace; `undefined` if its primary key is not given, or if no rule needs the row.
  */
-export function rowOfUpsert (
+export function rowBeforeUpsert (
   values: Readonly<Record<string, unknown>>,
   em: EntityManager,
   builder: RowChangeBuilder,

@@ -5,20 +5,10 @@ import { errors, show } from '../../errors.ts'
 import { encode, quote } from '../../protocol/encode.ts'
 import { isGroupName, type NotifiedGroups } from '../../protocol/group-name.ts'
 import { fieldOf, isColumn, isPopulated, NotLoadedError, type RowField, type Row } from '../row.ts'
+import { findTemplate, synchronous, type EntityMembers } from './entity-members.ts'
+import { droppedNotification, type CommittedChange, type Notification } from './notification.ts'
 import type { ChangeType, NotifyRule } from './rules.ts'
 import { findProperty, parseTemplate, type Template } from './template.ts'
-
-/** A notification: the message to one group about the change of a row. */
-export interface Notification {
-  /** Name of the entity. */
-  entity: string
-  group: string
-  type: ChangeType
-  /** JSON text of the data of the row. */
-  object: string
-  /** Set if the change is dropped: then this only records the reason, and `group` and `object` are empty. */
-  drop?: { reason: ChangeDropReason, key: string | undefined }
-}
 
 /** A property that the option `data` names. */
 interface SentField extends RowField {
@@ -26,29 +16,8 @@ interface SentField extends RowField {
   readonly start: string
 }
 
-/** The outcome of a transaction for one row. */
-export interface CommittedChange {
-  readonly type: ChangeType
-  /**
-   * Row before the transaction; `undefined` if there was none. The same object as `after` if the groups depend on the
-   * primary key only.
-   */
-  readonly before: Row | undefined
-  /** Row as it was committed; `undefined` if it was deleted. */
-  readonly after: Row | undefined
-  /** Changed properties; `undefined` if the ORM does not name them. */
-  readonly fields: readonly string[] | undefined
-}
-
 /** Reports an error because of which a rule makes no notification. Must not throw. */
 export type ReportError = (error: unknown, row: Row, rule: NotifyRule) => void
-
-/** Members with which an entity class may define its groups and data. */
-interface EntityMembers {
-  getGroupName?: (type: ChangeType) => unknown
-  groupName?: unknown
-  getPushNotificationData?: (updatedFields: string[], type: ChangeType) => unknown
-}
 
 /** A notification rule for one entity class. */
 export class CompiledRule {
@@ -301,60 +270,4 @@ function keyOf (row: Row, fields: readonly RowField[]): unknown {
   const [only] = fields
   if (fields.length === 1 && only !== undefined) return row.value(only)
   return Object.fromEntries(fields.map((field) => [field.name, row.value(field)]))
-}
-
-/** Records a dropped change in the place of its notifications. */
-export function droppedNotification (
-  reason: ChangeDropReason,
-  entity: string,
-  key: string | undefined,
-  type: ChangeType
-): Notification {
-  return { entity, group: '', type, object: '', drop: { reason, key } }
-}
-
-/**
- * Group template of a rule; `undefined` if a function, or a member of each instance, gives the groups.
- *
- * @throws RP_ERR_INVALID_OPTION, RP_ERR_INVALID_TEMPLATE, RP_ERR_UNKNOWN_PROPERTY
- */
-function findTemplate (rule: NotifyRule, meta: EntityMetadata): Template | undefined {
-  const { group } = rule.options
-  if (typeof group === 'string') return parseTemplate(group, meta)
-  if (typeof group === 'function' || 'getGroupName' in meta.prototype) return undefined
-
-  if ('groupName' in meta.prototype || 'groupName' in meta.properties) return undefined
-  return parseTemplate(groupNameOf(meta) ?? `${meta.className.toLowerCase()}-{pk}`, meta)
-}
-
-/** Group template that an entity class declares as the static property or the field `groupName`. */
-function groupNameOf (meta: EntityMetadata): string | undefined {
-  const { groupName } = meta.class as EntityMembers
-  if (typeof groupName === 'string') return groupName
-
-  try {
-    // MikroORM does not call the constructor of entities that it loads, so they lack their fields: read the field from
-    // a new instance
-    const { groupName } = Reflect.construct(meta.class as new () => EntityMembers, [])
-    return typeof groupName === 'string' ? groupName : undefined
-  } catch {
-    // the constructor needs arguments
-    if (!mentionsGroupName(meta.class)) return
-    const expected = `a static property of ${meta.className}, whose constructor needs arguments`
-    throw new errors.RP_ERR_INVALID_OPTION('groupName', expected, 'a field')
-  }
-}
-
-/** Whether the source of a class or of a parent class mentions `groupName`, so that it may declare the field. */
-function mentionsGroupName (type: unknown): boolean {
-  if (typeof type !== 'function') return false
-  return /\bgroupName\b/.test(String(type)) || mentionsGroupName(Object.getPrototypeOf(type))
-}
-
-/** Returns the result of a function of the application. @throws TypeError for a promise */
-function synchronous (name: string, value: unknown): unknown {
-  const promise = value as { then?: unknown } | null | undefined
-  if (typeof promise !== 'object' || promise === null || typeof promise.then !== 'function') return value
-  Promise.resolve(value).catch(() => {})
-  throw new TypeError(`'${name}' returned a promise: it must be synchronous, because the transaction waits for it`)
 }
