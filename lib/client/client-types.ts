@@ -1,8 +1,8 @@
-/** What the client takes, and what it tells. */
-import type { Untyped } from '../protocol/contract.ts'
-import type { Backoff } from './retry-delay.ts'
+/** Types of the client's options and events. */
+import type { Json } from '../protocol/contract.ts'
 import type { RohrpostError } from './error.ts'
-import type { State, StateChange, WebSocketConstructor } from './socket.ts'
+import type { DelayBounds } from './retry-delay.ts'
+import type { State, StateChange, WebSocketConstructor } from './socket-types.ts'
 import type { Change } from './subscribed-group.ts'
 import type { TokenSource } from './token.ts'
 
@@ -20,7 +20,7 @@ export interface ClientOptions {
   /** Time that an attempt to connect may take, token and URL included; 0 and `Infinity`: any. @defaultValue 10 000 */
   connectTimeout?: number | undefined
   /** The shortest and the longest wait before the next attempt. @defaultValue 500 and 20 000 */
-  backoff?: Partial<Backoff> | undefined
+  backoff?: Partial<DelayBounds> | undefined
   /** Whether a close code means "do not come back". @defaultValue 4400 to 4499 but 4408, 4429, and 4401 if `token` is a function */
   isFinal?: ((code: number, reason: string) => boolean) | undefined
   /** Whether to connect at once, or at `connect()`. @defaultValue `true` */

@@ -1,6 +1,6 @@
-/** Checks of options, and timers that can be off. */
+/** Checks of options and of untyped values, and timers that can be off. */
 
-/** The longest delay that a timer takes, in milliseconds; browsers and Node.js run a longer one at once. */
+/** The longest delay of a timer, in milliseconds; browsers and Node.js run a timer with a longer one at once. */
 export const MAX_DELAY = 2 ** 31 - 1
 
 /** Throws an error that names the option, the rule and the value. @throws RangeError for a number, else TypeError */
@@ -21,12 +21,34 @@ export function checkDuration (option: string, value: number): number {
   return value === 0 || value > MAX_DELAY ? Infinity : value
 }
 
+/** Checks durations, and adds missing ones. @throws as `check` does */
+export function checkDurations<Name extends string> (
+  defaults: Record<Name, number>,
+  given: { readonly [Each in NoInfer<Name>]?: number | undefined }
+): Record<Name, number> {
+  for (const name in defaults) {
+    const { [name]: value = defaults[name] } = given
+    defaults[name] = checkDuration(name, value)
+  }
+  return defaults
+}
+
 /** Calls a function after a delay, or never if that is `Infinity`. */
 export function after (delay: number, run: () => void): ReturnType<typeof setTimeout> | undefined {
   return delay === Infinity ? undefined : setTimeout(run, delay)
 }
 
-/** The text of any value: an object can have a `toString` that is none. */
+/** The text of any value: an object can have a `toString` that is no function. */
 export function show (value: unknown): string {
   return typeof value === 'object' ? JSON.stringify(value) : String(value)
+}
+
+/** The value if it is a number, else `undefined`: a server can send anything. */
+export function asNumber (value: unknown): number | undefined {
+  return typeof value === 'number' ? value : undefined
+}
+
+/** The value if it is a string, else `undefined`. */
+export function asString (value: unknown): string | undefined {
+  return typeof value === 'string' ? value : undefined
 }

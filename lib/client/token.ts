@@ -1,48 +1,48 @@
-/** The token that goes with every request. */
+/** The token that is part of every request. */
 
-/** A token, or what gives one. */
+/** A token, or a function that returns one. */
 export type TokenSource = string | undefined | (() => string | undefined | Promise<string | undefined>)
 
-/** Knows the token of now, and asks for another where the source can tell. */
+/** Holds the current token, and renews it where the source is a function. */
 export class Token {
-  readonly #source: Exclude<TokenSource, string> | undefined
+  readonly #source: TokenSource
   readonly #timeout: number
-  #asking: Promise<void> | undefined
-  #askedAt = 0
-  /** What is sent as `auth_jwt`. */
+  #renewal: Promise<void> | undefined
+  #expiresAt = 0
+  /** The field `auth_jwt` of requests. */
   current: string | undefined
 
-  /** @param timeout milliseconds after which an answer is not waited for any more */
+  /** @param timeout milliseconds after which the source is asked again although it has not answered */
   constructor (source: TokenSource, timeout: number) {
     this.#timeout = timeout
-    if (typeof source === 'function') this.#source = source
-    else this.current = source
+    this.#source = source
+    if (typeof source !== 'function') this.current = source
   }
 
-  /** Whether asking again can give another one. */
-  get renewable (): boolean {
-    return Boolean(this.#source)
+  /** Whether asking again can give another token. */
+  get isRenewable (): boolean {
+    return typeof this.#source === 'function'
   }
 
   /**
-   * Asks the source. Callers that ask meanwhile share the answer, unless it takes too long: a request on a dead line never settles.
+   * Asks the source. Concurrent callers share the answer, unless it takes too long: a request on a dead connection never settles.
    *
-   * @param isFresh whether to ask in any case; an older answer counts no more then
+   * @param isFresh whether to ask in any case; an older answer no longer counts then
    */
   renew (isFresh = false): Promise<void> {
     const now = performance.now()
-    if (isFresh || !this.#asking || now - this.#askedAt >= this.#timeout) {
-      this.#askedAt = now
-      const asking = this.#asking = this.#ask().then((token) => {
-        if (this.#asking === asking) this.current = token
+    if (isFresh || !this.#renewal || now >= this.#expiresAt) {
+      this.#expiresAt = now + this.#timeout
+      const renewal = this.#renewal = this.#ask().then((token) => {
+        if (this.#renewal === renewal) this.current = token
       }).finally(() => {
-        if (this.#asking === asking) this.#asking = undefined
+        if (this.#renewal === renewal) this.#renewal = undefined
       })
     }
-    return this.#asking
+    return this.#renewal
   }
 
   async #ask (): Promise<string | undefined> {
-    return this.#source?.()
+    return typeof this.#source === 'function' ? this.#source() : this.#source
   }
 }

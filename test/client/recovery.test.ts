@@ -460,14 +460,18 @@ test('a group that is followed in two ways recovers once, for both', async (t) =
   assert.deepEqual(both.map(({ status, getSnapshot }) => [status, getSnapshot().length]), [['current', 1], ['current', 1]])
   assert.deepEqual(loads, ['short', 'long'])
 
-  // one of them is put off, the other one goes on elsewhere: they are not equally far any more
+  // one request is refused for now: the other one makes the client a member, for both
   await again()
   fake.last.receive({ id: 5, ...unavailable })
   await settled()
   fake.last.receive({ id: 6, ...joined(61) })
   await settled()
+  assert.deepEqual([events, loads.slice(2)], [['todo-5'], ['short', 'long']])
   await again()
-  fake.last.receive({ id: 7, ...joined(59, { recovered: true }) })
+  assert.deepEqual(recovers(), [at(61), true])
+  fake.last.receive({ id: 7, ...joined(61, { recovered: true }) })
   await settled()
-  assert.deepEqual(both.map(({ status }) => status), ['current', 'stale'])
+
+  assert.deepEqual(both.map(({ status }) => status), ['current', 'current'])
+  assert.equal(loads.length, 4)
 })

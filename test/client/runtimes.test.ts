@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { test, type TestContext } from 'node:test'
 import { RohrpostClient } from '../../lib/client/index.ts'
-import { onAbort } from '../../lib/client/deferred.ts'
+import { onAbort } from '../../lib/client/waiting.ts'
 import { settled } from './support/fake-socket.ts'
 import { openFake } from './support/open.ts'
 
@@ -41,7 +41,8 @@ test('a signal without reason gives one', async (t) => {
   Object.assign(signal, { aborted: true })
 
   assert.equal((reasons[0] as Error).name, 'AbortError')
-  assert.throws(() => onAbort(signal, () => {}), { name: 'AbortError', message: 'aborted' })
+  onAbort(signal, (reason) => reasons.push(reason))()
+  assert.deepEqual(reasons.map(String), ['AbortError: aborted', 'AbortError: aborted'])
 })
 
 for (const document of [{}, { addEventListener: true }, { visibilityState: 'visible' }]) {

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { suite, test, type TestContext } from 'node:test'
 import { RohrpostClient, type ClientOptions, type StateChange, type UrlSource } from '../../lib/client/index.ts'
 import { isFinal } from '../../lib/client/socket.ts'
-import { watchPage } from '../../lib/client/wake.ts'
+import { watchPage } from '../../lib/client/page-events.ts'
 import { fakeSockets, settled } from './support/fake-socket.ts'
 import { stopClock } from './support/open.ts'
 
