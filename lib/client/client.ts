@@ -14,7 +14,7 @@ import type { State, StateChange, UrlSource } from './socket-types.ts'
 import { createSocket, isFinal, type Socket } from './socket.ts'
 import type { Change, GroupRef, Resync } from './subscribed-group.ts'
 import { SubscribedGroups } from './subscribed-groups.ts'
-import { Token } from './token.ts'
+import { createToken } from './token.ts'
 import { waitFor } from './waiting.ts'
 
 /** Replaced by bundlers. */
@@ -45,11 +45,11 @@ export class RohrpostClient<C extends Contract = Contract> {
     const { isFinal: ownIsFinal, WebSocket = globalThis.WebSocket, autoConnect = true } = options
     const source = 'token' in options ? options.token : ''
     check(source === null || /^(str|func|und)/.test(typeof source), 'token', 'a string or a function', source)
-    check(typeof WebSocket === 'function', 'WebSocket', 'a class, as there is no global one', WebSocket)
+    check(typeof WebSocket === 'function', 'WebSocket', 'a class (there is no global one)', WebSocket)
     checkFunction('isFinal', ownIsFinal)
     const durations = checkDurations({ pingInterval: 5000, connectTimeout: 10_000, disconnectWhenHidden: Infinity }, options)
     const backoff = this.#backoff = checkBackoff(options.backoff)
-    const token = new Token(source, durations.connectTimeout)
+    const token = createToken(source, durations.connectTimeout)
 
     this.#requests = createRequests(token, (text) => this.#socket.send(text))
     this.#groups = new SubscribedGroups(this.#requests.request, this.#emitter, backoff)
@@ -60,11 +60,11 @@ export class RohrpostClient<C extends Contract = Contract> {
       token,
       backoff,
       emitter: this.#emitter,
-      isFinal: ownIsFinal ?? ((code) => isFinal(code, token.isRenewable)),
+      isFinal: ownIsFinal ?? ((code) => isFinal(code, Boolean(token.renew))),
       changed: (change) => this.#changed(change),
       received: (text) => this.#receive(text)
     })
-    if (autoConnect) this.#socket.start()
+    if (autoConnect) this.#socket.connect('connect', true)
     this.#stopWaking = watchPage(this.#socket, globalThis as PageScope)
   }
 
@@ -238,7 +238,6 @@ export class RohrpostClient<C extends Contract = Contract> {
     const isByApplication = reason === 'close'
     const why = code ? `${code} ${text}`.trim() : reason
     if (state === 'open') {
-      this.#isWarned = true
       this.#groups.opened()
     } else if (state === 'closed') {
       const text = isByApplication ? 'Socket was closed' : `closed by the server: ${why}`
@@ -252,13 +251,11 @@ export class RohrpostClient<C extends Contract = Contract> {
     }
 
     this.#emitter.emit('state', state, change)
-    if (cause !== undefined) {
-      this.#emitter.report(cause)
-      // bundlers replace NODE_ENV; a page without a bundler has no process, and gets no warning
-      if (typeof process !== 'undefined' && process.env.NODE_ENV !== 'production' && !this.#isWarned) {
-        this.#isWarned = true
-        console.warn(`rohrpost: the client could not connect, and tries again: ${String(cause)}`)
-      }
+    if (cause !== undefined) this.#emitter.report(cause)
+    // bundlers replace NODE_ENV; a page without a bundler has no process, and gets no warning
+    if (typeof process !== 'undefined' && process.env.NODE_ENV !== 'production' && !this.#isWarned) {
+      this.#isWarned = state === 'open' || cause !== undefined
+      if (cause !== undefined) console.warn(`rohrpost: the client could not connect, and tries again: ${String(cause)}`)
     }
     // after close() the socket emits the event when the connection has ended
     if (!isByApplication) this.#emitter.emit(state === 'open' ? state : state === 'connecting' ? 'reconnecting' : 'closed')

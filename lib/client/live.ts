@@ -42,7 +42,7 @@ export class Live<Item> {
   #unwatch: (() => void) | undefined
   readonly #listeners = new Set<() => void>()
   #items = new Map<unknown, Item>()
-  /** Made on demand. */
+  /** Made on demand, after each change. */
   #snapshot: readonly Item[] | undefined
   #status: LiveStatus = 'loading'
   #error: unknown
@@ -56,8 +56,6 @@ export class Live<Item> {
   #timer: ReturnType<typeof setTimeout> | undefined
   /** Whether the listeners were called less than a frame ago. */
   #isResting = false
-  /** Whether anything has changed since. */
-  #isChanged = false
 
   constructor (options: LiveOptions<Item>, context: LiveContext) {
     const { load, key, signal } = options
@@ -84,6 +82,9 @@ export class Live<Item> {
     this.#snapshot ??= Object.freeze([...this.#items.values()])
     return this.#snapshot
   }
+
+  /** The snapshot of the last call of the listeners. */
+  #notified = this.getSnapshot()
 
   /**
    * Calls back with the objects, now, immediately after a change, and once for all changes within a frame after that.
@@ -153,7 +154,7 @@ export class Live<Item> {
 
     this.#buffer = undefined
     this.#items = items
-    this.#isChanged = true
+    this.#snapshot = undefined
     for (const change of buffer) this.#apply(change)
     if (!failure) {
       this.#failures = 0
@@ -180,7 +181,7 @@ export class Live<Item> {
       const key = this.#keyOf(object)
       if (type === 'delete') this.#items.delete(key)
       else this.#items.set(key, merge(type === 'update' ? this.#items.get(key) : undefined, object))
-      this.#isChanged = true
+      this.#snapshot = undefined
     } catch (error) {
       this.#context.report(error)
     }
@@ -209,23 +210,22 @@ export class Live<Item> {
 
   #publish (status: LiveStatus, error?: unknown): void {
     if (status !== 'stale') this.#isLoaded = status === 'current'
-    if (status !== this.#status || error !== this.#error) this.#isChanged = true
-    if (!this.#isChanged) return
+    if (status !== this.#status || error !== this.#error) this.#snapshot = undefined
     this.#status = status
     this.#error = error
-    this.#snapshot = undefined
     if (status === 'closed' || !this.#isResting) this.#notify()
   }
 
-  /** Calls the listeners, and again after a frame if anything has changed by then. */
+  /** Calls the listeners if anything has changed, and again after a frame. */
   #notify (): void {
-    this.#isChanged = false
+    if (this.#notified === this.getSnapshot()) return
+    this.#notified = this.getSnapshot()
     this.#isResting = true
     for (const call of [...this.#listeners]) call()
     // the frame begins after the listeners, which may be slow: messages need some time too
     setTimeout(() => {
       this.#isResting = false
-      if (this.#isChanged) this.#notify()
+      this.#notify()
     }, FRAME)
   }
 }

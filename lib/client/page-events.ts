@@ -3,7 +3,7 @@ import { listen, type ListenerTarget } from './waiting.ts'
 
 /** The part of a browser's global scope with these events; other runtimes have none of it, or a `document` without events. */
 export interface PageScope extends ListenerTarget {
-  document?: ListenerTarget & { readonly visibilityState?: string }
+  document?: ListenerTarget & { readonly hidden?: boolean }
 }
 
 /** The handlers of page events. */
@@ -23,9 +23,12 @@ export interface PageListener {
  */
 export function watchPage ({ online, offline, shown }: PageListener, scope: PageScope): () => void {
   const { document } = scope
-  const changed = () => shown(document?.visibilityState !== 'hidden')
-  if (document?.visibilityState === 'hidden') changed()
-  const endings = [listen(scope, 'online', online), listen(scope, 'offline', offline), listen(document, 'visibilitychange', changed)]
+  if (document?.hidden) shown(false)
+  const endings = [
+    listen(scope, 'online', online),
+    listen(scope, 'offline', offline),
+    listen(document, 'visibilitychange', () => shown(!document?.hidden))
+  ]
   return () => {
     for (const end of endings) end()
   }

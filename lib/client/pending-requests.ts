@@ -86,7 +86,7 @@ export function createRequests (token: Token, send: (text: string) => void) {
             return resolve(message.data)
           }
           let cause: unknown
-          if (message.code === TOKEN_EXPIRED && token.isRenewable && !isRepeated) {
+          if (message.code === TOKEN_EXPIRED && token.renew && !isRepeated) {
             isRepeated = true
             try {
               await token.renew()

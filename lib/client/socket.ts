@@ -40,13 +40,13 @@ const GOOD = 5000
  * succeed, and 4401 if a new token can be had.
  */
 export function isFinal (code: number, isRenewable: boolean): boolean {
-  return /^44(?!08|29)..$/.test(String(code)) && !(code === 4401 && isRenewable)
+  return /^44(?!08|29)..$/.test(`${code}`) && !(code === 4401 && isRenewable)
 }
 
 /** A connection that is made again whenever it breaks. */
 export type Socket = ReturnType<typeof createSocket>
 
-/** Makes the connection of a client; `start()` begins the first attempt. */
+/** Makes the connection of a client; `connect()` begins the first attempt. */
 export function createSocket ({ url, token, connectTimeout, emitter, ...options }: SocketOptions) {
   let state: State = 'idle'
   let socket: WebSocketLike | undefined
@@ -102,13 +102,17 @@ export function createSocket ({ url, token, connectTimeout, emitter, ...options 
 
   const lose = (loss: Loss) => {
     wakes = 0
-    const retryAfter = Number(/retry_after=(\d+)/.exec(loss.text ?? '')?.[1] ?? 0)
+    const retryAfter = Number(loss.text?.match(/retry_after=(\d+)/)?.[1] ?? 0)
     notBefore = performance.now() + retryAfter
     drop({ ...loss, state: 'waiting', delay: retryDelay(options.backoff, failures++, retryAfter) })
   }
 
-  /** Begins an attempt now; gives up an existing connection or attempt. */
-  const connect = (reason: 'retry' | 'wake' | 'connect' | 'reconnect') => {
+  /**
+   * Begins an attempt now; gives up an existing connection or attempt.
+   *
+   * @param isFirst whether to throw what the WebSocket's constructor throws for an invalid URL
+   */
+  const connect = (reason: 'retry' | 'wake' | 'connect' | 'reconnect', isFirst = false) => {
     if (isUp()) {
       const before = wakes
       lose({ reason })
@@ -122,6 +126,7 @@ export function createSocket ({ url, token, connectTimeout, emitter, ...options 
     try {
       attempt()
     } catch (cause) {
+      if (isFirst) throw cause
       lose({ reason: 'lost', cause })
     }
   }
@@ -129,16 +134,16 @@ export function createSocket ({ url, token, connectTimeout, emitter, ...options 
   /** Opens the connection, at once unless the token or the URL has to be asked for. */
   const attempt = () => {
     attemptedAt = performance.now()
-    schedule(() => lose({ reason: 'slow' }), connectTimeout)
-    if (token.isRenewable || typeof url === 'function') prepare(changes)
+    if (token.renew || typeof url === 'function') prepare(changes)
     else open(url)
+    schedule(() => lose({ reason: 'slow' }), connectTimeout)
   }
 
   const prepare = async (current: number) => {
     let reason: Loss['reason'] = 'token'
     try {
       // the question of an earlier attempt may never be answered
-      if (token.isRenewable) await token.renew(true)
+      await token.renew?.(true)
       reason = 'url'
       const target = typeof url === 'function' ? await url() : url
       reason = 'lost'
@@ -152,31 +157,33 @@ export function createSocket ({ url, token, connectTimeout, emitter, ...options 
     const opening = socket = new options.WebSocket(String(target))
     let cause: unknown
     // events of a connection that was given up have no effect
-    const own = <Event>(listen: (event: Event) => void) => (event: Event) => {
-      if (opening === socket) listen(event)
+    const on = (type: string, listener: (event: never) => void) => {
+      opening.addEventListener(type as 'open', (event) => {
+        if (opening === socket) listener(event as never)
+      })
     }
-    opening.addEventListener('open', own(() => {
+    on('open', () => {
       if (is('closed')) return
       isPinging = false
       wakes = patience = unsent = 0
       openedAt = performance.now()
       enter({ state: 'open', reason: 'opened' })
       if (is('open')) beat(true)
-    }))
-    opening.addEventListener('message', own(({ data }) => {
+    })
+    on('message', ({ data }: { data: unknown }) => {
       if (!is('open')) return
       hasReceived = true
       if (performance.now() - openedAt >= GOOD) failures = 0
       options.received(String(data))
-    }))
-    opening.addEventListener('close', own(({ code, reason: text }) => {
+    })
+    on('close', ({ code, reason: text }: { code: number, reason: string }) => {
       if (is('closed')) emitter.emit('closed')
       else if (options.isFinal(code, text)) enter({ state: 'closed', reason: 'refused', code, text })
       else lose({ reason: 'lost', code, text, ...(cause !== undefined && { cause }) })
-    }))
-    opening.addEventListener('error', ({ error, message }) => {
+    })
+    on('error', ({ error, message }: { error?: unknown, message?: unknown }) => {
       // Node.js reports every kind of failure as an error without text
-      if (error !== undefined) cause = message ? error : new Error('no WebSocket at this address', { cause: error })
+      if (error !== undefined) cause = message ? error : new Error('no WebSocket at this URL', { cause: error })
     })
   }
 
@@ -225,17 +232,6 @@ export function createSocket ({ url, token, connectTimeout, emitter, ...options 
   return {
     get state () {
       return state
-    },
-
-    /** Makes the first attempt. @throws what the WebSocket's constructor throws for an invalid URL */
-    start () {
-      state = 'connecting'
-      try {
-        attempt()
-      } catch (error) {
-        clearTimeout(timer)
-        throw error
-      }
     },
 
     connect,

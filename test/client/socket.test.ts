@@ -27,7 +27,7 @@ function dialAgain (t: TestContext, options: ClientOptions = {}, url: UrlSource 
 
 /** The global scope of a browser. */
 function enter (t: TestContext, visibilityState: 'visible' | 'hidden' = 'visible') {
-  const scope = Object.assign(new EventTarget(), { document: Object.assign(new EventTarget(), { visibilityState }) })
+  const scope = Object.assign(new EventTarget(), { document: Object.assign(new EventTarget(), { hidden: visibilityState === 'hidden' }) })
   const before = Object.getOwnPropertyDescriptors(globalThis)
   for (const name of ['addEventListener', 'removeEventListener'] as const) {
     Object.defineProperty(globalThis, name, { value: scope[name].bind(scope), configurable: true })
@@ -44,7 +44,7 @@ function enter (t: TestContext, visibilityState: 'visible' | 'hidden' = 'visible
     online: () => scope.dispatchEvent(new Event('online')),
     offline: () => scope.dispatchEvent(new Event('offline')),
     show (visibilityState: 'visible' | 'hidden') {
-      scope.document.visibilityState = visibilityState
+      scope.document.hidden = visibilityState === 'hidden'
       scope.document.dispatchEvent(new Event('visibilitychange'))
     }
   }
@@ -708,9 +708,9 @@ suite('a connection that does not come about', () => {
 
     const causes = changes.filter(({ state }) => state === 'waiting').map(({ cause }) => cause)
     assert.equal(causes[0], told)
-    assert.deepEqual([String(causes[1]), (causes[1] as Error).cause], ['Error: no WebSocket at this address', silent])
+    assert.deepEqual([String(causes[1]), (causes[1] as Error).cause], ['Error: no WebSocket at this URL', silent])
     assert.equal(causes[2], undefined)
-    assert.deepEqual(errors, [String(told), 'Error: no WebSocket at this address'])
+    assert.deepEqual(errors, [String(told), 'Error: no WebSocket at this URL'])
     assert.deepEqual(warn.mock.calls.map(({ arguments: [text] }) => text), [`rohrpost: the client could not connect, and tries again: ${told}`])
   })
 
