@@ -90,7 +90,7 @@ export class RohrpostClient<C extends Contract = Contract> {
 
   /** Begins an attempt to connect, unless there is a connection or an attempt. Does nothing once the client is closed. */
   connect (): void {
-    if (this.state === 'idle' || this.state === 'waiting') this.#socket.connect('connect')
+    if (this.socketState === 'closed') this.#socket.connect('connect')
   }
 
   /** Gives up the connection, or the attempt, and connects again. Does nothing once the client is closed. */
@@ -220,7 +220,7 @@ export class RohrpostClient<C extends Contract = Contract> {
 
   /** Waits for the connection, if `wait` is set, else rejects without one. @param timeout milliseconds, or `Infinity` */
   #wait (signal: AbortSignal | undefined, wait: boolean, timeout?: number): Promise<void> {
-    const offline = () => new RohrpostError('not connected: { wait: true } waits, up to timeout', { code: ClientErrorCode.OFFLINE, retry: true })
+    const offline = () => new RohrpostError('not connected: see options wait and timeout', { code: ClientErrorCode.OFFLINE, retry: true })
     return waitFor<void>(signal, (resolve, reject) => {
       const update = () => {
         if (this.#end) reject(this.#end)

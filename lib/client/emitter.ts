@@ -24,7 +24,12 @@ export class Emitter {
 
   /** Emits an event of the client. */
   emit<Name extends EventName> (name: Name, ...args: ClientEvents[Name]): void {
-    this.#call(name, args)
+    for (const entry of this.#entries) {
+      const [own, listener, once] = entry
+      if (own !== name) continue
+      if (once) this.#drop(entry)
+      callSafely(() => listener(...args as never))
+    }
   }
 
   /** Emits the event `error` for a failure that rejects no promise. */
@@ -34,16 +39,7 @@ export class Emitter {
 
   /** Calls the listeners of a group. A group with the name of an event has none: they would be called with other arguments. */
   emitToGroup (group: string, error: RohrpostError | null, change?: Change<never>): void {
-    if (!/^(open|closed|reconnecting|ping|pong|message|error|log|state|resync)$/.test(group)) this.#call(group, [error, change])
-  }
-
-  #call (name: string, args: unknown[]): void {
-    for (const entry of this.#entries) {
-      const [own, listener, once] = entry
-      if (own !== name) continue
-      if (once) this.#drop(entry)
-      callSafely(() => listener(...args as never))
-    }
+    if (!/^(open|closed|reconnecting|ping|pong|message|error|log|state|resync)$/.test(group)) this.emit(group as 'state', error as never, change as never)
   }
 
   #drop (dropped: ListenerEntry | undefined): void {

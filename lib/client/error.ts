@@ -43,7 +43,7 @@ export class RohrpostError extends Error {
   /** For a failure of the server, the id of the entry in its log. */
   declare readonly errorId: string | undefined
 
-  constructor (message: string, details: RohrpostErrorDetails = {}) {
+  constructor (message: string, details?: RohrpostErrorDetails) {
     super(message, details)
     Object.assign(this, { name: 'RohrpostError', retry: false }, details)
   }

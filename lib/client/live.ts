@@ -141,29 +141,28 @@ export class Live<Item> {
     this.#stopTimer()
     const buffer: Change<Item>[] = this.#buffer = []
     this.#publish('loading')
-    let failure: { error: unknown } | undefined
-    let items = this.#items
+    let status: LiveStatus = 'current'
+    let failure: unknown
     try {
       const objects = await this.#options.load()
       check(Array.isArray(objects), 'load', 'a function that gives an array', objects)
-      items = new Map(objects.map((object) => [this.#keyOf(object), object]))
+      const items = new Map(objects.map((object) => [this.#keyOf(object), object]))
+      if (buffer === this.#buffer) this.#items = items
     } catch (error) {
-      failure = { error }
+      status = 'failed'
+      failure = error
     }
     if (buffer !== this.#buffer) return
 
-    this.#buffer = undefined
-    this.#items = items
-    this.#snapshot = undefined
+    this.#buffer = this.#snapshot = undefined
     for (const change of buffer) this.#apply(change)
-    if (!failure) {
+    const { retry, retryAfter } = Object(failure)
+    if (retry === true) {
+      this.#loadLater(retryDelay(this.#context.backoff, this.#failures++, retryAfter), failure)
+    } else {
       this.#failures = 0
-      return this.#publish('current')
+      this.#publish(status, failure)
     }
-    const { error } = failure
-    const { retry, retryAfter } = Object(error)
-    if (retry === true) this.#loadLater(retryDelay(this.#context.backoff, this.#failures++, retryAfter), error)
-    else this.#publish('failed', error)
   }
 
   #receive (change: Change<Item> | Resync, spread: number): void {
@@ -204,7 +203,7 @@ export class Live<Item> {
   #keyOf (object: Item): unknown {
     const { key } = this.#options
     const value = key ? key(object) : (object as { id?: unknown } | null | undefined)?.id
-    check(value !== undefined && value !== null, 'key', 'a function that gives a key (default: object.id)', object)
+    check(value !== undefined && value !== null, 'key', 'a function that gives a key', object)
     return value
   }
 
@@ -232,7 +231,7 @@ export class Live<Item> {
 
 /** Merges an update, which may carry only some properties; `updated_fields` describes the change, not the object. */
 function merge<Item> (before: Item | undefined, after: Item): Item {
-  if (typeof after !== 'object' || after === null) return after
+  if (Object(after) !== after) return after
   const { updated_fields: _, ...properties } = after as Item & { updated_fields?: unknown }
   return { ...before, ...properties } as Item
 }

@@ -4,7 +4,7 @@
 export const MAX_DELAY = 2 ** 31 - 1
 
 /** Throws an error that names the option, the rule and the value. @throws RangeError for a number, else TypeError */
-export function check (isValid: boolean, option: string, rule: string, value: unknown): void {
+export function check (isValid: unknown, option: string, rule: string, value: unknown): void {
   if (isValid) return
   const ErrorType = typeof value === 'number' ? RangeError : TypeError
   throw new ErrorType(`Option '${option}' must be ${rule}, got ${typeof value === 'string' ? `'${value}'` : show(value).slice(0, 100)}`)
@@ -17,8 +17,8 @@ export function checkFunction (option: string, value: unknown): void {
 
 /** Checks a duration. @returns milliseconds; `Infinity` for 0 and for more than a timer takes: both mean "never" */
 export function checkDuration (option: string, value: number): number {
-  check(typeof value === 'number' && value >= 0, option, 'milliseconds from 0 (0 and Infinity: never)', value)
-  return value === 0 || value > MAX_DELAY ? Infinity : value
+  check(typeof value === 'number' && value >= 0, option, 'milliseconds, 0 or more', value)
+  return value > 0 && value <= MAX_DELAY ? value : Infinity
 }
 
 /** Checks durations, and adds missing ones. @throws as `check` does */
@@ -35,7 +35,7 @@ export function checkDurations<Name extends string> (
 
 /** Calls a function after a delay, or never if that is `Infinity`. */
 export function after (delay: number, run: () => void): ReturnType<typeof setTimeout> | undefined {
-  return delay === Infinity ? undefined : setTimeout(run, delay)
+  return delay < Infinity ? setTimeout(run, delay) : undefined
 }
 
 /** The text of any value: an object can have a `toString` that is no function. */

@@ -38,7 +38,7 @@ export interface RequestOptions {
 
 interface PendingRequest {
   readonly reject: (reason: unknown) => void
-  readonly answer: (message: ServerMessage) => void
+  readonly answer: (message: ServerMessage) => Promise<unknown>
 }
 
 /** The code of an expired `auth_jwt`. Only the text: an import of the table would put all of it into the bundle. */
@@ -61,13 +61,15 @@ export function createRequests (token: Token, send: (text: string) => void) {
 
   return {
     /** Sends a request and waits for its reply. @returns the reply's data; rejects with a RohrpostError, or with the reason of the signal */
-    request (type: string, data: unknown, { timeout, signal, answered, still, fields }: RequestOptions): Promise<unknown> {
+    request (type: string, data: unknown, { timeout, signal, answered, still = () => true, fields }: RequestOptions): Promise<unknown> {
       return waitFor(signal, (resolve, reject) => {
         const id = ++lastId
         let isRepeated = false
 
         const transmit = () => {
+          // throws for data without a JSON form
           const text = JSON.stringify({ id, type, auth_jwt: token.current, data, ...fields })
+          pending.set(id, { reject, answer })
           const sendNow = () => {
             if (!pending.has(id)) return
             // a server closes the connection at a message beyond its limit, and all other requests would fail too
@@ -91,7 +93,7 @@ export function createRequests (token: Token, send: (text: string) => void) {
             try {
               await token.renew()
               // it may have been settled meanwhile
-              if (still?.() ?? true) return pending.has(id) && transmit()
+              if (still()) return pending.has(id) && transmit()
             } catch (error) {
               cause = error
             }
@@ -99,23 +101,13 @@ export function createRequests (token: Token, send: (text: string) => void) {
           reject(toError(message, cause))
         }
 
-        pending.set(id, { reject, answer })
-        try {
-          transmit()
-        } catch (error) {
-          // data without a JSON form
-          reject(error)
-        }
+        transmit()
         return () => pending.delete(id)
       }, timeout, () => new RohrpostError('call timed out', { code: ClientErrorCode.TIMEOUT }))
     },
 
-    /** Settles the request that a message answers. @returns whether there is one */
-    answer (message: ServerMessage): boolean {
-      const request = pending.get(message.id)
-      request?.answer(message)
-      return request !== undefined
-    },
+    /** Settles the request that a message answers. @returns `undefined` if there is none */
+    answer: (message: ServerMessage): Promise<unknown> | undefined => pending.get(message.id)?.answer(message),
 
     /** Sends held messages: the server has announced its limit, or answered without one. */
     limit (bytes: unknown): void {

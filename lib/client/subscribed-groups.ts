@@ -39,21 +39,17 @@ export class SubscribedGroups {
   }
 
   /** Ends one call of `subscribe`; other calls and watchers keep the membership. */
-  async unsubscribe (ref: GroupRef): Promise<unknown> {
-    const group = this.#groups.get(keyOf(ref))
-    if (group) {
-      const call = [...group.watchers].find(({ isCall }) => isCall)
-      if (call) end(group, call, new RohrpostError('unsubscribed', { code: ClientErrorCode.UNSUBSCRIBED }))
-      if (group.watchers.size) return
-    }
-    return this.#leave(ref, group)
+  async unsubscribe (ref: GroupRef): Promise<void> {
+    const group = this.#find(ref)
+    const call = [...group.watchers].find(({ isCall }) => isCall)
+    if (call) end(group, call, new RohrpostError('unsubscribed', { code: ClientErrorCode.UNSUBSCRIBED }))
+    if (!group.watchers.size) await this.#leave(group)
   }
 
   /** Follows a group. @returns a function that ends it */
   watch (ref: GroupRef, watcher: Watcher): () => void {
-    const key = keyOf(ref)
-    const group: SubscribedGroup = this.#groups.get(key) ?? { key, ref, watchers: new Set(), asking: 0 }
-    this.#groups.set(key, group)
+    const group = this.#find(ref)
+    this.#groups.set(group.key, group)
     group.watchers.add(watcher)
     if (this.#end) queueMicrotask(() => this.#remove(group, this.#end, this.#end))
     else this.#ask(group, ref)
@@ -78,7 +74,7 @@ export class SubscribedGroups {
   /** Notes the position of a handled message, the start of a recovery after a reconnect. */
   reached (position: { group?: string, offset?: unknown }): void {
     const membership = this.#memberships.get(position.group)
-    if (!membership?.isJoined || asNumber(position.offset) === undefined) return
+    if (!membership?.isJoined || typeof position.offset !== 'number') return
     membership.position = position
     if (membership.top !== keyOf(position)) return
     membership.top = undefined
@@ -137,7 +133,6 @@ export class SubscribedGroups {
 
   #joined (group: SubscribedGroup, ref: GroupRef, asked: Watcher[], { data, position, recovered, top }: ServerMessage): void {
     const reply: { group: string } = Object(data)
-    const isRecovered = recovered === true
     const isReturning = group.name !== undefined
     const name = group.name = reply.group
     group.ref = ref
@@ -151,9 +146,9 @@ export class SubscribedGroups {
     this.#memberships.set(name, membership)
     membership.groups.add(group)
     membership.position = position
-    if (isReturning && !membership.isJoined && !isRecovered) this.#resync(membership, name, 0)
+    if (isReturning && !membership.isJoined && !recovered) this.#resync(membership, name, 0)
     membership.isJoined = true
-    membership.top = isRecovered && top ? keyOf(top) : undefined
+    membership.top = top ? keyOf(top) : undefined
     notifyJoined(membership, reply)
   }
 
@@ -211,23 +206,28 @@ export class SubscribedGroups {
   }
 
   #leaveQuietly (group: SubscribedGroup): void {
-    this.#leave(group.ref, group).catch(this.#emitter.report)
+    this.#leave(group).catch(this.#emitter.report)
+  }
+
+  #find (ref: GroupRef): SubscribedGroup {
+    const key = keyOf(ref)
+    return this.#groups.get(key) ?? { key, ref, watchers: new Set(), asking: 0 }
   }
 
   /**
    * Forgets a group, and leaves it unless another reference leads to the same one. Resolves also when the connection goes: the membership ends
    * with it.
    */
-  async #leave (ref: GroupRef, group?: SubscribedGroup): Promise<unknown> {
-    if (group) this.#remove(group)
-    if (!this.#isOpen || this.#memberships.has(group?.name)) return
+  async #leave (group: SubscribedGroup): Promise<void> {
+    this.#remove(group)
+    if (!this.#isOpen || this.#memberships.has(group.name)) return
     try {
-      return await this.#request('unsubscribe', ref, {
+      await this.#request('unsubscribe', group.ref, {
         timeout: ANSWER_TIMEOUT,
-        still: () => !this.#groups.has(keyOf(ref)),
+        still: () => !this.#groups.has(group.key),
         answered: () => {
           // another reference led to the same group, whose name was not known when this was sent
-          const membership = this.#memberships.get(group?.name)
+          const membership = this.#memberships.get(group.name)
           if (!membership) return
           membership.isJoined = false
           for (const alias of membership.groups) this.#ask(alias)

@@ -20,7 +20,7 @@ export function listen (target: ListenerTarget | undefined, type: string, listen
  * @throws TypeError, RangeError if it is no signal
  */
 export function onAbort (signal: AbortSignal | undefined, abort: (reason: unknown) => void): () => void {
-  check(signal === undefined || typeof signal?.addEventListener === 'function', 'signal', 'an AbortSignal', signal)
+  check(!signal || signal.addEventListener, 'signal', 'an AbortSignal', signal)
   // the polyfill of React Native has no reasons
   const notify = () => abort(signal?.reason ?? Object.assign(new Error('aborted'), { name: 'AbortError' }))
   if (!signal?.aborted) return listen(signal, 'abort', notify)
@@ -34,21 +34,19 @@ export function onAbort (signal: AbortSignal | undefined, abort: (reason: unknow
  * @param begin starts the work, unless the signal has aborted; returns a function that is called once the promise is settled
  * @param late makes the error for the end of the time
  */
-export async function waitFor<Value> (
+export function waitFor<Value> (
   signal: AbortSignal | undefined,
   begin: (resolve: (value: Value) => void, reject: (reason: unknown) => void) => () => void,
   timeout = Infinity,
   late?: () => unknown
 ): Promise<Value> {
   const endings: (() => void)[] = []
-  try {
-    return await new Promise<Value>((resolve, reject) => {
-      endings.push(onAbort(signal, reject))
-      if (signal?.aborted) return
-      const timer = after(timeout, () => reject(late?.()))
-      endings.push(() => clearTimeout(timer), begin(resolve, reject))
-    })
-  } finally {
+  return new Promise<Value>((resolve, reject) => {
+    endings.push(onAbort(signal, reject))
+    if (signal?.aborted) return
+    const timer = after(timeout, () => reject(late?.()))
+    endings.push(() => clearTimeout(timer), begin(resolve, reject))
+  }).finally(() => {
     for (const end of endings) end()
-  }
+  })
 }
