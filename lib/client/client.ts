@@ -244,7 +244,7 @@ export class RohrpostClient<C extends Contract = Contract> {
       const end = this.#end = new RohrpostError(text, { code: ClientErrorCode.CLOSED })
       this.#stopWaking()
       this.#requests.fail(end)
-      this.#groups.end(end, isByApplication ? undefined : end)
+      this.#groups.lost(end, isByApplication ? undefined : end)
     } else if (state !== 'connecting') {
       this.#requests.fail(new RohrpostError('connection lost', { code: ClientErrorCode.CONNECTION_LOST, cause: cause ?? why }))
       this.#groups.lost()

@@ -25,6 +25,8 @@ export type GroupRef = object | string
 export interface Watcher {
   /** Whether this is a call of `subscribe`: a refusal rejects only this call, and `unsubscribe` ends it. */
   readonly isCall?: boolean
+  /** The group, set by `watch`. */
+  group?: SubscribedGroup
   /**
    * `undefined`: not part of a request on this connection. `asked`: the reply to a request decides. `joined`: the client is a member. `away`: the
    * client was a member on an earlier connection.
@@ -40,7 +42,7 @@ export interface Watcher {
   ended (error: RohrpostError | undefined): void
 }
 
-/** A group under the reference that the application uses. */
+/** A group that the client subscribes to. */
 export interface SubscribedGroup {
   readonly key: string
   /** The reference that the server accepted last. */
@@ -52,11 +54,6 @@ export interface SubscribedGroup {
   isRefused?: boolean
   /** The group's name, known from the first reply on. */
   name?: string
-}
-
-/** Membership in a group of the server. References with different spelling can lead to the same group. */
-export interface Membership {
-  readonly groups: Set<SubscribedGroup>
   /** Whether the client is a member on this connection. */
   isJoined?: boolean
   /** The position of the last message; see PROTOCOL.md, "Recovery". */
