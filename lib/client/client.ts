@@ -17,8 +17,8 @@ import { SubscribedGroups } from './subscribed-groups.ts'
 import { createToken } from './token.ts'
 import { waitFor } from './waiting.ts'
 
-/** Replaced by bundlers. */
-declare const process: { readonly env: { readonly NODE_ENV?: string } } | undefined
+/** Replaced by bundlers, missing on pages without one. */
+declare const process: { readonly env: { readonly NODE_ENV?: string } }
 
 const CALL_TIMEOUT = 2000
 
@@ -44,16 +44,14 @@ export class RohrpostClient<C extends Contract = Contract> {
   constructor (url: UrlSource, options: ClientOptions = {}) {
     const { isFinal: ownIsFinal, WebSocket = globalThis.WebSocket, autoConnect = true } = options
     const source = 'token' in options ? options.token : ''
-    check(source === null || /^(str|func|und)/.test(typeof source), 'token', 'a string or a function', source)
+    check(source == null || /^[fs]/.test(typeof source), 'token', 'a string or a function', source)
     check(typeof WebSocket === 'function', 'WebSocket', 'a class (there is no global one)', WebSocket)
     checkFunction('isFinal', ownIsFinal)
     const durations = checkDurations({ pingInterval: 5000, connectTimeout: 10_000, disconnectWhenHidden: Infinity }, options)
     const backoff = this.#backoff = checkBackoff(options.backoff)
     const token = createToken(source, durations.connectTimeout)
 
-    this.#requests = createRequests(token, (text) => this.#socket.send(text))
-    this.#groups = new SubscribedGroups(this.#requests.request, this.#emitter, backoff)
-    this.#socket = createSocket({
+    const socket = this.#socket = createSocket({
       ...durations,
       url,
       WebSocket,
@@ -61,11 +59,13 @@ export class RohrpostClient<C extends Contract = Contract> {
       backoff,
       emitter: this.#emitter,
       isFinal: ownIsFinal ?? ((code) => isFinal(code, Boolean(token.renew))),
-      changed: (change) => this.#changed(change),
-      received: (text) => this.#receive(text)
+      changed: this.#changed,
+      received: this.#receive
     })
-    if (autoConnect) this.#socket.connect('connect', true)
-    this.#stopWaking = watchPage(this.#socket, globalThis as PageScope)
+    this.#requests = createRequests(token, socket.send)
+    this.#groups = new SubscribedGroups(this.#requests.request, this.#emitter, backoff)
+    if (autoConnect) socket.connect('connect', true)
+    this.#stopWaking = watchPage(socket, globalThis as PageScope)
   }
 
   /** The state of the connection; the event `state` reports each change. */
@@ -174,7 +174,8 @@ export class RohrpostClient<C extends Contract = Contract> {
     group: { readonly type: Type } & GroupId<C, Type>,
     options: LiveOptions<Item>
   ): Live<Item> {
-    return new Live(options, {
+    return new Live({
+      ...options,
       watch: (watcher) => this.#groups.watch(group, watcher),
       report: this.#emitter.report,
       backoff: this.#backoff
@@ -198,7 +199,7 @@ export class RohrpostClient<C extends Contract = Contract> {
   on<Name extends EventName> (event: Name, listener: (...args: ClientEvents[Name]) => void): this
   on<Item = Untyped> (group: GroupName<Item>, listener: GroupListener<Item>): this
   on (name: string, listener: (...args: never) => void): this {
-    this.#emitter.add(name, listener, false)
+    this.#emitter.add(name, listener)
     return this
   }
 
@@ -228,12 +229,12 @@ export class RohrpostClient<C extends Contract = Contract> {
         else if (!wait) reject(offline())
       }
       update()
-      this.#emitter.add('state', update, false)
+      this.#emitter.add('state', update)
       return () => this.#emitter.remove('state', update)
     }, timeout, offline)
   }
 
-  #changed (change: StateChange): void {
+  readonly #changed = (change: StateChange): void => {
     const { state, reason, code, text, cause } = change
     const isByApplication = reason === 'close'
     const why = code ? `${code} ${text}`.trim() : reason
@@ -252,17 +253,19 @@ export class RohrpostClient<C extends Contract = Contract> {
 
     this.#emitter.emit('state', state, change)
     if (cause !== undefined) this.#emitter.report(cause)
-    // bundlers replace NODE_ENV; a page without a bundler has no process, and gets no warning
-    if (typeof process !== 'undefined' && process.env.NODE_ENV !== 'production' && !this.#isWarned) {
-      this.#isWarned = state === 'open' || cause !== undefined
-      if (cause !== undefined) console.warn(`rohrpost: the client could not connect, and tries again: ${String(cause)}`)
-    }
+    // bundlers replace NODE_ENV, and drop this in production; a page without a bundler has no process, and gets no warning
+    try {
+      if (process.env.NODE_ENV !== 'production' && !this.#isWarned) {
+        this.#isWarned = state === 'open' || cause !== undefined
+        if (cause !== undefined) console.warn(`rohrpost: the client could not connect, and tries again: ${String(cause)}`)
+      }
+    } catch {}
     // after close() the socket emits the event when the connection has ended
     if (!isByApplication) this.#emitter.emit(state === 'open' ? state : state === 'connecting' ? 'reconnecting' : 'closed')
   }
 
-  #receive (data: string): void {
-    let message: Untyped
+  readonly #receive = (data: string): void => {
+    let message: Json
     try {
       message = JSON.parse(data)
     } catch (cause) {
@@ -283,11 +286,11 @@ export class RohrpostClient<C extends Contract = Contract> {
 
     if (type === 'subscription-update' && !error) this.#groups.receive(Object(data), spread)
     else if (!this.#requests.answer(message)) {
-      if (isBeat) this.#requests.limit(Object(limits).max_payload)
+      if (isBeat) this.#requests.limit(limits?.max_payload)
       else if (type === 'incoming' && id === undefined) this.#socket.expect(Number(bytes))
       // messages without id answer no request: they belong to the application
       else if (error || id !== undefined) {
-        this.#emitter.emit('error', id === undefined ? show(error) : `no saved request with id: ${show(id)}`, error ? toError(message) : undefined)
+        this.#emitter.emit('error', id === undefined ? show(error) : `no saved request with id: ${show(id)}`, error && toError(message))
       }
     }
     if (position) this.#groups.reached(position)

@@ -13,7 +13,7 @@ export class Emitter {
   #entries: readonly ListenerEntry[] = []
 
   /** Adds a listener, permanently or for the next time only. */
-  add (name: string, listener: AnyListener, once: boolean): void {
+  add (name: string, listener: AnyListener, once = false): void {
     this.#entries = [...this.#entries, [name, listener, once]]
   }
 

@@ -2,7 +2,7 @@
 import { callSafely } from './emitter.ts'
 import { check, checkFunction, MAX_DELAY } from './option-checks.ts'
 import { retryDelay, type DelayBounds } from './retry-delay.ts'
-import type { Change, Resync, Watcher } from './subscribed-group.ts'
+import type { Change, Watcher } from './subscribed-group.ts'
 import { onAbort } from './waiting.ts'
 
 /**
@@ -22,8 +22,8 @@ export interface LiveOptions<Item> {
   signal?: AbortSignal | undefined
 }
 
-/** The parts of the client that a live collection needs. */
-export interface LiveContext {
+/** The options, and the parts of the client that a live collection needs. */
+export interface LiveSettings<Item> extends LiveOptions<Item> {
   readonly watch: (watcher: Watcher) => () => void
   readonly backoff: DelayBounds
   /** Reports a failure that rejects no promise. */
@@ -35,8 +35,7 @@ const FRAME = 16
 
 /** See {@link LiveStatus}. Made by `client.live()`. Its functions need no `this`. */
 export class Live<Item> {
-  readonly #options: LiveOptions<Item>
-  readonly #context: LiveContext
+  readonly #settings: LiveSettings<Item>
   #stopListening: (() => void) | undefined
   /** Ends the subscription, while there is one. */
   #unwatch: (() => void) | undefined
@@ -57,12 +56,11 @@ export class Live<Item> {
   /** Whether the listeners were called less than a frame ago. */
   #isResting = false
 
-  constructor (options: LiveOptions<Item>, context: LiveContext) {
-    const { load, key, signal } = options
+  constructor (settings: LiveSettings<Item>) {
+    const { load, key, signal } = settings
     check(typeof load === 'function', 'load', 'a function', load)
     checkFunction('key', key)
-    this.#options = options
-    this.#context = context
+    this.#settings = settings
     this.#stopListening = onAbort(signal, () => this.close())
     if (this.#status !== 'closed') this.#join()
   }
@@ -113,9 +111,18 @@ export class Live<Item> {
 
   #join (): void {
     this.#publish('loading')
-    this.#unwatch = this.#context.watch({
+    this.#unwatch = this.#settings.watch({
       joined: () => this.#isLoaded ? this.#publish('current') : this.#load(),
-      changed: (change, spread = 0) => this.#receive(change, spread),
+      changed: (change, spread = 0) => {
+        if (change.type === 'resync') {
+          this.#loadLater(Math.random() * spread)
+        } else if (this.#buffer) {
+          this.#buffer.push(change)
+        } else {
+          this.#apply(change)
+          this.#publish(this.#status, this.#error)
+        }
+      },
       lost: () => this.#interrupt('stale'),
       ended: (error) => {
         this.#unwatch = undefined
@@ -144,7 +151,7 @@ export class Live<Item> {
     let status: LiveStatus = 'current'
     let failure: unknown
     try {
-      const objects = await this.#options.load()
+      const objects = await this.#settings.load()
       check(Array.isArray(objects), 'load', 'a function that gives an array', objects)
       const items = new Map(objects.map((object) => [this.#keyOf(object), object]))
       if (buffer === this.#buffer) this.#items = items
@@ -158,20 +165,10 @@ export class Live<Item> {
     for (const change of buffer) this.#apply(change)
     const { retry, retryAfter } = Object(failure)
     if (retry === true) {
-      this.#loadLater(retryDelay(this.#context.backoff, this.#failures++, retryAfter), failure)
+      this.#loadLater(retryDelay(this.#settings.backoff, this.#failures++, retryAfter), failure)
     } else {
       this.#failures = 0
       this.#publish(status, failure)
-    }
-  }
-
-  #receive (change: Change<Item> | Resync, spread: number): void {
-    if (change.type === 'resync') return this.#loadLater(Math.random() * spread)
-    if (this.#buffer) {
-      this.#buffer.push(change)
-    } else {
-      this.#apply(change)
-      this.#publish(this.#status, this.#error)
     }
   }
 
@@ -182,7 +179,7 @@ export class Live<Item> {
       else this.#items.set(key, merge(type === 'update' ? this.#items.get(key) : undefined, object))
       this.#snapshot = undefined
     } catch (error) {
-      this.#context.report(error)
+      this.#settings.report(error)
     }
   }
 
@@ -201,7 +198,7 @@ export class Live<Item> {
   }
 
   #keyOf (object: Item): unknown {
-    const { key } = this.#options
+    const { key } = this.#settings
     const value = key ? key(object) : (object as { id?: unknown } | null | undefined)?.id
     check(value !== undefined && value !== null, 'key', 'a function that gives a key', object)
     return value

@@ -17,8 +17,8 @@ export interface ServerMessage {
   readonly error_id?: unknown
   readonly position?: unknown
   readonly recovered?: unknown
-  readonly top?: unknown
-  readonly limits?: unknown
+  readonly top?: { readonly offset?: unknown } | undefined
+  readonly limits?: { readonly max_payload?: unknown } | undefined
   readonly bytes?: unknown
   readonly spread?: unknown
 }

@@ -79,16 +79,15 @@ export function createSocket ({ url, token, connectTimeout, emitter, ...options 
   /** Whether there is a connection or an attempt to make one. */
   const isUp = () => is('open') || is('connecting')
 
-  const schedule = (run: () => void, delay: number) => {
+  const schedule = (delay: number, run: () => void) => {
     clearTimeout(timer)
     timer = after(delay, run)
   }
 
   const enter = (change: StateChange) => {
-    clearTimeout(timer)
     changes++
     state = change.state
-    if (change.delay) schedule(() => connect('retry'), change.delay)
+    schedule(change.delay ?? Infinity, () => connect('retry'))
     if (is('closed')) clearTimeout(hideTimer)
     options.changed(change)
   }
@@ -101,7 +100,7 @@ export function createSocket ({ url, token, connectTimeout, emitter, ...options 
   }
 
   const lose = (loss: Loss) => {
-    wakes = 0
+    wakes = loss.reason === 'wake' ? wakes + 1 : 0
     const retryAfter = Number(loss.text?.match(/retry_after=(\d+)/)?.[1] ?? 0)
     notBefore = performance.now() + retryAfter
     drop({ ...loss, state: 'waiting', delay: retryDelay(options.backoff, failures++, retryAfter) })
@@ -113,11 +112,7 @@ export function createSocket ({ url, token, connectTimeout, emitter, ...options 
    * @param isFirst whether to throw what the WebSocket's constructor throws for an invalid URL
    */
   const connect = (reason: 'retry' | 'wake' | 'connect' | 'reconnect', isFirst = false) => {
-    if (isUp()) {
-      const before = wakes
-      lose({ reason })
-      wakes = before + 1
-    }
+    if (isUp()) lose({ reason })
     // a listener may have closed, or connected
     if (isUp() || is('closed')) return
     isHidden = false
@@ -136,7 +131,7 @@ export function createSocket ({ url, token, connectTimeout, emitter, ...options 
     attemptedAt = performance.now()
     if (token.renew || typeof url === 'function') prepare(changes)
     else open(url)
-    schedule(() => lose({ reason: 'slow' }), connectTimeout)
+    schedule(connectTimeout, () => lose({ reason: 'slow' }))
   }
 
   const prepare = async (current: number) => {
@@ -155,7 +150,7 @@ export function createSocket ({ url, token, connectTimeout, emitter, ...options 
 
   const open = (target: string | URL) => {
     const opening = socket = new options.WebSocket(String(target))
-    let cause: unknown
+    let failure: { cause: unknown } | undefined
     // events of a connection that was given up have no effect
     const on = (type: string, listener: (event: never) => void) => {
       opening.addEventListener(type as 'open', (event) => {
@@ -179,11 +174,11 @@ export function createSocket ({ url, token, connectTimeout, emitter, ...options 
     on('close', ({ code, reason: text }: { code: number, reason: string }) => {
       if (is('closed')) emitter.emit('closed')
       else if (options.isFinal(code, text)) enter({ state: 'closed', reason: 'refused', code, text })
-      else lose({ reason: 'lost', code, text, ...(cause !== undefined && { cause }) })
+      else lose({ reason: 'lost', code, text, ...failure })
     })
     on('error', ({ error, message }: { error?: unknown, message?: unknown }) => {
       // Node.js reports every kind of failure as an error without text
-      if (error !== undefined) cause = message ? error : new Error('no WebSocket at this URL', { cause: error })
+      if (error !== undefined) failure = { cause: message ? error : new Error('no WebSocket at this URL', { cause: error }) }
     })
   }
 
@@ -197,12 +192,12 @@ export function createSocket ({ url, token, connectTimeout, emitter, ...options 
   /** Sends a ping unless one is unanswered, and drops the connection if it receives and sends nothing until the next interval. */
   const beat = (isFirst = false) => {
     hasReceived = false
-    schedule(() => {
+    schedule(options.pingInterval, () => {
       const before = unsent
       unsent = socket?.bufferedAmount ?? 0
       if (hasReceived || unsent < before || performance.now() < patience) beat()
       else lose({ reason: 'silent' })
-    }, options.pingInterval)
+    })
     if (isPinging) return
     isPinging = isPingLast = true
     // the first ping asks for what the server announces only on request: its limits, and large messages
@@ -225,7 +220,7 @@ export function createSocket ({ url, token, connectTimeout, emitter, ...options 
       if (!isPinging) beat()
     } else if (!is('idle')) {
       const time = Math.min(options.backoff.min * 2 ** wakes, connectTimeout)
-      schedule(() => connect('wake'), Math.max(attemptedAt + time, notBefore) - performance.now())
+      schedule(Math.max(attemptedAt + time, notBefore) - performance.now(), () => connect('wake'))
     }
   }
 

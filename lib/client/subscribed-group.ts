@@ -58,8 +58,8 @@ export interface SubscribedGroup {
   isJoined?: boolean
   /** The position of the last message; see PROTOCOL.md, "Recovery". */
   position?: unknown
-  /** The position of the last missed message that is still to come, as a key. */
-  top?: string | undefined
+  /** The offset of the last missed message that is still to come. */
+  top?: unknown
 }
 
 /** The same text for the same fields in any order. The ids 5 and '5' name one group. */

@@ -62,21 +62,21 @@ export class SubscribedGroups {
 
   /** Passes a change, or the announcement that messages are lost, to watchers and listeners. */
   receive (change: Change<never> | Resync, spread: unknown): void {
-    const group = this.#byName.get(change.group)
-    if (change.type !== 'resync') {
-      if (group?.isJoined) {
-        for (const watcher of group.watchers) callSafely(() => watcher.changed?.(change))
-      }
-      this.#emitter.emitToGroup(change.group, null, change)
-    } else if (group?.isJoined) this.#resync(group, asNumber(spread) ?? SPREAD * this.#backoff.min)
+    const group = this.#member(change.group)
+    if (change.type === 'resync') {
+      if (group) this.#resync(group, asNumber(spread) ?? SPREAD * this.#backoff.min)
+      return
+    }
+    for (const watcher of group?.watchers ?? []) callSafely(() => watcher.changed?.(change))
+    this.#emitter.emitToGroup(change.group, null, change)
   }
 
   /** Notes the position of a handled message, the start of a recovery after a reconnect. */
   reached (position: { group?: unknown, offset?: unknown }): void {
-    const group = this.#byName.get(position.group)
-    if (!group?.isJoined || typeof position.offset !== 'number') return
+    const group = this.#member(position.group)
+    if (!group || typeof position.offset !== 'number') return
     group.position = position
-    if (group.top !== keyOf(position)) return
+    if (group.top !== position.offset) return
     group.top = undefined
     notifyJoined(group)
   }
@@ -109,6 +109,12 @@ export class SubscribedGroups {
         watcher.lost?.()
       }
     }
+  }
+
+  /** The group with a name, if the client is a member. */
+  #member (name: unknown): SubscribedGroup | undefined {
+    const group = this.#byName.get(name)
+    return group?.isJoined ? group : undefined
   }
 
   #all (): Set<SubscribedGroup> {
@@ -160,13 +166,13 @@ export class SubscribedGroups {
     group.position = position
     if (known && !group.isJoined && !recovered) this.#resync(group, 0)
     group.isJoined = true
-    group.top = top ? keyOf(top) : undefined
+    group.top = top?.offset
     notifyJoined(group, reply)
   }
 
   /** Notifies the watchers that were members before: they have missed changes. */
   #resync (group: SubscribedGroup, spread: number): void {
-    const name = String(group.name)
+    const name = group.name as string
     group.top = undefined
     for (const watcher of group.watchers) {
       if (!watcher.state || watcher.state === 'asked') continue
