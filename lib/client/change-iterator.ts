@@ -3,7 +3,8 @@ import type { Change, Resync, Watcher } from './subscribed-group.ts'
 import { onAbort } from './waiting.ts'
 
 /**
- * Follows a group from the call on, and buffers its changes between two calls of `next()`. Ends with `return()`, the signal or the client.
+ * Follows a group from the call on, and buffers its changes between two calls of `next()`. Ends with `return()`, the
+ * signal or the client.
  *
  * @param withResync whether a {@link Resync} is among the items
  */
@@ -12,7 +13,10 @@ export function iterateChanges<Item> (
   signal: AbortSignal | undefined,
   withResync: boolean | undefined
 ): AsyncIterableIterator<Change<Item> | Resync, undefined> {
-  type Settlers = [resolve: (result: IteratorResult<Change<Item> | Resync, undefined>) => void, reject: (reason: unknown) => void]
+  type Settlers = [
+    resolve: (result: IteratorResult<Change<Item> | Resync, undefined>) => void,
+    reject: (reason: unknown) => void
+  ]
   const buffer: (Change<Item> | Resync)[] = []
   const waiting: Settlers[] = []
   let isEnded = false

@@ -1,18 +1,20 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 /** The public class of the client: one connection, its requests, and its groups. */
-import type { CallData, CallName, CallReply, Contract, GroupId, GroupObject, GroupType, Json } from '../protocol/contract.ts'
+import type {
+  CallData, CallName, CallReply, Contract, GroupId, GroupObject, GroupType, Json
+} from '../protocol/contract.ts'
 import { iterateChanges } from './change-iterator.ts'
 import type { CallArguments, ClientEvents, ClientOptions, EventName, GroupListener, GroupName } from './client-types.ts'
 import { Emitter } from './emitter.ts'
 import { ClientErrorCode, RohrpostError } from './error.ts'
 import { Live, type LiveOptions } from './live.ts'
-import { check, checkDuration, checkDurations, checkFunction, MAX_DELAY, show } from './option-checks.ts'
+import { check, checkDuration, checkDurations, checkFunction, show } from './option-checks.ts'
 import { watchPage, type PageScope } from './page-events.ts'
 import { createRequests, toError, type Requests, type ServerMessage } from './pending-requests.ts'
-import type { DelayBounds } from './retry-delay.ts'
+import { checkBackoff, type DelayBounds } from './retry-delay.ts'
 import type { State, StateChange, UrlSource } from './socket-types.ts'
 import { createSocket, isFinal, type Socket } from './socket.ts'
-import type { Change, GroupRef, Resync } from './subscribed-group.ts'
+import type { Change, GroupRef, Resync, Watcher } from './subscribed-group.ts'
 import { SubscribedGroups } from './subscribed-groups.ts'
 import { createToken } from './token.ts'
 import { waitFor } from './waiting.ts'
@@ -20,11 +22,7 @@ import { waitFor } from './waiting.ts'
 /** Replaced by bundlers, missing on pages without one. */
 declare const process: { readonly env: { readonly NODE_ENV?: string } }
 
-const CALL_TIMEOUT = 2000
-
-/**
- * A client of a rohrpost server. It connects at once, unless told otherwise, and again whenever the connection breaks, until it is closed.
- */
+/** A client of a rohrpost server. It connects again whenever the connection breaks, until it is closed. */
 export class RohrpostClient<C extends Contract = Contract> {
   readonly #emitter = new Emitter()
   readonly #socket: Socket
@@ -47,7 +45,8 @@ export class RohrpostClient<C extends Contract = Contract> {
     check(source == null || /^[fs]/.test(typeof source), 'token', 'a string or a function', source)
     check(typeof WebSocket === 'function', 'WebSocket', 'a class (there is no global one)', WebSocket)
     checkFunction('isFinal', ownIsFinal)
-    const durations = checkDurations({ pingInterval: 5000, connectTimeout: 10_000, disconnectWhenHidden: Infinity }, options)
+    const durations =
+      checkDurations({ pingInterval: 5000, connectTimeout: 10_000, disconnectWhenHidden: Infinity }, options)
     const backoff = this.#backoff = checkBackoff(options.backoff)
     const token = createToken(source, durations.connectTimeout)
 
@@ -88,7 +87,7 @@ export class RohrpostClient<C extends Contract = Contract> {
     await this.#wait(signal, true)
   }
 
-  /** Begins an attempt to connect, unless there is a connection or an attempt. Does nothing once the client is closed. */
+  /** Connects, unless there is a connection or an attempt. Does nothing once the client is closed. */
   connect (): void {
     if (this.socketState === 'closed') this.#socket.connect('connect')
   }
@@ -101,13 +100,14 @@ export class RohrpostClient<C extends Contract = Contract> {
   /**
    * Sends a request and waits for the reply.
    *
-   * @returns the data of the reply. Rejects with a {@link RohrpostError}: without a connection (`offline`: at once, or with `wait` when none
-   * came in time), when no reply came in time (`timeout`), when the connection breaks before (`connection_lost`), when the message is larger
-   * than the server takes (`too_large`), or with the error of the server
+   * @returns the data of the reply. Rejects with a {@link RohrpostError}: without a connection (`offline`: at once, or
+   * with `wait` when none came in time), when no reply came in time (`timeout`), when the connection breaks before
+   * (`connection_lost`), when the message is larger than the server takes (`too_large`), or with the error of the
+   * server
    */
   async call<Name extends CallName<C>> (
     name: Name,
-    ...[data, { timeout = CALL_TIMEOUT, signal, wait = false } = {}]: CallArguments<CallData<C, Name>>
+    ...[data, { timeout = 2000, signal, wait = false } = {}]: CallArguments<CallData<C, Name>>
   ): Promise<CallReply<C, Name>> {
     const end = performance.now() + checkDuration('timeout', timeout)
     // a connection can be lost again before the call goes on
@@ -116,8 +116,9 @@ export class RohrpostClient<C extends Contract = Contract> {
   }
 
   /**
-   * Joins a group, now or when there is a connection, and again after each reconnect until `unsubscribe`. Missed changes arrive then, from
-   * servers with history; otherwise `onResync` is called: the state that the application knows may be out of date.
+   * Joins a group, now or when there is a connection, and again after each reconnect until `unsubscribe`. Missed
+   * changes arrive then, from servers with history; otherwise `onResync` is called: the state that the application
+   * knows may be out of date.
    *
    * @returns the group's name, for `on`. Rejects with a {@link RohrpostError} if the server refuses
    */
@@ -133,24 +134,23 @@ export class RohrpostClient<C extends Contract = Contract> {
         changed: ({ type }) => type === 'resync' && onResync?.(),
         ended: reject
       })
-      return () => {
-        if (signal?.aborted) leave()
-      }
+      return () => signal?.aborted && leave()
     }) as { group: string }
   }
 
   /**
-   * Reverts one call of `subscribe`. The client leaves the group with the last of them, unless `changes` or `live` follow it. Resolves at once
-   * without a connection.
+   * Reverts one call of `subscribe`. The client leaves the group with the last of them, unless `changes` or `live`
+   * follow it. Resolves at once without a connection.
    */
   async unsubscribe<Type extends GroupType<C>> (group: { readonly type: Type } & GroupId<C, Type>): Promise<void> {
     await this.#groups.unsubscribe(group)
   }
 
   /**
-   * Follows a group: `for await (const change of client.changes({ type: 'todo', id: 5 }))`. The client joins it at the call, and leaves it when
-   * the loop ends, by itself, by the signal or by `close()`. Changes that were missed while the connection was down arrive later, from servers
-   * with history; otherwise a {@link Resync} takes their place, if the option `resync` is set.
+   * Follows a group: `for await (const change of client.changes({ type: 'todo', id: 5 }))`. The client joins it at the
+   * call, and leaves it when the loop ends, by itself, by the signal or by `close()`. Changes that were missed while
+   * the connection was down arrive later, from servers with history; otherwise a {@link Resync} takes their place, if
+   * the option `resync` is set.
    *
    * @throws (the loop) a {@link RohrpostError} if the server refuses, also after a reconnect
    */
@@ -169,25 +169,21 @@ export class RohrpostClient<C extends Contract = Contract> {
     return iterateChanges((watcher) => this.#groups.watch(group, watcher), signal, resync)
   }
 
-  /** Keeps the objects of a group current: loads them once the group is joined, applies each change, loads again when changes were missed. */
+  /** Keeps the objects of a group current: loads them, applies each change, loads again if it missed some. */
   live<Type extends GroupType<C>, Item extends GroupObject<C, Type> = GroupObject<C, Type>> (
     group: { readonly type: Type } & GroupId<C, Type>,
     options: LiveOptions<Item>
   ): Live<Item> {
-    return new Live({
-      ...options,
-      watch: (watcher) => this.#groups.watch(group, watcher),
-      report: this.#emitter.report,
-      backoff: this.#backoff
-    })
+    const watch = (watcher: Watcher) => this.#groups.watch(group, watcher)
+    return new Live({ ...options, watch, report: this.#emitter.report, backoff: this.#backoff })
   }
 
-  /** Closes the connection permanently. Everything that waits is settled: calls and subscriptions reject, loops over changes end. */
+  /** Closes the connection permanently: calls and subscriptions reject, loops over changes end. */
   close (): void {
     this.#socket.close()
   }
 
-  /** Closes as `close` does; resolves when the connection has ended: `await using client = new RohrpostClient(…)`. */
+  /** Closes the client, and resolves when the connection has ended: `await using client = new RohrpostClient(…)`. */
   async [Symbol.asyncDispose] (): Promise<void> {
     if (this.state === 'closed') return
     const ended = new Promise<void>((resolve) => this.once('closed', resolve))
@@ -219,9 +215,10 @@ export class RohrpostClient<C extends Contract = Contract> {
     return this
   }
 
-  /** Waits for the connection, if `wait` is set, else rejects without one. @param timeout milliseconds, or `Infinity` */
+  /** Waits up to `timeout` milliseconds for the connection, or rejects at once without `wait`. */
   #wait (signal: AbortSignal | undefined, wait: boolean, timeout?: number): Promise<void> {
-    const offline = () => new RohrpostError('not connected: see options wait and timeout', { code: ClientErrorCode.OFFLINE, retry: true })
+    const text = 'not connected: see options wait and timeout'
+    const offline = () => new RohrpostError(text, { code: ClientErrorCode.OFFLINE, retry: true })
     return waitFor<void>(signal, (resolve, reject) => {
       const update = () => {
         if (this.#end) reject(this.#end)
@@ -247,21 +244,24 @@ export class RohrpostClient<C extends Contract = Contract> {
       this.#requests.fail(end)
       this.#groups.lost(end, isByApplication ? undefined : end)
     } else if (state !== 'connecting') {
-      this.#requests.fail(new RohrpostError('connection lost', { code: ClientErrorCode.CONNECTION_LOST, cause: cause ?? why }))
+      const code = ClientErrorCode.CONNECTION_LOST
+      this.#requests.fail(new RohrpostError('connection lost', { code, cause: cause ?? why }))
       this.#groups.lost()
     }
 
     this.#emitter.emit('state', state, change)
     if (cause !== undefined) this.#emitter.report(cause)
-    // bundlers replace NODE_ENV, and drop this in production; a page without a bundler has no process, and gets no warning
+    // bundlers replace NODE_ENV, and drop this in production; a page without a bundler has no process, and gets no
+    // warning
     try {
       if (process.env.NODE_ENV !== 'production' && !this.#isWarned) {
         this.#isWarned = state === 'open' || cause !== undefined
-        if (cause !== undefined) console.warn(`rohrpost: the client could not connect, and tries again: ${String(cause)}`)
+        if (cause !== undefined) console.warn(`rohrpost: could not connect, trying again: ${String(cause)}`)
       }
     } catch {}
     // after close() the socket emits the event when the connection has ended
-    if (!isByApplication) this.#emitter.emit(state === 'open' ? state : state === 'connecting' ? 'reconnecting' : 'closed')
+    if (isByApplication) return
+    this.#emitter.emit(state === 'open' ? state : state === 'connecting' ? 'reconnecting' : 'closed')
   }
 
   readonly #receive = (data: string): void => {
@@ -290,17 +290,10 @@ export class RohrpostClient<C extends Contract = Contract> {
       else if (type === 'incoming' && id === undefined) this.#socket.expect(Number(bytes))
       // messages without id answer no request: they belong to the application
       else if (error || id !== undefined) {
-        this.#emitter.emit('error', id === undefined ? show(error) : `no saved request with id: ${show(id)}`, error && toError(message))
+        const text = id === undefined ? show(error) : `no saved request with id: ${show(id)}`
+        this.#emitter.emit('error', text, error && toError(message))
       }
     }
     if (position) this.#groups.reached(position)
   }
-}
-
-/** Adds missing bounds. @throws TypeError, RangeError */
-function checkBackoff (given: Partial<DelayBounds> = {}): DelayBounds {
-  const { min = Math.min(500, given.max ?? 500), max = Math.max(20_000, min) } = given
-  check(min > 0 && min <= MAX_DELAY, 'backoff.min', 'milliseconds above 0', min)
-  check(max >= min && max <= MAX_DELAY, 'backoff.max', 'milliseconds from backoff.min', max)
-  return { min, max }
 }

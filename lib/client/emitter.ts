@@ -37,9 +37,13 @@ export class Emitter {
     this.emit('error', String(error), error)
   }
 
-  /** Calls the listeners of a group. A group with the name of an event has none: they would be called with other arguments. */
+  /**
+   * Calls the listeners of a group. A group with the name of an event has none: they would be called with other
+   * arguments.
+   */
   emitToGroup (group: string, error: RohrpostError | null, change?: Change<never>): void {
-    if (!/^(open|closed|reconnecting|ping|pong|message|error|log|state|resync)$/.test(group)) this.emit(group as 'state', error as never, change as never)
+    if (/^(open|closed|reconnecting|ping|pong|message|error|log|state|resync)$/.test(group)) return
+    this.emit(group as 'state', error as never, change as never)
   }
 
   #drop (dropped: ListenerEntry | undefined): void {
@@ -47,7 +51,10 @@ export class Emitter {
   }
 }
 
-/** Calls code of the application. What it throws becomes an uncaught exception, as in any event listener, and interrupts nothing else. */
+/**
+ * Calls code of the application. What it throws becomes an uncaught exception, as in any event listener, and interrupts
+ * nothing else.
+ */
 export function callSafely (run: () => void): void {
   try {
     run()

@@ -1,6 +1,9 @@
 /** Errors of the client. */
 
-/** Codes of errors that the client itself makes. Codes of the server are in `ErrorCode` of `fastify-rohrpost/protocol`; applications add their own. */
+/**
+ * Codes of errors that the client itself makes. Codes of the server are in `ErrorCode` of `fastify-rohrpost/protocol`;
+ * applications add their own.
+ */
 export const ClientErrorCode = {
   /** There is no connection now: nothing was sent. */
   OFFLINE: 'offline',
@@ -32,7 +35,9 @@ export interface RohrpostErrorDetails {
 /** A request that failed. Its message, and `String(error)`, is the text that the server sent. */
 export class RohrpostError extends Error {
   declare readonly name: 'RohrpostError'
-  /** The machine-readable cause: from the server or one of {@link ClientErrorCode}. Servers of the original send none. */
+  /**
+   * The machine-readable cause: from the server or one of {@link ClientErrorCode}. Servers of the original send none.
+   */
   declare readonly code: string | undefined
   /** Whether the same request can succeed later; wait a random time before. */
   declare readonly retry: boolean

@@ -6,15 +6,18 @@ import type { Change, Watcher } from './subscribed-group.ts'
 import { onAbort } from './waiting.ts'
 
 /**
- * `loading`: the objects are about to be replaced, also while a load or a subscription that failed with `retry` is repeated. `current`: up to date.
- * `stale`: the connection is down; the objects are brought up to date when it is back. `failed`: `load` or the subscription failed, see `error`.
- * `closed`: nothing changes any more.
+ * `loading`: the objects are about to be replaced, also while a load or a subscription that failed with `retry` is
+ * repeated. `current`: up to date. `stale`: the connection is down; the objects are brought up to date when it is back.
+ * `failed`: `load` or the subscription failed, see `error`. `closed`: nothing changes any more.
  */
 export type LiveStatus = 'loading' | 'current' | 'stale' | 'failed' | 'closed'
 
 /** Options of a live collection. */
 export interface LiveOptions<Item> {
-  /** Loads all objects. Called when the group is joined, so that no change falls between, and again when changes were missed. */
+  /**
+   * Loads all objects. Called when the group is joined, so that no change falls between, and again when changes were
+   * missed.
+   */
   load: () => readonly Item[] | Promise<readonly Item[]>
   /** Identifies an object. @defaultValue `object.id` */
   key?: ((object: Item) => unknown) | undefined
@@ -96,7 +99,9 @@ export class Live<Item> {
     return () => { this.#listeners.delete(call) }
   }
 
-  /** Loads again, also after a failure. Does nothing while the connection is down: the collection loads when it is back. */
+  /**
+   * Loads again, also after a failure. Does nothing while the connection is down: the collection loads when it is back.
+   */
   readonly reload = (): void => {
     if (this.#status !== 'current' && this.#status !== 'failed') return
     if (this.#unwatch) this.#load()

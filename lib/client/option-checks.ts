@@ -7,7 +7,8 @@ export const MAX_DELAY = 2 ** 31 - 1
 export function check (isValid: unknown, option: string, rule: string, value: unknown): void {
   if (isValid) return
   const ErrorType = typeof value === 'number' ? RangeError : TypeError
-  throw new ErrorType(`Option '${option}' must be ${rule}, got ${typeof value === 'string' ? `'${value}'` : show(value).slice(0, 100)}`)
+  const given = typeof value === 'string' ? `'${value}'` : show(value).slice(0, 100)
+  throw new ErrorType(`Option '${option}' must be ${rule}, got ${given}`)
 }
 
 /** Checks that an option is a function, if it is given. @throws as `check` does */

@@ -1,7 +1,10 @@
 /** Events of a browser page: network and visibility. */
 import { listen, type ListenerTarget } from './waiting.ts'
 
-/** The part of a browser's global scope with these events; other runtimes have none of it, or a `document` without events. */
+/**
+ * The part of a browser's global scope with these events; other runtimes have none of it, or a `document` without
+ * events.
+ */
 export interface PageScope extends ListenerTarget {
   document?: ListenerTarget & { readonly hidden?: boolean }
 }

@@ -1,4 +1,7 @@
-/** Requests in flight: each is settled exactly once, by its reply, its timeout, its signal, or the end of the connection. */
+/**
+ * Requests in flight: each is settled exactly once, by its reply, its timeout, its signal, or the end of the
+ * connection.
+ */
 import type { ErrorCode } from '../protocol/codes.ts'
 import { ClientErrorCode, RohrpostError } from './error.ts'
 import { asNumber, asString } from './option-checks.ts'
@@ -28,7 +31,10 @@ export interface RequestOptions {
   /** Milliseconds to wait for the reply; `Infinity`: without limit. */
   timeout: number
   signal?: AbortSignal | undefined
-  /** Called synchronously with the reply. A promise continuation would run only after the next WebSocket message may have been handled. */
+  /**
+   * Called synchronously with the reply. A promise continuation would run only after the next WebSocket message may
+   * have been handled.
+   */
   answered?: (reply: ServerMessage) => void
   /** Whether the request is still wanted, asked before it is sent again with a new token. */
   still?: () => boolean
@@ -60,8 +66,16 @@ export function createRequests (token: Token, send: (text: string) => void) {
   let held: (() => void)[] = []
 
   return {
-    /** Sends a request and waits for its reply. @returns the reply's data; rejects with a RohrpostError, or with the reason of the signal */
-    request (type: string, data: unknown, { timeout, signal, answered, still = () => true, fields }: RequestOptions): Promise<unknown> {
+    /**
+     * Sends a request and waits for its reply.
+     *
+     * @returns the reply's data; rejects with a RohrpostError, or with the reason of the signal
+     */
+    request (
+      type: string,
+      data: unknown,
+      { timeout, signal, answered, still = () => true, fields }: RequestOptions
+    ): Promise<unknown> {
       return waitFor(signal, (resolve, reject) => {
         const id = ++lastId
         let isRepeated = false
@@ -75,8 +89,9 @@ export function createRequests (token: Token, send: (text: string) => void) {
             // a server closes the connection at a message beyond its limit, and all other requests would fail too
             const most = limit ?? Infinity
             const bytes = text.length * 3 > most ? new Blob([text]).size : 0
-            if (bytes <= most) send(text)
-            else reject(new RohrpostError(`too large: ${bytes} bytes, the server takes ${most}`, { code: ClientErrorCode.TOO_LARGE }))
+            if (bytes <= most) return send(text)
+            const error = `too large: ${bytes} bytes, the server takes ${most}`
+            reject(new RohrpostError(error, { code: ClientErrorCode.TOO_LARGE }))
           }
           if (limit === undefined && (text.length > SMALL || held.length)) held.push(sendNow)
           else sendNow()
@@ -124,7 +139,10 @@ export function createRequests (token: Token, send: (text: string) => void) {
 }
 
 /** The error of a message. A text of another type, as servers of the original send it, becomes JSON. */
-export function toError ({ error, code, retry, retry_after: retryAfter, data, error_id: errorId }: ServerMessage, cause?: unknown): RohrpostError {
+export function toError (
+  { error, code, retry, retry_after: retryAfter, data, error_id: errorId }: ServerMessage,
+  cause?: unknown
+): RohrpostError {
   return new RohrpostError(asString(error) ?? JSON.stringify(error), {
     code: asString(code),
     retry: retry === true,

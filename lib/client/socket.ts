@@ -1,4 +1,7 @@
-/** A WebSocket connection that is made again whenever it breaks: attempts, pings, detection of dead connections, retries. */
+/**
+ * A WebSocket connection that is made again whenever it breaks: attempts, pings, detection of dead connections,
+ * retries.
+ */
 import type { CloseCode } from '../protocol/codes.ts'
 import type { Emitter } from './emitter.ts'
 import { after } from './option-checks.ts'
@@ -32,12 +35,15 @@ const NORMAL: CloseCode = 1000
 const LARGE = 32_768
 /** Throughput of the slowest connection that is not taken for a dead one, in bytes per millisecond. */
 const SLOWEST = 10
-/** Milliseconds after which an open connection that still receives counts as good: the next retry delay is a short one again. */
+/**
+ * Milliseconds after which an open connection that still receives counts as good: the next retry delay is a short one
+ * again.
+ */
 const GOOD = 5000
 
 /**
- * Whether a close code is final: codes that mirror a client error of HTTP, except 4408 (too slow) and 4429 (too many), where a second attempt can
- * succeed, and 4401 if a new token can be had.
+ * Whether a close code is final: codes that mirror a client error of HTTP, except 4408 (too slow) and 4429 (too many),
+ * where a second attempt can succeed, and 4401 if a new token can be had.
  */
 export function isFinal (code: number, isRenewable: boolean): boolean {
   return /^44(?!08|29)..$/.test(`${code}`) && !(code === 4401 && isRenewable)
@@ -62,13 +68,18 @@ export function createSocket ({ url, token, connectTimeout, emitter, ...options 
   let failures = 0
   /** Attempts in a row that were given up because the network came back. */
   let wakes = 0
-  /** Start of the last attempt, opening of the connection, and earliest time that the server allows for an attempt, by `performance.now()`. */
+  /**
+   * Start of the last attempt, opening of the connection, and earliest time that the server allows for an attempt, by
+   * `performance.now()`.
+   */
   let attemptedAt = 0
   let openedAt = 0
   let notBefore = 0
   let isPinging = false
   let hasReceived = false
-  /** Time until which a large message may be in transit, in either direction: a WebSocket reports only whole messages. */
+  /**
+   * Time until which a large message may be in transit, in either direction: a WebSocket reports only whole messages.
+   */
   let patience = 0
   /** Whether the last ping was sent after the last large message. */
   let isPingLast = false
@@ -178,7 +189,8 @@ export function createSocket ({ url, token, connectTimeout, emitter, ...options 
     })
     on('error', ({ error, message }: { error?: unknown, message?: unknown }) => {
       // Node.js reports every kind of failure as an error without text
-      if (error !== undefined) failure = { cause: message ? error : new Error('no WebSocket at this URL', { cause: error }) }
+      if (error === undefined) return
+      failure = { cause: message ? error : new Error('no WebSocket at this URL', { cause: error }) }
     })
   }
 
@@ -189,7 +201,10 @@ export function createSocket ({ url, token, connectTimeout, emitter, ...options 
     emitter.emit('log', { direction: 'send', data })
   }
 
-  /** Sends a ping unless one is unanswered, and drops the connection if it receives and sends nothing until the next interval. */
+  /**
+   * Sends a ping unless one is unanswered, and drops the connection if it receives and sends nothing until the next
+   * interval.
+   */
   const beat = (isFirst = false) => {
     hasReceived = false
     schedule(options.pingInterval, () => {
@@ -212,8 +227,9 @@ export function createSocket ({ url, token, connectTimeout, emitter, ...options 
   }
 
   /**
-   * Tries again now, but not earlier after the last attempt than the shortest delay, nor than the server allows; pings an open connection.
-   * A running attempt is given up, as it may belong to the old network: each one in a row gets twice the time of the previous one.
+   * Tries again now, but not earlier after the last attempt than the shortest delay, nor than the server allows; pings
+   * an open connection. A running attempt is given up, as it may belong to the old network: each one in a row gets
+   * twice the time of the previous one.
    */
   const wake = () => {
     if (is('open')) {

@@ -28,13 +28,17 @@ export interface Watcher {
   /** The group, set by `watch`. */
   group?: SubscribedGroup
   /**
-   * `undefined`: not part of a request on this connection. `asked`: the reply to a request decides. `joined`: the client is a member. `away`: the
-   * client was a member on an earlier connection.
+   * `undefined`: not part of a request on this connection. `asked`: the reply to a request decides. `joined`: the
+   * client is a member. `away`: the client was a member on an earlier connection.
    */
   state?: 'asked' | 'joined' | 'away' | undefined
   /** The client has become a member, or is one again and all missed changes have arrived. */
   joined? (reply: unknown): void
-  /** A change, or changes were missed and will not arrive. @param spread milliseconds over which clients are to load again after a resync */
+  /**
+   * A change, or changes were missed and will not arrive.
+   *
+   * @param spread milliseconds over which clients are to load again after a resync
+   */
   changed? (change: Change<never> | Resync, spread?: number): void
   /** The connection is down; the group will be joined again. */
   lost? (): void
@@ -64,5 +68,6 @@ export interface SubscribedGroup {
 
 /** The same text for the same fields in any order. The ids 5 and '5' name one group. */
 export function keyOf (ref: GroupRef): string {
-  return JSON.stringify(Object.entries(ref).filter(([, value]) => value !== undefined).map((field) => field.map(show)).sort())
+  const fields = Object.entries(ref).filter(([, value]) => value !== undefined)
+  return JSON.stringify(fields.map((field) => field.map(show)).sort())
 }

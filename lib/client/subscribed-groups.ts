@@ -4,11 +4,16 @@ import { callSafely, type Emitter } from './emitter.ts'
 import { asNumber } from './option-checks.ts'
 import type { Requests, ServerMessage } from './pending-requests.ts'
 import { retryDelay, type DelayBounds } from './retry-delay.ts'
-import { keyOf, type Change, type GroupRef, type Resync, type SubscribedGroup, type Watcher } from './subscribed-group.ts'
+import {
+  keyOf, type Change, type GroupRef, type Resync, type SubscribedGroup, type Watcher
+} from './subscribed-group.ts'
 
 /** Milliseconds that the server has to answer; its own deadline is the same by default. */
 const ANSWER_TIMEOUT = 30_000
-/** Random wait of clients before they load again when the server lost messages, as a multiple of `backoff.min`, unless the server names one. */
+/**
+ * Random wait of clients before they load again when the server lost messages, as a multiple of `backoff.min`, unless
+ * the server names one.
+ */
 const SPREAD = 4
 /** Wait before a temporarily refused group is asked for after a reconnect, as a multiple of `backoff.min`. */
 const RETURN = 3
@@ -142,7 +147,12 @@ export class SubscribedGroups {
     }).finally(() => { group.asking-- }).catch((error) => this.#refused(group, asked, error))
   }
 
-  #joined (asking: SubscribedGroup, ref: GroupRef, asked: Watcher[], { data, position, recovered, top }: ServerMessage): void {
+  #joined (
+    asking: SubscribedGroup,
+    ref: GroupRef,
+    asked: Watcher[],
+    { data, position, recovered, top }: ServerMessage
+  ): void {
     const reply: { group: string } = Object(data)
     const name = asking.name = reply.group
     for (const { isCall, joined } of asked) {

@@ -8,15 +8,19 @@ export interface Token {
   /** The field `auth_jwt` of requests. */
   current: string | undefined
   /**
-   * Asks the source, if it is a function. Concurrent callers share the answer, unless it takes too long: a request on a dead connection never
-   * settles.
+   * Asks the source, if it is a function. Concurrent callers share the answer, unless it takes too long: a request on a
+   * dead connection never settles.
    *
    * @param isFresh whether to ask in any case; an older answer no longer counts then
    */
   readonly renew?: (isFresh?: boolean) => Promise<void>
 }
 
-/** Makes the token of a client. @param timeout milliseconds after which the source is asked again although it has not answered */
+/**
+ * Makes the token of a client.
+ *
+ * @param timeout milliseconds after which the source is asked again although it has not answered
+ */
 export function createToken (source: TokenSource, timeout: number): Token {
   if (typeof source !== 'function') return { current: source }
 

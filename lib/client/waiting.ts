@@ -1,4 +1,7 @@
-/** Waiting with a time limit and an `AbortSignal`. React Native has neither `Promise.withResolvers` nor `signal.throwIfAborted`. */
+/**
+ * Waiting with a time limit and an `AbortSignal`. React Native has neither `Promise.withResolvers` nor
+ * `signal.throwIfAborted`.
+ */
 import { after, check } from './option-checks.ts'
 
 /** The part of an event target that the client uses; in some runtimes it is missing. */
@@ -31,16 +34,17 @@ export function onAbort (signal: AbortSignal | undefined, abort: (reason: unknow
 /**
  * Waits until `begin` resolves or rejects, the signal aborts, or the time is over.
  *
- * @param begin starts the work, unless the signal has aborted; returns a function that is called once the promise is settled
+ * @param begin starts the work, unless the signal has aborted; returns a function that is called once the promise is
+ * settled
  * @param late makes the error for the end of the time
  */
 export function waitFor<Value> (
   signal: AbortSignal | undefined,
-  begin: (resolve: (value: Value) => void, reject: (reason: unknown) => void) => () => void,
+  begin: (resolve: (value: Value) => void, reject: (reason: unknown) => void) => () => unknown,
   timeout = Infinity,
   late?: () => unknown
 ): Promise<Value> {
-  const endings: (() => void)[] = []
+  const endings: (() => unknown)[] = []
   return new Promise<Value>((resolve, reject) => {
     endings.push(onAbort(signal, reject))
     if (signal?.aborted) return

@@ -711,7 +711,7 @@ suite('a connection that does not come about', () => {
     assert.deepEqual([String(causes[1]), (causes[1] as Error).cause], ['Error: no WebSocket at this URL', silent])
     assert.equal(causes[2], undefined)
     assert.deepEqual(errors, [String(told), 'Error: no WebSocket at this URL'])
-    assert.deepEqual(warn.mock.calls.map(({ arguments: [text] }) => text), [`rohrpost: the client could not connect, and tries again: ${told}`])
+    assert.deepEqual(warn.mock.calls.map(({ arguments: [text] }) => text), [`rohrpost: could not connect, trying again: ${told}`])
   })
 
   test('says nothing on the console in production', (t) => {
