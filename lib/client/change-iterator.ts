@@ -1,68 +1,66 @@
 /** The changes of a group as an async iterator. */
-import { checkSignal, deferred, type Deferred } from './deferred.ts'
-import type { RohrpostError } from './error.ts'
 import type { Change, Resync, Watcher } from './subscribed-group.ts'
+import { onAbort } from './waiting.ts'
 
-/** Follows a group from the call on; what comes while nobody asks is kept. Ends with `return()`, the signal or the client. */
+/**
+ * Follows a group from the call on, and buffers its changes between two calls of `next()`. Ends with `return()`, the
+ * signal or the client.
+ *
+ * @param withResync whether a {@link Resync} is among the items
+ */
 export function iterateChanges<Item> (
   watch: (watcher: Watcher) => () => void,
   signal: AbortSignal | undefined,
-  resync: boolean | undefined
+  withResync: boolean | undefined
 ): AsyncIterableIterator<Change<Item> | Resync, undefined> {
-  checkSignal(signal)
-  const kept: (Change<Item> | Resync)[] = []
-  const takers: Deferred<IteratorResult<Change<Item> | Resync, undefined>>[] = []
-  let ended = false
-  let failure: RohrpostError | undefined
+  type Settlers = [
+    resolve: (result: IteratorResult<Change<Item> | Resync, undefined>) => void,
+    reject: (reason: unknown) => void
+  ]
+  const buffer: (Change<Item> | Resync)[] = []
+  const waiting: Settlers[] = []
+  let isEnded = false
+  let failure: unknown
+  const endings: (() => void)[] = []
 
-  const end = (error?: RohrpostError) => {
-    if (ended) return
-    ended = true
-    failure = error
-    signal?.removeEventListener('abort', abandon)
-    stop?.()
-    for (const taker of takers.splice(0)) settle(taker)
+  /** Settles calls of `next()`, as far as there is something for them. */
+  const settle = () => {
+    for (const [resolve, reject] of waiting.splice(0, isEnded ? waiting.length : buffer.length)) {
+      const value = buffer.shift()
+      if (value) resolve({ done: false, value })
+      else if (failure) reject(failure)
+      else resolve({ done: true, value })
+      // an error is thrown once
+      if (!value) failure = undefined
+    }
+  }
+  const end = (error?: unknown) => {
+    isEnded = true
+    failure ??= error
+    for (const stop of endings) stop()
+    settle()
   }
   const abandon = () => {
-    kept.length = 0
+    buffer.length = 0
     end()
   }
-  /** Nothing is kept, and nothing will come: the error is told once. */
-  const settle = ({ resolve, reject }: typeof takers[number]) => {
-    const error = failure
-    failure = undefined
-    if (error) reject(error)
-    else resolve({ done: true, value: undefined })
-  }
 
-  const tell = (change: Change<never> | Resync) => {
-    const taker = takers.shift()
-    if (taker) taker.resolve({ done: false, value: change })
-    else kept.push(change)
-  }
-
-  let stop: (() => void) | undefined
-  if (signal?.aborted) end()
-  else {
-    stop = watch({
-      resync (missed) {
-        if (resync) tell(missed)
+  endings.push(onAbort(signal, abandon))
+  if (!isEnded) {
+    endings.push(watch({
+      changed (change) {
+        if (withResync || change.type !== 'resync') buffer.push(change)
+        settle()
       },
-      changed: tell,
       ended: end
-    })
-    signal?.addEventListener('abort', abandon)
+    }))
   }
 
   return {
-    next () {
-      const change = kept.shift()
-      if (change) return Promise.resolve({ done: false, value: change })
-      const taker: typeof takers[number] = deferred()
-      if (ended) settle(taker)
-      else takers.push(taker)
-      return taker.promise
-    },
+    next: () => new Promise((resolve, reject) => {
+      waiting.push([resolve, reject])
+      settle()
+    }),
     async return () {
       abandon()
       return { done: true, value: undefined }

@@ -1,55 +1,57 @@
-/** What the client takes, and what it tells. */
-import type { Untyped } from '../protocol/contract.ts'
-import type { Backoff } from './retry-delay.ts'
+/** Types of the client's options and events. */
+import type { Json } from '../protocol/contract.ts'
 import type { RohrpostError } from './error.ts'
-import type { State, StateChange, WebSocketConstructor } from './socket.ts'
+import type { DelayBounds } from './retry-delay.ts'
+import type { State, StateChange, WebSocketConstructor } from './socket-types.ts'
 import type { Change } from './subscribed-group.ts'
 import type { TokenSource } from './token.ts'
 
-/** Options of a client. Durations are milliseconds. */
+/** Options of a client. Durations are milliseconds; 0 and `Infinity` mean "never" or "without limit". */
 export interface ClientOptions {
   /**
-   * Sent as `auth_jwt` with every request. A function is asked anew for each connection, and when the server answers with the code
-   * `token_expired`. `undefined` sends none.
+   * The field `auth_jwt` of every request. A function is called for each connection, and again when the server answers
+   * with the code `token_expired`. `undefined` sends none.
    *
    * @defaultValue `''`
    */
   token?: TokenSource
-  /** Time between two pings, and time after which a silent line is given up; 0 and `Infinity`: never. @defaultValue 5000 */
+  /** Time between two pings, and time after which a silent connection is given up. @defaultValue 5000 */
   pingInterval?: number | undefined
-  /** Time that an attempt to connect may take, token and URL included; 0 and `Infinity`: any. @defaultValue 10 000 */
+  /** Time limit of an attempt to connect, token and URL included. @defaultValue 10 000 */
   connectTimeout?: number | undefined
-  /** The shortest and the longest wait before the next attempt. @defaultValue 500 and 20 000 */
-  backoff?: Partial<Backoff> | undefined
-  /** Whether a close code means "do not come back". @defaultValue 4400 to 4499 but 4408, 4429, and 4401 if `token` is a function */
+  /** The shortest and the longest delay before the next attempt. @defaultValue 500 and 20 000 */
+  backoff?: Partial<DelayBounds> | undefined
+  /** Whether a close code is final. @defaultValue 4400 to 4499 but 4408, 4429, and 4401 if `token` is a function */
   isFinal?: ((code: number, reason: string) => boolean) | undefined
   /** Whether to connect at once, or at `connect()`. @defaultValue `true` */
   autoConnect?: boolean | undefined
-  /** Time after which a page that is hidden lets its connection go, until it is shown again; 0 and `Infinity`: never. @defaultValue `Infinity` */
+  /** Time after which a hidden page closes its connection, until it is shown again. @defaultValue `Infinity` */
   disconnectWhenHidden?: number | undefined
   /** Makes WebSockets. @defaultValue the global `WebSocket` */
   WebSocket?: WebSocketConstructor | undefined
 }
 
-/** How one call is made. */
+/** Options of a call. */
 export interface CallOptions {
-  /** Milliseconds to wait for the answer; 0 and `Infinity`: for ever. @defaultValue 2000 */
+  /** Milliseconds to wait for the reply; 0 and `Infinity`: without limit. @defaultValue 2000 */
   timeout?: number | undefined
-  /** Whether to wait for a connection where there is none, within `timeout`. @defaultValue `false` */
+  /** Whether to wait for a connection if there is none, within `timeout`. @defaultValue `false` */
   wait?: boolean | undefined
-  /** Gives the call up; it rejects with the signal's reason. */
+  /** Aborts the call; it rejects with the signal's reason. */
   signal?: AbortSignal | undefined
 }
 
-/** What a call takes after its name; `data` may be left out where nothing is said about it. */
-export type CallArguments<Data> = unknown extends Data ? [data?: unknown, options?: CallOptions] : [data: Data, options?: CallOptions]
+/** The arguments of a call after its name; `data` is optional where the contract does not type it. */
+export type CallArguments<Data> = unknown extends Data
+  ? [data?: unknown, options?: CallOptions]
+  : [data: Data, options?: CallOptions]
 
 declare const item: unique symbol
 
-/** The name of a group, which knows the type of its objects. */
+/** The name of a group, with the type of its objects. */
 export type GroupName<Item> = string & { readonly [item]?: Item }
 
-/** What listeners are called with. */
+/** The arguments of listeners, by event. */
 export interface ClientEvents {
   /** The connection is open. */
   open: []
@@ -59,22 +61,22 @@ export interface ClientEvents {
   reconnecting: []
   /** A ping was sent. */
   ping: []
-  /** A pong came. */
+  /** A pong arrived. */
   pong: []
-  /** A message came, parsed. */
-  message: [message: Untyped]
-  /** Something went wrong that no promise tells of. */
+  /** A message arrived, parsed. */
+  message: [message: Json]
+  /** A failure that rejects no promise. */
   error: [text: string, cause?: unknown]
-  /** A message was sent, or has been worked off. */
+  /** A message was sent, or was received and handled. */
   log: [entry: { direction: 'send' | 'receive', data: string }]
-  /** Changes of a group were missed: what is known of it may be out of date. */
+  /** Changes of a group were missed: the state that the application knows may be out of date. */
   resync: [group: string]
-  /** The state has changed, and why. */
+  /** The state has changed. */
   state: [state: State, change: StateChange]
 }
 
 /** The name of an event of the client itself. */
 export type EventName = keyof ClientEvents
 
-/** What is called at each change of a group, or once with why it is heard no more. */
+/** A listener of a group, called with each change, or once with the error that ends the subscription. */
 export type GroupListener<Item> = (error: RohrpostError | null, change: Change<Item>) => void

@@ -1,42 +1,61 @@
-/** Listeners by name, the part of Node's EventEmitter that rohrpost-js offers. */
+/** Listeners of the client's events and of groups; the part of Node's `EventEmitter` that rohrpost-js offers. */
+import type { ClientEvents, EventName } from './client-types.ts'
+import type { RohrpostError } from './error.ts'
+import type { Change } from './subscribed-group.ts'
 
-/** A function that is called with what an event carries. */
-type Listener = (...args: never) => void
+type AnyListener = (...args: never) => void
 
-type Entry = readonly [name: string, listener: Listener, once: boolean]
+type ListenerEntry = readonly [name: string, listener: AnyListener, once: boolean]
 
 /** Calls listeners in the order in which they were added. One that throws harms neither the others nor the client. */
 export class Emitter {
-  /** Replaced at each change: a round of calls goes on with the list that it began with. */
-  #entries: readonly Entry[] = []
+  /** Replaced at each change, so that a running `emit` keeps the list with which it began. */
+  #entries: readonly ListenerEntry[] = []
 
-  /** Adds a listener, for good or for the next time only. */
-  add (name: string, listener: Listener, once: boolean): void {
+  /** Adds a listener, permanently or for the next time only. */
+  add (name: string, listener: AnyListener, once = false): void {
     this.#entries = [...this.#entries, [name, listener, once]]
   }
 
-  /** Takes a listener away: the one that was added last, if it was added several times. */
-  remove (name: string, listener: Listener): void {
+  /** Removes a listener: the last added registration, if there are several. */
+  remove (name: string, listener: AnyListener): void {
     this.#drop(this.#entries.findLast((entry) => entry[0] === name && entry[1] === listener))
   }
 
-  /** Calls the listeners that are there now. */
-  emit (name: string, ...args: unknown[]): void {
+  /** Emits an event of the client. */
+  emit<Name extends EventName> (name: Name, ...args: ClientEvents[Name]): void {
     for (const entry of this.#entries) {
       const [own, listener, once] = entry
       if (own !== name) continue
       if (once) this.#drop(entry)
-      attempt(() => listener(...args as never))
+      callSafely(() => listener(...args as never))
     }
   }
 
-  #drop (dropped: Entry | undefined): void {
+  /** Emits the event `error` for a failure that rejects no promise. */
+  readonly report = (error: unknown): void => {
+    this.emit('error', String(error), error)
+  }
+
+  /**
+   * Calls the listeners of a group. A group with the name of an event has none: they would be called with other
+   * arguments.
+   */
+  emitToGroup (group: string, error: RohrpostError | null, change?: Change<never>): void {
+    if (/^(open|closed|reconnecting|ping|pong|message|error|log|state|resync)$/.test(group)) return
+    this.emit(group as 'state', error as never, change as never)
+  }
+
+  #drop (dropped: ListenerEntry | undefined): void {
     this.#entries = this.#entries.filter((entry) => entry !== dropped)
   }
 }
 
-/** Runs code of the application: what it throws is uncaught, as in any event listener, but interrupts nothing of ours. */
-export function attempt (run: () => void): void {
+/**
+ * Calls code of the application. What it throws becomes an uncaught exception, as in any event listener, and interrupts
+ * nothing else.
+ */
+export function callSafely (run: () => void): void {
   try {
     run()
   } catch (error) {

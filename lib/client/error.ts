@@ -1,6 +1,9 @@
-/** What the client rejects with. */
+/** Errors of the client. */
 
-/** Codes of errors that arise in the client. Those of the server are in `ErrorCode` of `fastify-rohrpost/protocol`, and the application's own. */
+/**
+ * Codes of errors that the client itself makes. Codes of the server are in `ErrorCode` of `fastify-rohrpost/protocol`;
+ * applications add their own.
+ */
 export const ClientErrorCode = {
   /** There is no connection now: nothing was sent. */
   OFFLINE: 'offline',
@@ -19,7 +22,7 @@ export const ClientErrorCode = {
 /** One of the codes of {@link ClientErrorCode}. */
 export type ClientErrorCode = typeof ClientErrorCode[keyof typeof ClientErrorCode]
 
-/** What an error says beyond its text. */
+/** Properties of an error besides its text. */
 export interface RohrpostErrorDetails {
   code?: string | undefined
   retry?: boolean | undefined
@@ -32,19 +35,21 @@ export interface RohrpostErrorDetails {
 /** A request that failed. Its message, and `String(error)`, is the text that the server sent. */
 export class RohrpostError extends Error {
   declare readonly name: 'RohrpostError'
-  /** What went wrong, for programs to read: from the server or one of {@link ClientErrorCode}. Servers of the original send none. */
+  /**
+   * The machine-readable cause: from the server or one of {@link ClientErrorCode}. Servers of the original send none.
+   */
   declare readonly code: string | undefined
   /** Whether the same request can succeed later; wait a random time before. */
   declare readonly retry: boolean
-  /** Milliseconds that the server wants to pass before that. */
+  /** Milliseconds that the server wants to pass before the retry. */
   declare readonly retryAfter: number | undefined
-  /** What the server sent beside the error. */
+  /** The field `data` of the server's error message. */
   declare readonly data: unknown
-  /** Of a failure of the server, the id that stands in its log, to be told to whoever reads that. */
+  /** For a failure of the server, the id of the entry in its log. */
   declare readonly errorId: string | undefined
 
-  constructor (message: string, { cause, ...details }: RohrpostErrorDetails = {}) {
-    super(message, cause === undefined ? undefined : { cause })
+  constructor (message: string, details?: RohrpostErrorDetails) {
+    super(message, details)
     Object.assign(this, { name: 'RohrpostError', retry: false }, details)
   }
 

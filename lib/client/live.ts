@@ -1,31 +1,35 @@
-/** A small collection that stays current: a first load, and the changes from then on. */
-import { backoff, type Backoff } from './retry-delay.ts'
-import { check, checkFunction, MAX_DELAY, show } from './option-checks.ts'
-import { checkSignal } from './deferred.ts'
-import { attempt } from './emitter.ts'
+/** A collection of objects that stays current: an initial load, and the changes from then on. */
+import { callSafely } from './emitter.ts'
+import { check, checkFunction, MAX_DELAY } from './option-checks.ts'
+import { retryDelay, type DelayBounds } from './retry-delay.ts'
 import type { Change, Watcher } from './subscribed-group.ts'
+import { onAbort } from './waiting.ts'
 
 /**
- * `loading`: what is there is about to be replaced, or asked for again after an `error` that says `retry`. `current`: up to date. `stale`: the connection is down, it loads again when it is
- * back. `failed`: `load` or the subscription failed, see `error`. `closed`: nothing changes any more.
+ * `loading`: the objects are about to be replaced, also while a load or a subscription that failed with `retry` is
+ * repeated. `current`: up to date. `stale`: the connection is down; the objects are brought up to date when it is back.
+ * `failed`: `load` or the subscription failed, see `error`. `closed`: nothing changes any more.
  */
 export type LiveStatus = 'loading' | 'current' | 'stale' | 'failed' | 'closed'
 
-/** How a collection is filled. */
+/** Options of a live collection. */
 export interface LiveOptions<Item> {
-  /** Loads all objects. Called when the group is joined, so that nothing falls between, and again when changes were missed. */
+  /**
+   * Loads all objects. Called when the group is joined, so that no change falls between, and again when changes were
+   * missed.
+   */
   load: () => readonly Item[] | Promise<readonly Item[]>
-  /** What tells objects apart. @defaultValue `object.id` */
+  /** Identifies an object. @defaultValue `object.id` */
   key?: ((object: Item) => unknown) | undefined
   /** Closes the collection. */
   signal?: AbortSignal | undefined
 }
 
-/** What a collection needs of its client. */
-export interface LiveContext {
+/** The options, and the parts of the client that a live collection needs. */
+export interface LiveSettings<Item> extends LiveOptions<Item> {
   readonly watch: (watcher: Watcher) => () => void
-  readonly backoff: Backoff
-  /** Something failed that no caller hears of. */
+  readonly backoff: DelayBounds
+  /** Reports a failure that rejects no promise. */
   readonly report: (error: unknown) => void
 }
 
@@ -34,44 +38,34 @@ const FRAME = 16
 
 /** See {@link LiveStatus}. Made by `client.live()`. Its functions need no `this`. */
 export class Live<Item> {
-  readonly #options: LiveOptions<Item>
-  readonly #context: LiveContext
+  readonly #settings: LiveSettings<Item>
+  #stopListening: (() => void) | undefined
   /** Ends the subscription, while there is one. */
-  #stop: (() => void) | undefined
+  #unwatch: (() => void) | undefined
   readonly #listeners = new Set<() => void>()
   #items = new Map<unknown, Item>()
-  /** Made when it is asked for. */
+  /** Made on demand, after each change. */
   #snapshot: readonly Item[] | undefined
   #status: LiveStatus = 'loading'
   #error: unknown
-  /** Changes that came while `load` runs. */
-  #early: Change<Item>[] | undefined
-  /** Whether the objects are those of a load, with all changes since. */
+  /** Changes that arrived during the running load, which has lost its effect once this is replaced. */
+  #buffer: Change<Item>[] | undefined
+  /** Whether the objects are those of a load with all changes since. */
   #isLoaded = false
-  /** Which run of `load` counts. */
-  #run = 0
-  /** Loads that failed since the last that did not. */
+  /** Loads that failed since the last successful one. */
   #failures = 0
-  /** Waits for the next load. */
+  /** Delay before the next load. */
   #timer: ReturnType<typeof setTimeout> | undefined
-  /** Runs for a frame after the listeners were called. */
-  #frame: ReturnType<typeof setTimeout> | undefined
-  /** Whether something changed since. */
-  #isChanged = false
+  /** Whether the listeners were called less than a frame ago. */
+  #isResting = false
 
-  constructor (options: LiveOptions<Item>, context: LiveContext) {
-    const { load, key, signal } = options
+  constructor (settings: LiveSettings<Item>) {
+    const { load, key, signal } = settings
     check(typeof load === 'function', 'load', 'a function', load)
     checkFunction('key', key)
-    checkSignal(signal)
-    this.#options = options
-    this.#context = context
-    if (signal?.aborted) {
-      this.#status = 'closed'
-    } else {
-      signal?.addEventListener('abort', this.close)
-      this.#join()
-    }
+    this.#settings = settings
+    this.#stopListening = onAbort(signal, () => this.close())
+    if (this.#status !== 'closed') this.#join()
   }
 
   /** Whether the objects are up to date. */
@@ -79,7 +73,7 @@ export class Live<Item> {
     return this.#status
   }
 
-  /** Why the status is `failed`, or why it is still `loading`. */
+  /** The error behind the status `failed`, or behind a repeated `loading`. */
   get error (): unknown {
     return this.#error
   }
@@ -90,97 +84,97 @@ export class Live<Item> {
     return this.#snapshot
   }
 
+  /** The snapshot of the last call of the listeners. */
+  #notified = this.getSnapshot()
+
   /**
-   * Calls back with the objects, now, at once after a change, and once for all changes that come within a frame after that.
+   * Calls back with the objects, now, immediately after a change, and once for all changes within a frame after that.
    *
-   * @returns ends it
+   * @returns a function that ends it
    */
   readonly subscribe = (listener: (objects: readonly Item[]) => void): () => void => {
-    const call = () => attempt(() => listener(this.getSnapshot()))
+    const call = () => callSafely(() => listener(this.getSnapshot()))
     this.#listeners.add(call)
     call()
     return () => { this.#listeners.delete(call) }
   }
 
-  /** Loads again, after a failure too. Does nothing while the connection is down: it loads when that is back. */
+  /**
+   * Loads again, also after a failure. Does nothing while the connection is down: the collection loads when it is back.
+   */
   readonly reload = (): void => {
     if (this.#status !== 'current' && this.#status !== 'failed') return
-    if (this.#stop) this.#load()
+    if (this.#unwatch) this.#load()
     else this.#join()
   }
 
   /** Ends the subscription; the objects stay as they are. */
   readonly close = (): void => {
-    this.#stop?.()
+    this.#unwatch?.()
     this.#interrupt('closed')
   }
 
   #join (): void {
     this.#publish('loading')
-    this.#stop = this.#context.watch({
-      joined: () => this.#load(),
-      changed: (change) => this.#receive(change),
+    this.#unwatch = this.#settings.watch({
+      joined: () => this.#isLoaded ? this.#publish('current') : this.#load(),
+      changed: (change, spread = 0) => {
+        if (change.type === 'resync') {
+          this.#loadLater(Math.random() * spread)
+        } else if (this.#buffer) {
+          this.#buffer.push(change)
+        } else {
+          this.#apply(change)
+          this.#publish(this.#status, this.#error)
+        }
+      },
       lost: () => this.#interrupt('stale'),
-      recovered: () => this.#isLoaded ? this.#publish('current') : this.#load(),
-      resync: (_, spread) => this.#loadLater(Math.random() * spread),
       ended: (error) => {
-        this.#stop = undefined
-        // what the server does not show any more is not shown any more
+        this.#unwatch = undefined
+        // objects to which access is lost are no longer shown
         if (error) this.#items.clear()
         this.#interrupt(error ? 'failed' : 'closed', error)
       }
     })
   }
 
-  /** Loads after a delay: clients that load at once would all do so at the same time. */
+  /** Loads after a delay, so that not all clients load at the same time. */
   #loadLater (delay: number, error?: unknown): void {
     if (!delay) {
       this.#load()
       return
     }
-    this.#run++
-    this.#early = undefined
-    this.#isLoaded = false
+    this.#buffer = undefined
     this.#timer ??= setTimeout(() => this.#load(), Math.min(delay, MAX_DELAY))
     this.#publish('loading', error)
   }
 
   async #load (): Promise<void> {
-    this.#rest()
-    const run = ++this.#run
-    const early: Change<Item>[] = this.#early = []
-    this.#isLoaded = false
+    this.#stopTimer()
+    const buffer: Change<Item>[] = this.#buffer = []
     this.#publish('loading')
+    let status: LiveStatus = 'current'
+    let failure: unknown
     try {
-      const objects = await this.#options.load()
-      if (run !== this.#run) return
+      const objects = await this.#settings.load()
       check(Array.isArray(objects), 'load', 'a function that gives an array', objects)
-      this.#items = new Map(objects.map((object) => [this.#keyOf(object), object]))
-      this.#isChanged = true
-      this.#failures = 0
-      this.#catchUp(early, 'current')
+      const items = new Map(objects.map((object) => [this.#keyOf(object), object]))
+      if (buffer === this.#buffer) this.#items = items
     } catch (error) {
-      if (run !== this.#run) return
-      const { retry, retryAfter } = Object(error)
-      this.#catchUp(early, retry === true ? 'loading' : 'failed', error)
-      if (retry === true) this.#loadLater(backoff(this.#context.backoff, this.#failures++, retryAfter), error)
+      status = 'failed'
+      failure = error
     }
-  }
+    if (buffer !== this.#buffer) return
 
-  #catchUp (early: Change<Item>[], status: LiveStatus, error?: unknown): void {
-    for (const change of early) this.#apply(change)
-    this.#early = undefined
-    this.#isLoaded = status === 'current'
-    this.#publish(status, error)
-  }
-
-  #receive (change: Change<Item>): void {
-    if (this.#early) {
-      this.#early.push(change)
-      return
+    this.#buffer = this.#snapshot = undefined
+    for (const change of buffer) this.#apply(change)
+    const { retry, retryAfter } = Object(failure)
+    if (retry === true) {
+      this.#loadLater(retryDelay(this.#settings.backoff, this.#failures++, retryAfter), failure)
+    } else {
+      this.#failures = 0
+      this.#publish(status, failure)
     }
-    this.#apply(change)
-    this.#publish(this.#status, this.#error)
   }
 
   #apply ({ type, object }: Change<Item>): void {
@@ -188,65 +182,58 @@ export class Live<Item> {
       const key = this.#keyOf(object)
       if (type === 'delete') this.#items.delete(key)
       else this.#items.set(key, merge(type === 'update' ? this.#items.get(key) : undefined, object))
-      this.#isChanged = true
+      this.#snapshot = undefined
     } catch (error) {
-      this.#context.report(error)
+      this.#settings.report(error)
     }
   }
 
-  /** Nothing that is under way counts any more. */
+  /** Ends what is in progress: a load, or the delay before it. */
   #interrupt (status: LiveStatus, error?: unknown): void {
     if (this.#status === 'closed') return
-    this.#rest()
-    this.#run++
-    this.#early = undefined
-    if (status === 'closed') this.#options.signal?.removeEventListener('abort', this.close)
+    this.#stopTimer()
+    this.#buffer = undefined
+    if (status === 'closed') this.#stopListening?.()
     this.#publish(status, error)
   }
 
-  #rest (): void {
+  #stopTimer (): void {
     clearTimeout(this.#timer)
     this.#timer = undefined
   }
 
   #keyOf (object: Item): unknown {
-    const { key } = this.#options
+    const { key } = this.#settings
     const value = key ? key(object) : (object as { id?: unknown } | null | undefined)?.id
-    if (value === undefined || value === null) throw new TypeError(`Option 'key' (by default object.id) gives no key for ${show(object).slice(0, 100)}`)
+    check(value !== undefined && value !== null, 'key', 'a function that gives a key', object)
     return value
   }
 
   #publish (status: LiveStatus, error?: unknown): void {
-    if (status !== this.#status || error !== this.#error) this.#isChanged = true
-    if (!this.#isChanged) return
+    if (status !== 'stale') this.#isLoaded = status === 'current'
+    if (status !== this.#status || error !== this.#error) this.#snapshot = undefined
     this.#status = status
     this.#error = error
-    this.#snapshot = undefined
-    if (status === 'closed' || !this.#frame) this.#notify()
+    if (status === 'closed' || !this.#isResting) this.#notify()
   }
 
-  /** Calls the listeners, and again after a frame if something has changed by then. */
+  /** Calls the listeners if anything has changed, and again after a frame. */
   #notify (): void {
-    this.#isChanged = false
-    this.#startFrame()
+    if (this.#notified === this.getSnapshot()) return
+    this.#notified = this.getSnapshot()
+    this.#isResting = true
     for (const call of [...this.#listeners]) call()
-    // what they did took its time, and messages need some too
-    this.#startFrame()
-  }
-
-  #startFrame (): void {
-    clearTimeout(this.#frame)
-    if (this.#status === 'closed') return
-    this.#frame = setTimeout(() => {
-      this.#frame = undefined
-      if (this.#isChanged) this.#notify()
+    // the frame begins after the listeners, which may be slow: messages need some time too
+    setTimeout(() => {
+      this.#isResting = false
+      this.#notify()
     }, FRAME)
   }
 }
 
-/** An update may carry some properties only; `updated_fields` is about the change, not about the object. */
+/** Merges an update, which may carry only some properties; `updated_fields` describes the change, not the object. */
 function merge<Item> (before: Item | undefined, after: Item): Item {
-  if (typeof after !== 'object' || after === null) return after
+  if (Object(after) !== after) return after
   const { updated_fields: _, ...properties } = after as Item & { updated_fields?: unknown }
   return { ...before, ...properties } as Item
 }

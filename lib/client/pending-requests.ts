@@ -1,11 +1,15 @@
-/** Requests under way: each is settled exactly once, by its answer, its time-out, its signal, or the end of the connection. */
+/**
+ * Requests in flight: each is settled exactly once, by its reply, its timeout, its signal, or the end of the
+ * connection.
+ */
 import type { ErrorCode } from '../protocol/codes.ts'
-import { waitFor } from './deferred.ts'
 import { ClientErrorCode, RohrpostError } from './error.ts'
+import { asNumber, asString } from './option-checks.ts'
 import type { Token } from './token.ts'
+import { waitFor } from './waiting.ts'
 
-/** A message from the server, as far as it is looked at. */
-export interface Message {
+/** The fields of a message from the server that the client reads. */
+export interface ServerMessage {
   readonly id?: unknown
   readonly type?: unknown
   readonly error?: unknown
@@ -16,35 +20,37 @@ export interface Message {
   readonly error_id?: unknown
   readonly position?: unknown
   readonly recovered?: unknown
-  readonly top?: unknown
-  readonly limits?: unknown
+  readonly top?: { readonly offset?: unknown } | undefined
+  readonly limits?: { readonly max_payload?: unknown } | undefined
   readonly bytes?: unknown
   readonly spread?: unknown
 }
 
-/** How a request is made. */
+/** Options of a request. */
 export interface RequestOptions {
-  /** Milliseconds to wait for the answer; `Infinity` is for ever. */
+  /** Milliseconds to wait for the reply; `Infinity`: without limit. */
   timeout: number
   signal?: AbortSignal | undefined
-  /** Called at the reply, before the next message is read: who only waits for the promise hears of that first. */
-  answered?: (reply: Message) => void
-  /** Asked before the request is sent again with a new token: whether it is still meant. */
+  /**
+   * Called synchronously with the reply. A promise continuation would run only after the next WebSocket message may
+   * have been handled.
+   */
+  answered?: (reply: ServerMessage) => void
+  /** Whether the request is still wanted, asked before it is sent again with a new token. */
   still?: () => boolean
   /** Further fields of the message. */
   fields?: object
 }
 
-/** A request under way. */
-interface Pending {
+interface PendingRequest {
   readonly reject: (reason: unknown) => void
-  readonly answer: (message: Message) => void
+  readonly answer: (message: ServerMessage) => Promise<unknown>
 }
 
-/** The code with which an application says that `auth_jwt` has expired: the text alone, the table would be bundled whole. */
+/** The code of an expired `auth_jwt`. Only the text: an import of the table would put all of it into the bundle. */
 const TOKEN_EXPIRED: ErrorCode = 'token_expired'
 
-/** Texts up to this length are sent before the server has said what it takes. */
+/** Messages up to this length are sent before the server has announced its limit. */
 const SMALL = 4096
 
 /** The requests of one client. */
@@ -52,48 +58,57 @@ export type Requests = ReturnType<typeof createRequests>
 
 /** Keeps the requests of a client. @param send sends a text on the connection */
 export function createRequests (token: Token, send: (text: string) => void) {
-  const all = new Map<unknown, Pending>()
+  const pending = new Map<unknown, PendingRequest>()
   let lastId = 0
-  /** The largest message that the server takes, in bytes; `undefined` until it has said so, or has let the question pass. */
+  /** The size of the largest message that the server takes, in bytes; `undefined` until the first pong. */
   let limit: number | undefined
-  /** What waits for the server to say so: a large message, and those behind it. */
+  /** Large messages, and those behind them, that wait for the limit. */
   let held: (() => void)[] = []
 
   return {
-    /** Sends a request and waits for its answer. @returns the reply's data; rejects with a RohrpostError, or with the reason of the signal */
-    request (type: string, data: unknown, { timeout, signal, answered, still, fields }: RequestOptions): Promise<unknown> {
-      let id: number | undefined
-      const late = new RohrpostError('call timed out', { code: ClientErrorCode.TIMEOUT })
-      return waitFor(signal, timeout, late, ({ resolve, reject }) => {
-        id = ++lastId
+    /**
+     * Sends a request and waits for its reply.
+     *
+     * @returns the reply's data; rejects with a RohrpostError, or with the reason of the signal
+     */
+    request (
+      type: string,
+      data: unknown,
+      { timeout, signal, answered, still = () => true, fields }: RequestOptions
+    ): Promise<unknown> {
+      return waitFor(signal, (resolve, reject) => {
+        const id = ++lastId
         let isRepeated = false
 
         const transmit = () => {
+          // throws for data without a JSON form
           const text = JSON.stringify({ id, type, auth_jwt: token.current, data, ...fields })
+          pending.set(id, { reject, answer })
           const sendNow = () => {
-            if (!all.has(id)) return
-            // a server closes the connection at what is too large for it, and with that all other requests fail
+            if (!pending.has(id)) return
+            // a server closes the connection at a message beyond its limit, and all other requests would fail too
             const most = limit ?? Infinity
             const bytes = text.length * 3 > most ? new Blob([text]).size : 0
-            if (bytes <= most) send(text)
-            else reject(new RohrpostError(`too large: ${bytes} bytes, and the server takes ${most}`, { code: ClientErrorCode.TOO_LARGE }))
+            if (bytes <= most) return send(text)
+            const error = `too large: ${bytes} bytes, the server takes ${most}`
+            reject(new RohrpostError(error, { code: ClientErrorCode.TOO_LARGE }))
           }
-          if (limit === undefined && (text.length > SMALL || held.length > 0)) held.push(sendNow)
+          if (limit === undefined && (text.length > SMALL || held.length)) held.push(sendNow)
           else sendNow()
         }
 
-        const answer = async (message: Message) => {
+        const answer = async (message: ServerMessage) => {
           if (!message.error) {
             answered?.(message)
             return resolve(message.data)
           }
           let cause: unknown
-          if (message.code === TOKEN_EXPIRED && token.renewable && !isRepeated) {
+          if (message.code === TOKEN_EXPIRED && token.renew && !isRepeated) {
             isRepeated = true
             try {
               await token.renew()
-              // it may have been settled otherwise meanwhile
-              if (still?.() ?? true) return all.has(id) && transmit()
+              // it may have been settled meanwhile
+              if (still()) return pending.has(id) && transmit()
             } catch (error) {
               cause = error
             }
@@ -101,44 +116,39 @@ export function createRequests (token: Token, send: (text: string) => void) {
           reject(toError(message, cause))
         }
 
-        all.set(id, { reject, answer })
         transmit()
-      }, () => all.delete(id))
+        return () => pending.delete(id)
+      }, timeout, () => new RohrpostError('call timed out', { code: ClientErrorCode.TIMEOUT }))
     },
 
-    /** Whether a message answers a request; if so, the request is settled. */
-    answer (message: Message): boolean {
-      const pending = all.get(message.id)
-      pending?.answer(message)
-      return pending !== undefined
-    },
+    /** Settles the request that a message answers. @returns `undefined` if there is none */
+    answer: (message: ServerMessage): Promise<unknown> | undefined => pending.get(message.id)?.answer(message),
 
-    /** The server said what it takes, or answered without saying it. */
+    /** Sends held messages: the server has announced its limit, or answered without one. */
     limit (bytes: unknown): void {
-      limit = typeof bytes === 'number' ? bytes : limit ?? Infinity
+      limit = asNumber(bytes) ?? limit ?? Infinity
       for (const sendNow of held.splice(0)) sendNow()
     },
 
-    /** Rejects all requests: there will be no answers. */
+    /** Rejects all requests: there will be no replies. */
     fail (error: RohrpostError): void {
       held = []
-      for (const { reject } of all.values()) reject(error)
+      for (const { reject } of pending.values()) reject(error)
     }
   }
 }
 
-/** The error that a message tells of; what is no text, as servers of the original may send it, is shown as JSON. */
-export function toError ({ error, code, retry, retry_after: retryAfter, data, error_id: errorId }: Message, cause?: unknown): RohrpostError {
-  return new RohrpostError(isText(error) ? error : JSON.stringify(error), {
-    code: isText(code) ? code : undefined,
+/** The error of a message. A text of another type, as servers of the original send it, becomes JSON. */
+export function toError (
+  { error, code, retry, retry_after: retryAfter, data, error_id: errorId }: ServerMessage,
+  cause?: unknown
+): RohrpostError {
+  return new RohrpostError(asString(error) ?? JSON.stringify(error), {
+    code: asString(code),
     retry: retry === true,
-    retryAfter: typeof retryAfter === 'number' ? retryAfter : undefined,
+    retryAfter: asNumber(retryAfter),
     data,
-    errorId: isText(errorId) ? errorId : undefined,
+    errorId: asString(errorId),
     cause
   })
-}
-
-function isText (value: unknown): value is string {
-  return typeof value === 'string'
 }

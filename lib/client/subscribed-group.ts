@@ -1,10 +1,10 @@
-/** One group that the client wants to hear, and those who want it. */
+/** The state of one group that the client subscribes to. */
 import { show } from './option-checks.ts'
 import type { RohrpostError } from './error.ts'
 
 /** A change as the server announces it. */
 export interface Change<Item> {
-  /** The group that heard of it. */
+  /** The name of the group. */
   readonly group: string
   /** What happened to the object, as this group sees it. */
   readonly type: 'create' | 'update' | 'delete'
@@ -12,57 +12,62 @@ export interface Change<Item> {
   readonly object: Item
 }
 
-/** Says that changes of a group were missed: what is known may be out of date. */
+/** Says that changes of a group were missed: the state that the application knows may be out of date. */
 export interface Resync {
   readonly group: string
   readonly type: 'resync'
 }
 
-/** What says which group is meant; servers of the original may take further fields. */
+/** The `data` of a subscribe request, such as `{ type, id }`; servers of the original may take further fields. */
 export type GroupRef = object | string
 
-/** A part of the client, or of the application, that follows a group. */
+/** A call of `subscribe`, a loop over changes or a live collection: each keeps the subscription of its group. */
 export interface Watcher {
-  /** Whether this is a call of `subscribe`: it is refused for itself, and ended by `unsubscribe`. */
+  /** Whether this is a call of `subscribe`: a refusal rejects only this call, and `unsubscribe` ends it. */
   readonly isCall?: boolean
-  /** The client is a member; changes come from now on. */
+  /** The group, set by `watch`. */
+  group?: SubscribedGroup
+  /**
+   * `undefined`: not part of a request on this connection. `asked`: the reply to a request decides. `joined`: the
+   * client is a member. `away`: the client was a member on an earlier connection.
+   */
+  state?: 'asked' | 'joined' | 'away' | undefined
+  /** The client has become a member, or is one again and all missed changes have arrived. */
   joined? (reply: unknown): void
-  changed? (change: Change<never>): void
+  /**
+   * A change, or changes were missed and will not arrive.
+   *
+   * @param spread milliseconds over which clients are to load again after a resync
+   */
+  changed? (change: Change<never> | Resync, spread?: number): void
   /** The connection is down; the group will be joined again. */
   lost? (): void
-  /** The client is a member again, and what it missed has come. */
-  recovered? (): void
-  /** Changes were missed that will not come, while the connection was down or on the way. @param spread milliseconds over which to load again */
-  resync? (resync: Resync, spread: number): void
-  /** Nothing more will come: after `close()`, or because of an error. */
+  /** No more changes come: after `close()`, or because of an error. */
   ended (error: RohrpostError | undefined): void
 }
 
-/** One group that is wanted. */
-export interface Subscription {
+/** A group that the client subscribes to. */
+export interface SubscribedGroup {
   readonly key: string
-  /** What the server is asked for: what it let the client in for last. */
+  /** The reference that the server accepted last. */
   ref: GroupRef
-  /**
-   * What follows the group, and what it knows: `new`, not asked for on this connection; `asked`, a request will answer; `joined`; `away`, it
-   * was joined on an earlier connection.
-   */
-  readonly watchers: Map<Watcher, 'new' | 'asked' | 'joined' | 'away'>
-  /** Requests under way. */
+  readonly watchers: Set<Watcher>
+  /** Number of subscribe requests in flight. */
   asking: number
-  /** Whether the server refused the group for now, and never let the client in. */
+  /** Whether the server has refused the group temporarily, and never accepted it. */
   isRefused?: boolean
-  /** The group's name, once the server has told it. */
-  group?: string
-  /** The server's name for the last message of the group; see PROTOCOL.md, "Recovery". */
-  position?: unknown
-  /** The position of the last message that was missed and still comes, as a key. */
-  top?: string | undefined
+  /** The group's name, known from the first reply on. */
+  name?: string
   /** Whether the client is a member on this connection. */
-  joined: boolean
+  isJoined?: boolean
+  /** The position of the last message; see PROTOCOL.md, "Recovery". */
+  position?: unknown
+  /** The offset of the last missed message that is still to come. */
+  top?: unknown
 }
 
-/** The same text for the same fields, in whichever order they stand; 5 and '5' name one group. */
+/** The same text for the same fields in any order. The ids 5 and '5' name one group. */
 export function keyOf (ref: GroupRef): string {
-  return JSON.stringify(Object.entries(ref).flatMap(([name, value]) => value === undefined ? [] : [[name, show(value)]]).sort())
+  const fields = Object.entries(ref).filter(([, value]) => value !== undefined)
+  return JSON.stringify(fields.map((field) => field.map(show)).sort())
 }

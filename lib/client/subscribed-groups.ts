@@ -1,302 +1,283 @@
-/** What the client wants to hear: kept over reconnects, and in line with what the server was asked for. */
-import { backoff, type Backoff } from './retry-delay.ts'
-import { waitFor } from './deferred.ts'
-import { attempt } from './emitter.ts'
+/** Subscriptions of the client: joins groups again after each reconnect, and recovers what was missed. */
 import { ClientErrorCode, RohrpostError } from './error.ts'
-import type { Message, RequestOptions } from './pending-requests.ts'
-import { keyOf, type Change, type GroupRef, type Subscription, type Watcher } from './subscribed-group.ts'
-
-/** What subscriptions need of the client. */
-export interface Line {
-  readonly isOpen: () => boolean
-  readonly request: (type: 'subscribe' | 'unsubscribe', data: GroupRef, options: RequestOptions) => Promise<unknown>
-  /** Something failed that no caller hears of. */
-  readonly report: (error: unknown) => void
-  /** Tells listeners that a group is heard no more. */
-  readonly failed: (group: string, error: RohrpostError) => void
-  /** Tells listeners that changes of a group were missed. */
-  readonly resync: (group: string) => void
-  readonly backoff: Backoff
-}
+import { callSafely, type Emitter } from './emitter.ts'
+import { asNumber } from './option-checks.ts'
+import type { Requests, ServerMessage } from './pending-requests.ts'
+import { retryDelay, type DelayBounds } from './retry-delay.ts'
+import {
+  keyOf, type Change, type GroupRef, type Resync, type SubscribedGroup, type Watcher
+} from './subscribed-group.ts'
 
 /** Milliseconds that the server has to answer; its own deadline is the same by default. */
 const ANSWER_TIMEOUT = 30_000
-/** Clients load again over this many of their shortest waits when the server lost messages, unless it says over how long. */
+/**
+ * Random wait of clients before they load again when the server lost messages, as a multiple of `backoff.min`, unless
+ * the server names one.
+ */
 const SPREAD = 4
-
-/** A group that was refused for now is asked for this many of the shortest waits after a reconnect. */
+/** Wait before a temporarily refused group is asked for after a reconnect, as a multiple of `backoff.min`. */
 const RETURN = 3
 
-/** The subscriptions of one client. */
-export class Subscriptions {
-  readonly #all = new Map<string, Subscription>()
-  readonly #line: Line
-  #retry: ReturnType<typeof setTimeout> | undefined
+/** All subscriptions of one client. */
+export class SubscribedGroups {
+  /** By reference, see `keyOf`. References that lead to the same group of the server share its entry. */
+  readonly #groups = new Map<string, SubscribedGroup>()
+  readonly #byName = new Map<unknown, SubscribedGroup>()
+  readonly #request: Requests['request']
+  readonly #emitter: Emitter
+  readonly #backoff: DelayBounds
+  #isOpen = false
+  #timer: ReturnType<typeof setTimeout> | undefined
   #failures = 0
+  /** Why the connection is gone for good. */
+  #end: RohrpostError | undefined
 
-  constructor (line: Line) {
-    this.#line = line
+  constructor (request: Requests['request'], emitter: Emitter, backoff: DelayBounds) {
+    this.#request = request
+    this.#emitter = emitter
+    this.#backoff = backoff
   }
 
-  /** The names of the groups that the client is in. */
-  get groups (): ReadonlySet<string> {
-    return new Set([...this.#all.values()].flatMap(({ joined, group }) => joined && group ? [group] : []))
-  }
-
-  /** Asks for membership, now or when the connection is back. @returns the data of the reply */
-  subscribe (ref: GroupRef, signal: AbortSignal | undefined, onResync: (() => void) | undefined): Promise<unknown> {
-    let leave: () => void
-    return waitFor(signal, Infinity, undefined, ({ resolve, reject }) => {
-      leave = this.watch(ref, { isCall: true, joined: resolve, resync: () => onResync?.(), ended: reject })
-    }, () => {
-      if (signal?.aborted) leave()
-    })
+  /** The names of the groups with a membership on this connection. */
+  get names (): ReadonlySet<string> {
+    return new Set([...this.#byName.values()].flatMap(({ name, isJoined }) => isJoined && name ? [name] : []))
   }
 
   /** Ends one call of `subscribe`; other calls and watchers keep the membership. */
-  async unsubscribe (ref: GroupRef): Promise<unknown> {
-    const subscription = this.#all.get(keyOf(ref))
-    if (subscription) {
-      const { watchers } = subscription
-      const call = [...watchers].find(([{ isCall }]) => isCall)
-      if (call) end(watchers, call, new RohrpostError('unsubscribed', { code: ClientErrorCode.UNSUBSCRIBED }))
-      if (watchers.size) return
-    }
-    return this.#leave(ref, subscription)
+  async unsubscribe (ref: GroupRef): Promise<void> {
+    const group = this.#find(ref)
+    const call = [...group.watchers].find(({ isCall }) => isCall)
+    if (call) end(call, new RohrpostError('unsubscribed', { code: ClientErrorCode.UNSUBSCRIBED }))
+    if (!group.watchers.size) await this.#leave(group)
   }
 
-  /** Follows a group. @returns ends it */
+  /** Follows a group. @returns a function that ends it */
   watch (ref: GroupRef, watcher: Watcher): () => void {
-    const key = keyOf(ref)
-    const subscription: Subscription = this.#all.get(key) ?? { key, ref, watchers: new Map(), asking: 0, joined: false }
-    const { watchers } = subscription
-    this.#all.set(key, subscription)
-    watchers.set(watcher, 'new')
-    this.#ask(subscription, ref)
+    const group = watcher.group = this.#find(ref)
+    this.#groups.set(group.key, group)
+    group.watchers.add(watcher)
+    if (this.#end) queueMicrotask(() => this.#remove(group, this.#end, this.#end))
+    else this.#ask(group, ref)
 
     return () => {
-      if (watchers.delete(watcher) && !watchers.size) this.#leaveQuietly(subscription)
+      const { group } = watcher
+      if (group?.watchers.delete(watcher) && !group.watchers.size) this.#leaveQuietly(group)
     }
   }
 
-  /** Hands a change to those who watch its group. */
-  receive (change: Change<never>): void {
-    for (const { watchers } of this.#members(change.group)) {
-      for (const watcher of watchers.keys()) attempt(() => watcher.changed?.(change))
+  /** Passes a change, or the announcement that messages are lost, to watchers and listeners. */
+  receive (change: Change<never> | Resync, spread: unknown): void {
+    const group = this.#member(change.group)
+    if (change.type === 'resync') {
+      if (group) this.#resync(group, asNumber(spread) ?? SPREAD * this.#backoff.min)
+      return
     }
+    for (const watcher of group?.watchers ?? []) callSafely(() => watcher.changed?.(change))
+    this.#emitter.emitToGroup(change.group, null, change)
   }
 
-  /** A message of a group was handled: where to go on from after a reconnect. */
+  /** Notes the position of a handled message, the start of a recovery after a reconnect. */
   reached (position: { group?: unknown, offset?: unknown }): void {
-    if (typeof position.offset !== 'number') return
-    for (const subscription of this.#members(position.group)) {
-      subscription.position = position
-      if (subscription.top !== keyOf(position)) continue
-      subscription.top = undefined
-      tell(subscription)
-    }
+    const group = this.#member(position.group)
+    if (!group || typeof position.offset !== 'number') return
+    group.position = position
+    if (group.top !== position.offset) return
+    group.top = undefined
+    notifyJoined(group)
   }
 
-  /** Messages of a group are lost, though the connection is there. @param spread milliseconds over which clients are to load again */
-  resync (name: unknown, spread: unknown): void {
-    for (const subscription of this.#members(name)) {
-      this.#resync(subscription, String(name), typeof spread === 'number' ? spread : SPREAD * this.#line.backoff.min)
-    }
-  }
-
-  /** The connection is there: asks for all that is wanted. */
+  /** The connection is open: asks for all groups. */
   opened (): void {
+    this.#isOpen = true
     this.#failures = 0
-    for (const subscription of this.#all.values()) {
-      // groups that the client was in come first: a server that restarts has enough to do with them
-      if (subscription.isRefused) this.#askLater(RETURN * this.#line.backoff.min)
-      else this.#ask(subscription)
+    for (const group of this.#all()) {
+      // a restarted server has enough to do with the groups that clients were members of
+      if (group.isRefused) this.#askLater(RETURN * this.#backoff.min)
+      else this.#ask(group)
     }
   }
 
-  /** The connection is gone for now. */
-  lost (): void {
+  /**
+   * The connection is gone: for now, or with `reason` for good.
+   *
+   * @param error the error for loops and collections, none after `close()`
+   */
+  lost (reason?: RohrpostError, error?: RohrpostError): void {
+    this.#isOpen = false
+    this.#end = reason
     this.#stop()
-    for (const subscription of this.#all.values()) {
-      subscription.joined = false
-      subscription.top = undefined
-      for (const [watcher, known] of subscription.watchers) {
-        subscription.watchers.set(watcher, known === 'joined' || known === 'away' ? 'away' : 'new')
+    for (const group of this.#all()) {
+      group.isJoined = false
+      if (reason) this.#remove(group, reason, error)
+      for (const watcher of group.watchers) {
+        watcher.state = watcher.state && watcher.state !== 'asked' ? 'away' : undefined
         watcher.lost?.()
       }
     }
   }
 
-  /** The connection is gone for good. @param error what watchers are told, nothing after `close()` */
-  end (reason: RohrpostError, error: RohrpostError | undefined): void {
-    this.#stop()
-    for (const subscription of this.#all.values()) this.#remove(subscription, reason, error)
+  /** The group with a name, if the client is a member. */
+  #member (name: unknown): SubscribedGroup | undefined {
+    const group = this.#byName.get(name)
+    return group?.isJoined ? group : undefined
   }
 
-  async #ask (subscription: Subscription, ref = subscription.ref): Promise<void> {
-    if (!this.#line.isOpen()) return
-    const { watchers } = subscription
-    const asked = [...watchers.keys()].filter((watcher) => watchers.get(watcher) === 'new')
-    for (const watcher of asked) watchers.set(watcher, 'asked')
-    // who is a member, or is about to be one, would hear twice what came after a position
-    const isMember = [subscription, ...this.#twins(subscription)].some(({ joined, asking }) => joined || asking)
-
-    let failure: RohrpostError | undefined
-    subscription.asking++
-    try {
-      await this.#line.request('subscribe', ref, {
-        timeout: ANSWER_TIMEOUT,
-        still: () => watchers.size > 0,
-        fields: { recover: (!isMember && subscription.position) || true },
-        answered: (reply) => this.#joined(subscription, ref, asked, reply)
-      })
-    } catch (error) {
-      failure = error as RohrpostError
-    }
-    subscription.asking--
-    if (failure) this.#refused(subscription, asked, failure)
+  #all (): Set<SubscribedGroup> {
+    return new Set(this.#groups.values())
   }
 
-  #joined (subscription: Subscription, ref: GroupRef, asked: Watcher[], { data, position, recovered, top }: Message): void {
-    const { joined, group } = subscription
+  #find (ref: GroupRef): SubscribedGroup {
+    const key = keyOf(ref)
+    return this.#groups.get(key) ?? { key, ref, watchers: new Set(), asking: 0 }
+  }
+
+  #ask (group: SubscribedGroup, ref = group.ref): void {
+    if (!this.#isOpen) return
+    const { watchers, asking, isJoined, position } = group
+    const asked = [...watchers].filter(({ state }) => !state)
+    for (const watcher of asked) watcher.state = 'asked'
+
+    group.asking++
+    this.#request('subscribe', ref, {
+      timeout: ANSWER_TIMEOUT,
+      still: () => watchers.size > 0,
+      // a member, or soon a member, would receive twice what came after a position
+      fields: { recover: (!isJoined && !asking && position) || true },
+      answered: (reply) => this.#joined(group, ref, asked, reply)
+    }).finally(() => { group.asking-- }).catch((error) => this.#refused(group, asked, error))
+  }
+
+  #joined (
+    asking: SubscribedGroup,
+    ref: GroupRef,
+    asked: Watcher[],
+    { data, position, recovered, top }: ServerMessage
+  ): void {
     const reply: { group: string } = Object(data)
-    const isRecovered = recovered === true
-    subscription.ref = ref
-    subscription.group = reply.group
-    subscription.isRefused = false
-    subscription.position = position
-
+    const name = asking.name = reply.group
     for (const { isCall, joined } of asked) {
       if (isCall) joined?.(reply)
     }
-    if (group && !joined && !isRecovered) this.#resync(subscription, reply.group, 0)
-    // what was missed comes once, for all that were equally far
-    const isEqual = (twin: Subscription) => isRecovered && !twin.joined && keyOf(Object(twin.position)) === keyOf(Object(position))
-    for (const each of [subscription, ...this.#twins(subscription).filter(isEqual)]) {
-      each.joined = each.watchers.size > 0
-      each.top = isRecovered && top ? keyOf(top) : undefined
-      tell(each, reply)
-    }
-  }
+    if (!asking.watchers.size) return
 
-  /** Those that knew the group before have missed something. */
-  #resync (subscription: Subscription, group: string, spread: number): void {
-    const { watchers } = subscription
-    subscription.top = undefined
-    for (const [watcher, known] of watchers) {
-      if (known === 'new' || known === 'asked') continue
-      watchers.set(watcher, 'joined')
-      attempt(() => watcher.resync?.({ group, type: 'resync' }, spread))
-    }
-    this.#line.resync(group)
-  }
-
-  #refused (subscription: Subscription, asked: Watcher[], error: RohrpostError): void {
-    const { watchers, group } = subscription
-    const { code } = error
-    const isLost = code === ClientErrorCode.CONNECTION_LOST
-    for (const watcher of asked) {
-      // one that is still there is asked for again
-      if (watcher.isCall && !(isLost && watchers.has(watcher))) {
-        watchers.delete(watcher)
-        watcher.ended(error)
+    const known = this.#byName.get(name)
+    const group = known ?? asking
+    this.#byName.set(name, group)
+    this.#groups.set(asking.key, group)
+    if (group !== asking) {
+      for (const watcher of asking.watchers) {
+        watcher.group = group
+        group.watchers.add(watcher)
       }
+      asking.watchers.clear()
+    }
+    group.ref = ref
+    group.isRefused = false
+    group.position = position
+    if (known && !group.isJoined && !recovered) this.#resync(group, 0)
+    group.isJoined = true
+    group.top = top?.offset
+    notifyJoined(group, reply)
+  }
+
+  /** Notifies the watchers that were members before: they have missed changes. */
+  #resync (group: SubscribedGroup, spread: number): void {
+    const name = group.name as string
+    group.top = undefined
+    for (const watcher of group.watchers) {
+      if (!watcher.state || watcher.state === 'asked') continue
+      watcher.state = 'joined'
+      callSafely(() => watcher.changed?.({ group: name, type: 'resync' }, spread))
+    }
+    this.#emitter.emit('resync', name)
+  }
+
+  #refused (group: SubscribedGroup, asked: Watcher[], error: RohrpostError): void {
+    const { key, name, watchers } = group
+    for (const watcher of asked) {
+      // a call that still waits is repeated on the next connection
+      if (!watcher.isCall || (!this.#isOpen && watcher.group?.watchers.has(watcher))) continue
+      watcher.state = undefined
+      end(watcher, error)
     }
 
-    // still a member, wanted no more, or another request decides
-    if (isLost || subscription.joined || subscription.asking || this.#all.get(subscription.key) !== subscription) return
-    const isTimeout = code === ClientErrorCode.TIMEOUT
+    if (group.isJoined) return notifyJoined(group)
+    // no longer wanted, or another request decides
+    if (!this.#isOpen || group.asking || this.#groups.get(key) !== group) return
+    const isTimeout = error.code === ClientErrorCode.TIMEOUT
     if (watchers.size && (error.retry || isTimeout)) {
-      subscription.isRefused = !group
+      group.isRefused = !name
       return this.#askLater(error.retryAfter)
     }
 
-    this.#remove(subscription, error, error)
-    // the server may let the client in after all
-    if (isTimeout) this.#leaveQuietly(subscription)
-    if (group) this.#line.failed(group, error)
+    this.#remove(group, error, error)
+    // the server may still accept the request
+    if (isTimeout) this.#leaveQuietly(group)
+    if (name) this.#emitter.emitToGroup(name, error)
   }
 
-  /** What is wanted is asked for until the server decides. */
+  /** Asks again for all groups without a membership, until the server decides. */
   #askLater (retryAfter = 0): void {
     if (retryAfter > 0) this.#stop()
-    this.#retry ??= setTimeout(() => {
-      this.#retry = undefined
-      for (const subscription of this.#all.values()) {
-        if (!subscription.joined && !subscription.asking) this.#ask(subscription)
+    this.#timer ??= setTimeout(() => {
+      this.#timer = undefined
+      for (const group of this.#all()) {
+        if (!group.isJoined && !group.asking) this.#ask(group)
       }
-    }, backoff(this.#line.backoff, this.#failures++, retryAfter))
+    }, retryDelay(this.#backoff, this.#failures++, retryAfter))
   }
 
   #stop (): void {
-    clearTimeout(this.#retry)
-    this.#retry = undefined
+    clearTimeout(this.#timer)
+    this.#timer = undefined
   }
 
-  #leaveQuietly (subscription: Subscription): void {
-    this.#leave(subscription.ref, subscription).catch(this.#line.report)
+  #leaveQuietly (group: SubscribedGroup): void {
+    this.#leave(group).catch(this.#emitter.report)
   }
 
-  /**
-   * Forgets a subscription, and leaves its group unless another one is for the same. Resolves also when the connection goes: the membership
-   * goes with it.
-   */
-  async #leave (ref: GroupRef, subscription?: Subscription): Promise<unknown> {
-    if (subscription) this.#remove(subscription)
-    if (!this.#line.isOpen() || this.#twins(subscription).length) return
+  /** Forgets a group, and leaves it. Resolves also when the connection goes: the membership ends with it. */
+  async #leave (group: SubscribedGroup): Promise<void> {
+    this.#remove(group)
+    if (!this.#isOpen) return
     try {
-      return await this.#line.request('unsubscribe', ref, {
+      await this.#request('unsubscribe', group.ref, {
         timeout: ANSWER_TIMEOUT,
-        still: () => !this.#all.has(keyOf(ref)),
+        still: () => !this.#groups.has(group.key),
         answered: () => {
-          // other subscriptions for the same group, whose name was not known when this was sent
-          for (const twin of this.#twins(subscription)) {
-            twin.joined = false
-            this.#ask(twin)
-          }
+          // another reference led to the same group, whose name was not known when this was sent
+          const alias = this.#byName.get(group.name)
+          if (!alias) return
+          alias.isJoined = false
+          this.#ask(alias)
         }
       })
     } catch (error) {
-      const { code } = error as RohrpostError
-      if (code !== ClientErrorCode.CONNECTION_LOST && code !== ClientErrorCode.CLOSED) throw error
+      if (this.#isOpen) throw error
     }
   }
 
-  #filter (fits: (subscription: Subscription) => boolean): Subscription[] {
-    return [...this.#all.values()].filter(fits)
-  }
-
-  /** What makes the client a member of a group: it may have been asked for in several ways. */
-  #members (name: unknown): Subscription[] {
-    return this.#filter(({ joined, group }) => joined && group === name)
-  }
-
-  /** What asked for the same group in another way. */
-  #twins (subscription: Subscription | undefined): Subscription[] {
-    const group = subscription?.group
-    return this.#filter((other) => other !== subscription && Boolean(group) && other.group === group)
-  }
-
-  #remove (subscription: Subscription, reason?: RohrpostError, error?: RohrpostError): void {
-    const { key, watchers } = subscription
-    subscription.joined = false
-    this.#all.delete(key)
-    for (const each of watchers) end(watchers, each, each[0].isCall ? reason : error)
+  #remove (group: SubscribedGroup, reason?: RohrpostError, error?: RohrpostError): void {
+    for (const map of [this.#groups, this.#byName]) {
+      for (const [key, each] of map) {
+        if (each === group) map.delete(key)
+      }
+    }
+    for (const watcher of group.watchers) end(watcher, watcher.isCall ? reason : error)
   }
 }
 
-/** Ends a watcher; a call that is under way is ended by its answer. */
-function end (watchers: Subscription['watchers'], [watcher, known]: [Watcher, string], error: RohrpostError | undefined): void {
-  watchers.delete(watcher)
-  if (!watcher.isCall || known !== 'asked') watcher.ended(error)
+/** Ends a watcher, but for a call in flight, which its reply ends. */
+function end (watcher: Watcher, error: RohrpostError | undefined): void {
+  watcher.group?.watchers.delete(watcher)
+  if (!watcher.isCall || watcher.state !== 'asked') watcher.ended(error)
 }
 
-/** The client is a member, for the first time or again: then once all that was missed has come. */
-function tell ({ watchers, top }: Subscription, reply?: unknown): void {
-  for (const [watcher, known] of watchers) {
-    if (known === 'joined' || (known === 'away' && top)) continue
-    watchers.set(watcher, 'joined')
-    if (known === 'away') watcher.recovered?.()
-    else watcher.joined?.(reply)
+/** Notifies new watchers of the membership, and returning ones once all missed changes have arrived. */
+function notifyJoined ({ watchers, top }: SubscribedGroup, reply?: unknown): void {
+  for (const watcher of watchers) {
+    if (watcher.state === 'joined' || (watcher.state === 'away' && top)) continue
+    watcher.state = 'joined'
+    watcher.joined?.(reply)
   }
 }

@@ -1,48 +1,46 @@
-/** The token that goes with every request. */
+/** The token that is part of every request. */
 
-/** A token, or what gives one. */
+/** A token, or a function that returns one. */
 export type TokenSource = string | undefined | (() => string | undefined | Promise<string | undefined>)
 
-/** Knows the token of now, and asks for another where the source can tell. */
-export class Token {
-  readonly #source: Exclude<TokenSource, string> | undefined
-  readonly #timeout: number
-  #asking: Promise<void> | undefined
-  #askedAt = 0
-  /** What is sent as `auth_jwt`. */
+/** The token of a client. */
+export interface Token {
+  /** The field `auth_jwt` of requests. */
   current: string | undefined
-
-  /** @param timeout milliseconds after which an answer is not waited for any more */
-  constructor (source: TokenSource, timeout: number) {
-    this.#timeout = timeout
-    if (typeof source === 'function') this.#source = source
-    else this.current = source
-  }
-
-  /** Whether asking again can give another one. */
-  get renewable (): boolean {
-    return Boolean(this.#source)
-  }
-
   /**
-   * Asks the source. Callers that ask meanwhile share the answer, unless it takes too long: a request on a dead line never settles.
+   * Asks the source, if it is a function. Concurrent callers share the answer, unless it takes too long: a request on a
+   * dead connection never settles.
    *
-   * @param isFresh whether to ask in any case; an older answer counts no more then
+   * @param isFresh whether to ask in any case; an older answer no longer counts then
    */
-  renew (isFresh = false): Promise<void> {
-    const now = performance.now()
-    if (isFresh || !this.#asking || now - this.#askedAt >= this.#timeout) {
-      this.#askedAt = now
-      const asking = this.#asking = this.#ask().then((token) => {
-        if (this.#asking === asking) this.current = token
-      }).finally(() => {
-        if (this.#asking === asking) this.#asking = undefined
-      })
-    }
-    return this.#asking
-  }
+  readonly renew?: (isFresh?: boolean) => Promise<void>
+}
 
-  async #ask (): Promise<string | undefined> {
-    return this.#source?.()
+/**
+ * Makes the token of a client.
+ *
+ * @param timeout milliseconds after which the source is asked again although it has not answered
+ */
+export function createToken (source: TokenSource, timeout: number): Token {
+  if (typeof source !== 'function') return { current: source }
+
+  let renewal: Promise<void> | undefined
+  let expiresAt = 0
+  const ask = async () => source()
+  const token: Token = {
+    current: undefined,
+    renew (isFresh) {
+      const now = performance.now()
+      if (isFresh || !renewal || now >= expiresAt) {
+        expiresAt = now + timeout
+        const asking = renewal = ask().then((current) => {
+          if (asking === renewal) token.current = current
+        }).finally(() => {
+          if (asking === renewal) renewal = undefined
+        })
+      }
+      return renewal
+    }
   }
+  return token
 }

@@ -130,8 +130,8 @@ function publish (app: FastifyInstance, id: number, title: string): void {
   app.rohrpost.sendToGroup('rows', { id: 1, type: 'subscription-update', data: { group: 'rows', type: 'update', object: { id, title } } })
 }
 
-async function show (page: Page, visibilityState: 'visible' | 'hidden'): Promise<void> {
-  await page.evaluate(`Object.defineProperty(document, 'visibilityState', { value: '${visibilityState}', configurable: true }); document.dispatchEvent(new Event('visibilitychange'))`)
+async function show (page: Page, state: 'visible' | 'hidden'): Promise<void> {
+  await page.evaluate(`Object.defineProperty(document, 'hidden', { value: ${state === 'hidden'}, configurable: true }); document.dispatchEvent(new Event('visibilitychange'))`)
 }
 
 /** A line that carries about 100 kB each second from the server, and as much as it gets to it. @returns its port */

@@ -168,7 +168,7 @@ suite('an object without a key', () => {
     fake.last.answer(joined)
     await loaded({ uuid: 'a' } as never, { uuid: 'b' } as never)
 
-    assert.deepEqual([todos.status, String(todos.error)], ['failed', 'TypeError: Option \'key\' (by default object.id) gives no key for {"uuid":"a"}'])
+    assert.deepEqual([todos.status, String(todos.error)], ['failed', 'TypeError: Option \'key\' must be a function that gives a key, got {"uuid":"a"}'])
   })
 
   test('in a change is an error event, and the collection goes on', async (t) => {
@@ -181,7 +181,7 @@ suite('an object without a key', () => {
     receive('create', { id: 2 })
 
     assert.deepEqual(todos.getSnapshot(), [{ id: 1 }, { id: 2 }])
-    assert.deepEqual(errors.map(([text]) => text.replace(/.* gives/, 'gives')), ['gives no key for null', 'gives no key for null', 'gives no key for {"id":null}'])
+    assert.deepEqual(errors.map(([text]) => text.replace(/.* gives/, 'gives')), ['null', 'null', '{"id":null}'].map((value) => `gives a key, got ${value}`))
   })
 
   test('may have a key that fails', async (t) => {
@@ -268,6 +268,16 @@ suite('a temporary refusal', () => {
       t.mock.timers.reset()
     }
   })
+})
+
+test('a refusal is no failure while the client is a member of the group', async (t) => {
+  const { client, fake } = await live(t)
+  fake.last.answer(joined)
+  const second = client.live({ type: 'todos' }, { load: () => [{ id: 1 }] })
+  fake.last.answer({ error: 'Too many messages.', code: 'rate_limited', retry: true })
+  await settled()
+
+  assert.deepEqual([second.status, second.getSnapshot()], ['current', [{ id: 1 }]])
 })
 
 test('a group that may not be joined any more takes with it what it showed', async (t) => {

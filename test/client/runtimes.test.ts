@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { test, type TestContext } from 'node:test'
 import { RohrpostClient } from '../../lib/client/index.ts'
-import { onAbort } from '../../lib/client/deferred.ts'
+import { onAbort } from '../../lib/client/waiting.ts'
 import { settled } from './support/fake-socket.ts'
 import { openFake } from './support/open.ts'
 
@@ -41,10 +41,11 @@ test('a signal without reason gives one', async (t) => {
   Object.assign(signal, { aborted: true })
 
   assert.equal((reasons[0] as Error).name, 'AbortError')
-  assert.throws(() => onAbort(signal, () => {}), { name: 'AbortError', message: 'aborted' })
+  onAbort(signal, (reason) => reasons.push(reason))()
+  assert.deepEqual(reasons.map(String), ['AbortError: aborted', 'AbortError: aborted'])
 })
 
-for (const document of [{}, { addEventListener: true }, { visibilityState: 'visible' }]) {
+for (const document of [{}, { addEventListener: true }, { hidden: false }]) {
   test(`a document may be half a one: ${JSON.stringify(document)}`, async (t) => {
     without(t, globalThis, 'document', { ...document, ...('addEventListener' in document && { addEventListener () {} }) })
     const { client, fake } = await openFake(t)
@@ -62,7 +63,7 @@ test('a runtime without WebSocket is told of the option, before anything else ha
   for (const options of [{}, { token: () => String(asked++) }, { autoConnect: false }]) {
     assert.throws(() => new RohrpostClient('ws://host', options), {
       name: 'TypeError',
-      message: "Option 'WebSocket' must be a class, as there is no global one, got undefined"
+      message: "Option 'WebSocket' must be a class (there is no global one), got undefined"
     })
   }
   assert.equal(asked, 0)

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { suite, test, type TestContext } from 'node:test'
 import { RohrpostClient, type ClientOptions, type StateChange, type UrlSource } from '../../lib/client/index.ts'
 import { isFinal } from '../../lib/client/socket.ts'
-import { watchPage } from '../../lib/client/wake.ts'
+import { watchPage } from '../../lib/client/page-events.ts'
 import { fakeSockets, settled } from './support/fake-socket.ts'
 import { stopClock } from './support/open.ts'
 
@@ -27,7 +27,7 @@ function dialAgain (t: TestContext, options: ClientOptions = {}, url: UrlSource 
 
 /** The global scope of a browser. */
 function enter (t: TestContext, visibilityState: 'visible' | 'hidden' = 'visible') {
-  const scope = Object.assign(new EventTarget(), { document: Object.assign(new EventTarget(), { visibilityState }) })
+  const scope = Object.assign(new EventTarget(), { document: Object.assign(new EventTarget(), { hidden: visibilityState === 'hidden' }) })
   const before = Object.getOwnPropertyDescriptors(globalThis)
   for (const name of ['addEventListener', 'removeEventListener'] as const) {
     Object.defineProperty(globalThis, name, { value: scope[name].bind(scope), configurable: true })
@@ -44,7 +44,7 @@ function enter (t: TestContext, visibilityState: 'visible' | 'hidden' = 'visible
     online: () => scope.dispatchEvent(new Event('online')),
     offline: () => scope.dispatchEvent(new Event('offline')),
     show (visibilityState: 'visible' | 'hidden') {
-      scope.document.visibilityState = visibilityState
+      scope.document.hidden = visibilityState === 'hidden'
       scope.document.dispatchEvent(new Event('visibilitychange'))
     }
   }
@@ -708,10 +708,10 @@ suite('a connection that does not come about', () => {
 
     const causes = changes.filter(({ state }) => state === 'waiting').map(({ cause }) => cause)
     assert.equal(causes[0], told)
-    assert.deepEqual([String(causes[1]), (causes[1] as Error).cause], ['Error: no WebSocket at this address', silent])
+    assert.deepEqual([String(causes[1]), (causes[1] as Error).cause], ['Error: no WebSocket at this URL', silent])
     assert.equal(causes[2], undefined)
-    assert.deepEqual(errors, [String(told), 'Error: no WebSocket at this address'])
-    assert.deepEqual(warn.mock.calls.map(({ arguments: [text] }) => text), [`rohrpost: the client could not connect, and tries again: ${told}`])
+    assert.deepEqual(errors, [String(told), 'Error: no WebSocket at this URL'])
+    assert.deepEqual(warn.mock.calls.map(({ arguments: [text] }) => text), [`rohrpost: could not connect, trying again: ${told}`])
   })
 
   test('says nothing on the console in production', (t) => {

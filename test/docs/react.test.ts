@@ -17,7 +17,8 @@ function documentedHook (todos: Live<unknown>): () => unknown[] {
 test('the documented hook renders on a server, with the objects that are known', async () => {
   let watcher: Watcher | undefined
   const loaded = Promise.withResolvers<unknown[]>()
-  const todos = new Live({ load: () => loaded.promise as Promise<{ id: number }[]> }, {
+  const todos = new Live({
+    load: () => loaded.promise as Promise<{ id: number }[]>,
     watch (given) {
       watcher = given
       return () => {}
