@@ -54,7 +54,9 @@ export class Recorder implements Receiver {
   /** Resolves when a message has been delivered. */
   async until (group: string, payload: string): Promise<void> {
     const what = `message '${payload.slice(0, 80)}' in group '${group}'`
-    await this.when(what, () => this.payloads(group).includes(payload))
+    await this.when(what, () => this.events.some((event) => {
+      return event.kind === 'message' && event.group === group && event.payload === payload
+    }))
   }
 
   /** Resolves when a condition holds. @throws AssertionError after 20 seconds */
