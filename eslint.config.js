@@ -39,8 +39,8 @@ const mikroOrm = {
   announce: [
     'row.ts', 'platforms.ts',
     'declare/compiled-rule.ts', 'declare/entity-registry.ts', 'declare/notification.ts', 'declare/rules.ts',
-    'capture/change-log.ts', 'capture/commit.ts', 'capture/commit-order.ts', 'capture/committed-rows.ts',
-    'capture/read-back.ts'
+    'capture/change-log.ts', 'capture/commit.ts', 'capture/commit-order.ts', 'capture/commit-stamps.ts',
+    'capture/committed-rows.ts', 'capture/read-back.ts'
   ],
   'change-subscriber.ts': ['row.ts', 'declare', 'capture', 'announce']
 }

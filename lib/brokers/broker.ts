@@ -1,4 +1,7 @@
 /** The contract between groups and what they are held in. Type-only. */
+import type { Stamp } from '../protocol/stamp.ts'
+
+export type { Stamp }
 
 /**
  * A place in a group's log: that of a message, or of the last message so far. Offsets rise by one, and that of a log without messages is 0;
@@ -58,8 +61,12 @@ export interface Broker {
   /**
    * Resolves when the broker has the message. Everybody, this process too, hears it through `deliver`. Calls for one group MUST
    * reach everybody in the order in which they were made, retries included.
+   *
+   * `stamp` is the age of the row state in the message, where processes that share a database may publish in another order than they committed.
+   * A broker MAY leave out a message that a newer one replaces, and resolves then too. It MUST publish the message on any doubt; a broker that
+   * ignores stamps is correct.
    */
-  publish (group: string, payload: string): void | Promise<void>
+  publish (group: string, payload: string, stamp?: Stamp): void | Promise<void>
   /**
    * Resolves when every later `publish` will arrive; where the broker keeps history, with the group's top: the next message that is delivered
    * is the one after it, or one that was delivered meanwhile. Never two calls for one group under way.

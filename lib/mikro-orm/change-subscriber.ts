@@ -17,7 +17,7 @@ import { areDropsObserved, makeErrorReporter, makeSafeLogger, reportFailure, typ
 import type { PublishTarget } from './announce/publish.ts'
 import { ChangeLog, ChangeOrigin, type ManualChange, type RowChange } from './capture/change-log.ts'
 import { changedCollections } from './capture/collections.ts'
-import { replaceCommit, type CommitResult } from './capture/commit.ts'
+import { replaceCommit } from './capture/commit.ts'
 import { Flush } from './capture/flush.ts'
 import { deleted, RowChangeBuilder } from './capture/row-changes.ts'
 import { rowBeforeUpsert, rowsBeforeFlush } from './capture/rows-before.ts'
@@ -142,7 +142,7 @@ export class ChangeSubscriber implements EventSubscriber {
     const transaction = args.transaction as Transaction
     const outermost = this.#transactions.started(args)
     if (outermost !== undefined) {
-      replaceCommit(em, transaction, (plain, send) => this.#commit(em, transaction, outermost, plain, send))
+      replaceCommit(transaction, (commit) => this.#commit(em, transaction, outermost, commit))
     }
     const running = this.#transactions.find(transaction)
     this.#flushes.join(em, running)
@@ -233,17 +233,16 @@ export class ChangeSubscriber implements EventSubscriber {
     em: EntityManager,
     transaction: Transaction,
     running: RunningTransaction,
-    plain: () => Promise<void>,
-    send: () => Promise<CommitResult>
+    commit: () => Promise<void>
   ): Promise<void> {
     const ended = () => this.#transactions.ended(transaction)
     if (running.failure !== undefined) throw running.failure.error
     if (this.#connected !== undefined && !running.isEmpty) {
-      return this.#connected.announcer.commit(em, transaction, running.complete(), send, ended)
+      return this.#connected.announcer.commit(em, transaction, running.complete(), commit, ended)
     }
 
     // without changes to publish, the COMMIT is sent as without the plugin
-    await plain()
+    await commit()
     ended()
   }
 

@@ -52,7 +52,7 @@ function createInternals ({ connections, groups, subscriptions, drainTimeout }: 
   return {
     backgroundWork: [() => connections.leaving],
     drainTimeout,
-    publishObject: (group, text) => toPromise(groups.publishText(group, text)),
+    publishObject: (group, text, stamp) => toPromise(groups.publishText(group, text, stamp)),
     addNotifiedGroups: (notified) => subscriptions.use.notifies(notified),
     notify: undefined
   }

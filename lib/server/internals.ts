@@ -3,6 +3,7 @@
  * public interface.
  */
 import type { NotifiedGroups } from '../protocol/group-name.ts'
+import type { Stamp } from '../protocol/stamp.ts'
 
 /**
  * Key of the internals. The symbol is registered: the ES module and the CommonJS copy of the package must find the same
@@ -23,10 +24,11 @@ export interface Internals {
    * Publishes the text of a JSON object to a group. Unlike `sendToGroup`, it does not parse the text again, and the
    * caller handles failures.
    *
+   * @param stamp the age of the row state in the text, for the broker
    * @returns a promise only if the broker returns one
    * @throws RP_ERR_INVALID_GROUP; errors of a synchronous broker
    */
-  publishObject (group: string, text: string): void | Promise<void>
+  publishObject (group: string, text: string, stamp?: Stamp): void | Promise<void>
   /** Registers groups to which a notification rule publishes. */
   addNotifiedGroups (groups: NotifiedGroups): void
   /** `app.rohrpost.notify`, set by the MikroORM plugin. */

@@ -6,6 +6,7 @@
 import { errors } from '../../errors.ts'
 import { Backoff } from '../../util/backoff.ts'
 import type { Trouble } from '../../util/trouble.ts'
+import type { Stamp } from '../broker.ts'
 import { encodeTurns, type PublishTurn } from './publish-turn.ts'
 import { isErrorReply, isTemporary } from './redis-client.ts'
 import type { RedisConnection } from './redis-connection.ts'
@@ -84,7 +85,7 @@ export class Publisher {
   /**
    * Resolves when Redis has published the message, or rejects with RP_ERR_NOT_PUBLISHED. The caller may ignore that.
    */
-  publish (group: string, payload: string): Promise<void> {
+  publish (group: string, payload: string, stamp?: Stamp): Promise<void> {
     const { queue } = this.#options
     const bytes = Buffer.byteLength(payload)
     if (this.#isClosed) return refuse('the broker is closed')
@@ -95,10 +96,11 @@ export class Publisher {
     const turn = this.#openTurn ?? this.#beginTurn()
     let batch = turn.batches.at(-1)
     if (batch?.group !== group) {
-      batch = { group, payloads: [], done: Promise.withResolvers() }
+      batch = { group, payloads: [], stamps: [], done: Promise.withResolvers() }
       batch.done.promise.catch(() => {})
       turn.batches.push(batch)
     }
+    if (stamp !== undefined) batch.stamps[batch.payloads.length] = stamp
     batch.payloads.push(payload)
     turn.messages++
     turn.bytes += bytes

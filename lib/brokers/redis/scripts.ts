@@ -1,5 +1,6 @@
 /** The Lua scripts of the Redis broker. Redis runs each call as one step that no other command interrupts. */
 import { createHash } from 'node:crypto'
+import { STAMPS } from './stamp-script.ts'
 
 /** A Lua script and its SHA1 digest, the name by which EVALSHA runs it. */
 export interface Script {
@@ -81,8 +82,9 @@ return 1
 
 /**
  * Publishes batches of messages. Arguments: the number of the call, the milliseconds for which Redis keeps that number,
- * and the prefix of channels; then for each batch its group, the lengths of its messages, their count, and the
- * messages.
+ * and the prefix of channels; then for each batch its group, the lengths of its messages, their count (with stamps:
+ * `messages ages`), and the messages; then for each age `part clock value`, and lines `index key` with the indexes of
+ * its messages in the batch and the keys of their rows.
  *
  * Each process numbers its calls, so that Redis skips a call that is repeated after a lost connection. A failed batch
  * does not affect other groups. The reply is `1` if this process keeps history only because others do, else `0`; then
@@ -152,7 +154,11 @@ local function forget (group)
   redis.call('UNLINK', prefix .. 'meta:' .. group)
 end
 
-local function publish (group, head, first, to)
+local function publish (group, lengths, first, to, stamps)
+  local records = {}
+  if stamps > 0 then lengths, to, records = leaveOut(group, lengths, first, to, stamps) end
+  if to < first then return end
+
   local position = '0 -'
   if size > 0 and not others then
     position = keep(group, first, to)
@@ -161,15 +167,19 @@ local function publish (group, head, first, to)
     if areObjects(first, to) then isKept, place = pcall(keep, group, first, to) end
     if isKept then position = place else pcall(forget, group) end
   end
-  redis.call('PUBLISH', ARGV[FIXED] .. group, position .. ' ' .. head .. ' ' .. table.concat(ARGV, '', first, to))
+  redis.call('PUBLISH', ARGV[FIXED] .. group, position .. ' ' .. lengths .. ' ' .. table.concat(ARGV, '', first, to))
+  for key, record in pairs(records) do redis.call('SET', key, record, 'PX', ARGV[7]) end
 end
 
 local i = FIXED + 1
 local memory = ARGV[6]
 while i < #ARGV do
-  local group, first, to = ARGV[i], i + 3, i + 2 + ARGV[i + 2]
+  local group, first = ARGV[i], i + 3
+  local count, ages = string.match(ARGV[i + 2], '^(%d+) ?(%d*)$')
+  local to = i + 2 + count
+  local stamps = tonumber(ages) or 0
   if not failed[group] then
-    local isPublished, problem = pcall(publish, group, ARGV[i + 1], first, to)
+    local isPublished, problem = pcall(publish, group, ARGV[i + 1], first, to, stamps)
     if not isPublished then
       failed[group] = true
       answer[#answer + 1] = group
@@ -177,7 +187,7 @@ while i < #ARGV do
       memory = memory .. '\\n' .. group
     end
   end
-  i = to + 1
+  i = to + 1 + 2 * stamps
 end
 if #answer > 1 then redis.call('SET', KEYS[1], memory, 'PX', ARGV[7]) end
 return answer
@@ -245,7 +255,7 @@ return answers
 `
 
 /** Publishes messages, and appends them to the logs of groups with history. */
-export const publish = script(LOG + PUBLISH)
+export const publish = script(LOG + STAMPS + PUBLISH)
 
 /** Reads positions and messages. */
 export const read = script(LOG + READ)

@@ -1,7 +1,6 @@
 /** What is announced of a transaction: read before its COMMIT, turned into messages after it. */
 import { LockMode, type EntityManager, type Transaction } from '@mikro-orm/core'
 import { cutError } from '../../util/cut.ts'
-import { errors } from '../../errors.ts'
 import { ChangeOrigin, type RowChange } from '../capture/change-log.ts'
 import type { CommittedRows } from '../capture/committed-rows.ts'
 import type { Logger } from './drops.ts'
@@ -104,8 +103,6 @@ export async function readAnnouncement (entries: readonly RowChange[], sources: 
   if (database === Database.PostgreSql) await lock(em, transaction, changed.filter(({ origin }) => origin !== undefined))
   const after = await (isMySql(database) ? readLocked(em, transaction, changed) : readRows(em, transaction, changed))
   const before = await readBefore(entries, after, sources)
-  // a deadlock rolls back all of a transaction, and what follows it is committed by itself
-  if (database === Database.MariaDb) await checkAlive(em, transaction)
   return new Announcement(entries, after, before ?? sources.read, before === undefined)
 }
 
@@ -192,9 +189,4 @@ async function readLocked (em: EntityManager, transaction: Transaction, rows: re
   const found = await readRows(em, transaction, rows.filter((row) => isFree(row) || isKey(row)))
   const locked = await readRows(em, transaction, rows.filter((row) => !isFree(row) && (!isKey(row) || found.has(row.id))), LockMode.PESSIMISTIC_WRITE)
   return new Map([...found, ...locked])
-}
-
-async function checkAlive (em: EntityManager, transaction: Transaction): Promise<void> {
-  const answer = await em.getConnection('write').execute('select @@in_transaction as alive', [], 'get', transaction) as { alive: unknown }
-  if (Number(answer.alive) !== 1) throw new errors.RP_ERR_ROLLED_BACK()
 }

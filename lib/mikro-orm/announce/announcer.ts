@@ -3,8 +3,9 @@ import type { EntityManager, MikroORM, Transaction } from '@mikro-orm/core'
 import { cut, cutError } from '../../util/cut.ts'
 import { Announcement, readAnnouncement } from './announcement.ts'
 import type { ChangeLog, RowChange } from '../capture/change-log.ts'
-import { Outcome, type CommitResult } from '../capture/commit.ts'
+import { Outcome, prepareCommit } from '../capture/commit.ts'
 import { CommitOrder } from '../capture/commit-order.ts'
+import { CommitStamps, type CommitStamp } from '../capture/commit-stamps.ts'
 import { CommittedRows } from '../capture/committed-rows.ts'
 import { areDropsObserved, reportUndone } from './drops.ts'
 import { publishNotifications, type PublishTarget } from './publish.ts'
@@ -14,12 +15,13 @@ import { Resyncs } from './resyncs.ts'
 /** How long the rows before a change may take to read, in milliseconds. */
 const READ_TIMEOUT = 5000
 
-/** The way of changes from an ORM to an target. */
+/** The way of changes from an ORM to a target. */
 export class Announcer {
   readonly #orm: MikroORM
   readonly #target: PublishTarget
   readonly #committed: CommittedRows
   readonly #order = new CommitOrder()
+  readonly #stamps = new CommitStamps()
   readonly #resyncs: Resyncs
   /** Commits whose portions are not all handed over. */
   readonly #handing = new Set<Promise<void>>()
@@ -32,28 +34,31 @@ export class Announcer {
   }
 
   /**
-   * Reads the rows of a transaction, commits it and announces it. Rejects where a statement fails, and unless the transaction is committed.
+   * Reads the rows of a transaction, commits it and announces it. Rejects if a statement fails, and unless the
+   * transaction is committed.
    *
-   * @param send sends the COMMIT
+   * @param commit sends the COMMIT
    * @param ended called when the transaction is over
    */
-  async commit (em: EntityManager, transaction: Transaction, log: ChangeLog, send: () => Promise<CommitResult>, ended: () => void): Promise<void> {
+  async commit (em: EntityManager, transaction: Transaction, log: ChangeLog, commit: () => Promise<void>, ended: () => void): Promise<void> {
     const announcement = await this.#read(em, transaction, log)
-    // the transaction holds the locks of its rows: who changes them later takes a later turn
+    const send = await prepareCommit(em, transaction, this.#stamps, commit)
+    // the transaction holds the locks of its rows, so a later writer of a row takes a later turn
     const turn = this.#order.enter(announcement.ids)
-    const { outcome, error } = await send()
+    const { outcome, stamp, error } = await send()
 
-    // a COMMIT that was refused may be tried again, or is followed by a ROLLBACK
+    // a refused COMMIT may be repeated, or a ROLLBACK follows
     if (outcome !== Outcome.RolledBack) ended()
     turn.end(() => {
-      if (outcome === Outcome.Committed) return this.#tell(announcement, turn.isOvertaken)
+      if (outcome === Outcome.Committed) return this.#tell(announcement, stamp, turn.isOvertaken)
       if (outcome === Outcome.Unknown) this.#tellUnknown(announcement, error)
     })
     if (outcome !== Outcome.Committed) throw error
   }
 
   /**
-   * Reads rows that a statement is about to change, where their committed version can't be read at the COMMIT, or without a transaction.
+   * Reads rows that a statement is about to change, where their committed version can't be read at the COMMIT, or
+   * without a transaction.
    * Rejects where that fails.
    */
   async readBefore (em: EntityManager, transaction: Transaction | undefined, { before }: ChangeLog, wanted: readonly Wanted[]): Promise<void> {
@@ -64,16 +69,21 @@ export class Announcer {
     for (const { id } of unread) before.set(id, rows.get(id))
   }
 
-  /** Announces changes that are committed already, in a transaction of its own: rows are locked, so that no newer state is announced before. */
+  /**
+   * Announces changes that are committed already, in a transaction of its own: rows are locked, so that no newer state
+   * is announced before.
+   */
   async announce (em: EntityManager, log: ChangeLog): Promise<void> {
     const connection = this.#orm.em.getConnection('write')
     const transaction = await connection.begin()
     try {
       const announcement = await this.#read(em, transaction, log)
+      const send = await prepareCommit(em, transaction, this.#stamps, () => connection.commit(transaction))
       const turn = this.#order.enter(announcement.ids)
-      // nothing was written
-      await connection.commit(transaction)
-      turn.end(() => this.#tell(announcement, turn.isOvertaken))
+      const { outcome, stamp, error } = await send()
+      // the transaction wrote nothing: nothing is announced if its COMMIT fails
+      turn.end(() => outcome === Outcome.Committed ? this.#tell(announcement, stamp, turn.isOvertaken) : undefined)
+      if (outcome !== Outcome.Committed) throw error
     } catch (error) {
       await connection.rollback(transaction).catch(() => {})
       throw error
@@ -82,7 +92,7 @@ export class Announcer {
 
   /** Announces changes that were made without a transaction, as the ORM knows them. */
   announceUnread (entries: readonly RowChange[]): void {
-    this.#tell(new Announcement(entries), false)
+    this.#tell(new Announcement(entries), undefined, false)
   }
 
   /** Tells what is not sent as it was rolled back. */
@@ -105,14 +115,14 @@ export class Announcer {
     return readAnnouncement(log.entries(), { em, transaction, committed: this.#committed, read: log.before, log: this.#target.log })
   }
 
-  #tell (announcement: Announcement, isOvertaken: boolean): void | Promise<void> {
+  #tell (announcement: Announcement, stamp: CommitStamp | undefined, isOvertaken: boolean): void | Promise<void> {
     const { log } = this.#target
     const notifications = announcement.notifications(areDropsObserved(log))
     for (const { meta, key } of announcement.missing) log.warn({ entity: meta.className, key: cut(key) }, 'a change is not announced: the row is not there')
     // what a later transaction told of the rows is newer
     if (isOvertaken) return this.#resyncs.send(groupsOf(notifications))
 
-    const done = publishNotifications(notifications, this.#target, (group, err) => this.#resyncs.defer(group, err))
+    const done = publishNotifications(notifications, this.#target, stamp, (group, err) => this.#resyncs.defer(group, err))
     if (announcement.isUncertain) this.#resyncs.send(groupsOf(notifications))
     if (done === undefined) return
 

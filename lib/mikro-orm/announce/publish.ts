@@ -1,36 +1,52 @@
-/** The way of committed changes to the groups. */
+/** Publishes the notifications of a committed transaction. */
 import { diagnostics } from '../../diagnostics.ts'
 import { quote } from '../../protocol/encode.ts'
+import type { Stamp } from '../../protocol/stamp.ts'
+import type { CommitStamp } from '../capture/commit-stamps.ts'
 import { reportDrop, type Logger } from './drops.ts'
 import type { Notification } from '../declare/notification.ts'
 
-/** Where changes go to. */
+/** Destination of the notifications of an ORM. */
 export interface PublishTarget {
-  /** Hands a message to a group. A promise rejects where the broker does not take it. */
-  publish: (group: string, payload: string) => void | Promise<void>
+  /** Publishes a message to a group. The promise rejects if the broker refuses the message. */
+  publish: (group: string, payload: string, stamp?: Stamp) => void | Promise<void>
   log: Logger
 }
 
-/** How many messages wait for the broker at a time. */
+/** Messages that wait for the broker at a time. */
 const PORTION = 128
 
 /**
- * Publishes notifications in order, and tells of those that are not sent. Never throws or rejects.
+ * Publishes notifications in order, and reports those that are not sent. Never throws or rejects.
  *
- * @param failed told of each group whose message the broker does not take, and why
- * @returns a promise where a portion has to wait for the one before it: it resolves when the last portion is handed over
+ * @param stamp the place of the transaction among the commits of its database
+ * @param failed called with each group whose message the broker refuses
+ * @returns a promise if a portion has to wait for the previous one: it resolves when the last portion is handed over
  */
-export function publishNotifications (notifications: readonly Notification[], target: PublishTarget, failed: (group: string, err: unknown) => void, from = 0): void | Promise<void> {
+export function publishNotifications (
+  notifications: readonly Notification[],
+  target: PublishTarget,
+  stamp: CommitStamp | undefined,
+  failed: (group: string, err: unknown) => void,
+  from = 0
+): void | Promise<void> {
   const waiting: Array<Promise<void>> = []
   for (let at = from; at < notifications.length; at++) {
-    if (waiting.length === PORTION) return Promise.all(waiting).then(() => publishNotifications(notifications, target, failed, at))
-    const publishing = send(notifications[at] as Notification, target, failed)
+    if (waiting.length === PORTION) {
+      return Promise.all(waiting).then(() => publishNotifications(notifications, target, stamp, failed, at))
+    }
+    const publishing = send(notifications[at] as Notification, target, stamp, failed)
     if (publishing !== undefined) waiting.push(publishing)
   }
 }
 
-function send (notification: Notification, { publish, log }: PublishTarget, failed: (group: string, err: unknown) => void): void | Promise<void> {
-  const { entity, group, type, object, drop } = notification
+function send (
+  notification: Notification,
+  { publish, log }: PublishTarget,
+  stamp: CommitStamp | undefined,
+  failed: (group: string, err: unknown) => void
+): void | Promise<void> {
+  const { entity, group, type, object, key, part, drop } = notification
   if (drop !== undefined) return reportDrop(log, { ...drop, entity, type })
 
   const fail = (err: unknown) => {
@@ -41,7 +57,7 @@ function send (notification: Notification, { publish, log }: PublishTarget, fail
   const payload = `{"id":${id},"type":"subscription-update","data":{"group":${quote(group)},"type":"${type}","object":${object}}}`
   let publishing: void | Promise<void>
   try {
-    publishing = publish(group, payload)
+    publishing = publish(group, payload, stamp && { key, part, clock: stamp.clock, value: stamp.value })
   } catch (err) {
     return fail(err)
   }

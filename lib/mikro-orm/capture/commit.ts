@@ -1,24 +1,28 @@
-/** Sends the COMMIT of a transaction, and tells what became of it. */
+/** Sends the COMMIT of a transaction and determines its outcome. */
 import type { EntityManager, Transaction } from '@mikro-orm/core'
 import { errors } from '../../errors.ts'
 import { Database, databaseOf } from '../platforms.ts'
+import { toStamp, type CommitStamp, type CommitStamps, type StampRow } from './commit-stamps.ts'
 
-/** What became of a transaction. */
+/** Outcome of a transaction. */
 export const Outcome = {
   Committed: 'committed',
   RolledBack: 'rolled_back',
-  /** The answer was lost. */
+  /** The connection was lost before the answer to COMMIT. */
   Unknown: 'unknown'
 } as const
 export type Outcome = typeof Outcome[keyof typeof Outcome]
 
-/** The outcome of a COMMIT, and what the caller is rejected with unless it is committed. */
+/** Result of a COMMIT. */
 export interface CommitResult {
   readonly outcome: Outcome
+  /** The place among the commits of the database, where it has one. */
+  readonly stamp?: CommitStamp | undefined
+  /** The reason why the transaction is not committed, or why that is unknown. */
   readonly error?: unknown
 }
 
-/** A transaction as Kysely has it. */
+/** A transaction of Kysely. */
 interface KyselyTransaction {
   commit (): { execute (): Promise<void> }
   getExecutor (): { provideConnection (use: (connection: KyselyConnection) => Promise<void>): Promise<void> }
@@ -33,75 +37,115 @@ interface PgQuery {
   then?: Promise<unknown>['then']
 }
 
-type PgQueryClass = new (text: string, callback: (error: unknown, result: { command?: string }) => void) => PgQuery
-
-/**
- * Replaces the COMMIT of an outermost transaction. In `afterTransactionStart` this covers implicit, nested and hand-made transactions,
- * and `commit` runs after all subscribers.
- *
- * @param commit is given the COMMIT that was replaced, as it was and with its outcome; what it rejects with reaches the caller of `flush()`,
- * `commit()` or `transactional()`
- */
-export function replaceCommit (
-  em: EntityManager,
-  transaction: Transaction,
-  commit: (plain: () => Promise<void>, send: () => Promise<CommitResult>) => Promise<void>
-): void {
-  const kysely = transaction as KyselyTransaction
-  const original = kysely.commit.bind(kysely)
-  const plain = () => original().execute()
-  const send = () => sendCommit(em, kysely, plain)
-  Object.defineProperty(transaction, 'commit', { value: () => ({ execute: () => commit(plain, send) }), configurable: true })
+interface PgResult {
+  readonly command?: string
+  readonly rows: readonly unknown[]
 }
 
-async function sendCommit (em: EntityManager, transaction: KyselyTransaction, commit: () => Promise<void>): Promise<CommitResult> {
+type PgQueryClass = new (text: string, callback: (error: unknown, result: PgResult | PgResult[]) => void) => PgQuery
+
+/**
+ * Replaces the COMMIT of an outermost transaction. In `afterTransactionStart` this covers implicit, nested and hand-
+ * made transactions,
+ * and `commit` runs after all subscribers.
+ *
+ * @param commit receives the original COMMIT. The caller of `flush()`, `commit()` or `transactional()` gets its
+ * rejection.
+ */
+export function replaceCommit (transaction: Transaction, commit: (original: () => Promise<void>) => Promise<void>): void {
+  const kysely = transaction as KyselyTransaction
+  const original = kysely.commit.bind(kysely)
+  Object.defineProperty(transaction, 'commit', {
+    value: () => ({ execute: () => commit(() => original().execute()) }),
+    configurable: true
+  })
+}
+
+/**
+ * Prepares the COMMIT of a transaction: its last statement before the COMMIT reads the stamp. With `pg` both go to the
+ * server as one message.
+ * Rejects if a statement fails, or if the database has rolled back the transaction.
+ *
+ * @param commit sends the COMMIT of Kysely
+ * @returns sends the COMMIT and never rejects
+ */
+export async function prepareCommit (
+  em: EntityManager,
+  transaction: Transaction,
+  stamps: CommitStamps,
+  commit: () => Promise<void>
+): Promise<() => Promise<CommitResult>> {
+  const Query = databaseOf(em) === Database.PostgreSql ? await pgQueryOf(em) : undefined
+  if (Query === undefined) {
+    const stamp = await stamps.read(em, transaction)
+    return () => resultOf(em, async () => {
+      await commit()
+      return { outcome: Outcome.Committed, stamp }
+    })
+  }
+  const before = await stamps.query(em, transaction).then((query) => `${query};`, (error: unknown) => {
+    if (isInFailedTransaction(error)) return ''
+    throw error
+  })
+  return () => resultOf(em, () => commitWithTag(transaction as KyselyTransaction, commit, Query, before).catch((error: unknown) => {
+    // the right to read the stamp may be gone
+    stamps.reset()
+    throw error
+  }))
+}
+
+async function resultOf (em: EntityManager, commit: () => Promise<CommitResult>): Promise<CommitResult> {
   try {
-    const database = databaseOf(em)
-    const tag = database === Database.PostgreSql ? await commitWithTag(em, transaction, commit) : await commit()
-    // PostgreSQL answers the COMMIT of a transaction that an error has aborted with ROLLBACK, and without an error
-    if (tag !== 'ROLLBACK') return { outcome: Outcome.Committed }
-    return { outcome: Outcome.RolledBack, error: new errors.RP_ERR_ROLLED_BACK() }
+    return await commit()
   } catch (error) {
     return { outcome: isRefusal(em, error) ? Outcome.RolledBack : Outcome.Unknown, error }
   }
 }
 
-/** Sends COMMIT and gives the command tag of the answer, which Kysely leaves out; nothing where the driver is not `pg`. */
-async function commitWithTag (em: EntityManager, transaction: KyselyTransaction, commit: () => Promise<void>): Promise<string | undefined> {
-  const Query = await pgQueryOf(em)
-  if (Query === undefined) {
-    // fails where an error has aborted the transaction
-    await em.getConnection('write').execute('select 1', [], 'run', transaction)
-    await commit()
-    return
-  }
-
-  let tag: string | undefined
-  await transaction.getExecutor().provideConnection(async (connection) => {
-    const { executeQuery } = connection
-    const restore = () => { connection.executeQuery = executeQuery }
-    connection.executeQuery = (query, options) => {
-      // the connection may serve another transaction as soon as the answer is there
-      restore()
-      const { promise, resolve, reject } = Promise.withResolvers<unknown>()
-      const sent = new Query(String(query.sql), (error, result) => {
-        tag = result?.command
-        if (error) reject(error)
-        else resolve(result)
+/**
+ * Sends COMMIT with `pg` and reads the command tag of the answer, which Kysely leaves out. @param before statements in
+ * the same message
+ */
+async function commitWithTag (
+  transaction: KyselyTransaction,
+  commit: () => Promise<void>,
+  Query: PgQueryClass,
+  before: string
+): Promise<CommitResult> {
+  let results: PgResult[] = []
+  try {
+    await transaction.getExecutor().provideConnection(async (connection) => {
+      const { executeQuery } = connection
+      const restore = () => { connection.executeQuery = executeQuery }
+      connection.executeQuery = (query, options) => {
+        // the connection may serve another transaction as soon as the answer is there
+        restore()
+        const { promise, resolve, reject } = Promise.withResolvers<unknown>()
+        const sent = new Query(`${before}${String(query.sql)}`, (error, result) => {
+          if (error) return reject(error)
+          results = [result].flat()
+          resolve(result)
+        })
+        // Kysely awaits what `client.query` returns, which for an object of this class is the object itself
+        sent.then = promise.then.bind(promise) as typeof promise.then
+        return executeQuery.call(connection, { ...query, sql: sent }, options)
+      }
+      await commit().catch((error: unknown) => {
+        restore()
+        throw error
       })
-      // Kysely awaits what `client.query` returns, which for an object of this class is the object itself
-      sent.then = promise.then.bind(promise) as typeof promise.then
-      return executeQuery.call(connection, { ...query, sql: sent }, options)
-    }
-    await commit().catch((error: unknown) => {
-      restore()
-      throw error
     })
-  })
-  return tag
+  } catch (error) {
+    // the statements before the COMMIT can't run in an aborted transaction; the COMMIT ends it
+    if (before === '' || !isInFailedTransaction(error)) throw error
+    return commitWithTag(transaction, commit, Query, '')
+  }
+  // PostgreSQL answers the COMMIT of an aborted transaction with ROLLBACK instead of an error
+  if (results.at(-1)?.command === 'ROLLBACK') return { outcome: Outcome.RolledBack, error: new errors.RP_ERR_ROLLED_BACK() }
+  return { outcome: Outcome.Committed, stamp: toStamp(results[0]?.rows[0] as StampRow | undefined) }
 }
 
-/** The `Query` class of the `pg` driver, if that is what runs the queries. */
+/** Returns the `Query` class of `pg`, unless another client runs the queries. */
 async function pgQueryOf (em: EntityManager): Promise<PgQueryClass | undefined> {
   const connection = em.getConnection('write') as unknown as { getNativeClient (): Promise<{ Client?: { Query?: PgQueryClass } }> }
   try {
@@ -112,10 +156,15 @@ async function pgQueryOf (em: EntityManager): Promise<PgQueryClass | undefined> 
   }
 }
 
-/** Whether the database itself refused the COMMIT; else its answer was lost, or says that the outcome is open. */
+/** Whether the database refused the COMMIT. Otherwise its answer was lost, or says that the outcome is open. */
 function isRefusal (em: EntityManager, error: unknown): boolean {
   if (databaseOf(em) === Database.Sqlite) return true
-  // what PostgreSQL and the drivers of MySQL and MariaDB say of an error; 40003: statement completion unknown
+  // the fields that PostgreSQL and the drivers of MySQL and MariaDB set; 40003: statement completion unknown
   const { severity, code, sqlState, fatal } = error as { severity?: string, code?: string, sqlState?: string, fatal?: boolean }
   return code !== '40003' && (severity === 'ERROR' || (sqlState !== undefined && fatal !== true))
+}
+
+/** Whether a statement was refused because an earlier error has aborted the transaction (SQLSTATE 25P02). */
+function isInFailedTransaction (error: unknown): boolean {
+  return (error as { code?: string }).code === '25P02'
 }

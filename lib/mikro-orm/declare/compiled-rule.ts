@@ -3,11 +3,13 @@ import type { EntityMetadata } from '@mikro-orm/core'
 import type { ChangeDropReason } from '../../diagnostics.ts'
 import { errors, show } from '../../errors.ts'
 import { encode, quote } from '../../protocol/encode.ts'
+import { StampPart } from '../../protocol/stamp.ts'
 import { isGroupName, type NotifiedGroups } from '../../protocol/group-name.ts'
 import { fieldOf, isColumn, isPopulated, NotLoadedError, type RowField, type Row } from '../row.ts'
 import { findTemplate, synchronous, type EntityMembers } from './entity-members.ts'
 import { droppedNotification, type CommittedChange, type Notification } from './notification.ts'
 import type { ChangeType, NotifyRule } from './rules.ts'
+import { observedContext, stateKeyOf, statePartOf } from './state-part.ts'
 import { findProperty, parseTemplate, type Template } from './template.ts'
 
 /** A property that the option `data` names. */
@@ -36,12 +38,17 @@ export class CompiledRule {
   readonly fields: readonly string[] | undefined
   /** Relations and lazy properties that must be loaded with the row. */
   readonly populate: readonly string[]
+  /** `part` of the notifications of creates and updates, unless the data function reads its context. */
+  readonly #part: string
+  #hasReadContext = false
+  readonly #onContextRead = () => { this.#hasReadContext = true }
 
   /**
+   * @param index place among the rules of the entity
    * @param reportsDrops whether dropped changes are observed, so that they are returned
    * @throws RP_ERR_INVALID_TEMPLATE, RP_ERR_UNKNOWN_PROPERTY
    */
-  constructor (rule: NotifyRule, meta: EntityMetadata, report: ReportError, reportsDrops: () => boolean) {
+  constructor (rule: NotifyRule, meta: EntityMetadata, index: number, report: ReportError, reportsDrops: () => boolean) {
     this.#rule = rule
     this.#meta = meta
     this.#report = report
@@ -57,6 +64,7 @@ export class CompiledRule {
         return [prop.name, { ...fieldOf(prop), start: `${i === 0 ? '' : ','}${quote(prop.name)}:` }]
       }))
     }
+    this.#part = statePartOf(rule, meta, index, this.#sent && [...this.#sent.keys()])
     this.readsBack = rule.options.readBack !== false
     const names = this.#names()
     const props = (names ?? []).map((name) => meta.properties[name]).filter((prop) => prop !== undefined)
@@ -145,9 +153,13 @@ export class CompiledRule {
   ): Notification[] {
     if (row === undefined || groups.length === 0) return []
 
+    this.#hasReadContext = false
     const object = this.#dataText(row, type, fields)
     if (object === null) return this.#drop('unchanged', type, row)
-    return object === undefined ? [] : groups.map((group) => ({ entity: this.#meta.className, group, type, object }))
+    if (object === undefined) return []
+    const key = stateKeyOf(row)
+    const part = type === 'delete' ? StampPart.All : this.#hasReadContext ? StampPart.Some : this.#part
+    return groups.map((group) => ({ entity: this.#meta.className, group, type, object, key, part }))
   }
 
   /** Records a dropped change, if drops are observed. */
@@ -244,7 +256,9 @@ export class CompiledRule {
 
   #callData (row: Row, type: ChangeType, updatedFields: string[]): unknown {
     const { data } = this.#rule.options
-    if (typeof data === 'function') return synchronous('data', data(row.view, { type, updatedFields }))
+    if (typeof data === 'function') {
+      return synchronous('data', data(row.view, observedContext(type, updatedFields, this.#onContextRead)))
+    }
     if (typeof this.#meta.prototype.getPushNotificationData !== 'function') return { id: keyOf(row, this.#key) }
 
     const entity = row.view as Required<EntityMembers>

@@ -77,7 +77,8 @@ export function compileRules (
     if (matching.length === 0) throw new errors.RP_ERR_UNKNOWN_ENTITY(nameOf(rule.entity))
 
     for (const meta of matching) {
-      compiled.set(meta, [...compiled.get(meta) ?? [], new CompiledRule(rule, meta, report, reportsDrops)])
+      const others = compiled.get(meta) ?? []
+      compiled.set(meta, [...others, new CompiledRule(rule, meta, others.length, report, reportsDrops)])
     }
   }
   return new Map([...compiled].map(([meta, rules]) => [meta.class, notifiedEntity(meta, rules)]))

@@ -25,7 +25,11 @@ export interface Notification {
   type: ChangeType
   /** JSON text of the data of the row. */
   object: string
-  /** Set if the change is dropped: then this only records the reason, and `group` and `object` are empty. */
+  /** Identifies the row within the group, in all processes. */
+  key: string
+  /** The properties of the row that the message carries, as `Stamp.part` names them. */
+  part: string
+  /** Set if the change is dropped: then this only records the reason, and the texts of the message are empty. */
   drop?: { reason: ChangeDropReason, key: string | undefined }
 }
 
@@ -36,5 +40,5 @@ export function droppedNotification (
   key: string | undefined,
   type: ChangeType
 ): Notification {
-  return { entity, group: '', type, object: '', drop: { reason, key } }
+  return { entity, group: '', type, object: '', key: '', part: '', drop: { reason, key } }
 }
