@@ -1,5 +1,5 @@
 /** Types of the client's options and events. */
-import type { Json } from '../protocol/contract.ts'
+import type { Untyped } from '../protocol/contract.ts'
 import type { RohrpostError } from './error.ts'
 import type { DelayBounds } from './retry-delay.ts'
 import type { State, StateChange, WebSocketConstructor } from './socket-types.ts'
@@ -64,7 +64,7 @@ export interface ClientEvents {
   /** A pong arrived. */
   pong: []
   /** A message arrived, parsed. */
-  message: [message: Json]
+  message: [message: Untyped]
   /** A failure that rejects no promise. */
   error: [text: string, cause?: unknown]
   /** A message was sent, or was received and handled. */

@@ -1,7 +1,7 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 /** The public class of the client: one connection, its requests, and its groups. */
 import type {
-  CallData, CallName, CallReply, Contract, GroupId, GroupObject, GroupType, Json
+  CallData, CallName, CallReply, Contract, GroupId, GroupObject, GroupType, Untyped
 } from '../protocol/contract.ts'
 import { iterateChanges } from './change-iterator.ts'
 import type { CallArguments, ClientEvents, ClientOptions, EventName, GroupListener, GroupName } from './client-types.ts'
@@ -265,7 +265,7 @@ export class RohrpostClient<C extends Contract = Contract> {
   }
 
   readonly #receive = (data: string): void => {
-    let message: Json
+    let message: Untyped
     try {
       message = JSON.parse(data)
     } catch (cause) {
