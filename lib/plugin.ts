@@ -75,7 +75,15 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
   disconnector.open()
   await registerWebsocket(app, options)
   decorateApi(app, {
-    schemas, registry, middlewares, subscriptions, groups, connections, disconnector, drainTimeout: options.drainTimeout
+    schemas,
+    registry,
+    middlewares,
+    subscriptions,
+    groups,
+    connections,
+    disconnector,
+    drainTimeout: options.drainTimeout,
+    usesStamps: broker.usesStamps === true
   })
   Upgrades.of(app.server).wrapListeners(app.websocketServer)
   addRoute(app, options, connections)

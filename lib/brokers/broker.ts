@@ -56,6 +56,8 @@ export interface Broker {
    * @defaultValue false
    */
   readonly keepsHistory?: boolean
+  /** Whether `publish` uses stamps. Without, the stamps of transactions are not read. @defaultValue false */
+  readonly usesStamps?: boolean
   /** Called once, before anything else; a rejection fails the start of the app. */
   open (receiver: Receiver): void | Promise<void>
   /**

@@ -89,13 +89,13 @@ export class ChangeSubscriber implements EventSubscriber {
     }
 
     const rules = [...this.#rules, ...options.notify ?? []]
-    const { orm, publish, notified } = options
+    const { orm, publish, usesStamps = false, notified } = options
     const log = makeSafeLogger(options.log)
     const entities = compileRules(rules, orm.getMetadata(), makeErrorReporter(log), () => areDropsObserved(log))
     for (const { groups } of [...entities.values()].flatMap(({ rules }) => rules)) {
       if (groups !== undefined) notified?.(groups)
     }
-    this.#connected = { orm, log, entities, announcer: new Announcer(orm, { publish, log }) }
+    this.#connected = { orm, log, entities, announcer: new Announcer(orm, { publish, usesStamps, log }) }
     orm.em.getEventManager().registerSubscriber(this)
   }
 

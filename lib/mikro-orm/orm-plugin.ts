@@ -54,6 +54,7 @@ export const rohrpostMikroOrm = fp(async function rohrpostMikroOrm (
     orm,
     notify,
     publish: internals.publishObject,
+    usesStamps: internals.usesStamps,
     log: app.log,
     notified: internals.addNotifiedGroups
   })

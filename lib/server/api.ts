@@ -27,6 +27,8 @@ export interface ServerParts {
   readonly disconnector: Disconnector
   /** Milliseconds that running handlers have to answer when the server stops. */
   readonly drainTimeout: number
+  /** Whether the broker uses stamps. */
+  readonly usesStamps: boolean
 }
 
 /** Result of `sendToGroup` where the broker takes a message synchronously. */
@@ -48,10 +50,11 @@ export function decorateApi (app: FastifyInstance, server: ServerParts): void {
   })
 }
 
-function createInternals ({ connections, groups, subscriptions, drainTimeout }: ServerParts): Internals {
+function createInternals ({ connections, groups, subscriptions, drainTimeout, usesStamps }: ServerParts): Internals {
   return {
     backgroundWork: [() => connections.leaving],
     drainTimeout,
+    usesStamps,
     publishObject: (group, text, stamp) => toPromise(groups.publishText(group, text, stamp)),
     addNotifiedGroups: (notified) => subscriptions.use.notifies(notified),
     notify: undefined

@@ -29,6 +29,8 @@ export interface Internals {
    * @throws RP_ERR_INVALID_GROUP; errors of a synchronous broker
    */
   publishObject (group: string, text: string, stamp?: Stamp): void | Promise<void>
+  /** Whether the broker uses stamps. */
+  readonly usesStamps: boolean
   /** Registers groups to which a notification rule publishes. */
   addNotifiedGroups (groups: NotifiedGroups): void
   /** `app.rohrpost.notify`, set by the MikroORM plugin. */

@@ -20,12 +20,14 @@ interface Published {
   stamp: Stamp | undefined
 }
 
-/** Keeps what is published. */
-function listen (orm: MikroORM, notify: NotifyRule[] = [rule], subscriber = new ChangeSubscriber()) {
+/** Keeps the published messages. */
+function listen (orm: MikroORM, notify: NotifyRule[] = [rule], usesStamps = true) {
+  const subscriber = new ChangeSubscriber()
   const published: Published[] = []
   subscriber.connect({
     orm,
     notify,
+    usesStamps,
     publish (_group, payload, stamp) {
       const { type, object } = JSON.parse(payload).data
       published.push({ type, title: object?.title, stamp })
@@ -113,6 +115,16 @@ for (const server of ['postgresql', 'mariadb'] as const) {
       assert.deepEqual([earlier?.title, later?.title], ['one', 'two'])
       assert.deepEqual([earlier?.stamp?.key, earlier?.stamp?.part, earlier?.stamp?.clock], [later?.stamp?.key, later?.stamp?.part, later?.stamp?.clock])
       assert.ok(String(earlier?.stamp?.value) < String(later?.stamp?.value), JSON.stringify([earlier, later]))
+    })
+
+    test('are not read for a broker that does not use them', async (t) => {
+      const orm = await openServer(t, server, [Todo])
+      if (orm === undefined) return
+      const { take } = listen(orm, [rule], false)
+
+      await add(orm, 'one')
+
+      assert.deepEqual(take(), [{ type: 'create', title: 'one', stamp: undefined }])
     })
 
     test('go with changes that `notify` announces', async (t) => {

@@ -42,6 +42,7 @@ interface RedisSession {
 
 class RedisBroker implements Broker {
   readonly keepsHistory: boolean
+  readonly usesStamps = true
   readonly #settings: RedisBrokerSettings
   /** Unique to this broker. */
   readonly #id = randomBytes(9).toString('base64url')

@@ -21,7 +21,7 @@ export class Announcer {
   readonly #target: PublishTarget
   readonly #committed: CommittedRows
   readonly #order = new CommitOrder()
-  readonly #stamps = new CommitStamps()
+  readonly #stamps: CommitStamps
   readonly #resyncs: Resyncs
   /** Commits whose portions are not all handed over. */
   readonly #handing = new Set<Promise<void>>()
@@ -30,6 +30,7 @@ export class Announcer {
     this.#orm = orm
     this.#target = target
     this.#committed = new CommittedRows(orm, READ_TIMEOUT)
+    this.#stamps = new CommitStamps(target.usesStamps === true)
     this.#resyncs = new Resyncs(target)
   }
 

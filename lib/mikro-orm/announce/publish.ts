@@ -10,6 +10,8 @@ import type { Notification } from '../declare/notification.ts'
 export interface PublishTarget {
   /** Publishes a message to a group. The promise rejects if the broker refuses the message. */
   publish: (group: string, payload: string, stamp?: Stamp) => void | Promise<void>
+  /** Whether the broker uses stamps. @defaultValue false */
+  usesStamps?: boolean
   log: Logger
 }
 

@@ -58,6 +58,10 @@ const QUERIES: Partial<Record<Database, string>> = {
   [Database.MariaDb]: `select @@in_transaction as alive, ${MYSQL_TIME}`,
   [Database.MySql]: `select ${MYSQL_TIME}`
 }
+/** The queries where the broker uses no stamps. */
+const PLAIN_QUERIES: Partial<Record<Database, string>> = {
+  [Database.MariaDb]: 'select @@in_transaction as alive'
+}
 
 /** A transaction of Kysely. */
 interface KyselyTransaction {
@@ -70,12 +74,19 @@ interface KyselyConnection {
 
 /** The stamp queries of one ORM. */
 export class CommitStamps {
+  readonly #isUsed: boolean
   /** The query that PostgreSQL and its role allow, once it is known. */
   #postgreSql: string | undefined
 
-  /** Returns the query for the stamp of a transaction; `undefined` for a database without stamps. */
+  /** @param isUsed whether the broker uses stamps */
+  constructor (isUsed: boolean) {
+    this.#isUsed = isUsed
+  }
+
+  /** Returns the last query of a transaction before its COMMIT; `undefined` if none is needed. */
   async query (em: EntityManager, transaction: Transaction): Promise<string | undefined> {
     const database = databaseOf(em)
+    if (!this.#isUsed) return PLAIN_QUERIES[database]
     if (database !== Database.PostgreSql) return QUERIES[database]
     this.#postgreSql ??= await findPostgreSqlQuery(transaction)
     return this.#postgreSql
@@ -87,11 +98,12 @@ export class CommitStamps {
   }
 
   /**
-   * Reads the stamp of a transaction. @throws RP_ERR_ROLLED_BACK; an error of the database, which has aborted the
-   * transaction then
+   * Reads the stamp of a transaction, and checks that no error has aborted it.
+   *
+   * @throws RP_ERR_ROLLED_BACK; an error of the database, which has aborted the transaction then
    */
   async read (em: EntityManager, transaction: Transaction): Promise<CommitStamp | undefined> {
-    const query = await this.query(em, transaction)
+    const query = await this.query(em, transaction) ?? (databaseOf(em) === Database.PostgreSql ? WITHOUT_STAMP : undefined)
     if (query === undefined) return
     const row = await em.getConnection('write').execute(query, [], 'get', transaction) as unknown as StampRow
     // MariaDB rolls back all of a transaction on a deadlock, and commits later statements one by one

@@ -45,9 +45,8 @@ interface PgResult {
 type PgQueryClass = new (text: string, callback: (error: unknown, result: PgResult | PgResult[]) => void) => PgQuery
 
 /**
- * Replaces the COMMIT of an outermost transaction. In `afterTransactionStart` this covers implicit, nested and hand-
- * made transactions,
- * and `commit` runs after all subscribers.
+ * Replaces the COMMIT of an outermost transaction. In `afterTransactionStart` this covers implicit, nested and
+ * hand-made transactions, and `commit` runs after all subscribers.
  *
  * @param commit receives the original COMMIT. The caller of `flush()`, `commit()` or `transactional()` gets its
  * rejection.
@@ -62,9 +61,8 @@ export function replaceCommit (transaction: Transaction, commit: (original: () =
 }
 
 /**
- * Prepares the COMMIT of a transaction: its last statement before the COMMIT reads the stamp. With `pg` both go to the
- * server as one message.
- * Rejects if a statement fails, or if the database has rolled back the transaction.
+ * Prepares the COMMIT of a transaction: its last statement before the COMMIT reads the stamp, if the broker uses
+ * stamps. With `pg` both go to the server as one message. Rejects if a statement fails, or if the database has rolled back the transaction.
  *
  * @param commit sends the COMMIT of Kysely
  * @returns sends the COMMIT and never rejects
@@ -83,7 +81,7 @@ export async function prepareCommit (
       return { outcome: Outcome.Committed, stamp }
     })
   }
-  const before = await stamps.query(em, transaction).then((query) => `${query};`, (error: unknown) => {
+  const before = await stamps.query(em, transaction).then((query) => query === undefined ? '' : `${query};`, (error: unknown) => {
     if (isInFailedTransaction(error)) return ''
     throw error
   })
@@ -103,8 +101,9 @@ async function resultOf (em: EntityManager, commit: () => Promise<CommitResult>)
 }
 
 /**
- * Sends COMMIT with `pg` and reads the command tag of the answer, which Kysely leaves out. @param before statements in
- * the same message
+ * Sends COMMIT with `pg` and reads the command tag of the answer, which Kysely leaves out.
+ *
+ * @param before statements in the same message
  */
 async function commitWithTag (
   transaction: KyselyTransaction,
