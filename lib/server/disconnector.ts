@@ -7,7 +7,7 @@ import type { Broker, BrokerHealth } from '../brokers/broker.ts'
 import { errors, show } from '../errors.ts'
 import { CloseCode } from '../protocol/codes.ts'
 import { Backoff } from '../util/backoff.ts'
-import { Trouble } from '../util/trouble.ts'
+import { Outage } from '../util/outage.ts'
 import { checkClose } from './close.ts'
 import type { Connections } from './connections.ts'
 import { checkName } from './groups/groups.ts'
@@ -36,7 +36,7 @@ export class Disconnector {
   readonly #log: FastifyBaseLogger
   readonly #backoff = new Backoff(RETRY.min, RETRY.max)
   /** The time during which this process can't receive disconnect commands. */
-  readonly #trouble: Trouble
+  readonly #outage: Outage
   #timer: NodeJS.Timeout | undefined
   #isClosed = false
 
@@ -44,7 +44,7 @@ export class Disconnector {
     this.#broker = broker
     this.#connections = connections
     this.#log = log
-    this.#trouble = new Trouble({
+    this.#outage = new Outage({
       began: (err) => report(log, 'error', err, {}, "other processes can't disconnect clients of this one yet"),
       ended: (failures) => log.warn({ failures }, 'other processes can disconnect clients of this one now')
     })
@@ -56,17 +56,17 @@ export class Disconnector {
       await this.#broker.subscribe(DISCONNECTS)
     } catch (err) {
       if (this.#isClosed) return
-      this.#trouble.fail(err as Error)
+      this.#outage.fail(err as Error)
       this.#timer = setTimeout(() => this.open(), this.#backoff.next()).unref()
       return
     }
-    this.#trouble.end()
+    this.#outage.end()
   }
 
   /** The health of the broker, and whether this process receives disconnect commands. */
   health (): BrokerHealth {
     const health = this.#broker.health()
-    const { error } = this.#trouble
+    const { error } = this.#outage
     if (error === undefined || !health.ok) return health
     return { ok: false, detail: `other processes can't disconnect clients of this one: ${error.message}` }
   }

@@ -4,7 +4,7 @@
  */
 import type { FastifyBaseLogger } from 'fastify'
 import { show } from '../errors.ts'
-import { cut, cutError } from '../util/cut.ts'
+import { truncate, truncateError } from '../util/truncate.ts'
 
 type Level = 'debug' | 'info' | 'warn' | 'error'
 
@@ -15,7 +15,7 @@ export function requestFields ({ type, id }: { type: string, id: unknown }): { t
 
 /** Writes a log line and truncates the texts of its fields. */
 export function logTruncated (log: FastifyBaseLogger, level: Level, fields: object, message: string): void {
-  log[level](Object.fromEntries(Object.entries(fields).map(([name, value]) => [name, cut(value)])), message)
+  log[level](Object.fromEntries(Object.entries(fields).map(([name, value]) => [name, truncate(value)])), message)
 }
 
 /**
@@ -24,7 +24,7 @@ export function logTruncated (log: FastifyBaseLogger, level: Level, fields: obje
  */
 export function report (log: FastifyBaseLogger, level: Level, err: unknown, fields: object, message: string): void {
   try {
-    logTruncated(log, level, { ...fields, err: cutError(err) }, message)
+    logTruncated(log, level, { ...fields, err: truncateError(err) }, message)
   } catch {
     logTruncated(log, level, { ...fields, err: { message: show(err) } }, message)
   }

@@ -1,7 +1,7 @@
 /** `redisBroker`: groups that all processes share through one Redis. */
 import { randomBytes } from 'node:crypto'
 import { errors } from '../../errors.ts'
-import { Trouble } from '../../util/trouble.ts'
+import { Outage } from '../../util/outage.ts'
 import type { Broker, BrokerHealth, HistoryEntry, Position, Receiver, Stamp } from '../broker.ts'
 import type { HistoryOptions } from '../history.ts'
 import { HistoryReader } from './history-reader.ts'
@@ -35,7 +35,7 @@ interface RedisSession {
   reader: HistoryReader
   publisher: Publisher
   subscriber: ChannelSubscriber
-  troubles: Record<'connect' | 'publish' | 'read' | 'group', Trouble>
+  outages: Record<'connect' | 'publish' | 'read' | 'group', Outage>
   /** Resolves when both connections are ready for the first time; rejects when the broker closes before that. */
   ready: PromiseWithResolvers<void>
 }
@@ -108,7 +108,7 @@ class RedisBroker implements Broker {
   health (): BrokerHealth {
     const session = this.#session
     if (this.#isClosed || session === undefined) return { ok: false, detail: 'the broker is not open' }
-    const { publisher: { age }, troubles: { publish, read, group } } = session
+    const { publisher: { age }, outages: { publish, read, group } } = session
     if (publish.error !== undefined) return { ok: false, detail: `Redis refuses to publish: ${publish.error.message}` }
     if (read.error !== undefined) return { ok: false, detail: `Redis refuses to read: ${read.error.message}` }
     if (!isConnected(session)) return { ok: false, detail: noConnection(session) }
@@ -134,18 +134,18 @@ class RedisBroker implements Broker {
 
   #connect (receiver: Receiver): RedisSession {
     const { client, channelPrefix, keyPrefix, history, queue } = this.#settings
-    const trouble = (stage: 'connect' | 'publish' | 'subscribe', endNotice: string) => new Trouble({
+    const outage = (stage: 'connect' | 'publish' | 'subscribe', endNotice: string) => new Outage({
       began: (error) => receiver.error(error, { stage }),
       ended: (failures) => receiver.notice?.(endNotice, { stage, failures })
     })
-    const troubles: RedisSession['troubles'] = {
-      connect: trouble('connect', 'Redis can be reached again'),
-      publish: trouble('publish', 'Redis publishes again'),
-      read: trouble('subscribe', 'Redis can be read again'),
-      group: trouble('subscribe', 'all groups receive messages again')
+    const outages: RedisSession['outages'] = {
+      connect: outage('connect', 'Redis can be reached again'),
+      publish: outage('publish', 'Redis publishes again'),
+      read: outage('subscribe', 'Redis can be read again'),
+      group: outage('subscribe', 'all groups receive messages again')
     }
     const replyTimeout = Math.ceil(queue.timeout / 2)
-    const onError = (error: Error) => troubles.connect.fail(error)
+    const onError = (error: Error) => outages.connect.fail(error)
     const connect = (name: string, onReady: () => void) => {
       return new RedisConnection(client, name, replyTimeout, { onReady, onError })
     }
@@ -161,7 +161,7 @@ class RedisBroker implements Broker {
       senderKey: `${keyPrefix}sender:${this.#id}`,
       scriptArguments,
       channelPrefix,
-      trouble: troubles.publish,
+      outage: outages.publish,
       onKeptForOthers: onMixedOptions
     })
     const subscriber = new ChannelSubscriber({
@@ -172,13 +172,13 @@ class RedisBroker implements Broker {
       channelPrefix,
       timeout: queue.timeout,
       size: history?.size ?? 0,
-      readTrouble: troubles.read,
-      groupTrouble: troubles.group,
+      readOutage: outages.read,
+      groupOutage: outages.group,
       onMissingPosition: onMixedOptions
     })
     subscriberConnection.redis.on('message', (channel: string, text: string) => subscriber.onMessage(channel, text))
     const ready = Promise.withResolvers<void>()
-    const session = { commandConnection, subscriberConnection, reader, publisher, subscriber, troubles, ready }
+    const session = { commandConnection, subscriberConnection, reader, publisher, subscriber, outages, ready }
     return session
   }
 
@@ -200,7 +200,7 @@ class RedisBroker implements Broker {
 
   #onReady (session: RedisSession): void {
     if (!isConnected(session)) return
-    session.troubles.connect.end()
+    session.outages.connect.end()
     session.ready.resolve()
   }
 

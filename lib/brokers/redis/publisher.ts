@@ -5,7 +5,7 @@
  */
 import { errors } from '../../errors.ts'
 import { Backoff } from '../../util/backoff.ts'
-import type { Trouble } from '../../util/trouble.ts'
+import type { Outage } from '../../util/outage.ts'
 import type { Stamp } from '../broker.ts'
 import { encodeTurns, type PublishTurn } from './publish-turn.ts'
 import { isErrorReply, isTemporary } from './redis-client.ts'
@@ -31,7 +31,7 @@ export interface PublisherOptions {
   /** Prefix of all channels, before the group's name. */
   channelPrefix: string
   /** The time in which Redis refuses publish calls. */
-  trouble: Trouble
+  outage: Outage
   /** Called if this process keeps no history, but Redis keeps its messages because other processes do. */
   onKeptForOthers: () => void
 }
@@ -113,7 +113,7 @@ export class Publisher {
   /** Continues on a new connection: repeats the call in flight, then sends the waiting messages. */
   resume (): void {
     const call = this.#call
-    const { keepsHistory, trouble } = this.#options
+    const { keepsHistory, outage } = this.#options
     if (call === undefined) {
       this.#sendWaiting()
     } else if (!keepsHistory && call.serverId !== this.#connection.serverId) {
@@ -123,10 +123,10 @@ export class Publisher {
     } else if (!call.isSent) {
       call.turns = call.turns.filter(({ isSettled }) => !isSettled)
       // a call without messages remains a probe while Redis refuses calls
-      if (call.turns.length === 0 && trouble.error === undefined) this.#endCall(call)
+      if (call.turns.length === 0 && outage.error === undefined) this.#endCall(call)
       else this.#send(call)
     }
-    if (this.#call === undefined && trouble.error !== undefined) this.#probeLater()
+    if (this.#call === undefined && outage.error !== undefined) this.#probeLater()
   }
 
   /** Rejects further messages, and resolves when each waiting message is published or has reached its timeout. */
@@ -175,7 +175,7 @@ export class Publisher {
 
   async #send (call: PublishCall): Promise<void> {
     const connection = this.#connection
-    const { senderKey, scriptArguments, queue, channelPrefix, trouble } = this.#options
+    const { senderKey, scriptArguments, queue, channelPrefix, outage } = this.#options
     call.isSent = true
     try {
       const ttl = String(queue.timeout + SENDER_TTL)
@@ -184,14 +184,14 @@ export class Publisher {
       ])
       connection.resetBackoff()
       this.#stopProbing()
-      trouble.end()
+      outage.end()
       this.#endCall(call, undefined, this.#failuresOf(reply as string[]))
     } catch (cause) {
       const error = cause as Error
       call.isSent = false
       // without a reply the connection was lost, and `resume` repeats the call on the next one
       if (!isErrorReply(error)) return
-      trouble.fail(error)
+      outage.fail(error)
       if (isTemporary(error)) {
         // `resume` repeats the call, with another server or with the same one later
         connection.reconnect(error)
@@ -210,7 +210,7 @@ export class Publisher {
     return reasons
   }
 
-  /** Plans a call without messages, which notices the end of `trouble` even if the app publishes nothing. */
+  /** Plans a call without messages, which notices the end of `outage` even if the app publishes nothing. */
   #probeLater (): void {
     if (this.#isClosed || this.#probeTimer !== undefined) return
     this.#probeTimer = setTimeout(() => {

@@ -4,7 +4,7 @@
  */
 import { errors } from '../../errors.ts'
 import { Backoff } from '../../util/backoff.ts'
-import type { Trouble } from '../../util/trouble.ts'
+import type { Outage } from '../../util/outage.ts'
 import type { Position, Receiver } from '../broker.ts'
 import { decodeBatch } from './batch.ts'
 import { GapRepair, type ChannelSubscription } from './gap-repair.ts'
@@ -26,9 +26,9 @@ export interface ChannelSubscriberOptions {
   /** Number of messages that Redis keeps for each group; 0 without history. */
   size: number
   /** The time in which Redis refuses to read any group. */
-  readTrouble: Trouble
+  readOutage: Outage
   /** The time in which Redis refuses to subscribe to, or to read, single groups. */
-  groupTrouble: Trouble
+  groupOutage: Outage
   /** Called if this process keeps history and receives a message of a process that does not. */
   onMissingPosition: () => void
 }
@@ -56,7 +56,7 @@ export class ChannelSubscriber {
 
   constructor (options: ChannelSubscriberOptions) {
     this.#options = options
-    const { receiver, reader, commandConnection, size, readTrouble } = options
+    const { receiver, reader, commandConnection, size, readOutage } = options
     this.#gapRepair = new GapRepair({
       receiver,
       reader,
@@ -67,7 +67,7 @@ export class ChannelSubscriber {
         groupFailed: (subscription, error) => this.#onRefused(subscription, 'read', error),
         groupRead: (subscription) => this.#onAccepted(subscription),
         readAccepted: () => {
-          readTrouble.end()
+          readOutage.end()
           this.#stopRetries()
         },
         readRefused: (subscriptions, error) => this.#onReadRefused(subscriptions, error)
@@ -233,27 +233,27 @@ export class ChannelSubscriber {
     }
     this.#refused.set(subscription, command)
     const { group } = subscription
-    this.#options.groupTrouble.fail(new Error(`Group '${group}' receives no messages: ${cause.message}`, { cause }))
+    this.#options.groupOutage.fail(new Error(`Group '${group}' receives no messages: ${cause.message}`, { cause }))
     this.#retryLater()
   }
 
   /** Redis accepts the command for a group again, or the group is not needed any more. */
   #onAccepted (subscription: ChannelSubscription): void {
     if (!this.#refused.delete(subscription) || this.#refused.size > 0) return
-    this.#options.groupTrouble.end()
+    this.#options.groupOutage.end()
     this.#stopRetries()
   }
 
   #stopRetries (): void {
-    const { groupTrouble, readTrouble } = this.#options
-    if (groupTrouble.error !== undefined || readTrouble.error !== undefined) return
+    const { groupOutage, readOutage } = this.#options
+    if (groupOutage.error !== undefined || readOutage.error !== undefined) return
     clearTimeout(this.#retryTimer)
     this.#retryTimer = undefined
     this.#backoff.reset()
   }
 
   #onReadRefused (subscriptions: readonly ChannelSubscription[], error: Error): void {
-    this.#options.readTrouble.fail(error)
+    this.#options.readOutage.fail(error)
     // the command connection reconnects and reads again
     if (isTemporary(error)) return
     for (const subscription of subscriptions) this.#reject(subscription, error.message)

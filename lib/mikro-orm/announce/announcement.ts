@@ -1,6 +1,6 @@
 /** What is announced of a transaction: read before its COMMIT, turned into messages after it. */
 import { LockMode, type EntityManager, type Transaction } from '@mikro-orm/core'
-import { cutError } from '../../util/cut.ts'
+import { truncateError } from '../../util/truncate.ts'
 import { ChangeOrigin, type RowChange } from '../capture/change-log.ts'
 import type { CommittedRows } from '../capture/committed-rows.ts'
 import type { Logger } from './drops.ts'
@@ -138,7 +138,7 @@ async function readBefore (entries: readonly RowChange[], after: ReadonlyMap<str
     return known
   } catch (err) {
     const consequence = 'what the EntityManager held is taken for them, and the members of the groups load again'
-    log.warn({ err: cutError(err) }, `the rows before a change could not be read: ${consequence}`)
+    log.warn({ err: truncateError(err) }, `the rows before a change could not be read: ${consequence}`)
   }
 }
 

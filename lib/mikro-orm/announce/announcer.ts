@@ -1,6 +1,6 @@
 /** Announces transactions: reads their rows, sends their COMMIT, and tells the groups what became of them. */
 import type { EntityManager, MikroORM, Transaction } from '@mikro-orm/core'
-import { cut, cutError } from '../../util/cut.ts'
+import { truncate, truncateError } from '../../util/truncate.ts'
 import { Announcement, readAnnouncement } from './announcement.ts'
 import type { ChangeLog, RowChange } from '../capture/change-log.ts'
 import { Outcome, prepareCommit } from '../capture/commit.ts'
@@ -119,7 +119,7 @@ export class Announcer {
   #tell (announcement: Announcement, stamp: CommitStamp | undefined, isOvertaken: boolean): void | Promise<void> {
     const { log } = this.#target
     const notifications = announcement.notifications(areDropsObserved(log))
-    for (const { meta, key } of announcement.missing) log.warn({ entity: meta.className, key: cut(key) }, 'a change is not announced: the row is not there')
+    for (const { meta, key } of announcement.missing) log.warn({ entity: meta.className, key: truncate(key) }, 'a change is not announced: the row is not there')
     // what a later transaction told of the rows is newer
     if (isOvertaken) return this.#resyncs.send(groupsOf(notifications))
 
@@ -134,7 +134,7 @@ export class Announcer {
   #tellUnknown (announcement: Announcement, err: unknown): void {
     const { log } = this.#target
     const notifications = announcement.notifications(false)
-    log.warn({ err: cutError(err) }, 'the answer to a COMMIT was lost: the members of the groups concerned load again')
+    log.warn({ err: truncateError(err) }, 'the answer to a COMMIT was lost: the members of the groups concerned load again')
     reportUndone(log, 'unknown', notifications)
     this.#resyncs.send(groupsOf(notifications))
   }

@@ -2,7 +2,7 @@
  * Dropped changes: changes that are not published, and why. They go to the diagnostics channel `rohrpost:drop`, and to
  * the application's logger at level debug.
  */
-import { cut, cutError } from '../../util/cut.ts'
+import { truncate, truncateError } from '../../util/truncate.ts'
 import { diagnostics, type ChangeDropEvent, type ChangeDropReason } from '../../diagnostics.ts'
 import type { ReportError } from '../declare/compiled-rule.ts'
 import type { Notification } from '../declare/notification.ts'
@@ -52,7 +52,7 @@ export function reportFailure (
   err: unknown,
   change: Omit<ChangeDropEvent, 'reason' | 'error'>
 ): void {
-  logger?.error({ err: cutError(err), ...cutFields(change) }, 'a change is not announced')
+  logger?.error({ err: truncateError(err), ...cutFields(change) }, 'a change is not announced')
   reportDrop(logger, { reason: 'failed', ...change, error: err })
 }
 
@@ -108,9 +108,9 @@ function cutFields<Fields extends Omit<ChangeDropEvent, 'reason'>> (fields: Fiel
   const { key, group, error } = fields
   return {
     ...fields,
-    ...(key !== undefined && { key: cut(key) }),
-    ...(group !== undefined && { group: cut(group) }),
-    ...(error !== undefined && { error: cutError(error) })
+    ...(key !== undefined && { key: truncate(key) }),
+    ...(group !== undefined && { group: truncate(group) }),
+    ...(error !== undefined && { error: truncateError(error) })
   }
 }
 

@@ -2,7 +2,7 @@
  * Resync messages, which make the members of a group load their data again: after a lost answer to a COMMIT, or when
  * the broker has refused a notification.
  */
-import { cut, cutError } from '../../util/cut.ts'
+import { truncate, truncateError } from '../../util/truncate.ts'
 import { quote } from '../../protocol/encode.ts'
 import { Backoff } from '../../util/backoff.ts'
 import type { PublishTarget } from './publish.ts'
@@ -37,7 +37,7 @@ export class Resyncs {
   defer (group: string, err: unknown): void {
     if (!this.#isRefused) {
       const message = 'the broker does not take changes: the members of their groups load again when it does'
-      this.#target.log.warn({ group: cut(group), err: cutError(err) }, message)
+      this.#target.log.warn({ group: truncate(group), err: truncateError(err) }, message)
     }
     this.#isRefused = true
     if (this.#isClosed) return

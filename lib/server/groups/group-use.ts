@@ -1,6 +1,6 @@
 /** Warnings about group types that notification rules or clients use, and that the application has not declared. */
 import type { FastifyBaseLogger } from 'fastify'
-import { cut } from '../../util/cut.ts'
+import { truncate } from '../../util/truncate.ts'
 import type { NotifiedGroups } from '../../protocol/group-name.ts'
 
 /** Warnings about undeclared types that clients subscribe to: a client can send any number of them. */
@@ -43,7 +43,7 @@ export class GroupUse {
 
   /** Warns once about an undeclared type that a client subscribes to. */
   warnDenied (given: string, log: FastifyBaseLogger): void {
-    const type = cut(given)
+    const type = truncate(given)
     if (this.#denied.size === MAX_WARNINGS || this.#denied.has(type)) return
     this.#denied.add(type)
     log.warn({ type }, 'a subscription is denied: this group type is not declared with app.rohrpost.group')

@@ -14,7 +14,7 @@ const MAX_ERROR = 10_000
 const MAX_LEVELS = 4
 
 /** Truncates a string to 200 characters. Any other value is returned as it is. */
-export function cut<Value> (value: Value): Value {
+export function truncate<Value> (value: Value): Value {
   return typeof value === 'string' && value.length > MAX_TEXT ? `${value.slice(0, MAX_TEXT)}…` as Value : value
 }
 
@@ -22,7 +22,7 @@ export function cut<Value> (value: Value): Value {
  * Returns an error for the log, with the texts of the error, its causes and its fields truncated. A small error is
  * returned as it is, and an error that cannot be read is replaced by its short text. Never throws.
  */
-export function cutError (err: unknown): unknown {
+export function truncateError (err: unknown): unknown {
   const budget: Budget = { left: MAX_ERROR, isTruncated: false }
   try {
     const copy = copyOf(err, budget, 0)

@@ -1,17 +1,17 @@
 /** Listeners for the start and the end of an outage. */
-export interface TroubleEvents {
+export interface OutageEvents {
   began (error: Error): void
   /** @param failures number of failures during the outage */
   ended (failures: number): void
 }
 
 /** Outage of a dependency. The first failure and the next success are reported; failures between them are only counted. */
-export class Trouble {
-  readonly #events: TroubleEvents
+export class Outage {
+  readonly #events: OutageEvents
   #failures = 0
   #error: Error | undefined
 
-  constructor (events: TroubleEvents) {
+  constructor (events: OutageEvents) {
     this.#events = events
   }
 
