@@ -1,4 +1,4 @@
-/** The contract between groups and what they are held in. Type-only. */
+/** The contract between the groups of a server and their broker. Type-only. */
 import type { Stamp } from '../protocol/stamp.ts'
 
 export type { Stamp }
@@ -19,39 +19,45 @@ export interface HistoryEntry {
   readonly position: Position
 }
 
-/** What a broker tells about itself. */
+/** State of a broker. */
 export interface BrokerHealth {
   ok: boolean
-  /** Why it is not, for people to read. */
+  /** The reason why the broker is not ok, for people to read. */
   detail?: string
 }
 
-/** Where a broker hands over what it hears. None of these throws. */
+/** Receives the messages and reports of a broker. None of its functions throws. */
 export interface Receiver {
   /**
-   * A message for a group. MAY be called inside `publish` and before `open` has resolved; ignored for a group without members. A broker that keeps
-   * history MUST give the position, and MUST deliver without gaps and repeats: what is missing it repairs from its history before it goes on. A
-   * message that has no position, since a process without history published it, MUST be followed by `lost`.
+   * Delivers a message of a group. A broker MAY call it inside `publish` and before `open` has resolved. Messages of groups
+   * without members are ignored. A broker that keeps history MUST pass the position, and MUST deliver without gaps and
+   * repeats: it repairs a gap from its history before it continues. A message without a position, which a process without
+   * history published, MUST be followed by `lost`.
    */
   deliver (group: string, payload: string, position?: Position): void
-  /** Messages of a group are missing and can't be repaired. `top` is where it goes on: the next message is the one after it. */
+  /**
+   * Reports that messages of a group are missing and can't be repaired.
+   *
+   * @param top position after which the next message is delivered
+   */
   lost (group: string, top?: Position): void
-  /** Something failed that no caller hears of. A failure that lasts is told once, when it begins. */
+  /** Reports a failure that no caller gets as a rejection. A lasting failure is reported once, when it begins. */
   error (error: Error, context: { stage: 'publish' | 'subscribe' | 'deliver' | 'connect' }): void
   /**
-   * Something that belongs in the log and is no failure: that a failure which lasted is over, with the number of `failures`, or that processes have
-   * different options.
+   * Reports an event for the log that is no failure: the end of a lasting failure, with the number of `failures`, or
+   * different options of two processes.
    */
   notice? (text: string, details: { stage: 'publish' | 'subscribe' | 'deliver' | 'connect', failures?: number }): void
 }
 
 /**
- * What holds the groups: one process (`memoryBroker`), or a server that many processes share. A payload is text that a broker MUST
- * forward as it is.
+ * A broker carries the messages of groups, within one process (`memoryBroker`) or between processes, through a server
+ * that they share. A payload is text that a broker MUST forward unchanged.
  */
 export interface Broker {
   /**
-   * Whether the broker keeps history: then every message has a position, and payloads are JSON objects, which whoever publishes has checked.
+   * Whether the broker keeps history. Then every message has a position, and every payload is a JSON object, which the
+   * publishing server has checked.
    *
    * @defaultValue false
    */
@@ -61,32 +67,34 @@ export interface Broker {
   /** Called once, before anything else; a rejection fails the start of the app. */
   open (receiver: Receiver): void | Promise<void>
   /**
-   * Resolves when the broker has the message. Everybody, this process too, hears it through `deliver`. Calls for one group MUST
-   * reach everybody in the order in which they were made, retries included.
+   * Publishes a message to a group, and resolves when the broker has it. Every process with members of the group receives
+   * it through `deliver`, this process too. Messages of one group MUST arrive in the order of the calls, retries included.
    *
-   * `stamp` is the age of the row state in the message, where processes that share a database may publish in another order than they committed.
-   * A broker MAY leave out a message that a newer one replaces, and resolves then too. It MUST publish the message on any doubt; a broker that
-   * ignores stamps is correct.
+   * @param stamp age of the row state in the message, where processes that share a database may publish in another order
+   * than they committed. A broker MAY leave out a message that a newer one replaces, and resolves then too. It MUST
+   * publish the message on any doubt. A broker that ignores stamps is correct.
    */
   publish (group: string, payload: string, stamp?: Stamp): void | Promise<void>
   /**
-   * Resolves when every later `publish` will arrive; where the broker keeps history, with the group's top: the next message that is delivered
-   * is the one after it, or one that was delivered meanwhile. Never two calls for one group under way.
+   * Subscribes this process to a group, and resolves when every later `publish` will arrive. A broker that keeps history
+   * resolves with the position of the group's last message: the next delivered message follows it, or was delivered during
+   * the call. The server never has two calls for one group in progress.
    */
   subscribe (group: string): Position | undefined | void | Promise<Position | undefined | void>
-  /** The counterpart of `subscribe`. */
+  /** Ends the subscription of this process to a group. */
   unsubscribe (group: string): void | Promise<void>
   /**
-   * The messages after a position, oldest first, without gaps and up to the group's top, or the first `limit` of them. `undefined` where they
-   * can't be had: one of them is gone, or the position is of another epoch or beyond the top. May be called for any group, subscribed or
-   * not, also while a `subscribe` is under way. A rejection means "not now".
+   * Reads the messages after a position, oldest first, without gaps and up to the last message of the group, or the first
+   * `limit` of them. May be called for any group, subscribed or not, also during `subscribe`. A rejection means that the
+   * history can't be read now.
    *
-   * `bytes` bounds the payloads that the broker reads and returns: it MUST stop before the message that exceeds it. The caller sees by the
-   * last position that messages are left out.
+   * @param bytes limit of the payloads that the broker reads and returns: it MUST stop before the message that exceeds it.
+   * The caller recognizes by the last position that messages are left out.
+   * @returns `undefined` if one of the messages is gone, or the position is of another epoch or after the last message
    */
   history (group: string, after: Position, limit: number, bytes?: number): HistoryEntry[] | undefined | Promise<HistoryEntry[] | undefined>
-  /** Whether the broker does its work now. */
+  /** Returns whether the broker can publish and receive now. */
   health (): BrokerHealth
-  /** Lets waiting publishes out, then rejects them. */
+  /** Sends the queued messages, rejects those that it can't send, and closes the connections. */
   close (): void | Promise<void>
 }

@@ -1,21 +1,21 @@
-/** The last messages of one group, in a ring. */
+/** The log of one group in memory: its last messages, in a ring buffer. */
 import { randomBytes } from 'node:crypto'
 import type { HistoryEntry, Position } from './broker.ts'
 import type { HistoryOptions } from './history.ts'
 
-interface Kept extends HistoryEntry {
-  /** When it was published. */
+interface LoggedMessage extends HistoryEntry {
+  /** Time of `append`, in milliseconds as `Date.now()` gives it. */
   readonly at: number
 }
 
-/** Forgets messages that are too many or too old, but not how many there were. */
+/** Keeps the last `size` messages that are younger than `ttl`. Offsets count all messages. */
 export class GroupLog {
-  /** When the last subscriber went; `undefined` while there is one. */
+  /** Time when the last subscriber left; `undefined` while the group has one. */
   leftAt: number | undefined
   readonly #options: HistoryOptions
-  /** The message with the offset `n` is at `(n - 1) % size`. */
-  readonly #ring: (Kept | undefined)[] = []
-  /** The offset of the oldest message that is kept. */
+  /** Ring buffer: the message with the offset `n` is at `(n - 1) % size`. */
+  readonly #ring: (LoggedMessage | undefined)[] = []
+  /** Offset of the oldest message in the ring. */
   #first = 1
   #top: Position = { epoch: randomBytes(6).toString('base64url'), offset: 0 }
 
@@ -23,12 +23,12 @@ export class GroupLog {
     this.#options = options
   }
 
-  /** The position of the last message. */
+  /** Position of the last message. */
   get top (): Position {
     return this.#top
   }
 
-  /** Adds a message. @returns its position */
+  /** Appends a message and returns its position. */
   append (payload: string, now: number): Position {
     const { size } = this.#options
     const position = { epoch: this.#top.epoch, offset: this.#top.offset + 1 }
@@ -38,7 +38,7 @@ export class GroupLog {
     return position
   }
 
-  /** See `Broker.history`. */
+  /** Reads the messages after a position, as `Broker.history` does. */
   after ({ epoch, offset }: Position, limit: number, bytes: number, now: number): HistoryEntry[] | undefined {
     this.expire(now)
     if (epoch !== this.#top.epoch || offset > this.#top.offset || offset < this.#first - 1) return undefined
@@ -46,21 +46,21 @@ export class GroupLog {
     const entries: HistoryEntry[] = []
     let left = bytes
     for (let at = offset; at < this.#top.offset && entries.length < limit; at++) {
-      const kept = this.#ring[at % this.#options.size] as Kept
-      left -= Buffer.byteLength(kept.payload)
+      const message = this.#ring[at % this.#options.size] as LoggedMessage
+      left -= Buffer.byteLength(message.payload)
       if (left < 0) break
-      entries.push(kept)
+      entries.push(message)
     }
     return entries
   }
 
-  /** Forgets the messages that are too old. */
+  /** Deletes the messages that are older than `ttl`. */
   expire (now: number): void {
     const { size, ttl } = this.#options
     for (;;) {
       const slot = (this.#first - 1) % size
-      const kept = this.#ring[slot]
-      if (kept === undefined || now - kept.at < ttl) return
+      const oldest = this.#ring[slot]
+      if (oldest === undefined || now - oldest.at < ttl) return
       this.#ring[slot] = undefined
       this.#first++
     }

@@ -1,16 +1,20 @@
-/** How much history a broker keeps: the option that all of them share. */
+/** The option `history` of brokers: the size and the age of the messages that a broker keeps. */
 import { checkNames, isCount, isDelay, isObject, MAX_DELAY } from '../util/checks.ts'
 import { errors, show } from '../errors.ts'
 
-/** What is kept of each group, for clients that were away for a moment. */
+/** Messages that a broker keeps of each group, for clients that reconnect. */
 export interface HistoryOptions {
-  /** Messages of one group. */
+  /** Number of messages of one group. */
   size: number
-  /** Age of a message, in milliseconds. */
+  /** Largest age of a message, in milliseconds. */
   ttl: number
 }
 
-/** Checks the option `history`; without it no history is kept. @throws RP_ERR_INVALID_OPTION, RP_ERR_UNKNOWN_OPTION */
+/**
+ * Checks the option `history`. Without it a broker keeps no history.
+ *
+ * @throws RP_ERR_INVALID_OPTION, RP_ERR_UNKNOWN_OPTION
+ */
 export function checkHistory (given: unknown): HistoryOptions | undefined {
   if (given === undefined) return undefined
   if (!isObject(given)) throw new errors.RP_ERR_INVALID_OPTION('history', 'an object { size, ttl }', show(given))

@@ -1,4 +1,4 @@
-/** Groups within one process, synchronous from `publish` to the sockets. */
+/** The memory broker: groups within one process, synchronous from `publish` to the sockets. */
 import { checkNames } from '../util/checks.ts'
 import { errors } from '../errors.ts'
 import type { Broker, Receiver } from './broker.ts'
@@ -7,15 +7,18 @@ import { checkHistory, type HistoryOptions } from './history.ts'
 
 /** Options of `memoryBroker`. */
 export interface MemoryBrokerOptions {
-  /** How much is kept of each group, so that clients that were away for a moment miss nothing. @defaultValue none */
+  /** History of each group, for clients that reconnect. @defaultValue none */
   history?: HistoryOptions
 }
 
-/** For how many times `ttl` a group is remembered that nobody is in any more. After that its positions are worth nothing: its epoch is another. */
-const REMEMBERED = 10
+/**
+ * Time after which the log of a group without subscribers is deleted, as a multiple of `ttl`. A new log of the group has
+ * a new epoch, so older positions are refused.
+ */
+const LOG_LIFETIME = 10
 
 /**
- * Makes the default broker: groups live in this process and end with it.
+ * Creates the default broker. Groups live in this process and end with it.
  *
  * @throws RP_ERR_INVALID_OPTION, RP_ERR_UNKNOWN_OPTION
  */
@@ -26,10 +29,10 @@ export function memoryBroker (options: MemoryBrokerOptions = {}): Broker {
 }
 
 /**
- * How many groups are remembered that nobody is in and nothing was published in. Whoever enters and leaves ever new groups makes the oldest of them
- * forgotten; a client that was in one of these is told to load again.
+ * Limit of logs without subscribers and messages, so that a client which joins and leaves new groups again and again
+ * fills no memory. The oldest logs are deleted; a former member of such a group must load again.
  */
-const QUIET = 10_000
+const MAX_EMPTY_LOGS = 10_000
 
 function withoutHistory (): Broker {
   const subscribed = new Set<string>()
@@ -58,10 +61,10 @@ function withoutHistory (): Broker {
 }
 
 function withHistory (options: HistoryOptions): Broker {
-  /** Of each group that somebody is in, or was in lately: of no other has anybody a position. */
+  /** Logs of the groups that have subscribers, or had some lately: no client has a position in another group. */
   const logs = new Map<string, GroupLog>()
-  /** Those of them that are left and have no messages, the one that was left first at the beginning. */
-  const quiet = new Set<string>()
+  /** Groups of logs without subscribers and messages, in the order in which the last subscriber left. */
+  const empty = new Set<string>()
   let receiver: Receiver | undefined
   let sweeping: NodeJS.Timeout | undefined
 
@@ -69,12 +72,12 @@ function withHistory (options: HistoryOptions): Broker {
     const now = Date.now()
     for (const [group, log] of logs) {
       log.expire(now)
-      if (log.leftAt !== undefined && now - log.leftAt >= REMEMBERED * options.ttl) forget(group)
+      if (log.leftAt !== undefined && now - log.leftAt >= LOG_LIFETIME * options.ttl) forget(group)
     }
   }
   const forget = (group: string) => {
     logs.delete(group)
-    quiet.delete(group)
+    empty.delete(group)
   }
 
   return {
@@ -87,7 +90,7 @@ function withHistory (options: HistoryOptions): Broker {
     publish (group, payload) {
       const log = logs.get(group)
       if (log === undefined) return
-      quiet.delete(group)
+      empty.delete(group)
       const position = log.append(payload, Date.now())
       if (log.leftAt === undefined) receiver?.deliver(group, payload, position)
     },
@@ -95,7 +98,7 @@ function withHistory (options: HistoryOptions): Broker {
       let log = logs.get(group)
       if (log === undefined) logs.set(group, log = new GroupLog(options))
       log.leftAt = undefined
-      quiet.delete(group)
+      empty.delete(group)
       return log.top
     },
     unsubscribe (group) {
@@ -103,9 +106,9 @@ function withHistory (options: HistoryOptions): Broker {
       if (log === undefined) return
       log.leftAt = Date.now()
       if (log.top.offset > 0) return
-      quiet.add(group)
-      for (const oldest of quiet) {
-        if (quiet.size <= QUIET) break
+      empty.add(group)
+      for (const oldest of empty) {
+        if (empty.size <= MAX_EMPTY_LOGS) break
         forget(oldest)
       }
     },
@@ -114,7 +117,7 @@ function withHistory (options: HistoryOptions): Broker {
     close () {
       clearInterval(sweeping)
       logs.clear()
-      quiet.clear()
+      empty.clear()
     }
   }
 }

@@ -185,14 +185,14 @@ export class ChangeSubscriber implements EventSubscriber {
   async beforeUpsert ({ entity, meta, em }: EventArgs<object>): Promise<void> {
     const notifiedEntity = this.#connected?.entities.get(meta.class)
     if (notifiedEntity === undefined || isSilent()) return
-    const wanted = rowBeforeUpsert(entity as Record<string, unknown>, em, this.#builder, notifiedEntity)
-    if (wanted === undefined) return
+    const requested = rowBeforeUpsert(entity as Record<string, unknown>, em, this.#builder, notifiedEntity)
+    if (requested === undefined) return
 
     const transaction = em.getTransactionContext<Transaction>()
     const running = this.#transactions.find(transaction)
     const log = transaction === undefined ? this.#upserting.get(em) ?? new ChangeLog() : running?.log
     if (transaction === undefined && log !== undefined) this.#upserting.set(em, log)
-    if (log !== undefined) await this.#connected?.announcer.readBefore(em, transaction, log, [wanted])
+    if (log !== undefined) await this.#connected?.announcer.readBefore(em, transaction, log, [requested])
   }
 
   async afterUpsert ({ entity, em }: EventArgs<object>): Promise<void> {
@@ -292,6 +292,6 @@ export class ChangeSubscriber implements EventSubscriber {
 
   #rolledBack (transaction: Transaction): void {
     const undone = this.#transactions.rolledBack(transaction, areDropsObserved(this.#connected?.log))
-    this.#connected?.announcer.tellRolledBack(undone)
+    this.#connected?.announcer.reportRolledBack(undone)
   }
 }

@@ -1,4 +1,4 @@
-/** What is announced of a transaction: read before its COMMIT, turned into messages after it. */
+/** Announcement of one transaction: its rows are read before the COMMIT and become notifications after it. */
 import { LockMode, type EntityManager, type Transaction } from '@mikro-orm/core'
 import { truncateError } from '../../util/truncate.ts'
 import { ChangeOrigin, type RowChange } from '../capture/change-log.ts'
@@ -7,19 +7,21 @@ import type { Logger } from './drops.ts'
 import type { CompiledRule } from '../declare/compiled-rule.ts'
 import { droppedNotification, type CommittedChange, type Notification } from '../declare/notification.ts'
 import { Database, databaseOf } from '../platforms.ts'
-import { portionsOf, readRows, tableOf, type Wanted } from '../capture/read-back.ts'
+import { portionsOf, readRows, tableOf, type ReadBackRow } from '../capture/read-back.ts'
 import type { NotifiedEntity } from '../declare/entity-registry.ts'
 import type { Row } from '../row.ts'
 
-/** Rows before a transaction: `undefined` for one that is not there; no entry where that is not known. */
+/**
+ * Rows before a transaction, by id: `undefined` for a row that did not exist, no entry if that is unknown.
+ */
 export type RowsBefore = ReadonlyMap<string, Row | undefined>
 
-/** What is needed to read the rows. */
-interface Sources {
+/** Arguments of `readAnnouncement`. */
+interface ReadOptions {
   readonly em: EntityManager
   readonly transaction: Transaction
   readonly committed: CommittedRows
-  /** The rows that were read before the statements of the flushes. */
+  /** Rows that were read before the statements of the flushes. */
   readonly read: RowsBefore
   readonly log: Logger
 }
@@ -27,10 +29,10 @@ interface Sources {
 /** The changes of a transaction, with the rows that were read. */
 export class Announcement {
   readonly #entries: readonly RowChange[]
-  /** Nothing where no rows were read: then the changes are announced as the ORM knows them. */
+  /** Rows after the changes, by id. Without it, notifications contain the values that the ORM has. */
   readonly #after: ReadonlyMap<string, Row> | undefined
   readonly #before: RowsBefore
-  /** Whether groups that had a row may be missing among those that are told. */
+  /** Whether the notifications may miss a group that a row has left. */
   readonly isUncertain: boolean
 
   constructor (entries: readonly RowChange[], after?: ReadonlyMap<string, Row>, before: RowsBefore = new Map(), isUncertain = false) {
@@ -40,12 +42,12 @@ export class Announcement {
     this.isUncertain = isUncertain
   }
 
-  /** The rows that changed. */
+  /** Ids of the changed rows. */
   get ids (): string[] {
     return this.#entries.map(({ id }) => id)
   }
 
-  /** Rows that `notify` was asked to announce and that are not there. */
+  /** Rows that `app.rohrpost.notify` named and that do not exist. */
   get missing (): Row[] {
     return this.#entries.flatMap(({ id, origin, notifiedEntity, before, after }) => {
       if (origin !== ChangeOrigin.Key && origin !== ChangeOrigin.Entity) return []
@@ -54,12 +56,16 @@ export class Announcement {
     })
   }
 
-  /** What the groups are told, in order. @param withDrops whether somebody wants to know what is not sent */
+  /**
+   * Makes the notifications of the changes, in order.
+   *
+   * @param withDrops whether to include the changes that are not sent, with the reason
+   */
   notifications (withDrops: boolean): Notification[] {
     return this.#entries.flatMap((entry) => entry.notifiedEntity.rules.flatMap((rule) => {
       const change = (rule.readsBack || entry.origin !== undefined) && this.#after !== undefined ? this.#changeOf(entry, rule, this.#after) : entry
       if (change !== undefined) return rule.notifications(change)
-      // the row is not there: nothing was changed, or it is gone again
+      // the row does not exist: the statement hit no row, or the row was deleted again
       if (!withDrops) return []
       const { meta, key } = (entry.after ?? entry.before) as Row
       return [droppedNotification('missing', meta.className, key, entry.type)]
@@ -75,11 +81,14 @@ export class Announcement {
     if (type === 'create') return { type, fields, before: undefined, after }
     if (!rule.needsRowBefore) return { type, fields, before: after, after }
     if (this.#before.has(id)) return { type, fields, before: this.#before.get(id), after }
-    // of a row that no flush changed, the ORM knows nothing that was before
+    // the ORM has no earlier values of a row that no flush changed
     return { type, fields, before: entry.origin === undefined ? entry.before : after, after }
   }
 
-  /** A delete tells the row as it was committed. Where there was none, the key is told to groups that depend on nothing else. */
+  /**
+   * Makes the change of a deletion, with the committed row. Without a committed row only groups that depend on nothing
+   * but the key are notified, with the key.
+   */
   #deletionOf ({ id, type, fields, before, origin }: RowChange, rule: CompiledRule): CommittedChange | undefined {
     if (before === undefined || !rule.needsDeletedRow || !this.#before.has(id)) return { type, fields, before, after: undefined }
     if (!this.#isAbsent(id) || origin === ChangeOrigin.Entity) return { type, fields, before: this.#before.get(id) ?? before, after: undefined }
@@ -92,13 +101,13 @@ export class Announcement {
 }
 
 /**
- * Reads the rows of a transaction, as its last statements before the COMMIT. What fails rejects, and must fail the transaction: PostgreSQL
- * has aborted it then.
+ * Reads the rows of a transaction, as its last statements before the COMMIT. A rejection must fail the transaction:
+ * PostgreSQL has aborted it then.
  */
-export async function readAnnouncement (entries: readonly RowChange[], sources: Sources): Promise<Announcement> {
+export async function readAnnouncement (entries: readonly RowChange[], sources: ReadOptions): Promise<Announcement> {
   const { em, transaction } = sources
   const database = databaseOf(em)
-  const changed = entries.flatMap((entry) => entry.after !== undefined && isRead(entry) ? [wantedOf(entry, entry.after)] : [])
+  const changed = entries.flatMap((entry) => entry.after !== undefined && isRead(entry) ? [toReadBackRow(entry, entry.after)] : [])
 
   if (database === Database.PostgreSql) await lock(em, transaction, changed.filter(({ origin }) => origin !== undefined))
   const after = await (isMySql(database) ? readLocked(em, transaction, changed) : readRows(em, transaction, changed))
@@ -106,10 +115,10 @@ export async function readAnnouncement (entries: readonly RowChange[], sources: 
   return new Announcement(entries, after, before ?? sources.read, before === undefined)
 }
 
-/** A row to be read, and how it came into the log. */
-type Changed = Wanted & Pick<RowChange, 'origin'>
+/** A row to read, with the origin of its change. */
+type Changed = ReadBackRow & Pick<RowChange, 'origin'>
 
-function wantedOf ({ id, notifiedEntity, origin }: RowChange, row: Row): Changed {
+function toReadBackRow ({ id, notifiedEntity, origin }: RowChange, row: Row): Changed {
   return { id, notifiedEntity, origin, row }
 }
 
@@ -117,24 +126,24 @@ function isMySql (database: Database): boolean {
   return database === Database.MariaDb || database === Database.MySql
 }
 
-/** The rows as they were before the transaction; nothing where they could not be read. */
-async function readBefore (entries: readonly RowChange[], after: ReadonlyMap<string, Row>, { em, committed, read, log }: Sources): Promise<RowsBefore | undefined> {
+/** Reads the rows before the transaction; `undefined` if the query failed. */
+async function readBefore (entries: readonly RowChange[], after: ReadonlyMap<string, Row>, { em, committed, read, log }: ReadOptions): Promise<RowsBefore | undefined> {
   if (!committed.isReadable(em)) return read
 
   const known = new Map(read)
-  const wanted: Wanted[] = []
+  const requested: ReadBackRow[] = []
   for (const entry of entries) {
     const { id, type, before } = entry
     const row = after.get(id)
     if (before === undefined || known.has(id)) continue
-    if (type === 'delete' ? needsDeletedRow(entry) : row !== undefined && needsRowBefore(entry, row)) wanted.push(wantedOf(entry, before))
+    if (type === 'delete' ? needsDeletedRow(entry) : row !== undefined && needsRowBefore(entry, row)) requested.push(toReadBackRow(entry, before))
     else if (row !== undefined) known.set(id, row)
   }
-  if (wanted.length === 0) return known
+  if (requested.length === 0) return known
 
   try {
-    const rows = await committed.read(em, wanted)
-    for (const { id } of wanted) known.set(id, rows.get(id))
+    const rows = await committed.read(em, requested)
+    for (const { id } of requested) known.set(id, rows.get(id))
     return known
   } catch (err) {
     const consequence = 'what the EntityManager held is taken for them, and the members of the groups load again'
@@ -142,12 +151,12 @@ async function readBefore (entries: readonly RowChange[], after: ReadonlyMap<str
   }
 }
 
-/** Whether a row is read: what no flush wrote is not known otherwise. */
+/** Whether a row is read back. The ORM has no values of a row that no flush wrote. */
 function isRead ({ notifiedEntity, origin }: RowChange): boolean {
   return notifiedEntity.readsBack || origin !== undefined
 }
 
-/** Whether a rule sends a row to groups that depend on more than its key. */
+/** Whether the groups of a row depend on more than its key, so that a change can move it to another group. */
 function mayMove ({ rules }: NotifiedEntity): boolean {
   return rules.some(({ needsRowBefore }) => needsRowBefore)
 }
@@ -156,20 +165,23 @@ function needsDeletedRow ({ notifiedEntity, origin }: RowChange): boolean {
   return origin === undefined ? notifiedEntity.needsDeletedRow : notifiedEntity.rules.some(({ needsDeletedRow }) => needsDeletedRow)
 }
 
-/** Whether a row may have been in other groups before: not where the ORM held the same groups, and the update writes nothing that they depend on. */
+/**
+ * Whether a row may have been in other groups before. Not if the ORM has the same groups, and the update writes no
+ * property that they depend on.
+ */
 function needsRowBefore ({ notifiedEntity, before, fields, origin }: RowChange, after: Row): boolean {
   if (origin !== undefined) return mayMove(notifiedEntity)
   return notifiedEntity.needsRowBefore && notifiedEntity.rules.some((rule) => rule.readsBack && !rule.keepsGroup(before as Row, after, fields))
 }
 
 /**
- * Locks rows that no statement of the transaction has locked: else another transaction could commit a newer state that is announced before
- * this one. References to the rows can still be inserted.
+ * Locks rows that no statement of the transaction has locked. Otherwise another transaction could commit a newer state
+ * and publish it first. References to the rows can still be inserted.
  */
-async function lock (em: EntityManager, transaction: Transaction, rows: readonly Wanted[]): Promise<void> {
+async function lock (em: EntityManager, transaction: Transaction, rows: readonly ReadBackRow[]): Promise<void> {
   const platform = em.getPlatform()
   for (const portion of portionsOf(rows)) {
-    const [{ row }] = portion as [Wanted]
+    const [{ row }] = portion as [ReadBackRow]
     const columns = row.meta.root.getPrimaryProps().flatMap(({ fieldNames }) => fieldNames).map((name) => platform.quoteIdentifier(name)).join(', ')
     const keys = portion.map(({ row: { databaseKey } }) => databaseKey)
     const places = keys.map((key) => `(${key.map(() => '?').join(', ')})`).join(', ')
@@ -179,9 +191,9 @@ async function lock (em: EntityManager, transaction: Transaction, rows: readonly
 }
 
 /**
- * Reads rows on MySQL and MariaDB, where a read without a lock gives the state in which the transaction began to read. A lock on a key that
- * is not there would keep others from inserting it, so what no statement has locked is looked up first; the owners of M:N collections
- * are not locked at all, as their new references hold a shared lock that others may hold, too.
+ * Reads rows on MySQL and MariaDB, where a read without a lock returns the state of the transaction's first read. A lock
+ * on a missing key would block its INSERT by others, so rows that no statement has locked are looked up first. Owners of
+ * M:N collections are not locked: their new references hold a shared lock, as those of other transactions may.
  */
 async function readLocked (em: EntityManager, transaction: Transaction, rows: readonly Changed[]): Promise<Map<string, Row>> {
   const isFree = ({ origin }: Changed) => origin === ChangeOrigin.Collection

@@ -1,4 +1,4 @@
-/** Announces transactions: reads their rows, sends their COMMIT, and tells the groups what became of them. */
+/** Announces transactions: reads their rows, sends their COMMIT, and publishes the notifications after it. */
 import type { EntityManager, MikroORM, Transaction } from '@mikro-orm/core'
 import { truncate, truncateError } from '../../util/truncate.ts'
 import { Announcement, readAnnouncement } from './announcement.ts'
@@ -9,13 +9,13 @@ import { CommitStamps, type CommitStamp } from '../capture/commit-stamps.ts'
 import { CommittedRows } from '../capture/committed-rows.ts'
 import { areDropsObserved, reportUndone } from './drops.ts'
 import { publishNotifications, type PublishTarget } from './publish.ts'
-import { readRows, type Wanted } from '../capture/read-back.ts'
+import { readRows, type ReadBackRow } from '../capture/read-back.ts'
 import { Resyncs } from './resyncs.ts'
 
-/** How long the rows before a change may take to read, in milliseconds. */
+/** Timeout for reading the committed rows before a change, in milliseconds. */
 const READ_TIMEOUT = 5000
 
-/** The way of changes from an ORM to a target. */
+/** Commits and announces the transactions of one ORM. */
 export class Announcer {
   readonly #orm: MikroORM
   readonly #target: PublishTarget
@@ -23,8 +23,8 @@ export class Announcer {
   readonly #order = new CommitOrder()
   readonly #stamps: CommitStamps
   readonly #resyncs: Resyncs
-  /** Commits whose portions are not all handed over. */
-  readonly #handing = new Set<Promise<void>>()
+  /** Commits with portions of notifications that are not published yet. */
+  readonly #publishing = new Set<Promise<void>>()
 
   constructor (orm: MikroORM, target: PublishTarget) {
     this.#orm = orm
@@ -51,28 +51,27 @@ export class Announcer {
     // a refused COMMIT may be repeated, or a ROLLBACK follows
     if (outcome !== Outcome.RolledBack) ended()
     turn.end(() => {
-      if (outcome === Outcome.Committed) return this.#tell(announcement, stamp, turn.isOvertaken)
-      if (outcome === Outcome.Unknown) this.#tellUnknown(announcement, error)
+      if (outcome === Outcome.Committed) return this.#publish(announcement, stamp, turn.isOvertaken)
+      if (outcome === Outcome.Unknown) this.#resyncUnknown(announcement, error)
     })
     if (outcome !== Outcome.Committed) throw error
   }
 
   /**
-   * Reads rows that a statement is about to change, where their committed version can't be read at the COMMIT, or
-   * without a transaction.
-   * Rejects where that fails.
+   * Reads rows before a statement changes them, where their committed version can't be read at the COMMIT, or without a
+   * transaction. Rejects if the query fails.
    */
-  async readBefore (em: EntityManager, transaction: Transaction | undefined, { before }: ChangeLog, wanted: readonly Wanted[]): Promise<void> {
-    // without a transaction, what was read before an earlier statement says nothing
-    const unread = wanted.filter(({ id }) => transaction === undefined || !before.has(id))
+  async readBefore (em: EntityManager, transaction: Transaction | undefined, { before }: ChangeLog, requested: readonly ReadBackRow[]): Promise<void> {
+    // without a transaction, rows that were read before an earlier statement are outdated
+    const unread = requested.filter(({ id }) => transaction === undefined || !before.has(id))
     if (unread.length === 0 || (transaction !== undefined && this.#committed.isReadable(em))) return
     const rows = await readRows(em, transaction, unread)
     for (const { id } of unread) before.set(id, rows.get(id))
   }
 
   /**
-   * Announces changes that are committed already, in a transaction of its own: rows are locked, so that no newer state
-   * is announced before.
+   * Announces changes that are committed already, in a transaction of its own. It locks the rows, so that no newer state
+   * is published first.
    */
   async announce (em: EntityManager, log: ChangeLog): Promise<void> {
     const connection = this.#orm.em.getConnection('write')
@@ -82,8 +81,8 @@ export class Announcer {
       const send = await prepareCommit(em, transaction, this.#stamps, () => connection.commit(transaction))
       const turn = this.#order.enter(announcement.ids)
       const { outcome, stamp, error } = await send()
-      // the transaction wrote nothing: nothing is announced if its COMMIT fails
-      turn.end(() => outcome === Outcome.Committed ? this.#tell(announcement, stamp, turn.isOvertaken) : undefined)
+      // the transaction wrote nothing: if its COMMIT fails, nothing is published
+      turn.end(() => outcome === Outcome.Committed ? this.#publish(announcement, stamp, turn.isOvertaken) : undefined)
       if (outcome !== Outcome.Committed) throw error
     } catch (error) {
       await connection.rollback(transaction).catch(() => {})
@@ -91,22 +90,22 @@ export class Announcer {
     }
   }
 
-  /** Announces changes that were made without a transaction, as the ORM knows them. */
+  /** Announces changes that were made without a transaction, with the values of the ORM. */
   announceUnread (entries: readonly RowChange[]): void {
-    this.#tell(new Announcement(entries), undefined, false)
+    this.#publish(new Announcement(entries), undefined, false)
   }
 
-  /** Tells what is not sent as it was rolled back. */
-  tellRolledBack (entries: readonly RowChange[]): void {
+  /** Reports the notifications that are not sent because of a rollback. */
+  reportRolledBack (entries: readonly RowChange[]): void {
     reportUndone(this.#target.log, 'rolled_back', new Announcement(entries).notifications(false))
   }
 
-  /** Resolves when all that was committed is handed over. */
+  /** Resolves when the notifications of all commits are with the broker. */
   async idle (): Promise<void> {
-    while (this.#handing.size > 0) await Promise.all(this.#handing)
+    while (this.#publishing.size > 0) await Promise.all(this.#publishing)
   }
 
-  /** Ends what runs in the background. */
+  /** Ends pending resyncs and closes the second connection. */
   async close (): Promise<void> {
     this.#resyncs.close()
     await this.#committed.close()
@@ -116,22 +115,22 @@ export class Announcer {
     return readAnnouncement(log.entries(), { em, transaction, committed: this.#committed, read: log.before, log: this.#target.log })
   }
 
-  #tell (announcement: Announcement, stamp: CommitStamp | undefined, isOvertaken: boolean): void | Promise<void> {
+  #publish (announcement: Announcement, stamp: CommitStamp | undefined, isOvertaken: boolean): void | Promise<void> {
     const { log } = this.#target
     const notifications = announcement.notifications(areDropsObserved(log))
     for (const { meta, key } of announcement.missing) log.warn({ entity: meta.className, key: truncate(key) }, 'a change is not announced: the row is not there')
-    // what a later transaction told of the rows is newer
+    // a later transaction has published a newer state of the rows
     if (isOvertaken) return this.#resyncs.send(groupsOf(notifications))
 
     const done = publishNotifications(notifications, this.#target, stamp, (group, err) => this.#resyncs.defer(group, err))
     if (announcement.isUncertain) this.#resyncs.send(groupsOf(notifications))
     if (done === undefined) return
 
-    this.#handing.add(done)
-    return done.then(() => { this.#handing.delete(done) })
+    this.#publishing.add(done)
+    return done.then(() => { this.#publishing.delete(done) })
   }
 
-  #tellUnknown (announcement: Announcement, err: unknown): void {
+  #resyncUnknown (announcement: Announcement, err: unknown): void {
     const { log } = this.#target
     const notifications = announcement.notifications(false)
     log.warn({ err: truncateError(err) }, 'the answer to a COMMIT was lost: the members of the groups concerned load again')

@@ -1,49 +1,52 @@
-/** Keeps the order of commits: what is told of a row goes out in the order in which its transactions held the lock. */
+/**
+ * Order of commits within one process: the notifications of a row leave in the order in which its transactions held the
+ * row lock.
+ */
 
-/** How long a transaction waits for the answer to the COMMIT of another one that changed a row before it, in milliseconds. */
-const PATIENCE = 5000
+/** Time that a committed transaction waits for an earlier COMMIT of the same rows, in milliseconds. */
+const TURN_TIMEOUT = 5000
 
-/** The place of a transaction among those that changed the same rows. */
+/** The place of a transaction in the order of the commits that changed the same rows. */
 export interface Turn {
-  /** Whether a later transaction went first, because the answer to this COMMIT took too long. */
+  /** Whether a later transaction was published first, because the answer to this COMMIT took too long. */
   readonly isOvertaken: boolean
   /**
-   * The outcome is known: runs `tell` once all earlier transactions with the same rows have told theirs, at once if there are none.
-   * The turn is over when `tell`, or the promise that it gives, is done.
+   * Ends the turn when the outcome of the COMMIT is known. Calls `publish` when all earlier turns with the same rows are
+   * over, at once if there are none. The turn is over when `publish` returns, or its promise settles.
    */
-  end (tell: () => void | Promise<void>): void
+  end (publish: () => void | Promise<void>): void
 }
 
-/** The transactions whose COMMIT is under way, by the rows that they changed. */
+/** Turns of the transactions whose COMMIT is in progress, by changed row. */
 export class CommitOrder {
-  readonly #patience: number
+  readonly #timeout: number
   readonly #last = new Map<string, PendingTurn>()
 
-  constructor (patience = PATIENCE) {
-    this.#patience = patience
+  constructor (timeout = TURN_TIMEOUT) {
+    this.#timeout = timeout
   }
 
-  /** Takes a turn: just before the COMMIT, when the transaction holds the locks of all its rows. */
+  /** Takes a turn just before the COMMIT, when the transaction holds the locks of all its rows. */
   enter (rows: Iterable<string>): Turn {
-    return new PendingTurn(rows, this.#last, this.#patience)
+    return new PendingTurn(rows, this.#last, this.#timeout)
   }
 }
 
 class PendingTurn implements Turn {
   readonly #rows: readonly string[]
   readonly #last: Map<string, PendingTurn>
-  readonly #patience: number
+  readonly #timeout: number
   /** Earlier turns that are not over. */
   readonly #earlier = new Set<PendingTurn>()
   readonly #later = new Set<PendingTurn>()
-  #tell: (() => void | Promise<void>) | undefined
+  #publish: (() => void | Promise<void>) | undefined
   #timer: NodeJS.Timeout | undefined
   isOvertaken = false
 
-  constructor (rows: Iterable<string>, last: Map<string, PendingTurn>, patience: number) {
+  constructor (rows: Iterable<string>, last: Map<string, PendingTurn>, timeout: number) {
     this.#rows = [...rows]
     this.#last = last
-    this.#patience = patience
+    this.#timeout = timeout
     for (const row of this.#rows) {
       const before = last.get(row)
       last.set(row, this)
@@ -53,29 +56,29 @@ class PendingTurn implements Turn {
     }
   }
 
-  end (tell: () => void | Promise<void>): void {
-    this.#tell = tell
-    if (this.#earlier.size === 0) return this.#run(tell)
+  end (publish: () => void | Promise<void>): void {
+    this.#publish = publish
+    if (this.#earlier.size === 0) return this.#run(publish)
 
     this.#timer = setTimeout(() => {
       for (const turn of this.#earlier) turn.#overtake(this)
       this.#earlier.clear()
-      this.#run(tell)
-    }, this.#patience)
+      this.#run(publish)
+    }, this.#timeout)
     this.#timer.unref()
   }
 
-  /** What this turn tells from now on is older than what the rows' next transaction told. */
+  /** Lets a later turn publish first: the notifications of this turn are older from now on. */
   #overtake (later: PendingTurn): void {
     this.isOvertaken = true
     this.#later.delete(later)
   }
 
-  #run (tell: () => void | Promise<void>): void {
+  #run (publish: () => void | Promise<void>): void {
     clearTimeout(this.#timer)
-    const telling = tell()
-    if (telling === undefined) this.#leave()
-    else telling.then(() => this.#leave(), () => this.#leave())
+    const publishing = publish()
+    if (publishing === undefined) this.#leave()
+    else publishing.then(() => this.#leave(), () => this.#leave())
   }
 
   #leave (): void {
@@ -84,7 +87,7 @@ class PendingTurn implements Turn {
     }
     for (const turn of this.#later) {
       turn.#earlier.delete(this)
-      if (turn.#earlier.size === 0 && turn.#tell !== undefined) turn.#run(turn.#tell)
+      if (turn.#earlier.size === 0 && turn.#publish !== undefined) turn.#run(turn.#publish)
     }
   }
 }

@@ -1,30 +1,30 @@
-/** Reads the committed version of rows that a transaction has changed and not committed yet, on a connection of its own. */
+/** Reads the committed version of rows that a running transaction has changed, on a second connection. */
 import { type Connection, type EntityManager, type MikroORM, type Transaction } from '@mikro-orm/core'
 import { Database, databaseOf } from '../platforms.ts'
-import { readRows, type Wanted } from './read-back.ts'
+import { readRows, type ReadBackRow } from './read-back.ts'
 import type { Row } from '../row.ts'
 
-/** How the drivers name the limit of their pool. One connection is enough, as one query runs at a time. */
+/** Pool options of the drivers for one connection: one query runs at a time. */
 const POOLS: Partial<Record<Database, object>> = {
   [Database.PostgreSql]: { max: 1, min: 0, allowExitOnIdle: true },
   [Database.MariaDb]: { connectionLimit: 1 },
   [Database.MySql]: { connectionLimit: 1 }
 }
 
-/** The options of a connection, which MikroORM takes from the configuration. */
+/** Names of the connection options in the configuration of MikroORM. */
 const OPTIONS = ['dbName', 'clientUrl', 'host', 'port', 'user', 'password', 'multipleStatements', 'pool', 'schema'] as const
 
-/** A connection whose client runs queries as a transaction does. */
+/** A connection of MikroORM whose client can run queries in place of a transaction. */
 type SqlConnection = Connection & { getClient (): Transaction }
 type SqlConnectionClass = new (config: object, options: object, type: 'write') => SqlConnection
 
-/** Gives rows as all other transactions see them. The lock of the transaction keeps that version until its COMMIT. */
+/** Reads rows as all other transactions see them. The row locks of the running transaction keep that version until COMMIT. */
 export class CommittedRows {
   readonly #pool: object | undefined
   readonly #orm: MikroORM
   readonly #timeout: number
   #connection: Promise<SqlConnection> | undefined
-  /** The end of the last query. */
+  /** Resolves at the end of the last query. */
   #last: Promise<unknown> = Promise.resolve()
 
   /** @param timeout milliseconds after which a query counts as failed */
@@ -35,14 +35,17 @@ export class CommittedRows {
     this.#closeWithOrm()
   }
 
-  /** Whether the committed version can be read at all: not in a database of one connection, and not for a role that the session sets. */
+  /**
+   * Whether the committed version can be read. Not in a database with a single connection, and not with session variables
+   * of the EntityManager, which the second connection does not have.
+   */
   isReadable (em: EntityManager): boolean {
     return this.#pool !== undefined && em.getSessionContext() === undefined && !isClient(this.#orm.config.get('driverOptions'))
   }
 
-  /** Reads rows. Rejects where the connection fails or does not answer in time. */
-  async read (em: EntityManager, wanted: readonly Wanted[]): Promise<Map<string, Row>> {
-    const reading = this.#last.then(async () => readRows(em, (await this.#open()).getClient(), wanted))
+  /** Reads the committed rows. Rejects if the connection fails or does not answer in time. */
+  async read (em: EntityManager, requested: readonly ReadBackRow[]): Promise<Map<string, Row>> {
+    const reading = this.#last.then(async () => readRows(em, (await this.#open()).getClient(), requested))
     const timer = Promise.withResolvers<never>()
     const timeout = setTimeout(() => timer.reject(new Error(`The committed rows were not read within ${this.#timeout} ms`)), this.#timeout)
     const done = Promise.race([reading, timer.promise]).finally(() => clearTimeout(timeout))
@@ -54,7 +57,7 @@ export class CommittedRows {
     return done
   }
 
-  /** Closes the connection; the next query opens a new one. */
+  /** Closes the second connection; the next query opens a new one. */
   async close (): Promise<void> {
     const connection = this.#connection
     this.#connection = undefined
@@ -80,7 +83,7 @@ export class CommittedRows {
     return connection
   }
 
-  /** An ORM has no event for its end, and an open connection would keep the process alive. */
+  /** Closes the second connection with the ORM, which has no event for its end: an open connection keeps the process alive. */
   #closeWithOrm (): void {
     const writer = this.#orm.em.getConnection('write')
     const close = writer.close.bind(writer)
@@ -91,7 +94,7 @@ export class CommittedRows {
   }
 }
 
-/** Whether the application made the client or its dialect itself, which can't be made a second time. */
+/** Whether `driverOptions` is a client or a dialect made by the application, which can't be opened a second time. */
 function isClient (driverOptions: unknown): boolean {
   return typeof driverOptions === 'object' && driverOptions !== null && ('createDriver' in driverOptions || 'executeQuery' in driverOptions)
 }

@@ -1,4 +1,4 @@
-/** Reads rows by key: what is announced is what a fresh `find` gives. */
+/** Read-back: reads changed rows by key before the COMMIT, with the result of a fresh `find`. */
 import {
   Collection,
   LoadStrategy,
@@ -13,56 +13,56 @@ import {
 import type { NotifiedEntity } from '../declare/entity-registry.ts'
 import { NotLoadedError, originalData, Row, RowSource, type RowData } from '../row.ts'
 
-/** A row to be read. */
-export interface Wanted {
+/** A row to read back. */
+export interface ReadBackRow {
   readonly id: string
-  /** The row as the ORM knows it, which has its key. */
+  /** The row as the ORM has it, with the key. */
   readonly row: Row
   readonly notifiedEntity: NotifiedEntity
 }
 
-/** How many rows one query reads. */
+/** Rows per query. */
 const PORTION = 2000
 
 /**
  * Reads rows, with one query for each class.
  *
- * @param connection what runs the queries: a transaction, or the client of a connection; by default the primary
- * @returns the rows that are there, by the `id` that was wanted
+ * @param connection a transaction or the client of a connection, which runs the queries. By default the primary
+ * @returns the existing rows, by `id`
  */
 export async function readRows (
   em: EntityManager,
   connection: Transaction | undefined,
-  wanted: readonly Wanted[],
+  requested: readonly ReadBackRow[],
   lockMode?: LockMode.PESSIMISTIC_WRITE
 ): Promise<Map<string, Row>> {
   const rows = new Map<string, Row>()
-  // without the subscribers of the application, and with no entity that it holds
+  // a fork without the application's subscribers and entities
   const fork = em.fork({ freshEventManager: true })
   if (connection !== undefined) fork.setTransactionContext(connection)
 
-  for (const portion of portionsOf(wanted)) {
+  for (const portion of portionsOf(requested)) {
     const found = await (readColumns(em, connection, portion, lockMode) ?? find(fork, portion, lockMode))
     for (const row of found) rows.set(row.id, row)
 
     const missing = portion.filter(({ id }) => !rows.has(id))
-    // a database that compares texts in its own way, or stores a key in another form, gives the row under another name
+    // a database with its own comparison of texts, or with another form of a key, returns a row with another key
     if (missing.length === 0 || found.length <= portion.length - missing.length) continue
     for (const one of missing) {
       const [row] = await find(fork, [one], lockMode)
       if (row !== undefined) rows.set(one.id, row)
     }
   }
-  if (wanted.some(({ notifiedEntity }) => notifiedEntity.projection.fields === undefined)) {
+  if (requested.some(({ notifiedEntity }) => notifiedEntity.projection.fields === undefined)) {
     for (const entity of fork.getUnitOfWork(false).getIdentityMap()) guard(entity)
   }
   return rows
 }
 
-/** The wanted rows by table, as many as one query takes. */
-export function portionsOf<Row extends Wanted> (wanted: readonly Row[]): Row[][] {
+/** Groups rows by table, in portions for one query. */
+export function portionsOf<Row extends ReadBackRow> (requested: readonly Row[]): Row[][] {
   const tables = new Map<string, Row[]>()
-  for (const one of wanted) {
+  for (const one of requested) {
     const { schema, meta } = one.row
     const table = `${meta._id}:${schema}`
     const rows = tables.get(table)
@@ -74,15 +74,15 @@ export function portionsOf<Row extends Wanted> (wanted: readonly Row[]): Row[][]
   })
 }
 
-/** Reads the columns of rows that are sent as the database gives them, at a third of the cost of making entities. */
-function readColumns (em: EntityManager, connection: Transaction | undefined, wanted: readonly Wanted[], lockMode?: LockMode): Promise<Row[]> | undefined {
-  const [{ row, notifiedEntity: { meta, projection: { columns } } }] = wanted as [Wanted]
+/** Reads columns without making entities, at a third of the cost, for rules that send the values of the database. */
+function readColumns (em: EntityManager, connection: Transaction | undefined, requested: readonly ReadBackRow[], lockMode?: LockMode): Promise<Row[]> | undefined {
+  const [{ row, notifiedEntity: { meta, projection: { columns } } }] = requested as [ReadBackRow]
   if (columns === undefined) return
 
   const platform = em.getPlatform()
   const quoted = columns.map(({ column }) => platform.quoteIdentifier(column))
-  const keys = wanted.flatMap(({ row: { databaseKey } }) => databaseKey)
-  // the key is the first column
+  const keys = requested.flatMap(({ row: { databaseKey } }) => databaseKey)
+  // the first column is the key
   const where = `${quoted[0]} in (${keys.map(() => '?').join(', ')})`
   const sql = `select ${quoted.join(', ')} from ${tableOf(em, row)} where ${where}${lockMode === undefined ? '' : ' for update'}`
 
@@ -93,19 +93,19 @@ function readColumns (em: EntityManager, connection: Transaction | undefined, wa
   }))
 }
 
-/** The quoted name of a row's table. */
+/** Returns the quoted name of a row's table. */
 export function tableOf (em: EntityManager, { meta: { root }, schema }: Row): string {
   const driver = em.getDriver() as unknown as { getTableName (meta: EntityMetadata, options: { schema: string | undefined }): string }
   return driver.getTableName(root, { schema })
 }
 
-async function find (em: EntityManager, wanted: readonly Wanted[], lockMode: LockMode.PESSIMISTIC_WRITE | undefined): Promise<Row[]> {
-  const [{ row: { meta, schema }, notifiedEntity }] = wanted as [Wanted]
+async function find (em: EntityManager, requested: readonly ReadBackRow[], lockMode: LockMode.PESSIMISTIC_WRITE | undefined): Promise<Row[]> {
+  const [{ row: { meta, schema }, notifiedEntity }] = requested as [ReadBackRow]
   const { fields, populate } = notifiedEntity.projection
   const options: FindOptions<object> = {
     filters: false,
     populate: populate as never,
-    // a lock would take the rows of joined tables too
+    // with joins the lock would include rows of other tables
     strategy: LoadStrategy.SELECT_IN,
     connectionType: 'write',
     cache: false,
@@ -114,16 +114,19 @@ async function find (em: EntityManager, wanted: readonly Wanted[], lockMode: Loc
     ...(schema && { schema }),
     ...(lockMode && { lockMode })
   }
-  const entities = await em.find(meta.class, whereOf(meta, wanted), options as never) as object[]
+  const entities = await em.find(meta.class, whereOf(meta, requested), options as never) as object[]
   return entities.map((entity) => new Row(wrap(entity, true).__meta, entity, originalData(entity) as RowData, em, RowSource.Read))
 }
 
-function whereOf ({ primaryKeys }: EntityMetadata, wanted: readonly Wanted[]): never {
-  const keys = wanted.map(({ row }) => row.primaryKey)
+function whereOf ({ primaryKeys }: EntityMetadata, requested: readonly ReadBackRow[]): never {
+  const keys = requested.map(({ row }) => row.primaryKey)
   return { [Utils.getPrimaryKeyHash(primaryKeys)]: keys.length === 1 ? keys[0] : { $in: keys } } as never
 }
 
-/** Makes properties that were not loaded throw when a function of the application reads them: `undefined` would be sent as if it were their value. */
+/**
+ * Makes properties that were not loaded throw when a data function reads them. Otherwise `undefined` would be sent as
+ * their value.
+ */
 function guard (entity: object): void {
   const { __meta: meta, __initialized: isInitialized, __loadedProperties: loaded } = wrap(entity, true)
   for (const { name, primary, persist, formula, lazy } of meta.props) {
@@ -134,7 +137,7 @@ function guard (entity: object): void {
       : value === undefined && (!isInitialized || (lazy === true && !loaded.has(name)))
     if (!isMissing) continue
     const property = isInitialized ? name : `${meta.className}.${name}`
-    // not enumerable: what serializes the entity leaves the property out, as it does without the getter
+    // not enumerable: a serializer skips the property, as it does without the getter
     Object.defineProperty(entity, name, { get () { throw new NotLoadedError(property) }, enumerable: false, configurable: true })
   }
 }

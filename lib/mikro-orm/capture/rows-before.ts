@@ -2,7 +2,7 @@
 import { ChangeSetType, type ChangeSet, type EntityManager, type UnitOfWork } from '@mikro-orm/core'
 import type { FindNotifiedEntity, NotifiedEntity } from '../declare/entity-registry.ts'
 import { originalData } from '../row.ts'
-import type { Wanted } from './read-back.ts'
+import type { ReadBackRow } from './read-back.ts'
 import type { RowChangeBuilder } from './row-changes.ts'
 
 const UPDATES: readonly string[] = [ChangeSetType.UPDATE, ChangeSetType.UPDATE_EARLY]
@@ -19,7 +19,7 @@ export function rowsBeforeFlush (
   em: EntityManager,
   builder: RowChangeBuilder,
   notifiedEntityOf: FindNotifiedEntity
-): Wanted[] {
+): ReadBackRow[] {
   return [
     ...rowsOfChangeSets(uow.getChangeSets(), em, builder, notifiedEntityOf),
     ...rowsOfOwners(owners, em, builder, notifiedEntityOf)
@@ -31,7 +31,7 @@ function rowsOfChangeSets (
   em: EntityManager,
   builder: RowChangeBuilder,
   notifiedEntityOf: FindNotifiedEntity
-): Wanted[] {
+): ReadBackRow[] {
   return changeSets.flatMap(({ type, entity, meta, payload, originalEntity }) => {
     const notifiedEntity = notifiedEntityOf(entity)
     const isDelete = DELETES.includes(type)
@@ -50,7 +50,7 @@ function rowsOfOwners (
   em: EntityManager,
   builder: RowChangeBuilder,
   notifiedEntityOf: FindNotifiedEntity
-): Wanted[] {
+): ReadBackRow[] {
   return [...owners].flatMap((entity) => {
     const notifiedEntity = notifiedEntityOf(entity)
     // an owner that the flush inserts has no snapshot
@@ -68,7 +68,7 @@ export function rowBeforeUpsert (
   em: EntityManager,
   builder: RowChangeBuilder,
   notifiedEntity: NotifiedEntity
-): Wanted | undefined {
+): ReadBackRow | undefined {
   const { meta, rules } = notifiedEntity
   const key = meta.primaryKeys.map((name) => values[name])
   if (key.includes(undefined) || !rules.some(({ needsRowBefore }) => needsRowBefore)) return
