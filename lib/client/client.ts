@@ -13,8 +13,8 @@ import { watchPage, type PageScope } from './page-events.ts'
 import { createRequests, toError, type Requests, type ServerMessage } from './pending-requests.ts'
 import { checkBackoff, type DelayBounds } from './retry-delay.ts'
 import type { State, StateChange, UrlSource } from './socket-types.ts'
-import { createSocket, isFinal, type Socket } from './socket.ts'
-import type { Change, GroupRef, Resync, Watcher } from './subscribed-group.ts'
+import { createSocket, isFinalCode, type Socket } from './socket.ts'
+import type { Change, GroupRef, Resync } from './subscribed-group.ts'
 import { SubscribedGroups } from './subscribed-groups.ts'
 import { createToken } from './token.ts'
 import { waitFor } from './waiting.ts'
@@ -40,11 +40,15 @@ export class RohrpostClient<C extends Contract = Contract> {
    * @throws TypeError, RangeError for invalid options; what the WebSocket's constructor throws for an invalid URL
    */
   constructor (url: UrlSource, options: ClientOptions = {}) {
-    const { isFinal: ownIsFinal, WebSocket = globalThis.WebSocket, autoConnect = true } = options
-    const source = 'token' in options ? options.token : ''
+    const {
+      WebSocket = globalThis.WebSocket,
+      autoConnect = true,
+      token: source,
+      isFinal = (code: number) => isFinalCode(code, token.renew)
+    } = { token: '', ...options }
     check(source == null || /^[fs]/.test(typeof source), 'token', 'a string or a function', source)
     check(typeof WebSocket === 'function', 'WebSocket', 'a class (there is no global one)', WebSocket)
-    checkFunction('isFinal', ownIsFinal)
+    checkFunction('isFinal', isFinal)
     const durations =
       checkDurations({ pingInterval: 5000, connectTimeout: 10_000, disconnectWhenHidden: Infinity }, options)
     const backoff = this.#backoff = checkBackoff(options.backoff)
@@ -57,7 +61,7 @@ export class RohrpostClient<C extends Contract = Contract> {
       token,
       backoff,
       emitter: this.#emitter,
-      isFinal: ownIsFinal ?? ((code) => isFinal(code, Boolean(token.renew))),
+      isFinal,
       changed: this.#changed,
       received: this.#receive
     })
@@ -128,7 +132,7 @@ export class RohrpostClient<C extends Contract = Contract> {
   ): Promise<{ group: GroupName<GroupObject<C, Type>> }> {
     checkFunction('onResync', onResync)
     return await waitFor<unknown>(signal, (resolve, reject) => {
-      const leave = this.#groups.watch(group, {
+      const leave = this.#groups.watch(group)({
         isCall: true,
         joined: resolve,
         changed: ({ type }) => type === 'resync' && onResync?.(),
@@ -166,7 +170,7 @@ export class RohrpostClient<C extends Contract = Contract> {
     group: GroupRef,
     { signal, resync }: { signal?: AbortSignal | undefined, resync?: boolean } = {}
   ): AsyncIterableIterator<unknown, undefined> {
-    return iterateChanges((watcher) => this.#groups.watch(group, watcher), signal, resync)
+    return iterateChanges(this.#groups.watch(group), signal, resync)
   }
 
   /** Keeps the objects of a group current: loads them, applies each change, loads again if it missed some. */
@@ -174,7 +178,7 @@ export class RohrpostClient<C extends Contract = Contract> {
     group: { readonly type: Type } & GroupId<C, Type>,
     options: LiveOptions<Item>
   ): Live<Item> {
-    const watch = (watcher: Watcher) => this.#groups.watch(group, watcher)
+    const watch = this.#groups.watch(group)
     return new Live({ ...options, watch, report: this.#emitter.report, backoff: this.#backoff })
   }
 
@@ -237,16 +241,15 @@ export class RohrpostClient<C extends Contract = Contract> {
     const why = code ? `${code} ${text}`.trim() : reason
     if (state === 'open') {
       this.#groups.opened()
-    } else if (state === 'closed') {
-      const text = isByApplication ? 'Socket was closed' : `closed by the server: ${why}`
-      const end = this.#end = new RohrpostError(text, { code: ClientErrorCode.CLOSED })
-      this.#stopWaking()
-      this.#requests.fail(end)
-      this.#groups.lost(end, isByApplication ? undefined : end)
     } else if (state !== 'connecting') {
-      const code = ClientErrorCode.CONNECTION_LOST
-      this.#requests.fail(new RohrpostError('connection lost', { code, cause: cause ?? why }))
-      this.#groups.lost()
+      if (state === 'closed') {
+        const text = isByApplication ? 'Socket was closed' : `closed by the server: ${why}`
+        this.#end = new RohrpostError(text, { code: ClientErrorCode.CLOSED })
+        this.#stopWaking()
+      }
+      const error = { code: ClientErrorCode.CONNECTION_LOST, cause: cause ?? why }
+      this.#requests.fail(this.#end ?? new RohrpostError('connection lost', error))
+      this.#groups.lost(this.#end, isByApplication ? undefined : this.#end)
     }
 
     this.#emitter.emit('state', state, change)

@@ -5,6 +5,9 @@ import { retryDelay, type DelayBounds } from './retry-delay.ts'
 import type { Change, Watcher } from './subscribed-group.ts'
 import { onAbort } from './waiting.ts'
 
+/** Milliseconds between two rounds of calls of the listeners: a frame. */
+const FRAME = 16
+
 /**
  * `loading`: the objects are about to be replaced, also while a load or a subscription that failed with `retry` is
  * repeated. `current`: up to date. `stale`: the connection is down; the objects are brought up to date when it is back.
@@ -32,9 +35,6 @@ export interface LiveSettings<Item> extends LiveOptions<Item> {
   /** Reports a failure that rejects no promise. */
   readonly report: (error: unknown) => void
 }
-
-/** Milliseconds between two rounds of calls of the listeners: a frame. */
-const FRAME = 16
 
 /** See {@link LiveStatus}. Made by `client.live()`. Its functions need no `this`. */
 export class Live<Item> {
@@ -80,8 +80,7 @@ export class Live<Item> {
 
   /** The objects: the same array until something changes, the objects or the status. */
   readonly getSnapshot = (): readonly Item[] => {
-    this.#snapshot ??= Object.freeze([...this.#items.values()])
-    return this.#snapshot
+    return (this.#snapshot ??= Object.freeze([...this.#items.values()]))
   }
 
   /** The snapshot of the last call of the listeners. */
@@ -93,7 +92,7 @@ export class Live<Item> {
    * @returns a function that ends it
    */
   readonly subscribe = (listener: (objects: readonly Item[]) => void): () => void => {
-    const call = () => callSafely(() => listener(this.getSnapshot()))
+    const call = () => callSafely(listener, this.getSnapshot())
     this.#listeners.add(call)
     call()
     return () => { this.#listeners.delete(call) }
@@ -219,8 +218,9 @@ export class Live<Item> {
 
   /** Calls the listeners if anything has changed, and again after a frame. */
   #notify (): void {
-    if (this.#notified === this.getSnapshot()) return
-    this.#notified = this.getSnapshot()
+    const snapshot = this.getSnapshot()
+    if (snapshot === this.#notified) return
+    this.#notified = snapshot
     this.#isResting = true
     for (const call of [...this.#listeners]) call()
     // the frame begins after the listeners, which may be slow: messages need some time too

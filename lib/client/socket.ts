@@ -9,26 +9,6 @@ import { retryDelay, type DelayBounds } from './retry-delay.ts'
 import type { State, StateChange, UrlSource, WebSocketConstructor, WebSocketLike } from './socket-types.ts'
 import type { Token } from './token.ts'
 
-/** Settings of a connection. Durations are milliseconds; `Infinity` is never. */
-export interface SocketOptions {
-  readonly url: UrlSource
-  readonly WebSocket: WebSocketConstructor
-  readonly token: Token
-  readonly emitter: Emitter
-  readonly pingInterval: number
-  readonly connectTimeout: number
-  readonly disconnectWhenHidden: number
-  readonly backoff: DelayBounds
-  readonly isFinal: (code: number, text: string) => boolean
-  /** Called after a change of the state. */
-  changed (change: StateChange): void
-  /** Called with the text of each message. */
-  received (text: string): void
-}
-
-/** The end of a connection, or of an attempt. */
-type Loss = Pick<StateChange, 'reason' | 'code' | 'text' | 'cause'>
-
 /** An import of the table would put all of it into the bundle. */
 const NORMAL: CloseCode = 1000
 /** Messages longer than this, in characters, take time on a slow connection. */
@@ -41,12 +21,32 @@ const SLOWEST = 10
  */
 const GOOD = 5000
 
+/** Settings of a connection. Durations are milliseconds; `Infinity` is never. */
+export interface SocketOptions {
+  readonly url: UrlSource
+  readonly WebSocket: WebSocketConstructor
+  readonly token: Token
+  readonly emitter: Emitter
+  readonly pingInterval: number
+  readonly connectTimeout: number
+  readonly disconnectWhenHidden: number
+  readonly backoff: DelayBounds
+  readonly isFinal: (code: number, text: string) => unknown
+  /** Called after a change of the state. */
+  changed (change: StateChange): void
+  /** Called with the text of each message. */
+  received (text: string): void
+}
+
+/** The end of a connection, or of an attempt. */
+type Loss = Pick<StateChange, 'reason' | 'code' | 'text' | 'cause'>
+
 /**
  * Whether a close code is final: codes that mirror a client error of HTTP, except 4408 (too slow) and 4429 (too many),
  * where a second attempt can succeed, and 4401 if a new token can be had.
  */
-export function isFinal (code: number, isRenewable: boolean): boolean {
-  return /^44(?!08|29)..$/.test(`${code}`) && !(code === 4401 && isRenewable)
+export function isFinalCode (code: number, canRenew: unknown): boolean {
+  return /^44(?!08|29)..$/.test(String(code)) && !(code === 4401 && canRenew)
 }
 
 /** A connection that is made again whenever it breaks. */
@@ -129,20 +129,15 @@ export function createSocket ({ url, token, connectTimeout, emitter, ...options 
     isHidden = false
     enter({ state: 'connecting', reason })
     if (!is('connecting')) return
+    attemptedAt = performance.now()
     try {
-      attempt()
+      if (token.renew || typeof url === 'function') prepare(changes)
+      else open(url)
+      schedule(connectTimeout, () => lose({ reason: 'slow' }))
     } catch (cause) {
       if (isFirst) throw cause
       lose({ reason: 'lost', cause })
     }
-  }
-
-  /** Opens the connection, at once unless the token or the URL has to be asked for. */
-  const attempt = () => {
-    attemptedAt = performance.now()
-    if (token.renew || typeof url === 'function') prepare(changes)
-    else open(url)
-    schedule(connectTimeout, () => lose({ reason: 'slow' }))
   }
 
   const prepare = async (current: number) => {
@@ -205,7 +200,7 @@ export function createSocket ({ url, token, connectTimeout, emitter, ...options 
    * Sends a ping unless one is unanswered, and drops the connection if it receives and sends nothing until the next
    * interval.
    */
-  const beat = (isFirst = false) => {
+  const beat = (hello?: true) => {
     hasReceived = false
     schedule(options.pingInterval, () => {
       const before = unsent
@@ -216,7 +211,7 @@ export function createSocket ({ url, token, connectTimeout, emitter, ...options 
     if (isPinging) return
     isPinging = isPingLast = true
     // the first ping asks for what the server announces only on request: its limits, and large messages
-    send(JSON.stringify({ type: 'ping', id: Date.now(), ...(isFirst && { hello: true }) }))
+    send(JSON.stringify({ type: 'ping', id: Date.now(), hello }))
     emitter.emit('ping')
   }
 

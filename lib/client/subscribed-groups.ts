@@ -40,7 +40,7 @@ export class SubscribedGroups {
 
   /** The names of the groups with a membership on this connection. */
   get names (): ReadonlySet<string> {
-    return new Set([...this.#byName.values()].flatMap(({ name, isJoined }) => isJoined && name ? [name] : []))
+    return new Set([...this.#all()].filter(({ isJoined }) => isJoined).map(({ name }) => name as string))
   }
 
   /** Ends one call of `subscribe`; other calls and watchers keep the membership. */
@@ -52,16 +52,18 @@ export class SubscribedGroups {
   }
 
   /** Follows a group. @returns a function that ends it */
-  watch (ref: GroupRef, watcher: Watcher): () => void {
-    const group = watcher.group = this.#find(ref)
-    this.#groups.set(group.key, group)
-    group.watchers.add(watcher)
-    if (this.#end) queueMicrotask(() => this.#remove(group, this.#end, this.#end))
-    else this.#ask(group, ref)
+  watch (ref: GroupRef): (watcher: Watcher) => () => void {
+    return (watcher) => {
+      const group = watcher.group = this.#find(ref)
+      this.#groups.set(group.key, group)
+      group.watchers.add(watcher)
+      if (this.#end) queueMicrotask(() => this.#remove(group, this.#end, this.#end))
+      else this.#ask(group, ref)
 
-    return () => {
-      const { group } = watcher
-      if (group?.watchers.delete(watcher) && !group.watchers.size) this.#leaveQuietly(group)
+      return () => {
+        const { group } = watcher
+        if (group?.watchers.delete(watcher) && !group.watchers.size) this.#leaveQuietly(group)
+      }
     }
   }
 
@@ -72,7 +74,7 @@ export class SubscribedGroups {
       if (group) this.#resync(group, asNumber(spread) ?? SPREAD * this.#backoff.min)
       return
     }
-    for (const watcher of group?.watchers ?? []) callSafely(() => watcher.changed?.(change))
+    for (const watcher of group?.watchers ?? []) callSafely(watcher.changed, change)
     this.#emitter.emitToGroup(change.group, null, change)
   }
 
@@ -187,7 +189,7 @@ export class SubscribedGroups {
     for (const watcher of group.watchers) {
       if (!watcher.state || watcher.state === 'asked') continue
       watcher.state = 'joined'
-      callSafely(() => watcher.changed?.({ group: name, type: 'resync' }, spread))
+      callSafely(watcher.changed, { group: name, type: 'resync' }, spread)
     }
     this.#emitter.emit('resync', name)
   }

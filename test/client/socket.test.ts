@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { suite, test, type TestContext } from 'node:test'
 import { RohrpostClient, type ClientOptions, type StateChange, type UrlSource } from '../../lib/client/index.ts'
-import { isFinal } from '../../lib/client/socket.ts'
+import { isFinalCode } from '../../lib/client/socket.ts'
 import { watchPage } from '../../lib/client/page-events.ts'
 import { fakeSockets, settled } from './support/fake-socket.ts'
 import { stopClock } from './support/open.ts'
@@ -148,9 +148,9 @@ suite('the end of a connection', () => {
   const passing = [1000, 1001, 1005, 1006, 1009, 1011, 1012, 1013, 3000, 4000, 4001, 4408, 4429, 4500, 4503]
 
   test('is for good with codes that mirror a client error', () => {
-    for (const code of final) assert.ok(isFinal(code, true), String(code))
-    for (const code of passing) assert.ok(!isFinal(code, true), String(code))
-    assert.deepEqual([isFinal(4401, false), isFinal(4401, true)], [true, false])
+    for (const code of final) assert.ok(isFinalCode(code, true), String(code))
+    for (const code of passing) assert.ok(!isFinalCode(code, true), String(code))
+    assert.deepEqual([isFinalCode(4401, false), isFinalCode(4401, true)], [true, false])
   })
 
   test('for good settles what waits, with the code', async (t) => {
