@@ -42,13 +42,11 @@ export function iterateChanges<Item> (
   }
 
   const iterate = async function * (): AsyncGenerator<Change<Item> | Resync, undefined> {
-    while (true) {
-      const change = buffer.shift()
-      if (change) yield change
-      else if (failure) throw failure
-      else if (isEnded) return
+    while (buffer[0] || !isEnded) {
+      if (buffer[0]) yield buffer.shift() as Change<Item>
       else await new Promise<void>((resolve) => { wake = resolve })
     }
+    if (failure) throw failure
   }
   return Object.assign(iterate(), {
     // the method of the generator would wait for the next change first

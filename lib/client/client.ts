@@ -87,8 +87,8 @@ export class RohrpostClient<C extends Contract = Contract> {
   }
 
   /** Resolves when requests can be made. Rejects when the client is closed, or with the reason of the signal. */
-  async ready ({ signal }: { signal?: AbortSignal | undefined } = {}): Promise<void> {
-    await this.#wait(signal, true)
+  ready ({ signal }: { signal?: AbortSignal | undefined } = {}): Promise<void> {
+    return this.#wait(signal, true)
   }
 
   /** Connects, unless there is a connection or an attempt. Does nothing once the client is closed. */
@@ -146,8 +146,8 @@ export class RohrpostClient<C extends Contract = Contract> {
    * Reverts one call of `subscribe`. The client leaves the group with the last of them, unless `changes` or `live`
    * follow it. Resolves at once without a connection.
    */
-  async unsubscribe<Type extends GroupType<C>> (group: { readonly type: Type } & GroupId<C, Type>): Promise<void> {
-    await this.#groups.unsubscribe(group)
+  unsubscribe<Type extends GroupType<C>> (group: { readonly type: Type } & GroupId<C, Type>): Promise<void> {
+    return this.#groups.unsubscribe(group)
   }
 
   /**
@@ -280,17 +280,17 @@ export class RohrpostClient<C extends Contract = Contract> {
   }
 
   #handle (message: ServerMessage): void {
-    const { id, type, error, position, data, spread, limits, bytes } = message
+    const { id, type, error, position } = message
     const isPong = type === 'pong'
     // a ping that was refused, because of a rate limit, shows that the connection works, too
     const isBeat = isPong || (type === 'ping' && error)
     if (isBeat) this.#socket.pong()
     if (isPong) this.#emitter.emit('pong')
 
-    if (type === 'subscription-update' && !error) this.#groups.receive(Object(data), spread)
+    if (type === 'subscription-update' && !error) this.#groups.receive(Object(message.data), message.spread)
     else if (!this.#requests.answer(message)) {
-      if (isBeat) this.#requests.limit(limits?.max_payload)
-      else if (type === 'incoming' && id === undefined) this.#socket.expect(Number(bytes))
+      if (isBeat) this.#requests.limit(message.limits?.max_payload)
+      else if (type === 'incoming' && id === undefined) this.#socket.expect(Number(message.bytes))
       // messages without id answer no request: they belong to the application
       else if (error || id !== undefined) {
         const text = id === undefined ? show(error) : `no saved request with id: ${show(id)}`

@@ -60,11 +60,11 @@ export class Live<Item> {
   #isResting = false
 
   constructor (settings: LiveSettings<Item>) {
-    const { load, key, signal } = settings
+    const { load } = settings
     check(typeof load === 'function', 'load', 'a function', load)
-    checkFunction('key', key)
+    checkFunction('key', settings.key)
     this.#settings = settings
-    this.#stopListening = onAbort(signal, () => this.close())
+    this.#stopListening = onAbort(settings.signal, this.close)
     if (this.#status !== 'closed') this.#join()
   }
 

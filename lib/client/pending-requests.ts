@@ -11,6 +11,9 @@ import { waitFor } from './waiting.ts'
 /** The code of an expired `auth_jwt`. Only the text: an import of the table would put all of it into the bundle. */
 const TOKEN_EXPIRED: ErrorCode = 'token_expired'
 
+/** Milliseconds that the server has to answer; its own deadline is the same by default. */
+const ANSWER_TIMEOUT = 30_000
+
 /** Messages up to this length are sent before the server has announced its limit. */
 const SMALL = 4096
 
@@ -35,7 +38,7 @@ export interface ServerMessage {
 /** Options of a request. */
 export interface RequestOptions {
   /** Milliseconds to wait for the reply; `Infinity`: without limit. */
-  timeout: number
+  timeout?: number
   signal?: AbortSignal | undefined
   /**
    * Called synchronously with the reply. A promise continuation would run only after the next WebSocket message may
@@ -44,8 +47,8 @@ export interface RequestOptions {
   answered?: (reply: ServerMessage) => void
   /** Whether the request is still wanted, asked before it is sent again with a new token. */
   still?: () => boolean
-  /** Further fields of the message. */
-  fields?: object
+  /** The position from which a group is recovered, `true` without one; see PROTOCOL.md, "Recovery". */
+  recover?: unknown
 }
 
 interface PendingRequest {
@@ -74,7 +77,7 @@ export function createRequests (token: Token, send: (text: string) => void) {
     request (
       type: string,
       data: unknown,
-      { timeout, signal, answered, still, fields }: RequestOptions
+      { timeout = ANSWER_TIMEOUT, signal, answered, still, recover }: RequestOptions
     ): Promise<unknown> {
       return waitFor(signal, (resolve, reject) => {
         const id = ++lastId
@@ -82,7 +85,7 @@ export function createRequests (token: Token, send: (text: string) => void) {
 
         const transmit = () => {
           // throws for data without a JSON form
-          const text = JSON.stringify({ id, type, auth_jwt: token.current, data, ...fields })
+          const text = JSON.stringify({ id, type, auth_jwt: token.current, data, recover })
           pending.set(id, { reject, answer })
           const sendNow = () => {
             if (!pending.has(id)) return

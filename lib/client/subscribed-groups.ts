@@ -8,8 +8,6 @@ import {
   keyOf, type Change, type GroupRef, type Resync, type SubscribedGroup, type Watcher
 } from './subscribed-group.ts'
 
-/** Milliseconds that the server has to answer; its own deadline is the same by default. */
-const ANSWER_TIMEOUT = 30_000
 /**
  * Random wait of clients before they load again when the server lost messages, as a multiple of `backoff.min`, unless
  * the server names one.
@@ -94,7 +92,7 @@ export class SubscribedGroups {
     this.#failures = 0
     for (const group of this.#all()) {
       // a restarted server has enough to do with the groups that clients were members of
-      if (group.isRefused) this.#askLater(RETURN * this.#backoff.min)
+      if (group.isRefused && !group.name) this.#askLater(RETURN * this.#backoff.min)
       else this.#ask(group)
     }
   }
@@ -135,16 +133,15 @@ export class SubscribedGroups {
 
   #ask (group: SubscribedGroup, ref = group.ref): void {
     if (!this.#isOpen) return
-    const { watchers, asking, isJoined, position } = group
+    const { watchers, asking } = group
     const asked = [...watchers].filter(({ state }) => !state)
     for (const watcher of asked) watcher.state = 'asked'
 
     group.asking++
     this.#request('subscribe', ref, {
-      timeout: ANSWER_TIMEOUT,
       still: () => watchers.size > 0,
       // a member, or soon a member, would receive twice what came after a position
-      fields: { recover: (!isJoined && !asking && position) || true },
+      recover: (!group.isJoined && !asking && group.position) || true,
       answered: (reply) => this.#joined(group, ref, asked, reply)
     }).finally(() => { group.asking-- }).catch((error) => this.#refused(group, asked, error))
   }
@@ -153,9 +150,9 @@ export class SubscribedGroups {
     asking: SubscribedGroup,
     ref: GroupRef,
     asked: Watcher[],
-    { data, position, recovered, top }: ServerMessage
+    message: ServerMessage
   ): void {
-    const reply: { group: string } = Object(data)
+    const reply: { group: string } = Object(message.data)
     const name = asking.name = reply.group
     for (const { isCall, joined } of asked) {
       if (isCall) joined?.(reply)
@@ -174,11 +171,10 @@ export class SubscribedGroups {
       asking.watchers.clear()
     }
     group.ref = ref
-    group.isRefused = false
-    group.position = position
-    if (known && !group.isJoined && !recovered) this.#resync(group, 0)
+    group.position = message.position
+    if (known && !group.isJoined && !message.recovered) this.#resync(group, 0)
     group.isJoined = true
-    group.top = top?.offset
+    group.top = message.top?.offset
     notifyJoined(group, reply)
   }
 
@@ -195,7 +191,7 @@ export class SubscribedGroups {
   }
 
   #refused (group: SubscribedGroup, asked: Watcher[], error: RohrpostError): void {
-    const { key, name, watchers } = group
+    const { name } = group
     for (const watcher of asked) {
       // a call that still waits is repeated on the next connection
       if (!watcher.isCall || (!this.#isOpen && watcher.group?.watchers.has(watcher))) continue
@@ -205,10 +201,10 @@ export class SubscribedGroups {
 
     if (group.isJoined) return notifyJoined(group)
     // no longer wanted, or another request decides
-    if (!this.#isOpen || group.asking || this.#groups.get(key) !== group) return
+    if (!this.#isOpen || group.asking || this.#groups.get(group.key) !== group) return
     const isTimeout = error.code === ClientErrorCode.TIMEOUT
-    if (watchers.size && (error.retry || isTimeout)) {
-      group.isRefused = !name
+    if (group.watchers.size && (error.retry || isTimeout)) {
+      group.isRefused = true
       return this.#askLater(error.retryAfter)
     }
 
@@ -244,7 +240,6 @@ export class SubscribedGroups {
     if (!this.#isOpen) return
     try {
       await this.#request('unsubscribe', group.ref, {
-        timeout: ANSWER_TIMEOUT,
         still: () => !this.#groups.has(group.key),
         answered: () => {
           // another reference led to the same group, whose name was not known when this was sent
