@@ -42,6 +42,7 @@ export function iterateChanges<Item> (
   }
 
   const iterate = async function * (): AsyncGenerator<Change<Item> | Resync, undefined> {
+    // eslint-disable-next-line no-unmodified-loop-condition -- `end` modifies it
     while (buffer[0] || !isEnded) {
       if (buffer[0]) yield buffer.shift() as Change<Item>
       else await new Promise<void>((resolve) => { wake = resolve })

@@ -9,7 +9,6 @@ import { Emitter } from './emitter.ts'
 import { ClientErrorCode, RohrpostError } from './error.ts'
 import { Live, type LiveOptions } from './live.ts'
 import { check, checkDuration, checkDurations, checkFunction, show } from './option-checks.ts'
-import { watchPage, type PageScope } from './page-events.ts'
 import { createRequests, toError, type Requests, type ServerMessage } from './pending-requests.ts'
 import { checkBackoff, type DelayBounds } from './retry-delay.ts'
 import type { State, StateChange, UrlSource } from './socket-types.ts'
@@ -29,7 +28,6 @@ export class RohrpostClient<C extends Contract = Contract> {
   readonly #requests: Requests
   readonly #groups: SubscribedGroups
   readonly #backoff: DelayBounds
-  readonly #stopWaking: () => void
   /** Whether the console has the warning that there is no connection, or there was one. */
   #isWarned = false
   /** The reason of the state `closed`. */
@@ -68,7 +66,6 @@ export class RohrpostClient<C extends Contract = Contract> {
     this.#requests = createRequests(token, socket.send)
     this.#groups = new SubscribedGroups(this.#requests.request, this.#emitter, backoff)
     if (autoConnect) socket.connect('connect', true)
-    this.#stopWaking = watchPage(socket, globalThis as PageScope)
   }
 
   /** The state of the connection; the event `state` reports each change. */
@@ -116,7 +113,7 @@ export class RohrpostClient<C extends Contract = Contract> {
     const end = performance.now() + checkDuration('timeout', timeout)
     // a connection can be lost again before the call goes on
     while (this.state !== 'open') await this.#wait(signal, wait, end - performance.now())
-    return await this.#requests.request(name, data, { timeout: end - performance.now(), signal }) as CallReply<C, Name>
+    return this.#requests.request(name, data, { timeout: end - performance.now(), signal }) as CallReply<C, Name>
   }
 
   /**
@@ -131,7 +128,7 @@ export class RohrpostClient<C extends Contract = Contract> {
     { signal, onResync }: { signal?: AbortSignal | undefined, onResync?: (() => void) | undefined } = {}
   ): Promise<{ group: GroupName<GroupObject<C, Type>> }> {
     checkFunction('onResync', onResync)
-    return await waitFor<unknown>(signal, (resolve, reject) => {
+    return waitFor<{ group: string }>(signal, (resolve, reject) => {
       const leave = this.#groups.watch(group)({
         isCall: true,
         joined: resolve,
@@ -139,7 +136,7 @@ export class RohrpostClient<C extends Contract = Contract> {
         ended: reject
       })
       return () => signal?.aborted && leave()
-    }) as { group: string }
+    })
   }
 
   /**
@@ -190,9 +187,10 @@ export class RohrpostClient<C extends Contract = Contract> {
   /** Closes the client, and resolves when the connection has ended: `await using client = new RohrpostClient(…)`. */
   async [Symbol.asyncDispose] (): Promise<void> {
     if (this.state === 'closed') return
-    const ended = new Promise<void>((resolve) => this.once('closed', resolve))
-    this.close()
-    await ended
+    await new Promise<void>((resolve) => {
+      this.once('closed', resolve)
+      this.close()
+    })
   }
 
   /** Adds a listener of an event, or of the changes of a group. */
@@ -236,16 +234,15 @@ export class RohrpostClient<C extends Contract = Contract> {
   }
 
   readonly #changed = (change: StateChange): void => {
-    const { state, reason, code, text, cause } = change
+    const { state, reason, code, cause } = change
     const isByApplication = reason === 'close'
-    const why = code ? `${code} ${text}`.trim() : reason
+    const why = code ? `${code} ${change.text}`.trim() : reason
     if (state === 'open') {
       this.#groups.opened()
     } else if (state !== 'connecting') {
       if (state === 'closed') {
         const text = isByApplication ? 'Socket was closed' : `closed by the server: ${why}`
         this.#end = new RohrpostError(text, { code: ClientErrorCode.CLOSED })
-        this.#stopWaking()
       }
       const error = { code: ClientErrorCode.CONNECTION_LOST, cause: cause ?? why }
       this.#requests.fail(this.#end ?? new RohrpostError('connection lost', error))

@@ -149,8 +149,8 @@ export class Live<Item> {
   }
 
   async #load (): Promise<void> {
-    this.#stopTimer()
-    const buffer: Change<Item>[] = this.#buffer = []
+    const buffer: Change<Item>[] = []
+    this.#reset(buffer)
     this.#publish('loading')
     let status: LiveStatus = 'current'
     let failure: unknown
@@ -187,18 +187,18 @@ export class Live<Item> {
     }
   }
 
-  /** Ends what is in progress: a load, or the delay before it. */
   #interrupt (status: LiveStatus, error?: unknown): void {
     if (this.#status === 'closed') return
-    this.#stopTimer()
-    this.#buffer = undefined
+    this.#reset()
     if (status === 'closed') this.#stopListening?.()
     this.#publish(status, error)
   }
 
-  #stopTimer (): void {
+  /** Ends a load, or the delay before it. @param buffer for the changes during the next load */
+  #reset (buffer?: Change<Item>[]): void {
     clearTimeout(this.#timer)
     this.#timer = undefined
+    this.#buffer = buffer
   }
 
   #keyOf (object: Item): unknown {

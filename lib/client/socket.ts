@@ -5,6 +5,7 @@
 import type { CloseCode } from '../protocol/codes.ts'
 import type { Emitter } from './emitter.ts'
 import { after } from './option-checks.ts'
+import { watchPage } from './page-events.ts'
 import { retryDelay, type DelayBounds } from './retry-delay.ts'
 import type { State, StateChange, UrlSource, WebSocketConstructor, WebSocketLike } from './socket-types.ts'
 import type { Token } from './token.ts'
@@ -58,8 +59,6 @@ export function createSocket ({ url, token, connectTimeout, emitter, ...options 
   let socket: WebSocketLike | undefined
   /** The timer of the state: of the attempt, of the next ping, or of the retry. */
   let timer: ReturnType<typeof setTimeout> | undefined
-  /** Runs while the page is hidden. */
-  let hideTimer: ReturnType<typeof setTimeout> | undefined
   /** Whether the connection was closed because the page is hidden. */
   let isHidden = false
   /** Number of state changes: an attempt that is no longer current finds another number. */
@@ -90,7 +89,7 @@ export function createSocket ({ url, token, connectTimeout, emitter, ...options 
   /** Whether there is a connection or an attempt to make one. */
   const isUp = () => is('open') || is('connecting')
 
-  const schedule = (delay: number, run: () => void) => {
+  const schedule = (delay: number | undefined, run: () => void) => {
     clearTimeout(timer)
     timer = after(delay, run)
   }
@@ -98,8 +97,8 @@ export function createSocket ({ url, token, connectTimeout, emitter, ...options 
   const enter = (change: StateChange) => {
     changes++
     state = change.state
-    schedule(change.delay ?? Infinity, () => connect('retry'))
-    if (is('closed')) clearTimeout(hideTimer)
+    schedule(change.delay, () => connect('retry'))
+    if (is('closed')) leavePage()
     options.changed(change)
   }
 
@@ -135,8 +134,9 @@ export function createSocket ({ url, token, connectTimeout, emitter, ...options 
       else open(url)
       schedule(connectTimeout, () => lose({ reason: 'slow' }))
     } catch (cause) {
-      if (isFirst) throw cause
-      lose({ reason: 'lost', cause })
+      if (!isFirst) return lose({ reason: 'lost', cause })
+      leavePage()
+      throw cause
     }
   }
 
@@ -235,6 +235,18 @@ export function createSocket ({ url, token, connectTimeout, emitter, ...options 
     }
   }
 
+  const leavePage = watchPage(wake, () => {
+    // an open connection is dead, though the runtime may not report it for minutes
+    if (isUp()) lose({ reason: 'offline' })
+  }, () => {
+    if (isHidden) connect('wake')
+    else wake()
+  }, () => {
+    if (is('idle')) return
+    isHidden = true
+    drop({ state: 'idle', reason: 'hidden' })
+  }, options.disconnectWhenHidden)
+
   return {
     get state () {
       return state
@@ -244,31 +256,10 @@ export function createSocket ({ url, token, connectTimeout, emitter, ...options 
     expect,
     send,
 
-    /** The network is back. */
-    online: wake,
-
     /** A pong came: the next ping may be sent, and everything sent before this one has arrived. */
     pong () {
       isPinging = false
       if (isPingLast) patience = 0
-    },
-
-    /** The network is gone: an open connection is dead, though the runtime may not report it for minutes. */
-    offline () {
-      if (isUp()) lose({ reason: 'offline' })
-    },
-
-    /** The page was hidden, which ends the connection after a while, or shown again. */
-    shown (isShown: boolean) {
-      clearTimeout(hideTimer)
-      if (!isShown) {
-        hideTimer = after(options.disconnectWhenHidden, () => {
-          if (is('idle')) return
-          isHidden = true
-          drop({ state: 'idle', reason: 'hidden' })
-        })
-      } else if (isHidden) connect('wake')
-      else wake()
     },
 
     /** Ends the connection permanently. */

@@ -60,14 +60,14 @@ export class SubscribedGroups {
 
       return () => {
         const { group } = watcher
-        if (group?.watchers.delete(watcher) && !group.watchers.size) this.#leaveQuietly(group)
+        if (group?.watchers.delete(watcher) && !group.watchers.size) this.#leave(group).catch(this.#emitter.report)
       }
     }
   }
 
   /** Passes a change, or the announcement that messages are lost, to watchers and listeners. */
   receive (change: Change<never> | Resync, spread: unknown): void {
-    const group = this.#member(change.group)
+    const group = this.#byName.get(change.group)
     if (change.type === 'resync') {
       if (group) this.#resync(group, asNumber(spread) ?? SPREAD * this.#backoff.min)
       return
@@ -78,8 +78,8 @@ export class SubscribedGroups {
 
   /** Notes the position of a handled message, the start of a recovery after a reconnect. */
   reached (position: { group?: unknown, offset?: unknown }): void {
-    const group = this.#member(position.group)
-    if (!group || typeof position.offset !== 'number') return
+    const group = this.#byName.get(position.group)
+    if (!group?.isJoined || typeof position.offset !== 'number') return
     group.position = position
     if (group.top !== position.offset) return
     group.top = undefined
@@ -114,12 +114,6 @@ export class SubscribedGroups {
         watcher.lost?.()
       }
     }
-  }
-
-  /** The group with a name, if the client is a member. */
-  #member (name: unknown): SubscribedGroup | undefined {
-    const group = this.#byName.get(name)
-    return group?.isJoined ? group : undefined
   }
 
   #all (): Set<SubscribedGroup> {
@@ -210,13 +204,13 @@ export class SubscribedGroups {
 
     this.#remove(group, error, error)
     // the server may still accept the request
-    if (isTimeout) this.#leaveQuietly(group)
+    if (isTimeout) this.#leave(group).catch(this.#emitter.report)
     if (name) this.#emitter.emitToGroup(name, error)
   }
 
   /** Asks again for all groups without a membership, until the server decides. */
-  #askLater (retryAfter = 0): void {
-    if (retryAfter > 0) this.#stop()
+  #askLater (retryAfter?: number): void {
+    if (retryAfter) this.#stop()
     this.#timer ??= setTimeout(() => {
       this.#timer = undefined
       for (const group of this.#all()) {
@@ -228,10 +222,6 @@ export class SubscribedGroups {
   #stop (): void {
     clearTimeout(this.#timer)
     this.#timer = undefined
-  }
-
-  #leaveQuietly (group: SubscribedGroup): void {
-    this.#leave(group).catch(this.#emitter.report)
   }
 
   /** Forgets a group, and leaves it. Resolves also when the connection goes: the membership ends with it. */

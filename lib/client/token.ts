@@ -26,14 +26,13 @@ export function createToken (source: TokenSource, timeout: number): Token {
 
   let renewal: Promise<void>
   let expiresAt = 0
-  const ask = async () => source()
   const token: Token = {
     current: undefined,
     renew (isFresh) {
       const now = performance.now()
       if (isFresh || now >= expiresAt) {
         expiresAt = now + timeout
-        const asking = renewal = ask().then((current) => {
+        const asking = renewal = (async () => source())().then((current) => {
           if (asking === renewal) token.current = current
         }).finally(() => {
           if (asking === renewal) expiresAt = 0

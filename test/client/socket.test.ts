@@ -453,7 +453,7 @@ suite('the network, or the tab, is back', () => {
 
   test('is nothing that a runtime without network events tells', () => {
     const fail = () => assert.fail('it did')
-    watchPage({ online: fail, offline: fail, shown: fail }, {})()
+    watchPage(fail, fail, () => {}, fail, 0)()
   })
 })
 
