@@ -13,32 +13,17 @@ export function iterateChanges<Item> (
   signal: AbortSignal | undefined,
   withResync: boolean | undefined
 ): AsyncIterableIterator<Change<Item> | Resync, undefined> {
-  type Settlers = [
-    resolve: (result: IteratorResult<Change<Item> | Resync, undefined>) => void,
-    reject: (reason: unknown) => void
-  ]
   const buffer: (Change<Item> | Resync)[] = []
-  const waiting: Settlers[] = []
+  const endings: (() => void)[] = []
   let isEnded = false
   let failure: unknown
-  const endings: (() => void)[] = []
+  let wake = () => {}
 
-  /** Settles calls of `next()`, as far as there is something for them. */
-  const settle = () => {
-    for (const [resolve, reject] of waiting.splice(0, isEnded ? waiting.length : buffer.length)) {
-      const value = buffer.shift()
-      if (value) resolve({ done: false, value })
-      else if (failure) reject(failure)
-      else resolve({ done: true, value })
-      // an error is thrown once
-      if (!value) failure = undefined
-    }
-  }
   const end = (error?: unknown) => {
     isEnded = true
     failure ??= error
     for (const stop of endings) stop()
-    settle()
+    wake()
   }
   const abandon = () => {
     buffer.length = 0
@@ -50,23 +35,25 @@ export function iterateChanges<Item> (
     endings.push(watch({
       changed (change) {
         if (withResync || change.type !== 'resync') buffer.push(change)
-        settle()
+        wake()
       },
       ended: end
     }))
   }
 
-  return {
-    next: () => new Promise((resolve, reject) => {
-      waiting.push([resolve, reject])
-      settle()
-    }),
-    async return () {
+  const iterate = async function * (): AsyncGenerator<Change<Item> | Resync, undefined> {
+    // eslint-disable-next-line no-unmodified-loop-condition -- `end` modifies it
+    while (buffer[0] || !isEnded) {
+      if (buffer[0]) yield buffer.shift() as Change<Item>
+      else await new Promise<void>((resolve) => { wake = resolve })
+    }
+    if (failure) throw failure
+  }
+  return Object.assign(iterate(), {
+    // the method of the generator would wait for the next change first
+    async return (): Promise<IteratorReturnResult<undefined>> {
       abandon()
       return { done: true, value: undefined }
-    },
-    [Symbol.asyncIterator] () {
-      return this
     }
-  }
+  })
 }

@@ -9,12 +9,11 @@ import { Emitter } from './emitter.ts'
 import { ClientErrorCode, RohrpostError } from './error.ts'
 import { Live, type LiveOptions } from './live.ts'
 import { check, checkDuration, checkDurations, checkFunction, show } from './option-checks.ts'
-import { watchPage, type PageScope } from './page-events.ts'
 import { createRequests, toError, type Requests, type ServerMessage } from './pending-requests.ts'
 import { checkBackoff, type DelayBounds } from './retry-delay.ts'
 import type { State, StateChange, UrlSource } from './socket-types.ts'
-import { createSocket, isFinal, type Socket } from './socket.ts'
-import type { Change, GroupRef, Resync, Watcher } from './subscribed-group.ts'
+import { createSocket, isFinalCode, type Socket } from './socket.ts'
+import type { Change, GroupRef, Resync } from './subscribed-group.ts'
 import { SubscribedGroups } from './subscribed-groups.ts'
 import { createToken } from './token.ts'
 import { waitFor } from './waiting.ts'
@@ -29,7 +28,6 @@ export class RohrpostClient<C extends Contract = Contract> {
   readonly #requests: Requests
   readonly #groups: SubscribedGroups
   readonly #backoff: DelayBounds
-  readonly #stopWaking: () => void
   /** Whether the console has the warning that there is no connection, or there was one. */
   #isWarned = false
   /** The reason of the state `closed`. */
@@ -40,11 +38,15 @@ export class RohrpostClient<C extends Contract = Contract> {
    * @throws TypeError, RangeError for invalid options; what the WebSocket's constructor throws for an invalid URL
    */
   constructor (url: UrlSource, options: ClientOptions = {}) {
-    const { isFinal: ownIsFinal, WebSocket = globalThis.WebSocket, autoConnect = true } = options
-    const source = 'token' in options ? options.token : ''
+    const {
+      WebSocket = globalThis.WebSocket,
+      autoConnect = true,
+      token: source,
+      isFinal = (code: number) => isFinalCode(code, token.renew)
+    } = { token: '', ...options }
     check(source == null || /^[fs]/.test(typeof source), 'token', 'a string or a function', source)
     check(typeof WebSocket === 'function', 'WebSocket', 'a class (there is no global one)', WebSocket)
-    checkFunction('isFinal', ownIsFinal)
+    checkFunction('isFinal', isFinal)
     const durations =
       checkDurations({ pingInterval: 5000, connectTimeout: 10_000, disconnectWhenHidden: Infinity }, options)
     const backoff = this.#backoff = checkBackoff(options.backoff)
@@ -57,14 +59,13 @@ export class RohrpostClient<C extends Contract = Contract> {
       token,
       backoff,
       emitter: this.#emitter,
-      isFinal: ownIsFinal ?? ((code) => isFinal(code, Boolean(token.renew))),
+      isFinal,
       changed: this.#changed,
       received: this.#receive
     })
     this.#requests = createRequests(token, socket.send)
     this.#groups = new SubscribedGroups(this.#requests.request, this.#emitter, backoff)
     if (autoConnect) socket.connect('connect', true)
-    this.#stopWaking = watchPage(socket, globalThis as PageScope)
   }
 
   /** The state of the connection; the event `state` reports each change. */
@@ -83,8 +84,8 @@ export class RohrpostClient<C extends Contract = Contract> {
   }
 
   /** Resolves when requests can be made. Rejects when the client is closed, or with the reason of the signal. */
-  async ready ({ signal }: { signal?: AbortSignal | undefined } = {}): Promise<void> {
-    await this.#wait(signal, true)
+  ready ({ signal }: { signal?: AbortSignal | undefined } = {}): Promise<void> {
+    return this.#wait(signal, true)
   }
 
   /** Connects, unless there is a connection or an attempt. Does nothing once the client is closed. */
@@ -112,7 +113,7 @@ export class RohrpostClient<C extends Contract = Contract> {
     const end = performance.now() + checkDuration('timeout', timeout)
     // a connection can be lost again before the call goes on
     while (this.state !== 'open') await this.#wait(signal, wait, end - performance.now())
-    return await this.#requests.request(name, data, { timeout: end - performance.now(), signal }) as CallReply<C, Name>
+    return this.#requests.request(name, data, { timeout: end - performance.now(), signal }) as CallReply<C, Name>
   }
 
   /**
@@ -127,23 +128,23 @@ export class RohrpostClient<C extends Contract = Contract> {
     { signal, onResync }: { signal?: AbortSignal | undefined, onResync?: (() => void) | undefined } = {}
   ): Promise<{ group: GroupName<GroupObject<C, Type>> }> {
     checkFunction('onResync', onResync)
-    return await waitFor<unknown>(signal, (resolve, reject) => {
-      const leave = this.#groups.watch(group, {
+    return waitFor<{ group: string }>(signal, (resolve, reject) => {
+      const leave = this.#groups.watch(group)({
         isCall: true,
         joined: resolve,
         changed: ({ type }) => type === 'resync' && onResync?.(),
         ended: reject
       })
       return () => signal?.aborted && leave()
-    }) as { group: string }
+    })
   }
 
   /**
    * Reverts one call of `subscribe`. The client leaves the group with the last of them, unless `changes` or `live`
    * follow it. Resolves at once without a connection.
    */
-  async unsubscribe<Type extends GroupType<C>> (group: { readonly type: Type } & GroupId<C, Type>): Promise<void> {
-    await this.#groups.unsubscribe(group)
+  unsubscribe<Type extends GroupType<C>> (group: { readonly type: Type } & GroupId<C, Type>): Promise<void> {
+    return this.#groups.unsubscribe(group)
   }
 
   /**
@@ -166,7 +167,7 @@ export class RohrpostClient<C extends Contract = Contract> {
     group: GroupRef,
     { signal, resync }: { signal?: AbortSignal | undefined, resync?: boolean } = {}
   ): AsyncIterableIterator<unknown, undefined> {
-    return iterateChanges((watcher) => this.#groups.watch(group, watcher), signal, resync)
+    return iterateChanges(this.#groups.watch(group), signal, resync)
   }
 
   /** Keeps the objects of a group current: loads them, applies each change, loads again if it missed some. */
@@ -174,7 +175,7 @@ export class RohrpostClient<C extends Contract = Contract> {
     group: { readonly type: Type } & GroupId<C, Type>,
     options: LiveOptions<Item>
   ): Live<Item> {
-    const watch = (watcher: Watcher) => this.#groups.watch(group, watcher)
+    const watch = this.#groups.watch(group)
     return new Live({ ...options, watch, report: this.#emitter.report, backoff: this.#backoff })
   }
 
@@ -186,9 +187,10 @@ export class RohrpostClient<C extends Contract = Contract> {
   /** Closes the client, and resolves when the connection has ended: `await using client = new RohrpostClient(…)`. */
   async [Symbol.asyncDispose] (): Promise<void> {
     if (this.state === 'closed') return
-    const ended = new Promise<void>((resolve) => this.once('closed', resolve))
-    this.close()
-    await ended
+    await new Promise<void>((resolve) => {
+      this.once('closed', resolve)
+      this.close()
+    })
   }
 
   /** Adds a listener of an event, or of the changes of a group. */
@@ -232,21 +234,19 @@ export class RohrpostClient<C extends Contract = Contract> {
   }
 
   readonly #changed = (change: StateChange): void => {
-    const { state, reason, code, text, cause } = change
+    const { state, reason, code, cause } = change
     const isByApplication = reason === 'close'
-    const why = code ? `${code} ${text}`.trim() : reason
+    const why = code ? `${code} ${change.text}`.trim() : reason
     if (state === 'open') {
       this.#groups.opened()
-    } else if (state === 'closed') {
-      const text = isByApplication ? 'Socket was closed' : `closed by the server: ${why}`
-      const end = this.#end = new RohrpostError(text, { code: ClientErrorCode.CLOSED })
-      this.#stopWaking()
-      this.#requests.fail(end)
-      this.#groups.lost(end, isByApplication ? undefined : end)
     } else if (state !== 'connecting') {
-      const code = ClientErrorCode.CONNECTION_LOST
-      this.#requests.fail(new RohrpostError('connection lost', { code, cause: cause ?? why }))
-      this.#groups.lost()
+      if (state === 'closed') {
+        const text = isByApplication ? 'Socket was closed' : `closed by the server: ${why}`
+        this.#end = new RohrpostError(text, { code: ClientErrorCode.CLOSED })
+      }
+      const error = { code: ClientErrorCode.CONNECTION_LOST, cause: cause ?? why }
+      this.#requests.fail(this.#end ?? new RohrpostError('connection lost', error))
+      this.#groups.lost(this.#end, isByApplication ? undefined : this.#end)
     }
 
     this.#emitter.emit('state', state, change)
@@ -277,17 +277,17 @@ export class RohrpostClient<C extends Contract = Contract> {
   }
 
   #handle (message: ServerMessage): void {
-    const { id, type, error, position, data, spread, limits, bytes } = message
+    const { id, type, error, position } = message
     const isPong = type === 'pong'
     // a ping that was refused, because of a rate limit, shows that the connection works, too
     const isBeat = isPong || (type === 'ping' && error)
     if (isBeat) this.#socket.pong()
     if (isPong) this.#emitter.emit('pong')
 
-    if (type === 'subscription-update' && !error) this.#groups.receive(Object(data), spread)
+    if (type === 'subscription-update' && !error) this.#groups.receive(Object(message.data), message.spread)
     else if (!this.#requests.answer(message)) {
-      if (isBeat) this.#requests.limit(limits?.max_payload)
-      else if (type === 'incoming' && id === undefined) this.#socket.expect(Number(bytes))
+      if (isBeat) this.#requests.limit(message.limits?.max_payload)
+      else if (type === 'incoming' && id === undefined) this.#socket.expect(Number(message.bytes))
       // messages without id answer no request: they belong to the application
       else if (error || id !== undefined) {
         const text = id === undefined ? show(error) : `no saved request with id: ${show(id)}`

@@ -28,7 +28,7 @@ export class Emitter {
       const [own, listener, once] = entry
       if (own !== name) continue
       if (once) this.#drop(entry)
-      callSafely(() => listener(...args as never))
+      callSafely(listener, ...args as never)
     }
   }
 
@@ -55,9 +55,12 @@ export class Emitter {
  * Calls code of the application. What it throws becomes an uncaught exception, as in any event listener, and interrupts
  * nothing else.
  */
-export function callSafely (run: () => void): void {
+export function callSafely<Args extends readonly unknown[]> (
+  run: ((...args: Args) => void) | undefined,
+  ...args: Args
+): void {
   try {
-    run()
+    run?.(...args)
   } catch (error) {
     queueMicrotask(() => { throw error })
   }

@@ -5,6 +5,9 @@ import { retryDelay, type DelayBounds } from './retry-delay.ts'
 import type { Change, Watcher } from './subscribed-group.ts'
 import { onAbort } from './waiting.ts'
 
+/** Milliseconds between two rounds of calls of the listeners: a frame. */
+const FRAME = 16
+
 /**
  * `loading`: the objects are about to be replaced, also while a load or a subscription that failed with `retry` is
  * repeated. `current`: up to date. `stale`: the connection is down; the objects are brought up to date when it is back.
@@ -33,9 +36,6 @@ export interface LiveSettings<Item> extends LiveOptions<Item> {
   readonly report: (error: unknown) => void
 }
 
-/** Milliseconds between two rounds of calls of the listeners: a frame. */
-const FRAME = 16
-
 /** See {@link LiveStatus}. Made by `client.live()`. Its functions need no `this`. */
 export class Live<Item> {
   readonly #settings: LiveSettings<Item>
@@ -60,11 +60,11 @@ export class Live<Item> {
   #isResting = false
 
   constructor (settings: LiveSettings<Item>) {
-    const { load, key, signal } = settings
+    const { load } = settings
     check(typeof load === 'function', 'load', 'a function', load)
-    checkFunction('key', key)
+    checkFunction('key', settings.key)
     this.#settings = settings
-    this.#stopListening = onAbort(signal, () => this.close())
+    this.#stopListening = onAbort(settings.signal, this.close)
     if (this.#status !== 'closed') this.#join()
   }
 
@@ -80,8 +80,7 @@ export class Live<Item> {
 
   /** The objects: the same array until something changes, the objects or the status. */
   readonly getSnapshot = (): readonly Item[] => {
-    this.#snapshot ??= Object.freeze([...this.#items.values()])
-    return this.#snapshot
+    return (this.#snapshot ??= Object.freeze([...this.#items.values()]))
   }
 
   /** The snapshot of the last call of the listeners. */
@@ -93,7 +92,7 @@ export class Live<Item> {
    * @returns a function that ends it
    */
   readonly subscribe = (listener: (objects: readonly Item[]) => void): () => void => {
-    const call = () => callSafely(() => listener(this.getSnapshot()))
+    const call = () => callSafely(listener, this.getSnapshot())
     this.#listeners.add(call)
     call()
     return () => { this.#listeners.delete(call) }
@@ -150,8 +149,8 @@ export class Live<Item> {
   }
 
   async #load (): Promise<void> {
-    this.#stopTimer()
-    const buffer: Change<Item>[] = this.#buffer = []
+    const buffer: Change<Item>[] = []
+    this.#reset(buffer)
     this.#publish('loading')
     let status: LiveStatus = 'current'
     let failure: unknown
@@ -188,18 +187,18 @@ export class Live<Item> {
     }
   }
 
-  /** Ends what is in progress: a load, or the delay before it. */
   #interrupt (status: LiveStatus, error?: unknown): void {
     if (this.#status === 'closed') return
-    this.#stopTimer()
-    this.#buffer = undefined
+    this.#reset()
     if (status === 'closed') this.#stopListening?.()
     this.#publish(status, error)
   }
 
-  #stopTimer (): void {
+  /** Ends a load, or the delay before it. @param buffer for the changes during the next load */
+  #reset (buffer?: Change<Item>[]): void {
     clearTimeout(this.#timer)
     this.#timer = undefined
+    this.#buffer = buffer
   }
 
   #keyOf (object: Item): unknown {
@@ -219,8 +218,9 @@ export class Live<Item> {
 
   /** Calls the listeners if anything has changed, and again after a frame. */
   #notify (): void {
-    if (this.#notified === this.getSnapshot()) return
-    this.#notified = this.getSnapshot()
+    const snapshot = this.getSnapshot()
+    if (snapshot === this.#notified) return
+    this.#notified = snapshot
     this.#isResting = true
     for (const call of [...this.#listeners]) call()
     // the frame begins after the listeners, which may be slow: messages need some time too

@@ -34,8 +34,8 @@ export function checkDurations<Name extends string> (
   return defaults
 }
 
-/** Calls a function after a delay, or never if that is `Infinity`. */
-export function after (delay: number, run: () => void): ReturnType<typeof setTimeout> | undefined {
+/** Calls a function after a delay, or never if that is `Infinity` or `undefined`. */
+export function after (delay = Infinity, run: () => void): ReturnType<typeof setTimeout> | undefined {
   return delay < Infinity ? setTimeout(run, delay) : undefined
 }
 

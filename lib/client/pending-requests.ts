@@ -8,6 +8,15 @@ import { asNumber, asString } from './option-checks.ts'
 import type { Token } from './token.ts'
 import { waitFor } from './waiting.ts'
 
+/** The code of an expired `auth_jwt`. Only the text: an import of the table would put all of it into the bundle. */
+const TOKEN_EXPIRED: ErrorCode = 'token_expired'
+
+/** Milliseconds that the server has to answer; its own deadline is the same by default. */
+const ANSWER_TIMEOUT = 30_000
+
+/** Messages up to this length are sent before the server has announced its limit. */
+const SMALL = 4096
+
 /** The fields of a message from the server that the client reads. */
 export interface ServerMessage {
   readonly id?: unknown
@@ -29,7 +38,7 @@ export interface ServerMessage {
 /** Options of a request. */
 export interface RequestOptions {
   /** Milliseconds to wait for the reply; `Infinity`: without limit. */
-  timeout: number
+  timeout?: number
   signal?: AbortSignal | undefined
   /**
    * Called synchronously with the reply. A promise continuation would run only after the next WebSocket message may
@@ -38,20 +47,14 @@ export interface RequestOptions {
   answered?: (reply: ServerMessage) => void
   /** Whether the request is still wanted, asked before it is sent again with a new token. */
   still?: () => boolean
-  /** Further fields of the message. */
-  fields?: object
+  /** The position from which a group is recovered, `true` without one; see PROTOCOL.md, "Recovery". */
+  recover?: unknown
 }
 
 interface PendingRequest {
   readonly reject: (reason: unknown) => void
   readonly answer: (message: ServerMessage) => Promise<unknown>
 }
-
-/** The code of an expired `auth_jwt`. Only the text: an import of the table would put all of it into the bundle. */
-const TOKEN_EXPIRED: ErrorCode = 'token_expired'
-
-/** Messages up to this length are sent before the server has announced its limit. */
-const SMALL = 4096
 
 /** The requests of one client. */
 export type Requests = ReturnType<typeof createRequests>
@@ -60,8 +63,8 @@ export type Requests = ReturnType<typeof createRequests>
 export function createRequests (token: Token, send: (text: string) => void) {
   const pending = new Map<unknown, PendingRequest>()
   let lastId = 0
-  /** The size of the largest message that the server takes, in bytes; `undefined` until the first pong. */
-  let limit: number | undefined
+  /** The size of the largest message that the server takes, in bytes; `NaN` until the first pong. */
+  let limit = NaN
   /** Large messages, and those behind them, that wait for the limit. */
   let held: (() => void)[] = []
 
@@ -74,7 +77,7 @@ export function createRequests (token: Token, send: (text: string) => void) {
     request (
       type: string,
       data: unknown,
-      { timeout, signal, answered, still = () => true, fields }: RequestOptions
+      { timeout = ANSWER_TIMEOUT, signal, answered, still, recover }: RequestOptions
     ): Promise<unknown> {
       return waitFor(signal, (resolve, reject) => {
         const id = ++lastId
@@ -82,18 +85,17 @@ export function createRequests (token: Token, send: (text: string) => void) {
 
         const transmit = () => {
           // throws for data without a JSON form
-          const text = JSON.stringify({ id, type, auth_jwt: token.current, data, ...fields })
+          const text = JSON.stringify({ id, type, auth_jwt: token.current, data, recover })
           pending.set(id, { reject, answer })
           const sendNow = () => {
             if (!pending.has(id)) return
             // a server closes the connection at a message beyond its limit, and all other requests would fail too
-            const most = limit ?? Infinity
-            const bytes = text.length * 3 > most ? new Blob([text]).size : 0
-            if (bytes <= most) return send(text)
-            const error = `too large: ${bytes} bytes, the server takes ${most}`
+            const bytes = text.length * 3 > limit ? new Blob([text]).size : 0
+            if (!(bytes > limit)) return send(text)
+            const error = `too large: ${bytes} bytes, the server takes ${limit}`
             reject(new RohrpostError(error, { code: ClientErrorCode.TOO_LARGE }))
           }
-          if (limit === undefined && (text.length > SMALL || held.length)) held.push(sendNow)
+          if (!limit && (text.length > SMALL || held.length)) held.push(sendNow)
           else sendNow()
         }
 
@@ -108,7 +110,7 @@ export function createRequests (token: Token, send: (text: string) => void) {
             try {
               await token.renew()
               // it may have been settled meanwhile
-              if (still()) return pending.has(id) && transmit()
+              if (still?.() !== false) return pending.has(id) && transmit()
             } catch (error) {
               cause = error
             }
@@ -126,7 +128,7 @@ export function createRequests (token: Token, send: (text: string) => void) {
 
     /** Sends held messages: the server has announced its limit, or answered without one. */
     limit (bytes: unknown): void {
-      limit = asNumber(bytes) ?? limit ?? Infinity
+      limit = asNumber(bytes) || limit || Infinity
       for (const sendNow of held.splice(0)) sendNow()
     },
 

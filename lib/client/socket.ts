@@ -5,29 +5,10 @@
 import type { CloseCode } from '../protocol/codes.ts'
 import type { Emitter } from './emitter.ts'
 import { after } from './option-checks.ts'
+import { watchPage } from './page-events.ts'
 import { retryDelay, type DelayBounds } from './retry-delay.ts'
 import type { State, StateChange, UrlSource, WebSocketConstructor, WebSocketLike } from './socket-types.ts'
 import type { Token } from './token.ts'
-
-/** Settings of a connection. Durations are milliseconds; `Infinity` is never. */
-export interface SocketOptions {
-  readonly url: UrlSource
-  readonly WebSocket: WebSocketConstructor
-  readonly token: Token
-  readonly emitter: Emitter
-  readonly pingInterval: number
-  readonly connectTimeout: number
-  readonly disconnectWhenHidden: number
-  readonly backoff: DelayBounds
-  readonly isFinal: (code: number, text: string) => boolean
-  /** Called after a change of the state. */
-  changed (change: StateChange): void
-  /** Called with the text of each message. */
-  received (text: string): void
-}
-
-/** The end of a connection, or of an attempt. */
-type Loss = Pick<StateChange, 'reason' | 'code' | 'text' | 'cause'>
 
 /** An import of the table would put all of it into the bundle. */
 const NORMAL: CloseCode = 1000
@@ -41,12 +22,32 @@ const SLOWEST = 10
  */
 const GOOD = 5000
 
+/** Settings of a connection. Durations are milliseconds; `Infinity` is never. */
+export interface SocketOptions {
+  readonly url: UrlSource
+  readonly WebSocket: WebSocketConstructor
+  readonly token: Token
+  readonly emitter: Emitter
+  readonly pingInterval: number
+  readonly connectTimeout: number
+  readonly disconnectWhenHidden: number
+  readonly backoff: DelayBounds
+  readonly isFinal: (code: number, text: string) => unknown
+  /** Called after a change of the state. */
+  changed (change: StateChange): void
+  /** Called with the text of each message. */
+  received (text: string): void
+}
+
+/** The end of a connection, or of an attempt. */
+type Loss = Pick<StateChange, 'reason' | 'code' | 'text' | 'cause'>
+
 /**
  * Whether a close code is final: codes that mirror a client error of HTTP, except 4408 (too slow) and 4429 (too many),
  * where a second attempt can succeed, and 4401 if a new token can be had.
  */
-export function isFinal (code: number, isRenewable: boolean): boolean {
-  return /^44(?!08|29)..$/.test(`${code}`) && !(code === 4401 && isRenewable)
+export function isFinalCode (code: number, canRenew: unknown): boolean {
+  return /^44(?!08|29)..$/.test(String(code)) && !(code === 4401 && canRenew)
 }
 
 /** A connection that is made again whenever it breaks. */
@@ -58,8 +59,6 @@ export function createSocket ({ url, token, connectTimeout, emitter, ...options 
   let socket: WebSocketLike | undefined
   /** The timer of the state: of the attempt, of the next ping, or of the retry. */
   let timer: ReturnType<typeof setTimeout> | undefined
-  /** Runs while the page is hidden. */
-  let hideTimer: ReturnType<typeof setTimeout> | undefined
   /** Whether the connection was closed because the page is hidden. */
   let isHidden = false
   /** Number of state changes: an attempt that is no longer current finds another number. */
@@ -90,7 +89,7 @@ export function createSocket ({ url, token, connectTimeout, emitter, ...options 
   /** Whether there is a connection or an attempt to make one. */
   const isUp = () => is('open') || is('connecting')
 
-  const schedule = (delay: number, run: () => void) => {
+  const schedule = (delay: number | undefined, run: () => void) => {
     clearTimeout(timer)
     timer = after(delay, run)
   }
@@ -98,8 +97,8 @@ export function createSocket ({ url, token, connectTimeout, emitter, ...options 
   const enter = (change: StateChange) => {
     changes++
     state = change.state
-    schedule(change.delay ?? Infinity, () => connect('retry'))
-    if (is('closed')) clearTimeout(hideTimer)
+    schedule(change.delay, () => connect('retry'))
+    if (is('closed')) leavePage()
     options.changed(change)
   }
 
@@ -129,20 +128,16 @@ export function createSocket ({ url, token, connectTimeout, emitter, ...options 
     isHidden = false
     enter({ state: 'connecting', reason })
     if (!is('connecting')) return
-    try {
-      attempt()
-    } catch (cause) {
-      if (isFirst) throw cause
-      lose({ reason: 'lost', cause })
-    }
-  }
-
-  /** Opens the connection, at once unless the token or the URL has to be asked for. */
-  const attempt = () => {
     attemptedAt = performance.now()
-    if (token.renew || typeof url === 'function') prepare(changes)
-    else open(url)
-    schedule(connectTimeout, () => lose({ reason: 'slow' }))
+    try {
+      if (token.renew || typeof url === 'function') prepare(changes)
+      else open(url)
+      schedule(connectTimeout, () => lose({ reason: 'slow' }))
+    } catch (cause) {
+      if (!isFirst) return lose({ reason: 'lost', cause })
+      leavePage()
+      throw cause
+    }
   }
 
   const prepare = async (current: number) => {
@@ -205,7 +200,7 @@ export function createSocket ({ url, token, connectTimeout, emitter, ...options 
    * Sends a ping unless one is unanswered, and drops the connection if it receives and sends nothing until the next
    * interval.
    */
-  const beat = (isFirst = false) => {
+  const beat = (hello?: true) => {
     hasReceived = false
     schedule(options.pingInterval, () => {
       const before = unsent
@@ -216,7 +211,7 @@ export function createSocket ({ url, token, connectTimeout, emitter, ...options 
     if (isPinging) return
     isPinging = isPingLast = true
     // the first ping asks for what the server announces only on request: its limits, and large messages
-    send(JSON.stringify({ type: 'ping', id: Date.now(), ...(isFirst && { hello: true }) }))
+    send(JSON.stringify({ type: 'ping', id: Date.now(), hello }))
     emitter.emit('ping')
   }
 
@@ -240,6 +235,18 @@ export function createSocket ({ url, token, connectTimeout, emitter, ...options 
     }
   }
 
+  const leavePage = watchPage(wake, () => {
+    // an open connection is dead, though the runtime may not report it for minutes
+    if (isUp()) lose({ reason: 'offline' })
+  }, () => {
+    if (isHidden) connect('wake')
+    else wake()
+  }, () => {
+    if (is('idle')) return
+    isHidden = true
+    drop({ state: 'idle', reason: 'hidden' })
+  }, options.disconnectWhenHidden)
+
   return {
     get state () {
       return state
@@ -249,31 +256,10 @@ export function createSocket ({ url, token, connectTimeout, emitter, ...options 
     expect,
     send,
 
-    /** The network is back. */
-    online: wake,
-
     /** A pong came: the next ping may be sent, and everything sent before this one has arrived. */
     pong () {
       isPinging = false
       if (isPingLast) patience = 0
-    },
-
-    /** The network is gone: an open connection is dead, though the runtime may not report it for minutes. */
-    offline () {
-      if (isUp()) lose({ reason: 'offline' })
-    },
-
-    /** The page was hidden, which ends the connection after a while, or shown again. */
-    shown (isShown: boolean) {
-      clearTimeout(hideTimer)
-      if (!isShown) {
-        hideTimer = after(options.disconnectWhenHidden, () => {
-          if (is('idle')) return
-          isHidden = true
-          drop({ state: 'idle', reason: 'hidden' })
-        })
-      } else if (isHidden) connect('wake')
-      else wake()
     },
 
     /** Ends the connection permanently. */

@@ -54,7 +54,7 @@ export interface SubscribedGroup {
   readonly watchers: Set<Watcher>
   /** Number of subscribe requests in flight. */
   asking: number
-  /** Whether the server has refused the group temporarily, and never accepted it. */
+  /** Whether the server has refused the group temporarily. */
   isRefused?: boolean
   /** The group's name, known from the first reply on. */
   name?: string

@@ -8,8 +8,6 @@ import {
   keyOf, type Change, type GroupRef, type Resync, type SubscribedGroup, type Watcher
 } from './subscribed-group.ts'
 
-/** Milliseconds that the server has to answer; its own deadline is the same by default. */
-const ANSWER_TIMEOUT = 30_000
 /**
  * Random wait of clients before they load again when the server lost messages, as a multiple of `backoff.min`, unless
  * the server names one.
@@ -40,7 +38,7 @@ export class SubscribedGroups {
 
   /** The names of the groups with a membership on this connection. */
   get names (): ReadonlySet<string> {
-    return new Set([...this.#byName.values()].flatMap(({ name, isJoined }) => isJoined && name ? [name] : []))
+    return new Set([...this.#all()].filter(({ isJoined }) => isJoined).map(({ name }) => name as string))
   }
 
   /** Ends one call of `subscribe`; other calls and watchers keep the membership. */
@@ -52,34 +50,36 @@ export class SubscribedGroups {
   }
 
   /** Follows a group. @returns a function that ends it */
-  watch (ref: GroupRef, watcher: Watcher): () => void {
-    const group = watcher.group = this.#find(ref)
-    this.#groups.set(group.key, group)
-    group.watchers.add(watcher)
-    if (this.#end) queueMicrotask(() => this.#remove(group, this.#end, this.#end))
-    else this.#ask(group, ref)
+  watch (ref: GroupRef): (watcher: Watcher) => () => void {
+    return (watcher) => {
+      const group = watcher.group = this.#find(ref)
+      this.#groups.set(group.key, group)
+      group.watchers.add(watcher)
+      if (this.#end) queueMicrotask(() => this.#remove(group, this.#end, this.#end))
+      else this.#ask(group, ref)
 
-    return () => {
-      const { group } = watcher
-      if (group?.watchers.delete(watcher) && !group.watchers.size) this.#leaveQuietly(group)
+      return () => {
+        const { group } = watcher
+        if (group?.watchers.delete(watcher) && !group.watchers.size) this.#leave(group).catch(this.#emitter.report)
+      }
     }
   }
 
   /** Passes a change, or the announcement that messages are lost, to watchers and listeners. */
   receive (change: Change<never> | Resync, spread: unknown): void {
-    const group = this.#member(change.group)
+    const group = this.#byName.get(change.group)
     if (change.type === 'resync') {
       if (group) this.#resync(group, asNumber(spread) ?? SPREAD * this.#backoff.min)
       return
     }
-    for (const watcher of group?.watchers ?? []) callSafely(() => watcher.changed?.(change))
+    for (const watcher of group?.watchers ?? []) callSafely(watcher.changed, change)
     this.#emitter.emitToGroup(change.group, null, change)
   }
 
   /** Notes the position of a handled message, the start of a recovery after a reconnect. */
   reached (position: { group?: unknown, offset?: unknown }): void {
-    const group = this.#member(position.group)
-    if (!group || typeof position.offset !== 'number') return
+    const group = this.#byName.get(position.group)
+    if (!group?.isJoined || typeof position.offset !== 'number') return
     group.position = position
     if (group.top !== position.offset) return
     group.top = undefined
@@ -92,7 +92,7 @@ export class SubscribedGroups {
     this.#failures = 0
     for (const group of this.#all()) {
       // a restarted server has enough to do with the groups that clients were members of
-      if (group.isRefused) this.#askLater(RETURN * this.#backoff.min)
+      if (group.isRefused && !group.name) this.#askLater(RETURN * this.#backoff.min)
       else this.#ask(group)
     }
   }
@@ -116,12 +116,6 @@ export class SubscribedGroups {
     }
   }
 
-  /** The group with a name, if the client is a member. */
-  #member (name: unknown): SubscribedGroup | undefined {
-    const group = this.#byName.get(name)
-    return group?.isJoined ? group : undefined
-  }
-
   #all (): Set<SubscribedGroup> {
     return new Set(this.#groups.values())
   }
@@ -133,16 +127,15 @@ export class SubscribedGroups {
 
   #ask (group: SubscribedGroup, ref = group.ref): void {
     if (!this.#isOpen) return
-    const { watchers, asking, isJoined, position } = group
+    const { watchers, asking } = group
     const asked = [...watchers].filter(({ state }) => !state)
     for (const watcher of asked) watcher.state = 'asked'
 
     group.asking++
     this.#request('subscribe', ref, {
-      timeout: ANSWER_TIMEOUT,
       still: () => watchers.size > 0,
       // a member, or soon a member, would receive twice what came after a position
-      fields: { recover: (!isJoined && !asking && position) || true },
+      recover: (!group.isJoined && !asking && group.position) || true,
       answered: (reply) => this.#joined(group, ref, asked, reply)
     }).finally(() => { group.asking-- }).catch((error) => this.#refused(group, asked, error))
   }
@@ -151,9 +144,9 @@ export class SubscribedGroups {
     asking: SubscribedGroup,
     ref: GroupRef,
     asked: Watcher[],
-    { data, position, recovered, top }: ServerMessage
+    message: ServerMessage
   ): void {
-    const reply: { group: string } = Object(data)
+    const reply: { group: string } = Object(message.data)
     const name = asking.name = reply.group
     for (const { isCall, joined } of asked) {
       if (isCall) joined?.(reply)
@@ -172,11 +165,10 @@ export class SubscribedGroups {
       asking.watchers.clear()
     }
     group.ref = ref
-    group.isRefused = false
-    group.position = position
-    if (known && !group.isJoined && !recovered) this.#resync(group, 0)
+    group.position = message.position
+    if (known && !group.isJoined && !message.recovered) this.#resync(group, 0)
     group.isJoined = true
-    group.top = top?.offset
+    group.top = message.top?.offset
     notifyJoined(group, reply)
   }
 
@@ -187,13 +179,13 @@ export class SubscribedGroups {
     for (const watcher of group.watchers) {
       if (!watcher.state || watcher.state === 'asked') continue
       watcher.state = 'joined'
-      callSafely(() => watcher.changed?.({ group: name, type: 'resync' }, spread))
+      callSafely(watcher.changed, { group: name, type: 'resync' }, spread)
     }
     this.#emitter.emit('resync', name)
   }
 
   #refused (group: SubscribedGroup, asked: Watcher[], error: RohrpostError): void {
-    const { key, name, watchers } = group
+    const { name } = group
     for (const watcher of asked) {
       // a call that still waits is repeated on the next connection
       if (!watcher.isCall || (!this.#isOpen && watcher.group?.watchers.has(watcher))) continue
@@ -203,22 +195,22 @@ export class SubscribedGroups {
 
     if (group.isJoined) return notifyJoined(group)
     // no longer wanted, or another request decides
-    if (!this.#isOpen || group.asking || this.#groups.get(key) !== group) return
+    if (!this.#isOpen || group.asking || this.#groups.get(group.key) !== group) return
     const isTimeout = error.code === ClientErrorCode.TIMEOUT
-    if (watchers.size && (error.retry || isTimeout)) {
-      group.isRefused = !name
+    if (group.watchers.size && (error.retry || isTimeout)) {
+      group.isRefused = true
       return this.#askLater(error.retryAfter)
     }
 
     this.#remove(group, error, error)
     // the server may still accept the request
-    if (isTimeout) this.#leaveQuietly(group)
+    if (isTimeout) this.#leave(group).catch(this.#emitter.report)
     if (name) this.#emitter.emitToGroup(name, error)
   }
 
   /** Asks again for all groups without a membership, until the server decides. */
-  #askLater (retryAfter = 0): void {
-    if (retryAfter > 0) this.#stop()
+  #askLater (retryAfter?: number): void {
+    if (retryAfter) this.#stop()
     this.#timer ??= setTimeout(() => {
       this.#timer = undefined
       for (const group of this.#all()) {
@@ -232,17 +224,12 @@ export class SubscribedGroups {
     this.#timer = undefined
   }
 
-  #leaveQuietly (group: SubscribedGroup): void {
-    this.#leave(group).catch(this.#emitter.report)
-  }
-
   /** Forgets a group, and leaves it. Resolves also when the connection goes: the membership ends with it. */
   async #leave (group: SubscribedGroup): Promise<void> {
     this.#remove(group)
     if (!this.#isOpen) return
     try {
       await this.#request('unsubscribe', group.ref, {
-        timeout: ANSWER_TIMEOUT,
         still: () => !this.#groups.has(group.key),
         answered: () => {
           // another reference led to the same group, whose name was not known when this was sent

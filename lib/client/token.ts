@@ -24,19 +24,18 @@ export interface Token {
 export function createToken (source: TokenSource, timeout: number): Token {
   if (typeof source !== 'function') return { current: source }
 
-  let renewal: Promise<void> | undefined
+  let renewal: Promise<void>
   let expiresAt = 0
-  const ask = async () => source()
   const token: Token = {
     current: undefined,
     renew (isFresh) {
       const now = performance.now()
-      if (isFresh || !renewal || now >= expiresAt) {
+      if (isFresh || now >= expiresAt) {
         expiresAt = now + timeout
-        const asking = renewal = ask().then((current) => {
+        const asking = renewal = (async () => source())().then((current) => {
           if (asking === renewal) token.current = current
         }).finally(() => {
-          if (asking === renewal) renewal = undefined
+          if (asking === renewal) expiresAt = 0
         })
       }
       return renewal

@@ -26,9 +26,8 @@ export function onAbort (signal: AbortSignal | undefined, abort: (reason: unknow
   check(!signal || signal.addEventListener, 'signal', 'an AbortSignal', signal)
   // the polyfill of React Native has no reasons
   const notify = () => abort(signal?.reason ?? Object.assign(new Error('aborted'), { name: 'AbortError' }))
-  if (!signal?.aborted) return listen(signal, 'abort', notify)
-  notify()
-  return () => {}
+  if (signal?.aborted) notify()
+  return listen(signal, 'abort', notify)
 }
 
 /**
@@ -41,7 +40,7 @@ export function onAbort (signal: AbortSignal | undefined, abort: (reason: unknow
 export function waitFor<Value> (
   signal: AbortSignal | undefined,
   begin: (resolve: (value: Value) => void, reject: (reason: unknown) => void) => () => unknown,
-  timeout = Infinity,
+  timeout?: number,
   late?: () => unknown
 ): Promise<Value> {
   const endings: (() => unknown)[] = []

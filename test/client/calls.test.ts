@@ -6,7 +6,7 @@ import { settled } from './support/fake-socket.ts'
 import { openFake } from './support/open.ts'
 
 suite('without a connection', () => {
-  test('a call fails at once, and nothing is sent later', async (t) => {
+  test('a call rejects immediately, and nothing is sent later', async (t) => {
     const { client, fake, drop, reopen } = await openFake(t)
     await drop()
 
@@ -16,7 +16,7 @@ suite('without a connection', () => {
     assert.deepEqual(fake.last.requests, [])
   })
 
-  test('who wants to wait waits, once or many times', async (t) => {
+  test('`ready()` waits, for one caller or several', async (t) => {
     const server = await serve(t, { with: (app) => app.rohrpost.handle('add', () => 3) })
     const client = connect(t, server)
 
@@ -26,7 +26,7 @@ suite('without a connection', () => {
     assert.equal(await client.call('add'), 3)
   })
 
-  test('waiting ends with the signal, or with the client', async (t) => {
+  test('waiting ends when the signal aborts or the client closes', async (t) => {
     const { client, drop } = await openFake(t)
     await drop()
     const controller = new AbortController()
@@ -42,8 +42,8 @@ suite('without a connection', () => {
   })
 })
 
-suite('a call that waits', () => {
-  test('is sent when there is a connection, within its time', async (t) => {
+suite('a call with the option `wait`', () => {
+  test('is sent when the connection opens within its timeout', async (t) => {
     const { client, fake, drop, reopen } = await openFake(t, { backoff: { max: 1000 } })
     await drop()
     const call = client.call('add', 1, { wait: true, timeout: 60_000 })
@@ -54,7 +54,7 @@ suite('a call that waits', () => {
     assert.equal(await call, 2)
   })
 
-  test('gives up when none comes in time, or the signal or the client says so, and nothing is sent', async (t) => {
+  test('rejects at the timeout, the abort or the close of the client, and sends nothing', async (t) => {
     const { client, fake, drop, reopen, tick } = await openFake(t)
     await drop()
     const controller = new AbortController()
@@ -74,7 +74,7 @@ suite('a call that waits', () => {
     await assert.rejects(closed, { code: 'closed' })
   })
 
-  test('waits on if the connection is lost before it is sent', async (t) => {
+  test('keeps waiting if the connection is lost before it is sent', async (t) => {
     const { client, fake, drop, reopen } = await openFake(t, { backoff: { max: 1000 } })
     await drop()
     const call = client.call('add', 1, { wait: true, timeout: 0 })
@@ -90,10 +90,10 @@ suite('a call that waits', () => {
   })
 })
 
-suite('a message that is larger than the server takes', () => {
+suite('a message above the limit of the server', () => {
   const pong = (more: object = {}) => ({ type: 'pong', id: 99, ...more })
 
-  test('is not sent, and no other request suffers', async (t) => {
+  test('is not sent, and no other request fails', async (t) => {
     const { client, fake } = await openFake(t)
     fake.last.receive(pong({ limits: { max_payload: 60 } }))
     const fits = client.call('save', 'x'.repeat(14))
@@ -106,7 +106,7 @@ suite('a message that is larger than the server takes', () => {
     assert.equal(fake.last.requests.length, 1)
   })
 
-  test('waits until the server has said what it takes, and so do those behind it', async (t) => {
+  test('waits until the server has announced its limit, as do later messages', async (t) => {
     const { client, fake, drop, reopen } = await openFake(t)
     const small = client.call('one')
     const controller = new AbortController()
@@ -126,7 +126,7 @@ suite('a message that is larger than the server takes', () => {
     assert.equal(fake.last.requests.length, 1)
   })
 
-  test('is left to a server that does not say, once it has answered', async (t) => {
+  test('is sent to a server that answers without a limit', async (t) => {
     for (const answer of [pong(), pong({ limits: 5 }), { type: 'ping', id: 99, error: 'Too many messages.' }]) {
       const { client, fake, tick } = await openFake(t)
       const call = client.call('save', 'x'.repeat(5000), { timeout: 60_000 })
@@ -143,7 +143,7 @@ suite('a message that is larger than the server takes', () => {
     }
   })
 
-  test('is known from a real server', async (t) => {
+  test('is rejected with the limit of a real server', async (t) => {
     const server = await serve(t, { maxPayload: 10_000, with: (app) => app.rohrpost.handle('save', ({ data }) => String(data).length) })
     const client = connect(t, server)
     const closed = () => assert.fail('the connection was lost')
@@ -157,7 +157,7 @@ suite('a message that is larger than the server takes', () => {
 })
 
 suite('an error', () => {
-  test('says how long to wait, where that is a number', async (t) => {
+  test('has `retryAfter` if the server sends a number', async (t) => {
     const { client, fake } = await openFake(t)
     for (const [told, expected] of [[500, 500], ['500', undefined]]) {
       const call = client.call('add')
@@ -168,7 +168,7 @@ suite('an error', () => {
 })
 
 suite('await using', () => {
-  test('closes the connection, and has closed it when the block is left', async (t) => {
+  test('has closed the connection when the block ends', async (t) => {
     const server = await serve(t, { with: (app) => app.rohrpost.handle('add', () => 3) })
     let used: RohrpostClient | undefined
     {
@@ -183,7 +183,7 @@ suite('await using', () => {
 })
 
 suite('a call', () => {
-  test('is given up with its signal', async (t) => {
+  test('rejects when its signal aborts', async (t) => {
     const { client, fake, errors } = await openFake(t)
     const controller = new AbortController()
     const call = client.call('add', {}, { signal: controller.signal })
@@ -197,7 +197,7 @@ suite('a call', () => {
     assert.equal(fake.last.requests.length, 1)
   })
 
-  test('rejects with all that the server says', async (t) => {
+  test('rejects with all fields of the error message', async (t) => {
     const { client, fake } = await openFake(t)
     const call = client.call('add')
     fake.last.answer({ error: 'Not now.', code: 'unavailable', retry: true, data: { seconds: 5 }, error_id: 'e1' })
@@ -211,7 +211,7 @@ suite('a call', () => {
     })
   })
 
-  test('shows an error of the original that is no text as JSON', async (t) => {
+  test('shows an error of the original that is not a text as JSON', async (t) => {
     const { client, fake } = await openFake(t)
     const call = client.call('add')
     fake.last.answer({ error: { a: ['is required'] }, code: 5 })
@@ -219,7 +219,7 @@ suite('a call', () => {
     await assert.rejects(call, { message: '{"a":["is required"]}', code: undefined, retry: false })
   })
 
-  test('rejects data that has no JSON form, and the client lives on', async (t) => {
+  test('rejects data without a JSON form, and the client keeps working', async (t) => {
     const { client, fake } = await openFake(t)
 
     await assert.rejects(client.call('add', 5n), TypeError)
@@ -229,7 +229,7 @@ suite('a call', () => {
     assert.equal(await call, 6)
   })
 
-  test('of ping gets its pong', async (t) => {
+  test('of `ping` resolves with the pong', async (t) => {
     const { client, fake } = await openFake(t)
     const call = client.call('ping', [1])
     fake.last.receive({ id: 1, type: 'pong', data: [1] })
@@ -237,7 +237,7 @@ suite('a call', () => {
     assert.deepEqual(await call, [1])
   })
 
-  test('is settled once, whatever else happens to it', async (t) => {
+  test('is settled exactly once', async (t) => {
     const { client, fake, tick, drop } = await openFake(t)
     const controller = new AbortController()
     const call = client.call('add', {}, { signal: controller.signal })
@@ -251,7 +251,7 @@ suite('a call', () => {
 })
 
 suite('a message', () => {
-  test('that is no JSON is an error, and the client lives on', async (t) => {
+  test('that is not JSON emits `error`, and the client keeps working', async (t) => {
     const { client, fake, errors } = await openFake(t)
     fake.last.receive('{')
 
@@ -261,7 +261,7 @@ suite('a message', () => {
   })
 
   for (const message of ['null', '5', '[]', '{"type":"news"}', '{"type":"subscription-update"}', '{"type":"incoming"}', '{"position":7}']) {
-    test(`that answers nothing is left to the application: ${message}`, async (t) => {
+    test(`that answers no request is passed to the application: ${message}`, async (t) => {
       const { client, fake, errors } = await openFake(t)
       const heard = next(client, 'message')
       fake.last.receive(message)
@@ -271,14 +271,14 @@ suite('a message', () => {
     })
   }
 
-  test('with an id that has no text is shown as JSON', async (t) => {
+  test('with an id that is not a text is shown as JSON', async (t) => {
     const { fake, errors } = await openFake(t)
     fake.last.receive({ id: { toString: 1 } })
 
     assert.deepEqual(errors, [['no saved request with id: {"toString":1}', undefined]])
   })
 
-  test('with an error that belongs to no request shows it', async (t) => {
+  test('with an error that belongs to no request emits it', async (t) => {
     const { fake, errors } = await openFake(t)
     fake.last.receive({ error: 'Received empty message.', code: 'empty_message' })
 
@@ -302,7 +302,7 @@ suite('a token', () => {
     }
   })
 
-  test('that has expired is renewed once for all, and the requests are made again', async (t) => {
+  test('that has expired is renewed once for all requests, which are sent again', async (t) => {
     let asked = 0
     const { client, fake } = await openFake(t, { token: async () => `token ${++asked}` })
     const calls = [client.call('a'), client.call('b')]
@@ -316,7 +316,7 @@ suite('a token', () => {
     assert.deepEqual(await Promise.all(calls), ['A', 'B'])
   })
 
-  test('that has expired again is given up', async (t) => {
+  test('that has expired again rejects the call', async (t) => {
     const { client, fake } = await openFake(t, { token: () => 'old' })
     const call = client.call('a')
     fake.last.answer(expired)
@@ -327,7 +327,7 @@ suite('a token', () => {
     assert.equal(fake.last.requests.length, 2)
   })
 
-  test('that can not be renewed is what the call rejects with', async (t) => {
+  test('that cannot be renewed rejects the call', async (t) => {
     const { client, fake } = await openFake(t, { token: 'fixed' })
     const call = client.call('a')
     fake.last.answer(expired)
@@ -335,7 +335,7 @@ suite('a token', () => {
     await assert.rejects(call, { message: 'The token has expired.', code: 'token_expired' })
   })
 
-  test('whose renewal fails names the reason', async (t) => {
+  test('whose renewal fails is reported with the cause', async (t) => {
     const cause = new Error('logged out')
     const tokens: (string | Error)[] = ['one', cause]
     const { client, fake } = await openFake(t, {
@@ -351,7 +351,7 @@ suite('a token', () => {
     await assert.rejects(call, { code: 'token_expired', cause })
   })
 
-  test('is renewed in vain for a call that was given up meanwhile', async (t) => {
+  test('that arrives after the call was aborted sends nothing', async (t) => {
     const { client, fake, tick } = await openFake(t, { token: async () => 'new' })
     const call = client.call('a')
     fake.last.answer(expired)

@@ -7,7 +7,7 @@ import { openFake } from './support/open.ts'
 const todo = { type: 'todo', id: 5 }
 const joined = { data: { group: 'todo-5' } }
 
-test('a change that stands behind the reply in one piece is heard', async (t) => {
+test('a change in the same TCP segment as the reply is received', async (t) => {
   const { client, fake } = await openFake(t)
   const changes = client.changes(todo)
   fake.last.answer(joined)
@@ -17,7 +17,7 @@ test('a change that stands behind the reply in one piece is heard', async (t) =>
   assert.deepEqual(await changes.next(), { done: false, value: { group: 'todo-5', type: 'create', object: 1 } })
 })
 
-test('each loop hears all, and the group is left by the last', async (t) => {
+test('each loop receives all changes, and the last one leaves the group', async (t) => {
   const { client, fake, asked } = await openFake(t)
   const loops = [client.changes(todo), client.changes(todo)]
   fake.last.receive({ id: 1, ...joined })
@@ -32,7 +32,7 @@ test('each loop hears all, and the group is left by the last', async (t) => {
   assert.deepEqual(asked(), ['subscribe todo-5', 'subscribe todo-5', 'unsubscribe todo-5'])
 })
 
-test('what waits is settled when the loop ends: by the signal, by return, by close', async (t) => {
+test('pending calls of `next()` are settled by the signal, by `return()` and by `close()`', async (t) => {
   const { client, fake } = await openFake(t)
   const controller = new AbortController()
   const loops = [client.changes(todo, { signal: controller.signal }), client.changes(todo), client.changes(todo)]
@@ -48,7 +48,7 @@ test('what waits is settled when the loop ends: by the signal, by return, by clo
   for (const loop of loops) assert.deepEqual(await loop.next(), done)
 })
 
-test('a signal that was there before leaves the server in peace', async (t) => {
+test('an already aborted signal sends no request', async (t) => {
   const { client, fake } = await openFake(t)
 
   assert.equal((await client.changes(todo, { signal: AbortSignal.abort() }).next()).done, true)
@@ -56,7 +56,7 @@ test('a signal that was there before leaves the server in peace', async (t) => {
   assert.deepEqual(fake.last.requests, [])
 })
 
-test('the signal drops what was kept; the end of the client does not', async (t) => {
+test('the signal drops buffered changes; the close of the client does not', async (t) => {
   const { client, fake } = await openFake(t)
   const controller = new AbortController()
   const aborted = client.changes(todo, { signal: controller.signal })
@@ -71,7 +71,7 @@ test('the signal drops what was kept; the end of the client does not', async (t)
   assert.equal((await closed.next()).done, true)
 })
 
-test('a refusal is thrown once, then the loop has ended', async (t) => {
+test('a refusal is thrown once, then the loop is done', async (t) => {
   const { client, fake } = await openFake(t)
   const changes = client.changes(todo)
   const waiting = [changes.next(), changes.next()]
@@ -85,9 +85,9 @@ test('a refusal is thrown once, then the loop has ended', async (t) => {
   await assert.rejects(async () => { for await (const { type } of late) assert.fail(type) }, { message: 'ACCESS_DENIED' })
 })
 
-// real sockets come last: what they set timers for is not to meet a clock that stands still
+// tests with real sockets come last: their timers must not meet a mocked clock
 
-test('a loop hears every change in order, and leaves the group when it ends', async (t) => {
+test('a loop receives all changes in order, and leaves the group when it ends', async (t) => {
   const server = await serve(t, {
     with: (app) => {
       app.rohrpost.group('todo', { authorize: () => true }).handle('rename', async (message) => {
@@ -112,11 +112,11 @@ test('a loop hears every change in order, and leaves the group when it ends', as
   assert.deepEqual(await client.call('rename'), [])
 })
 
-test('nothing is lost that comes in one piece with the reply to subscribe', async (t) => {
+test('no change is lost that arrives together with the reply to `subscribe`', async (t) => {
   const server = await serve(t, {
     with: (app) => app.rohrpost.group('todo', {
       authorize () {
-        // sent in the turn in which the client becomes a member
+        // sent in the same turn of the event loop in which the client becomes a member
         queueMicrotask(() => queueMicrotask(() => queueMicrotask(() => queueMicrotask(() => {
           for (let version = 0; version < 3; version++) app.rohrpost.sendToGroup('todo-5', change('todo-5', 'update', { version }))
         }))))

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Emitter } from '../../lib/client/emitter.ts'
 
-test('calls listeners in order, those of once one time', () => {
+test('calls listeners in order, and those of `once` one time', () => {
   const emitter = new Emitter()
   const heard: string[] = []
   emitter.add('resync', (text: string) => heard.push(`first ${text}`), false)
@@ -15,7 +15,7 @@ test('calls listeners in order, those of once one time', () => {
   assert.deepEqual(heard, ['first 1', 'once 1', 'first 2'])
 })
 
-test('takes listeners away, also those of once, one at a time', () => {
+test('removes listeners one at a time, including those of `once`', () => {
   const emitter = new Emitter()
   let count = 0
   const listener = () => { count++ }
@@ -31,7 +31,7 @@ test('takes listeners away, also those of once, one at a time', () => {
   assert.equal(count, 2)
 })
 
-test('calls those who were there when it began', () => {
+test('calls the listeners that existed when `emit` began', () => {
   const emitter = new Emitter()
   const heard: string[] = []
   const late = () => { heard.push('late') }
@@ -47,7 +47,7 @@ test('calls those who were there when it began', () => {
   assert.deepEqual(heard, ['early', 'late'])
 })
 
-test('lets what a listener throws be uncaught, after the others were called', (t) => {
+test('reports an error of a listener as uncaught, after calling the others', (t) => {
   const tasks: (() => void)[] = []
   t.mock.method(globalThis, 'queueMicrotask', (task: () => void) => tasks.push(task))
   const emitter = new Emitter()

@@ -33,7 +33,7 @@ async function live (t: TestContext, options: Partial<LiveOptions<Todo>> = {}) {
   }
 }
 
-test('loads when the group is joined, and applies what arrived meanwhile', async (t) => {
+test('loads when the group is joined, and applies the changes that arrived meanwhile', async (t) => {
   const { todos, loads, fake, receive, loaded } = await live(t)
   assert.equal(loads.length, 0)
   fake.last.answer(joined)
@@ -49,7 +49,7 @@ test('loads when the group is joined, and applies what arrived meanwhile', async
   assert.deepEqual(todos.getSnapshot(), [{ id: 1, title: 'new', done: false }, { id: 3 }])
 })
 
-test('follows the changes: an update changes what it names, a create replaces', async (t) => {
+test('applies changes: an update merges properties, a create replaces the object', async (t) => {
   const { todos, fake, receive, loaded } = await live(t)
   fake.last.answer(joined)
   await loaded({ id: 1, title: 'one', done: false })
@@ -63,7 +63,7 @@ test('follows the changes: an update changes what it names, a create replaces', 
   assert.deepEqual(todos.getSnapshot(), [{ id: 1, title: 'one', done: true }, { id: 2 }])
 })
 
-test('takes what is no object as it is, by a key of one\'s own', async (t) => {
+test('stores primitive values under the keys of a custom `key` function', async (t) => {
   const { client, fake } = await openFake(t)
   const names = client.live({ type: 'names' }, { load: () => ['a', 'b'], key: (name: string) => name })
   fake.last.answer({ data: { group: 'names' } })
@@ -76,7 +76,7 @@ test('takes what is no object as it is, by a key of one\'s own', async (t) => {
 })
 
 suite('snapshots', () => {
-  test('stay the same until something changes, and do not change themselves', async (t) => {
+  test('stay the same until something changes, and are frozen', async (t) => {
     const { todos, fake, receive, loaded } = await live(t)
     fake.last.answer(joined)
     await loaded({ id: 1 })
@@ -90,7 +90,7 @@ suite('snapshots', () => {
     assert.ok(Object.isFrozen(before))
   })
 
-  test('are handed to subscribers at once and after each change, as a store of Svelte does', async (t) => {
+  test('are passed to subscribers immediately and after each change, like a Svelte store', async (t) => {
     const { todos: { subscribe }, fake, receive, loaded, tick } = await live(t)
     const heard: string[] = []
     t.mock.method(globalThis, 'queueMicrotask', () => {})
@@ -110,7 +110,7 @@ suite('snapshots', () => {
 })
 
 suite('many changes', () => {
-  test('call the listeners once at first, and once for all that come within a frame', async (t) => {
+  test('call the listeners once at first, and once for all further changes within a frame', async (t) => {
     const { todos, fake, receive, loaded, tick } = await live(t)
     fake.last.answer(joined)
     await loaded()
@@ -129,7 +129,7 @@ suite('many changes', () => {
     assert.deepEqual(heard, [0, 1, 500, 501])
   })
 
-  test('and the end: listeners hear of it at once, and of nothing after it', async (t) => {
+  test('are followed by an end that is notified immediately, and by nothing more', async (t) => {
     const { todos, fake, receive, loaded, tick } = await live(t)
     fake.last.answer(joined)
     await loaded()
@@ -144,7 +144,7 @@ suite('many changes', () => {
     assert.deepEqual(heard, ['current 0', 'current 1', 'closed 2'])
   })
 
-  test('that a listener causes are told too, and it may end the collection', async (t) => {
+  test('that a listener causes are notified too, and a listener may close the collection', async (t) => {
     const { todos, fake, loaded, tick } = await live(t)
     fake.last.answer(joined)
     await loaded({ id: 1 })
@@ -163,7 +163,7 @@ suite('many changes', () => {
 })
 
 suite('an object without a key', () => {
-  test('fails the load, instead of taking the place of another one', async (t) => {
+  test('fails the load instead of replacing another object', async (t) => {
     const { todos, fake, loaded } = await live(t)
     fake.last.answer(joined)
     await loaded({ uuid: 'a' } as never, { uuid: 'b' } as never)
@@ -171,7 +171,7 @@ suite('an object without a key', () => {
     assert.deepEqual([todos.status, String(todos.error)], ['failed', 'TypeError: Option \'key\' must be a function that gives a key, got {"uuid":"a"}'])
   })
 
-  test('in a change is an error event, and the collection goes on', async (t) => {
+  test('in a change emits `error`, and the collection keeps working', async (t) => {
     const { todos, fake, errors, receive, loaded } = await live(t)
     fake.last.answer(joined)
     receive('create', null as never)
@@ -184,7 +184,7 @@ suite('an object without a key', () => {
     assert.deepEqual(errors.map(([text]) => text.replace(/.* gives/, 'gives')), ['null', 'null', '{"id":null}'].map((value) => `gives a key, got ${value}`))
   })
 
-  test('may have a key that fails', async (t) => {
+  test('in a change may come from a `key` function that throws', async (t) => {
     const { client, fake, errors } = await openFake(t)
     const all = client.live({ type: 'todos' }, { load: () => [], key: (object: { uuid: number }) => object.uuid.toString() })
     fake.last.answer(joined)
@@ -197,7 +197,7 @@ suite('an object without a key', () => {
   })
 })
 
-test('a load that gives no array says so', async (t) => {
+test('a load that returns no array fails with an error that says so', async (t) => {
   const { todos, fake, loads } = await live(t)
   fake.last.answer(joined)
   loads[0]?.resolve({ items: [] } as never)
@@ -209,7 +209,7 @@ test('a load that gives no array says so', async (t) => {
 suite('a temporary refusal', () => {
   const unavailable = { error: 'Not now.', code: 'unavailable', retry: true }
 
-  test('of the group is no failure: it is asked for again, later and later', async (t) => {
+  test('of the group is not a failure: it is requested again with increasing delays', async (t) => {
     const { todos, fake, asked, tick, loaded } = await live(t)
     t.mock.method(Math, 'random', () => 0)
     for (const refusal of [unavailable, { ...unavailable, retry_after: 5000 }]) {
@@ -230,7 +230,7 @@ suite('a temporary refusal', () => {
     assert.equal(todos.status, 'current')
   })
 
-  test('of a load is none either, and the collection tells why it waits', async (t) => {
+  test('of a load is not a failure either, and the collection has its error', async (t) => {
     const { todos, fake, loads, receive, tick, loaded } = await live(t)
     t.mock.method(Math, 'random', () => 0)
     fake.last.answer(joined)
@@ -253,7 +253,7 @@ suite('a temporary refusal', () => {
     assert.deepEqual([todos.status, todos.error, todos.getSnapshot()], ['current', undefined, [{ id: 1 }]])
   })
 
-  test('of a load is forgotten with the connection, and with the collection', async (t) => {
+  test('of a load is not retried after the end of the connection or of the collection', async (t) => {
     for (const ends of ['drop', 'close'] as const) {
       const { todos, fake, loads, tick, drop } = await live(t)
       fake.last.answer(joined)
@@ -270,7 +270,7 @@ suite('a temporary refusal', () => {
   })
 })
 
-test('a refusal is no failure while the client is a member of the group', async (t) => {
+test('a refusal is not a failure while the client is a member of the group', async (t) => {
   const { client, fake } = await live(t)
   fake.last.answer(joined)
   const second = client.live({ type: 'todos' }, { load: () => [{ id: 1 }] })
@@ -280,7 +280,7 @@ test('a refusal is no failure while the client is a member of the group', async 
   assert.deepEqual([second.status, second.getSnapshot()], ['current', [{ id: 1 }]])
 })
 
-test('a group that may not be joined any more takes with it what it showed', async (t) => {
+test('a collection becomes empty when access to its group is lost', async (t) => {
   const { todos, fake, drop, reopen, loaded } = await live(t)
   fake.last.answer(joined)
   await loaded({ id: 1 })
@@ -292,8 +292,8 @@ test('a group that may not be joined any more takes with it what it showed', asy
   assert.deepEqual([todos.status, String(todos.error), todos.getSnapshot()], ['failed', 'ACCESS_DENIED', []])
 })
 
-suite('after the connection broke', () => {
-  test('the objects stay and are stale, then they are loaded again', async (t) => {
+suite('after the connection was lost', () => {
+  test('the objects are stale until they are loaded again', async (t) => {
     const { todos, fake, drop, reopen, loaded } = await live(t)
     fake.last.answer(joined)
     await loaded({ id: 1 })
@@ -308,7 +308,7 @@ suite('after the connection broke', () => {
     assert.deepEqual([todos.status, todos.getSnapshot()], ['current', [{ id: 2 }]])
   })
 
-  test('a load of the old connection counts no more, however it ends', async (t) => {
+  test('the result of a load of the previous connection is ignored', async (t) => {
     for (const ends of ['resolve', 'reject'] as const) {
       const { todos, loads, fake, receive, drop, reopen, loaded } = await live(t)
       fake.last.answer(joined)
@@ -328,7 +328,7 @@ suite('after the connection broke', () => {
 })
 
 suite('a load that fails', () => {
-  test('says why, follows the changes nevertheless, and can be repeated', async (t) => {
+  test('reports its error, still applies changes, and can be repeated', async (t) => {
     const { todos, loads, fake, receive, loaded } = await live(t)
     const error = new Error('no database')
     todos.reload()
@@ -348,7 +348,7 @@ suite('a load that fails', () => {
     assert.deepEqual([todos.status, todos.error, todos.getSnapshot()], ['current', undefined, [{ id: 3 }, { id: 4 }]])
   })
 
-  test('may throw at once', async (t) => {
+  test('may throw synchronously', async (t) => {
     const { todos, fake } = await live(t, { load: () => { throw new Error('at once') } })
     fake.last.answer(joined)
     await settled()
@@ -356,7 +356,7 @@ suite('a load that fails', () => {
     assert.equal(String(todos.error), 'Error: at once')
   })
 
-  test('is the fault of a key that can not be had', async (t) => {
+  test('includes one whose `key` function throws', async (t) => {
     const { todos, fake, loaded } = await live(t, { key: () => { throw new Error('no key') } })
     fake.last.answer(joined)
     await loaded({ id: 1 })
@@ -366,7 +366,7 @@ suite('a load that fails', () => {
 })
 
 suite('the end', () => {
-  test('comes with close: the group is left, the objects stay', async (t) => {
+  test('comes with `close()`: the client leaves the group, the objects stay', async (t) => {
     const { todos, fake, asked, receive, loaded } = await live(t)
     fake.last.answer(joined)
     await loaded({ id: 1 })
@@ -379,7 +379,7 @@ suite('the end', () => {
     assert.deepEqual(asked(), ['subscribe todos', 'unsubscribe todos'])
   })
 
-  test('comes with the signal, before or after', async (t) => {
+  test('comes with the signal, aborted before or after the start', async (t) => {
     const controller = new AbortController()
     const { client, todos, asked } = await live(t, { signal: controller.signal })
     controller.abort()
@@ -389,14 +389,14 @@ suite('the end', () => {
     assert.equal(asked().filter((request) => request === 'subscribe todos').length, asked().filter((request) => request === 'unsubscribe todos').length)
   })
 
-  test('comes with the client', async (t) => {
+  test('comes with the close of the client', async (t) => {
     const { client, todos } = await live(t)
     client.close()
 
     assert.deepEqual([todos.status, todos.error], ['closed', undefined])
   })
 
-  test('comes when the server refuses, and says so', async (t) => {
+  test('comes with a refusal of the server, and reports it', async (t) => {
     const { client, todos, fake, loads } = await live(t)
     fake.last.answer({ error: 'ACCESS_DENIED', code: 'access_denied' })
     await settled()

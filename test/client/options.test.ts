@@ -7,7 +7,7 @@ import { openFake, stopClock } from './support/open.ts'
 /** `new RohrpostClient` with options that are none. */
 const make = (options: object, url: unknown = 'ws://host') => () => new RohrpostClient(url as string, { WebSocket: fakeSockets().WebSocket, ...options } as ClientOptions)
 
-suite('an option that is wrong is refused with its name, the rule and the value', () => {
+suite('an invalid option throws an error with its name, the rule and the value', () => {
   const durations = ['pingInterval', 'connectTimeout', 'disconnectWhenHidden']
   for (const name of durations) {
     test(name, () => {
@@ -32,7 +32,7 @@ suite('an option that is wrong is refused with its name, the rule and the value'
     assert.throws(make({ WebSocket: 'ws' }), { name: 'TypeError', message: /'WebSocket'/ })
   })
 
-  test('of a call, a subscription, a loop and a collection', async (t) => {
+  test('options of a call, a subscription, a loop and a collection', async (t) => {
     const { client, fake } = await openFake(t)
     const wrong = (value: unknown) => value as never
     for (const timeout of [NaN, -1]) await assert.rejects(client.call('add', 1, { timeout }), { name: 'RangeError', message: /'timeout'/ })
@@ -50,7 +50,7 @@ suite('an option that is wrong is refused with its name, the rule and the value'
   })
 })
 
-suite('0, Infinity and what is longer than a timer takes mean never', () => {
+suite('0, Infinity and durations beyond the limit of timers mean never', () => {
   for (const never of [0, Infinity, 2 ** 31]) {
     test(String(never), async (t) => {
       stopClock(t)
@@ -70,7 +70,7 @@ suite('0, Infinity and what is longer than a timer takes mean never', () => {
   }
 })
 
-test('one bound of the waits is enough, and a token may be missing in every way', (t) => {
+test('one bound of `backoff` is enough, and the token is optional', (t) => {
   const stop = (make: () => RohrpostClient) => t.after(() => make().close())
   for (const backoff of [{ max: 100 }, { min: 60_000 }, {}, undefined]) stop(make({ backoff }))
   for (const token of [null, undefined, 'jwt', () => 'jwt']) stop(make({ token }))

@@ -124,7 +124,7 @@ function serveTodos (t: TestContext): Promise<TestServer> {
 }
 
 for (const [kind, implementation] of Object.entries({ "Node's own WebSocket": undefined, ws: WebSocket })) {
-  test(`settles everything, leaves nothing, agrees with the server (${kind})`, async (t) => {
+  test(`settles all promises, keeps no listeners, and agrees with the server (${kind})`, async (t) => {
     const server = await serveTodos(t)
     const line = await openLine(t, server)
     const timers = watchTimers(t)

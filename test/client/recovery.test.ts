@@ -31,7 +31,7 @@ async function open (t: TestContext) {
 }
 
 suite('a subscription', () => {
-  test('asks for positions, and after a reconnect for what came after the last one', async (t) => {
+  test('asks for positions, and after a reconnect for the messages after the last one', async (t) => {
     const { client, fake, events, recovers, again } = await open(t)
     const heard: unknown[] = []
     const subscribing = client.subscribe(todo)
@@ -52,7 +52,7 @@ suite('a subscription', () => {
     assert.deepEqual(events, [])
   })
 
-  test('says when the server can not recover, once for each reconnect, and goes on from where it is', async (t) => {
+  test('reports once per reconnect that the server cannot recover, and continues from the current position', async (t) => {
     const { client, fake, events, recovers, again } = await open(t)
     let told = 0
     const subscribing = client.subscribe(todo, { onResync: () => { told++ } })
@@ -72,7 +72,7 @@ suite('a subscription', () => {
     assert.deepEqual(recovers(), [true])
   })
 
-  test('of a server that knows nothing of this is never recovered', async (t) => {
+  test('is never recovered by a server without recovery', async (t) => {
     const { client, fake, events, recovers, again } = await open(t)
     const subscribing = client.subscribe(todo)
     fake.last.answer({ data: { group: 'todo-5' } })
@@ -85,7 +85,7 @@ suite('a subscription', () => {
     assert.deepEqual(events, ['todo-5'])
   })
 
-  test('is told of messages that are lost on the way, and its listeners hear no change of that', async (t) => {
+  test('is notified of lost messages, which call no listeners of changes', async (t) => {
     const { client, fake, events, recovers, again } = await open(t)
     const heard: unknown[] = []
     let told = 0
@@ -100,7 +100,7 @@ suite('a subscription', () => {
     assert.deepEqual(recovers(), [at(3, 'new')])
   })
 
-  test('that is asked for twice asks to recover once', async (t) => {
+  test('that is requested twice recovers once', async (t) => {
     const { client, fake, events, recovers, again } = await open(t)
     const first = client.subscribe(todo)
     fake.last.answer(joined(57))
@@ -120,7 +120,7 @@ suite('a subscription', () => {
     assert.deepEqual(events, [])
   })
 
-  test('that only the second request brought back has missed something', async (t) => {
+  test('that only the second request joins again has missed changes', async (t) => {
     const { client, fake, events, again } = await open(t)
     const first = client.subscribe(todo)
     fake.last.answer(joined(57))
@@ -135,7 +135,7 @@ suite('a subscription', () => {
     assert.deepEqual(events, ['todo-5'])
   })
 
-  test('that is put off keeps its position', async (t) => {
+  test('that is refused temporarily keeps its position', async (t) => {
     const { client, fake, events, recovers, again, tick } = await open(t)
     const subscribing = client.subscribe(todo)
     fake.last.answer(joined(57))
@@ -143,7 +143,7 @@ suite('a subscription', () => {
     await again()
     fake.last.answer(unavailable)
     await settled()
-    // nothing that comes while it is no member moves it
+    // messages that arrive without a membership do not change it
     fake.last.receive(update(80))
     tick(1000)
 
@@ -152,7 +152,7 @@ suite('a subscription', () => {
     assert.deepEqual(events, [])
   })
 
-  test('takes no position that is none', async (t) => {
+  test('ignores an invalid position', async (t) => {
     const { client, fake, recovers, again } = await open(t)
     const subscribing = client.subscribe(todo)
     fake.last.answer(joined(57))
@@ -163,7 +163,7 @@ suite('a subscription', () => {
     assert.deepEqual(recovers(), [at(57)])
   })
 
-  test('that has ended, or failed, forgets all', async (t) => {
+  test('that has ended or failed has no position', async (t) => {
     const { client, fake, events, recovers } = await open(t)
     let told = 0
     const onResync = () => { told++ }
@@ -191,7 +191,7 @@ suite('a subscription', () => {
     assert.deepEqual(events, ['todo-5'])
   })
 
-  test('with a listener that throws goes on', async (t) => {
+  test('keeps working when a listener throws', async (t) => {
     const { client, fake, events } = await open(t)
     t.mock.method(globalThis, 'queueMicrotask', () => {})
     const subscribing = client.subscribe(todo, { onResync () { throw new Error('by the listener') } })
@@ -204,7 +204,7 @@ suite('a subscription', () => {
 })
 
 suite('a loop over changes', () => {
-  test('gets a resync in its place, if it asks for it', async (t) => {
+  test('receives a resync in order with the changes, if it has the option `resync`', async (t) => {
     const { client, fake, again } = await open(t)
     const [asks, asksNot] = [client.changes(todo, { resync: true }), client.changes(todo)]
     fake.last.receive({ id: 1, ...joined(57) })
@@ -262,7 +262,7 @@ suite('a live collection', () => {
     }
   }
 
-  test('does not load again what it recovers', async (t) => {
+  test('does not load again after a recovery', async (t) => {
     const { fake, again, receive, loaded, state } = await live(t)
     fake.last.answer(joined(57))
     assert.equal(await loaded(1), 1)
@@ -275,7 +275,7 @@ suite('a live collection', () => {
     assert.deepEqual(state(), ['current', [1, 2]])
   })
 
-  test('is current only when all that was missed has come', async (t) => {
+  test('is current only when all missed changes have arrived', async (t) => {
     const { fake, again, receive, loaded, state } = await live(t)
     fake.last.answer(joined(57))
     await loaded(1)
@@ -293,7 +293,7 @@ suite('a live collection', () => {
     assert.equal(await loaded(), 0)
   })
 
-  test('goes on from the start if the connection breaks, or messages are lost, before that', async (t) => {
+  test('starts again if the connection or messages are lost before that', async (t) => {
     const { fake, again, receive, loaded, state, recovers, tick } = await live(t)
     fake.last.answer(joined(57))
     await loaded(1)
@@ -312,7 +312,7 @@ suite('a live collection', () => {
     assert.deepEqual(state(), ['current', [5]])
   })
 
-  test('loads once for losses that come while it waits to load, and again for one while it loads', async (t) => {
+  test('loads once for losses during the delay before a load, and again for a loss during the load', async (t) => {
     const { fake, loaded, state, tick } = await live(t)
     t.mock.method(Math, 'random', () => 0.5)
     fake.last.answer(joined(57))
@@ -333,7 +333,7 @@ suite('a live collection', () => {
     assert.deepEqual([await loaded(4), state()], [1, ['current', [4]]])
   })
 
-  test('loads again where it had not loaded all, whatever the server recovers', async (t) => {
+  test('loads again after an incomplete load, even if the server recovers', async (t) => {
     const { fake, again, loaded, state } = await live(t)
     fake.last.answer(joined(57))
     await again()
@@ -344,7 +344,7 @@ suite('a live collection', () => {
     assert.deepEqual(state(), ['current', [1]])
   })
 
-  test('loads again when changes were missed, once', async (t) => {
+  test('loads again once when changes were missed', async (t) => {
     const { fake, again, receive, loaded, state, tick } = await live(t)
     t.mock.method(Math, 'random', () => 0.5)
     fake.last.answer(joined(57))
@@ -365,7 +365,7 @@ suite('a live collection', () => {
     assert.deepEqual(state(), ['current', [4, 6]])
   })
 
-  test('that is made while the connection is down loads, also if others recover', async (t) => {
+  test('loads if it is created while the connection is down, even if others recover', async (t) => {
     const { client, fake, drop, reopen, loaded } = await live(t)
     fake.last.answer(joined(57))
     await loaded(1)
@@ -379,10 +379,10 @@ suite('a live collection', () => {
   })
 })
 
-// real sockets come last: what they set timers for is not to meet a clock that stands still
+// tests with real sockets come last: their timers must not meet a mocked clock
 
 for (const [kind, size] of [['misses nothing', 10_000], ['misses nothing that it is not told of', 30]] as const) {
-  test(`a client whose line is cut again and again in a stream of changes ${kind}`, async (t) => {
+  test(`a client that loses its connection repeatedly in a stream of changes ${kind}`, async (t) => {
     const server = await serve(t, {
       broker: memoryBroker({ history: { size, ttl: 60_000 } }),
       recoveryLimit: { messages: size, bytes: 2 ** 30 },
@@ -402,11 +402,11 @@ for (const [kind, size] of [['misses nothing', 10_000], ['misses nothing that it
           cuts++
           line.cut()
         }
-        // the next ones come while it is away, on its way, or there
+        // the next changes come while the client is away, joining, or a member
         if (Math.random() < 0.3) await until(client, 'open')
         await new Promise(setImmediate)
       }
-      // what could not be recovered is behind it now
+      // changes that could not be recovered are in the past now
       await client.ready()
       await client.subscribe(todo)
       server.app.rohrpost.sendToGroup('todo-5', change('todo-5', 'delete', TOTAL + 1))
@@ -433,7 +433,7 @@ for (const [kind, size] of [['misses nothing', 10_000], ['misses nothing that it
   })
 }
 
-test('a group that is followed in two ways recovers once, for both', async (t) => {
+test('a group that is followed in two ways recovers once for both', async (t) => {
   const { client, fake, events, recovers, again } = await open(t)
   const loads: string[] = []
   const both = ['short', 'long'].map((view) => client.live({ ...todo, view }, {
@@ -460,7 +460,7 @@ test('a group that is followed in two ways recovers once, for both', async (t) =
   assert.deepEqual(loads, ['short', 'long'])
 })
 
-test('a group that a second reference brings back has missed changes under the first one too', async (t) => {
+test('a group that a second reference joins again has missed changes under the first one too', async (t) => {
   const { client, fake, events, again } = await open(t)
   let loads = 0
   const live = (view: string) => client.live({ ...todo, view }, { load: () => [{ id: ++loads }] })

@@ -24,9 +24,9 @@ function serve (t: TestContext): Promise<TestServer> {
   })
 }
 
-// these stop the clock, and come first: what real sockets set timers for is not to meet it
+// tests with a mocked clock come first: the timers of real sockets must not meet it
 
-test('a ping waits for the pong of the last, and any message is a sign of life', async (t) => {
+test('a ping waits for the previous pong, and any message shows that the connection works', async (t) => {
   const { client, fake, tick } = await openFake(t, { pingInterval: 100 })
   const pings = () => fake.last.sent.filter(({ type }) => type === 'ping').length
 
@@ -44,7 +44,7 @@ test('a ping waits for the pong of the last, and any message is a sign of life',
   assert.equal(client.state, 'waiting')
 })
 
-test('a call is given up after 2 s, or after the time that it was given', async (t) => {
+test('a call times out after 2 s, or after its own timeout', async (t) => {
   const { client, tick } = await openFake(t)
   const patient = client.call('never', {}, { timeout: 2001 })
   const short = client.call('never', {}, { timeout: 500 })
@@ -68,7 +68,7 @@ for (const [kind, implementation] of Object.entries(kinds)) {
       return client
     }
 
-    test('connects by itself and says so', async (t) => {
+    test('connects automatically and emits events', async (t) => {
       const server = await serve(t)
 
       const client = new RohrpostClient(urlOf(server), { pingInterval: 300, token: 'hunter2', WebSocket: implementation })
@@ -80,7 +80,7 @@ for (const [kind, implementation] of Object.entries(kinds)) {
       assert.equal(Default, RohrpostClient)
     })
 
-    test('pings again and again', async (t) => {
+    test('pings repeatedly', async (t) => {
       const client = connect(t, await serve(t), { pingInterval: 150, WebSocket: implementation })
       const events: string[] = []
       client.on('ping', (...args) => events.push(`ping ${args.length}`)).on('pong', (...args) => events.push(`pong ${args.length}`))
@@ -90,20 +90,20 @@ for (const [kind, implementation] of Object.entries(kinds)) {
       assert.deepEqual(events.slice(0, 6), ['ping 0', 'pong 0', 'ping 0', 'pong 0', 'ping 0', 'pong 0'])
     })
 
-    test('subscribes, and tells the name of the group', async (t) => {
+    test('subscribes, and resolves with the name of the group', async (t) => {
       const client = await open(t, await serve(t))
 
       assert.deepEqual(await client.subscribe({ type: 'collection', id: 52 }), { group: 'collection-52' })
     })
 
-    test('is refused a subscription', async (t) => {
+    test('rejects a refused subscription', async (t) => {
       const client = await open(t, await serve(t), { token: 'wrong' })
 
       await assert.rejects(client.subscribe({ type: 'collection', id: 52 }), { message: 'ACCESS_DENIED' })
       await assert.rejects(client.subscribe({ type: 'INVALID' }), (error) => String(error) === 'ACCESS_DENIED')
     })
 
-    test('hands changes to the listeners of their group', async (t) => {
+    test('passes changes to the listeners of their group', async (t) => {
       const server = await serve(t)
       const client = await open(t, server)
       const { group } = await client.subscribe({ type: 'collection', id: 52 })
@@ -121,7 +121,7 @@ for (const [kind, implementation] of Object.entries(kinds)) {
       assert.deepEqual(heard, [expected, expected])
     })
 
-    test('calls, with the token', async (t) => {
+    test('sends calls with the token', async (t) => {
       const client = await open(t, await serve(t))
       const messages = sent(client)
 
@@ -131,7 +131,7 @@ for (const [kind, implementation] of Object.entries(kinds)) {
       assert.deepEqual(messages.map(({ type, auth_jwt: token }) => [type, token]), [['increment', 'hunter2'], ['token', 'hunter2']])
     })
 
-    test('is told what went wrong', async (t) => {
+    test('rejects with the error text of the server', async (t) => {
       const client = await open(t, await serve(t))
 
       await assert.rejects(client.call('refuse'), (error: RohrpostError) => {
@@ -142,7 +142,7 @@ for (const [kind, implementation] of Object.entries(kinds)) {
       })
     })
 
-    test('notices that the line is dead, comes back and subscribes again', async (t) => {
+    test('detects a dead connection, reconnects and subscribes again', async (t) => {
       const server = await serve(t)
       const line = await openLine(t, server)
       const client = await open(t, line, { pingInterval: 150 })
@@ -173,7 +173,7 @@ for (const [kind, implementation] of Object.entries(kinds)) {
       assert.deepEqual(await client.call('groups'), ['lists'])
     })
 
-    test('carries what was not answered over a reconnect', async (t) => {
+    test('settles unanswered requests over a reconnect', async (t) => {
       const server = await serve(t)
       const line = await openLine(t, server)
       const client = await open(t, line, { pingInterval: 150 })
@@ -198,7 +198,7 @@ for (const [kind, implementation] of Object.entries(kinds)) {
       assert.deepEqual(await client.call('groups'), ['collection-1', 'collection-2'])
     })
 
-    test('subscribes as soon as the connection is there', async (t) => {
+    test('subscribes as soon as the connection opens', async (t) => {
       const server = await serve(t)
       const line = await openLine(t, server)
       const client = connect(t, line, { token: 'hunter2', WebSocket: implementation })
@@ -227,7 +227,7 @@ for (const [kind, implementation] of Object.entries(kinds)) {
       assert.deepEqual(await client.call('groups'), [])
     })
 
-    test('comes back when the server closes', async (t) => {
+    test('reconnects when the server closes', async (t) => {
       const server = await serve(t)
       const client = await open(t, server)
 
@@ -249,7 +249,7 @@ for (const [kind, implementation] of Object.entries(kinds)) {
       assert.equal(client.socketState, 'closed')
     })
 
-    test('settles everything on close', async (t) => {
+    test('settles all promises on close', async (t) => {
       const client = await open(t, await serve(t))
 
       const results = Promise.allSettled([
@@ -264,7 +264,7 @@ for (const [kind, implementation] of Object.entries(kinds)) {
       ])
     })
 
-    test('emits an error for a message that answers nothing, and goes on without a listener', async (t) => {
+    test('emits an error for a message that answers no request, and needs no listener for it', async (t) => {
       const server = await serve(t)
       const client = await open(t, server)
       const [connection] = server.app.rohrpost.connections
@@ -279,7 +279,7 @@ for (const [kind, implementation] of Object.entries(kinds)) {
       assert.deepEqual(await client.call('increment', { number: 1 }), { number: 2 })
     })
 
-    test('shows every message, and logs what is sent and received', async (t) => {
+    test('emits every message, and logs sent and received ones', async (t) => {
       const client = await open(t, await serve(t))
       await next(client, 'pong')
       const events: unknown[] = []

@@ -16,7 +16,7 @@ function without (t: TestContext, object: object, name: string, value?: unknown)
   })
 }
 
-test('React Native has no Promise.withResolvers and no signal.throwIfAborted', async (t) => {
+test('works in React Native, without Promise.withResolvers and signal.throwIfAborted', async (t) => {
   without(t, Promise, 'withResolvers')
   without(t, AbortSignal.prototype, 'throwIfAborted')
   const { client, fake } = await openFake(t)
@@ -33,7 +33,7 @@ test('React Native has no Promise.withResolvers and no signal.throwIfAborted', a
   assert.deepEqual([await call, await subscribing, (await changes).value?.object], [2, { group: 'todo-5' }, 5])
 })
 
-test('a signal without reason gives one', async (t) => {
+test('an aborted signal without a reason rejects with an AbortError', async (t) => {
   const signal = Object.assign(new EventTarget(), { aborted: false }) as AbortSignal
   const reasons: unknown[] = []
   onAbort(signal, (reason) => reasons.push(reason))
@@ -46,7 +46,7 @@ test('a signal without reason gives one', async (t) => {
 })
 
 for (const document of [{}, { addEventListener: true }, { hidden: false }]) {
-  test(`a document may be half a one: ${JSON.stringify(document)}`, async (t) => {
+  test(`works with an incomplete document: ${JSON.stringify(document)}`, async (t) => {
     without(t, globalThis, 'document', { ...document, ...('addEventListener' in document && { addEventListener () {} }) })
     const { client, fake } = await openFake(t)
     const call = client.call('add')
@@ -57,7 +57,7 @@ for (const document of [{}, { addEventListener: true }, { hidden: false }]) {
   })
 }
 
-test('a runtime without WebSocket is told of the option, before anything else happens', (t) => {
+test('a runtime without WebSocket throws an error that names the option, before any side effect', (t) => {
   without(t, globalThis, 'WebSocket')
   let asked = 0
   for (const options of [{}, { token: () => String(asked++) }, { autoConnect: false }]) {

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { suite, test, type TestContext } from 'node:test'
 import { RohrpostClient, type ClientOptions, type StateChange, type UrlSource } from '../../lib/client/index.ts'
-import { isFinal } from '../../lib/client/socket.ts'
+import { isFinalCode } from '../../lib/client/socket.ts'
 import { watchPage } from '../../lib/client/page-events.ts'
 import { fakeSockets, settled } from './support/fake-socket.ts'
 import { stopClock } from './support/open.ts'
@@ -50,7 +50,7 @@ function enter (t: TestContext, visibilityState: 'visible' | 'hidden' = 'visible
   }
 }
 
-test('says of every change of state why it came', (t) => {
+test('reports the reason of each state change', (t) => {
   const { client, fake, changes, events, tick } = dial(t)
 
   assert.equal(client.state, 'connecting')
@@ -73,8 +73,8 @@ test('says of every change of state why it came', (t) => {
   assert.deepEqual(events, ['open', 'closed', 'reconnecting', 'closed'])
 })
 
-suite('waits', () => {
-  test('longer from attempt to attempt, at random between 500 ms and 20 s', (t) => {
+suite('the retry delay', () => {
+  test('grows with each attempt, randomly between 500 ms and 20 s', (t) => {
     const { fake, changes, tick } = dial(t)
     for (let attempt = 0; attempt < 8; attempt++) {
       fake.last.end()
@@ -86,7 +86,7 @@ suite('waits', () => {
   })
 
   for (const [random, bounds] of [[0, [500, 500]], [0.999_999, [1000, 20_000]]] as const) {
-    test(`within its bounds, whatever chance says (${random})`, (t) => {
+    test(`stays within its bounds for any random number (${random})`, (t) => {
       const { fake, changes, tick } = dial(t)
       t.mock.method(Math, 'random', () => random)
       for (let attempt = 0; attempt < 40; attempt++) {
@@ -99,7 +99,7 @@ suite('waits', () => {
     })
   }
 
-  test('as it is told', (t) => {
+  test('follows the option `backoff`', (t) => {
     const { fake, changes, tick } = dial(t, { backoff: { min: 10, max: 30 } })
     fake.last.end()
     tick(15)
@@ -108,7 +108,7 @@ suite('waits', () => {
     assert.deepEqual(changes.map(({ delay }) => delay), [15, undefined, 20])
   })
 
-  test('shortly again only once the server was heard for a while: one that lets in, says why not and throws out is no reason to hurry', (t) => {
+  test('is short again only after a connection that received messages for a while, not after one that was refused', (t) => {
     const { fake, changes, tick } = dial(t)
     for (const open of [0, 0, 4999, 5000]) {
       fake.last.open()
@@ -122,7 +122,7 @@ suite('waits', () => {
     assert.deepEqual(changes.flatMap(({ delay }) => delay ?? []), [750, 1250, 2250, 750])
   })
 
-  test('for as long as the server says at the close, and a random time more, and no wake-up hastens that', (t) => {
+  test('is at least the one in the close reason, also when the network returns', (t) => {
     const { client, fake, changes, tick } = dial(t)
     const { online } = enter(t)
     fake.last.end(1013, 'maintenance, retry_after=60000')
@@ -147,13 +147,13 @@ suite('the end of a connection', () => {
   const final = [4400, 4403, 4404, 4499]
   const passing = [1000, 1001, 1005, 1006, 1009, 1011, 1012, 1013, 3000, 4000, 4001, 4408, 4429, 4500, 4503]
 
-  test('is for good with codes that mirror a client error', () => {
-    for (const code of final) assert.ok(isFinal(code, true), String(code))
-    for (const code of passing) assert.ok(!isFinal(code, true), String(code))
-    assert.deepEqual([isFinal(4401, false), isFinal(4401, true)], [true, false])
+  test('is final with codes that mirror a client error of HTTP', () => {
+    for (const code of final) assert.ok(isFinalCode(code, true), String(code))
+    for (const code of passing) assert.ok(!isFinalCode(code, true), String(code))
+    assert.deepEqual([isFinalCode(4401, false), isFinalCode(4401, true)], [true, false])
   })
 
-  test('for good settles what waits, with the code', async (t) => {
+  test('that is final settles waiting promises, with the code', async (t) => {
     const { client, fake, changes, events, tick } = dial(t)
     const ready = client.ready()
     fake.last.end(4403, 'Forbidden')
@@ -170,7 +170,7 @@ suite('the end of a connection', () => {
     assert.deepEqual(events, ['closed'])
   })
 
-  test('is for good when the application says so', (t) => {
+  test('is final if the option `isFinal` says so', (t) => {
     const { client, fake, tick } = dial(t, { isFinal: (code, reason) => code === 1000 && reason === 'bye' })
     fake.last.end(1000)
     tick(20_000)
@@ -181,7 +181,7 @@ suite('the end of a connection', () => {
 })
 
 suite('an attempt', () => {
-  test('that takes too long is given up, and what it says later is ignored', (t) => {
+  test('that takes too long is dropped, and its later events are ignored', (t) => {
     const { client, fake, changes, tick } = dial(t)
     const first = fake.last
     tick(10_000)
@@ -194,7 +194,7 @@ suite('an attempt', () => {
     assert.deepEqual(first.closes, [undefined])
   })
 
-  test('whose WebSocket can not be made fails at once the first time, and later waits', (t) => {
+  test('whose WebSocket constructor throws fails the constructor of the client, and later delays the next attempt', (t) => {
     t.mock.timers.enable({ apis: ['setTimeout'] })
     assert.throws(() => new RohrpostClient('no url', { WebSocket: class extends WebSocket {} }), { name: 'SyntaxError' })
 
@@ -220,7 +220,7 @@ suite('an attempt', () => {
     assert.deepEqual(errors, [['Error: no more sockets', error]])
   })
 
-  test('asks the token function first, and waits if that fails', async (t) => {
+  test('calls the token function first, and is delayed if that fails', async (t) => {
     const tokens: (string | Error)[] = ['one', new Error('no token today'), 'two']
     const { client, fake, changes, tick } = dial(t, {
       token: async () => {
@@ -251,7 +251,7 @@ suite('an attempt', () => {
     client.close()
   })
 
-  test('whose token comes too late is not made', async (t) => {
+  test('whose token arrives too late opens no connection', async (t) => {
     const asked: PromiseWithResolvers<string>[] = []
     const { client, fake, tick } = dial(t, {
       token: () => {
@@ -275,7 +275,7 @@ suite('an attempt', () => {
     assert.equal(client.state, 'closed')
   })
 
-  test('whose WebSocket can not be made after the token came waits too', async (t) => {
+  test('whose WebSocket constructor throws after the token arrived delays the next one too', async (t) => {
     t.mock.timers.enable({ apis: ['setTimeout'] })
     const client = new RohrpostClient('no url', { token: () => 'one' })
     t.after(() => client.close())
@@ -286,7 +286,7 @@ suite('an attempt', () => {
 })
 
 suite('close', () => {
-  test('while open ends the connection with 1000, and hears nothing more', (t) => {
+  test('while open ends the connection with 1000, and ignores further messages', (t) => {
     const { client, fake, events } = dial(t)
     fake.last.open()
     client.on('message', () => assert.fail('it listened'))
@@ -308,7 +308,7 @@ suite('close', () => {
     assert.deepEqual(events, ['closed'])
   })
 
-  test('while waiting ends the wait', async (t) => {
+  test('while waiting cancels the next attempt', async (t) => {
     const { client, fake, events, tick } = dial(t)
     fake.last.end()
     client.close()
@@ -320,7 +320,7 @@ suite('close', () => {
   })
 
   for (const state of ['open', 'waiting', 'connecting'] as const) {
-    test(`from a listener of '${state}' leaves nothing behind`, (t) => {
+    test(`from a listener of '${state}' leaves no timers and sockets`, (t) => {
       const { client, fake, tick } = dial(t)
       client.on('state', (name) => {
         if (name === state) client.close()
@@ -334,7 +334,7 @@ suite('close', () => {
     })
   }
 
-  test('from a listener of a message leaves it at that', (t) => {
+  test('from a listener of a message stops the handling of it', (t) => {
     const { client, fake } = dial(t)
     client.on('message', () => client.close()).on('error', () => assert.fail('the message was worked off'))
     fake.last.open()
@@ -344,8 +344,8 @@ suite('close', () => {
   })
 })
 
-suite('the network, or the tab, is back', () => {
-  test('ends a wait, but not sooner than the shortest wait after the last attempt', (t) => {
+suite('the return of the network or the tab', () => {
+  test('ends the delay, but not earlier than the shortest delay after the last attempt', (t) => {
     const { online, show } = enter(t)
     const { fake, changes, tick } = dial(t)
     for (let attempt = 0; attempt < 6; attempt++) {
@@ -373,7 +373,7 @@ suite('the network, or the tab, is back', () => {
     assert.equal(fake.sockets.length, 9)
   })
 
-  test('asks an open line for a sign of life, once', (t) => {
+  test('sends one ping on an open connection', (t) => {
     const { online, show } = enter(t)
     const { client, fake, tick } = dial(t)
     fake.last.open()
@@ -387,7 +387,7 @@ suite('the network, or the tab, is back', () => {
     assert.equal(client.state, 'waiting')
   })
 
-  test('means nothing to a client that is closed', (t) => {
+  test('has no effect on a closed client', (t) => {
     const { online } = enter(t)
     const { client, fake, tick } = dial(t)
     client.close()
@@ -397,7 +397,7 @@ suite('the network, or the tab, is back', () => {
     assert.equal(fake.sockets.length, 1)
   })
 
-  test('gives an attempt of the old network up, and each next one twice the time', (t) => {
+  test('drops an attempt of the old network, and gives each next one twice the time', (t) => {
     const { online } = enter(t)
     const { client, fake, changes, tick } = dial(t)
     tick(100)
@@ -422,7 +422,7 @@ suite('the network, or the tab, is back', () => {
     assert.ok(fake.sockets.slice(0, -1).every(({ closes }) => closes.length === 1))
   })
 
-  test('again and again does not put off the moment at which a dead line is noticed', (t) => {
+  test('does not delay the detection of a dead connection, even if repeated', (t) => {
     const { online } = enter(t)
     const { client, fake, tick } = dial(t)
     fake.last.open()
@@ -438,7 +438,7 @@ suite('the network, or the tab, is back', () => {
     assert.equal(client.state, 'waiting')
   })
 
-  test('hastens an attempt though the clock of the machine was set back', (t) => {
+  test('starts an attempt earlier even if the system clock was set back', (t) => {
     const { online } = enter(t)
     const { fake, tick } = dial(t)
     fake.last.end()
@@ -451,14 +451,14 @@ suite('the network, or the tab, is back', () => {
     assert.equal(fake.sockets.length, 2)
   })
 
-  test('is nothing that a runtime without network events tells', () => {
+  test('is not reported by a runtime without network events', () => {
     const fail = () => assert.fail('it did')
-    watchPage({ online: fail, offline: fail, shown: fail }, {})()
+    watchPage(fail, fail, () => {}, fail, 0)()
   })
 })
 
-suite('the network is gone', () => {
-  test('which ends a connection, and an attempt, at once', (t) => {
+suite('the loss of the network', () => {
+  test('ends a connection, or an attempt, immediately', (t) => {
     const { offline } = enter(t)
     const { client, fake, changes, tick } = dial(t)
     offline()
@@ -474,7 +474,7 @@ suite('the network is gone', () => {
 })
 
 suite('a hidden page', () => {
-  test('lets its connection go after a while, and is back when it is shown', (t) => {
+  test('closes its connection after a while, and connects again when it is shown', (t) => {
     const { show } = enter(t)
     const { client, fake, changes, tick } = dial(t, { disconnectWhenHidden: 10_000 })
     fake.last.open()
@@ -498,7 +498,7 @@ suite('a hidden page', () => {
     assert.deepEqual(fake.sockets[0]?.closes, [undefined])
   })
 
-  test('that was hidden from the start lets go too, waits no more, and may connect', (t) => {
+  test('that was hidden from the start closes its connection too, makes no attempts, and may connect', (t) => {
     const { show } = enter(t, 'hidden')
     const { client, fake, tick } = dial(t, { disconnectWhenHidden: 100 })
     fake.last.end()
@@ -514,7 +514,7 @@ suite('a hidden page', () => {
     assert.equal(client.state, 'closed')
   })
 
-  test('keeps its connection unless it is told otherwise, and stays without one that it did not have', (t) => {
+  test('keeps its connection by default, and opens none that it did not have', (t) => {
     const { show } = enter(t)
     const { client, fake, tick } = dial(t)
     const other = dialAgain(t, { autoConnect: false, disconnectWhenHidden: 10 })
@@ -553,7 +553,7 @@ suite('the application', () => {
     ])
   })
 
-  test('may give a connection up for another one, whatever its state', async (t) => {
+  test('may reconnect in any state', async (t) => {
     const { client, fake, tick } = dial(t)
     client.reconnect()
     fake.last.open()
@@ -571,7 +571,7 @@ suite('the application', () => {
     assert.deepEqual(fake.sockets.map(({ closes }) => closes.length), [1, 1, 0, 1])
   })
 
-  test('may give the address for each attempt, and the attempt waits for it', async (t) => {
+  test('may provide the URL for each attempt, and the attempt waits for it', async (t) => {
     const urls: (string | URL | Error)[] = ['ws://one', new URL('ws://two'), new Error('no address'), 'no address']
     stopClock(t)
     const { client, fake, changes, tick } = dialAgain(t, {}, async () => {
@@ -593,7 +593,7 @@ suite('the application', () => {
 })
 
 suite('a token function', () => {
-  test('that hangs is asked again by the next attempt, and what it says later does not count', async (t) => {
+  test('that never settles is called again by the next attempt, and a late answer is ignored', async (t) => {
     const asked: PromiseWithResolvers<string>[] = []
     const { fake, changes, client, tick } = dial(t, {
       token: () => {
@@ -616,7 +616,7 @@ suite('a token function', () => {
     assert.deepEqual(changes.map(({ reason }) => reason), ['slow', 'retry', 'opened'])
   })
 
-  test('that hangs on an open connection is asked again too', async (t) => {
+  test('that never settles on an open connection is called again too', async (t) => {
     const asked: PromiseWithResolvers<string>[] = []
     const { client, fake, tick } = dial(t, {
       pingInterval: 0,
@@ -651,8 +651,8 @@ suite('a token function', () => {
   })
 })
 
-suite('a large message on a slow line', () => {
-  test('that the server announced is no silence, for as long as it may take', (t) => {
+suite('a large message on a slow connection', () => {
+  test('that the server announced does not count as silence while it may take', (t) => {
     const { client, fake, tick } = dial(t)
     fake.last.open()
     fake.last.receive({ type: 'pong', id: 1 })
@@ -664,7 +664,7 @@ suite('a large message on a slow line', () => {
     assert.equal(client.state, 'waiting')
   })
 
-  test('that the client sends is none either, until a later ping is answered', (t) => {
+  test('that the client sends does not count as silence until a later ping is answered', (t) => {
     const { client, fake, tick } = dial(t)
     fake.last.open()
     fake.last.receive({ type: 'pong', id: 1 })
@@ -678,7 +678,7 @@ suite('a large message on a slow line', () => {
     assert.equal(client.state, 'waiting')
   })
 
-  test('leaves the line as long as what is unsent gets less', (t) => {
+  test('keeps the connection as long as the unsent bytes decrease', (t) => {
     const { client, fake, tick } = dial(t)
     fake.last.open()
     for (const bufferedAmount of [300, 200, 100]) {
@@ -693,8 +693,8 @@ suite('a large message on a slow line', () => {
   })
 })
 
-suite('a connection that does not come about', () => {
-  test('says why, as far as the WebSocket does, and once on the console', (t) => {
+suite('a connection that cannot be opened', () => {
+  test('reports the cause that the WebSocket gives, and warns once on the console', (t) => {
     const warn = t.mock.method(console, 'warn', () => {})
     const { client, fake, changes, tick } = dial(t)
     const errors: string[] = []
@@ -714,7 +714,7 @@ suite('a connection that does not come about', () => {
     assert.deepEqual(warn.mock.calls.map(({ arguments: [text] }) => text), [`rohrpost: could not connect, trying again: ${told}`])
   })
 
-  test('says nothing on the console in production', (t) => {
+  test('writes nothing to the console in production', (t) => {
     const warn = t.mock.method(console, 'warn', () => {})
     const { NODE_ENV } = process.env
     t.after(() => {
@@ -728,7 +728,7 @@ suite('a connection that does not come about', () => {
     assert.equal(warn.mock.callCount(), 0)
   })
 
-  test('nor where there is no process, nor of a connection that was there', (t) => {
+  test('writes nothing without `process`, and nothing after a connection was open', (t) => {
     const warn = t.mock.method(console, 'warn', () => {})
     const refused = { error: new Error('refused'), message: 'refused' }
     const { process } = globalThis

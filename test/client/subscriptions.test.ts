@@ -10,7 +10,7 @@ const denied = { error: 'ACCESS_DENIED', code: 'access_denied' }
 const unavailable = { error: 'Not now.', code: 'unavailable', retry: true }
 
 suite('subscribe', () => {
-  test('asks each time, and each is answered for itself', async (t) => {
+  test('sends a request for each call, and settles each with its own reply', async (t) => {
     const { client, fake, asked } = await openFake(t)
     const first = client.subscribe(todo)
     fake.last.answer(joined)
@@ -23,7 +23,7 @@ suite('subscribe', () => {
     assert.deepEqual([...client.groups], ['todo-5'])
   })
 
-  test('that is refused while another is under way leaves the decision to that', async (t) => {
+  test('that is refused while another one is pending leaves the decision to that one', async (t) => {
     const { client, fake } = await openFake(t)
     const first = client.subscribe(todo)
     const second = client.subscribe(todo)
@@ -36,7 +36,7 @@ suite('subscribe', () => {
     assert.deepEqual([...client.groups], ['todo-5'])
   })
 
-  test('is given up with its signal, and so is the membership that may come of it', async (t) => {
+  test('rejects when its signal aborts, and a later membership ends', async (t) => {
     const { client, fake, asked } = await openFake(t)
     const controller = new AbortController()
     const { signal } = controller
@@ -51,7 +51,7 @@ suite('subscribe', () => {
     assert.deepEqual([...client.groups], [])
   })
 
-  test('given up leaves the membership to those who still want it', async (t) => {
+  test('that is aborted keeps the membership for other watchers', async (t) => {
     const { client, fake, asked } = await openFake(t)
     const controllers = [new AbortController(), new AbortController()]
     const [first, second] = controllers.map(({ signal }) => client.subscribe(todo, { signal }))
@@ -67,7 +67,7 @@ suite('subscribe', () => {
     assert.deepEqual([...client.groups], ['todo-5'])
   })
 
-  test('that is not answered in time is given up on both sides', async (t) => {
+  test('that is not answered in time ends on both sides', async (t) => {
     const { client, fake, asked, tick } = await openFake(t, { pingInterval: 60_000 })
     const subscribing = client.subscribe(todo)
     tick(30_000)
@@ -77,7 +77,7 @@ suite('subscribe', () => {
     fake.last.answer(denied)
   })
 
-  test('without a connection, and unsubscribed from before there is one, rejects', async (t) => {
+  test('rejects if `unsubscribe` comes before there is a connection', async (t) => {
     const { client, drop, reopen, asked } = await openFake(t)
     await drop()
     const subscribing = client.subscribe(todo)
@@ -88,7 +88,7 @@ suite('subscribe', () => {
     assert.deepEqual(asked(), [])
   })
 
-  test('under way, and unsubscribed from, is answered; if the connection breaks it is not asked again', async (t) => {
+  test('in flight is answered after `unsubscribe`, and not sent again after a lost connection', async (t) => {
     const { client, fake, drop, reopen, asked } = await openFake(t)
     const answered = client.subscribe(todo)
     const left = client.unsubscribe(todo)
@@ -122,7 +122,7 @@ suite('subscribe', () => {
     assert.deepEqual(asked(), ['subscribe todo-5', 'unsubscribe todo-5', 'subscribe todo-5'])
   })
 
-  test('takes what servers of the original take', async (t) => {
+  test('takes references as servers of the original take them', async (t) => {
     const { client, fake } = await openFake(t)
     const subscribing = client.subscribe({ type: 'collection', id: undefined as never, of: 'mine' })
     fake.last.answer({ data: { group: 'mine' } })
@@ -135,8 +135,8 @@ suite('subscribe', () => {
   })
 })
 
-suite('a group that is wanted several times', () => {
-  test('is left with the last unsubscribe, and the one before is told of nothing', async (t) => {
+suite('a group with several subscriptions', () => {
+  test('is left with the last `unsubscribe`, and the earlier ones send nothing', async (t) => {
     const { client, fake, asked } = await openFake(t)
     let resyncs = 0
     const both = [client.subscribe(todo, { onResync: () => { resyncs += 1 } }), client.subscribe(todo, { onResync: () => { resyncs += 10 } })]
@@ -154,7 +154,7 @@ suite('a group that is wanted several times', () => {
     assert.deepEqual([...client.groups], [])
   })
 
-  test('as 5 and as \'5\' is one', async (t) => {
+  test('is the same for the ids 5 and \'5\'', async (t) => {
     const { client, fake, asked } = await openFake(t)
     const [number, text] = [client.changes(todo), client.changes({ type: 'todo', id: '5' })]
     fake.last.receive({ id: 1, ...joined })
@@ -168,7 +168,7 @@ suite('a group that is wanted several times', () => {
     assert.deepEqual(asked(), ['subscribe todo-5', 'subscribe todo-5', 'unsubscribe todo-5'])
   })
 
-  test('under one name that the server makes of two, is left with the last', async (t) => {
+  test('is left with the last subscription if the server maps two references to one name', async (t) => {
     const { client, fake, asked } = await openFake(t)
     const loop = client.changes({ type: 'todo', id: 'A' })
     const first = client.subscribe({ type: 'todo', id: 'a' })
@@ -185,7 +185,7 @@ suite('a group that is wanted several times', () => {
     assert.equal(asked().at(-1), 'unsubscribe todo-á')
   })
 
-  test('in two spellings, left by one before the server has named it, is joined again for the other', async (t) => {
+  test('with two references, left by one before its name is known, is joined again for the other', async (t) => {
     const { client, fake, asked } = await openFake(t)
     const leaving = client.changes({ type: 'todo', id: 'A' })
     const staying = client.changes({ type: 'todo', id: 'a' })
@@ -201,7 +201,7 @@ suite('a group that is wanted several times', () => {
     assert.equal((await staying.next()).value?.object, 1)
   })
 
-  test('and given up once while there is no connection is still wanted by the others', async (t) => {
+  test('is still requested for the others after one ends without a connection', async (t) => {
     const { client, fake, drop, reopen, asked } = await openFake(t)
     await drop()
     const both = [client.subscribe(todo), client.subscribe(todo)]
@@ -214,7 +214,7 @@ suite('a group that is wanted several times', () => {
     assert.deepEqual(asked(), ['subscribe todo-5'])
   })
 
-  test('and unsubscribed from once while both are asked for is answered to both, whatever happens', async (t) => {
+  test('settles both requests in flight when one is unsubscribed', async (t) => {
     const { client, fake, drop, reopen } = await openFake(t)
     const answered = [client.subscribe(todo), client.subscribe(todo)]
     await client.unsubscribe(todo)
@@ -235,8 +235,8 @@ suite('a group that is wanted several times', () => {
   })
 })
 
-suite('a loop that the server can not let in now', () => {
-  test('waits, and comes in later; a call of subscribe beside it is told', async (t) => {
+suite('a loop over changes with a temporary refusal', () => {
+  test('waits and joins later; a concurrent call of `subscribe` rejects', async (t) => {
     const { client, fake, tick, asked } = await openFake(t, { pingInterval: 0 })
     const changes = client.changes(todo)
     const next = changes.next()
@@ -255,7 +255,7 @@ suite('a loop that the server can not let in now', () => {
     assert.equal((await next).value?.object, 1)
   })
 
-  test('and has ended meanwhile, is not asked for', async (t) => {
+  test('that has ended meanwhile sends no request', async (t) => {
     const { client, fake, tick, asked } = await openFake(t)
     const changes = client.changes(todo)
     await changes.return?.()
@@ -269,7 +269,7 @@ suite('a loop that the server can not let in now', () => {
 })
 
 suite('unsubscribe', () => {
-  test('rejects with what the server says', async (t) => {
+  test('rejects with the error of the server', async (t) => {
     const { client, fake } = await openFake(t)
     const leaving = client.unsubscribe(todo)
     fake.last.answer({ error: 'Internal error.' })
@@ -277,7 +277,7 @@ suite('unsubscribe', () => {
     await assert.rejects(leaving, { message: 'Internal error.' })
   })
 
-  test('leaves the group to those who follow its changes', async (t) => {
+  test('keeps the membership for loops over changes', async (t) => {
     const { client, fake, asked } = await openFake(t)
     client.subscribe(todo).catch(() => {})
     const changes = client.changes(todo)
@@ -291,7 +291,7 @@ suite('unsubscribe', () => {
     assert.deepEqual([...client.groups], [])
   })
 
-  test('of those who follow is told to the server quietly; what goes wrong is an error event', async (t) => {
+  test('at the end of a loop is sent without a promise; a failure emits `error`', async (t) => {
     const { client, fake, errors } = await openFake(t)
     const changes = client.changes(todo)
     fake.last.answer(joined)
@@ -303,7 +303,7 @@ suite('unsubscribe', () => {
     assert.deepEqual(errors.map(([text]) => text), ['Internal error.'])
   })
 
-  test('of those who follow is nobody\'s business without a connection', async (t) => {
+  test('at the end of a loop sends nothing without a connection', async (t) => {
     const { client, drop, reopen, asked } = await openFake(t)
     const changes = client.changes(todo)
     await drop()
@@ -338,7 +338,7 @@ suite('after a reconnect', () => {
     assert.deepEqual(heard, [[null, { group: 'todo-5', type: 'update', object: 5 }]])
   })
 
-  test('a group that is denied now tells its listeners, and is forgotten', async (t) => {
+  test('a denied group notifies its listeners, and is dropped', async (t) => {
     const { client, fake, heard, drop, reopen, asked } = await rejoin(t)
     const changes = client.changes(todo)
     fake.last.receive({ id: 2, ...denied })
@@ -351,7 +351,7 @@ suite('after a reconnect', () => {
     assert.deepEqual(asked(), [])
   })
 
-  test('a server that can not now is asked again, later and later, until it can', async (t) => {
+  test('a temporary refusal is retried with increasing delays until the server accepts', async (t) => {
     const { client, fake, tick, asked } = await rejoin(t)
     fake.last.answer(unavailable)
     await settled()
@@ -370,7 +370,7 @@ suite('after a reconnect', () => {
     assert.deepEqual([...client.groups], ['todo-5'])
   })
 
-  test('a server that does not answer is asked again, many groups with one timer', async (t) => {
+  test('a missing answer is retried, with one timer for many groups', async (t) => {
     const { client, fake, tick, asked } = await rejoin(t)
     const other = client.subscribe({ type: 'todo', id: 6 })
     fake.last.answer({ data: { group: 'todo-6' } })
@@ -384,7 +384,7 @@ suite('after a reconnect', () => {
     assert.deepEqual([...client.groups].sort(), ['todo-5', 'todo-6'])
   })
 
-  test('a group that was refused for now is asked for after those that the client was in', async (t) => {
+  test('a temporarily refused group is requested after the groups with a membership', async (t) => {
     const { client, fake, tick, drop, reopen, asked } = await rejoin(t)
     fake.last.answer(joined)
     await settled()
@@ -408,7 +408,7 @@ suite('after a reconnect', () => {
     assert.deepEqual(asked(), ['subscribe todo-5', 'subscribe todo-6'])
   })
 
-  test('asking later ends with the connection, and with the client', async (t) => {
+  test('retries end with the connection, and with the client', async (t) => {
     const { client, fake, tick, drop, reopen, asked } = await rejoin(t)
     fake.last.answer(unavailable)
     await settled()
@@ -424,7 +424,7 @@ suite('after a reconnect', () => {
   })
 })
 
-test('a group that is called like an event does not call its listeners', async (t) => {
+test('a group with the name of an event does not call the listeners of that event', async (t) => {
   const { client, fake } = await openFake(t)
   client.on('open', () => assert.fail('it is open since long'))
   const changes = client.changes({ type: 'open' })

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
-import { isFinal } from '../../lib/client/socket.ts'
+import { isFinalCode } from '../../lib/client/socket.ts'
 import { checkOptions, type ResolvedOptions } from '../../lib/options.ts'
 import { CloseCode } from '../../lib/protocol/codes.ts'
 import { codeOf, readDocument, tableOf } from './support/markdown.ts'
@@ -18,7 +18,7 @@ suite('the close codes', () => {
 
   for (const [code, , client = ''] of rows) {
     test(`after ${code} the client does what the table says`, () => {
-      const [withToken, without] = [isFinal(Number(code), true), isFinal(Number(code), false)]
+      const [withToken, without] = [isFinalCode(Number(code), true), isFinalCode(Number(code), false)]
 
       assert.deepEqual([withToken, without], {
         reconnects: [false, false],
