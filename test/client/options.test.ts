@@ -4,7 +4,7 @@ import { RohrpostClient, type ClientOptions } from '../../lib/client/index.ts'
 import { fakeSockets } from './support/fake-socket.ts'
 import { openFake, stopClock } from './support/open.ts'
 
-/** `new RohrpostClient` with options that are none. */
+/** A function that calls `new RohrpostClient` with invalid options. */
 const make = (options: object, url: unknown = 'ws://host') => () => new RohrpostClient(url as string, { WebSocket: fakeSockets().WebSocket, ...options } as ClientOptions)
 
 suite('an invalid option throws an error with its name, the rule and the value', () => {

@@ -1,4 +1,4 @@
-/** Whatever happens in whatever order: everything is settled, nothing is left, and both ends agree. */
+/** Random sequences of calls and failures: all promises settle, no listeners remain, client and server agree. */
 import assert from 'node:assert/strict'
 import { getEventListeners } from 'node:events'
 import { test, type TestContext } from 'node:test'
@@ -47,13 +47,13 @@ function watchTimers (t: TestContext): Set<unknown> {
   return live
 }
 
-/** A client in use: what it was asked for, and what should come of it. */
+/** A client under test, with the calls that it has received and their expected results. */
 class Run {
   readonly client: RohrpostClient
   readonly controller = new AbortController()
   readonly promises: Promise<unknown>[] = []
   readonly #line: Line
-  /** Calls of `subscribe` that were not taken back, for each group. */
+  /** Calls of `subscribe` without `unsubscribe`, for each group. */
   readonly #wanted = new Map<number, number>()
   readonly #followed = new Map<number, AsyncIterableIterator<unknown>>()
 
@@ -100,7 +100,7 @@ class Run {
     for (const promise of this.promises) promise.catch(() => {})
   }
 
-  /** Both ends agree once all that is on its way has arrived. */
+  /** Waits until client and server agree, after all messages in transit have arrived. */
   async agree (): Promise<void> {
     let seen: unknown
     for (let tries = 0; tries < 50; tries++) {

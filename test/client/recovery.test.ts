@@ -13,7 +13,7 @@ const update = (offset: number, object: unknown = offset) => ({ ...change('todo-
 const resync = (offset: number, epoch?: string) => ({ type: 'subscription-update', data: { type: 'resync', group: 'todo-5' }, position: at(offset, epoch) })
 const unavailable = { error: 'Not now.', code: 'unavailable', retry: true }
 
-/** A client that counts what it is told. */
+/** A client that records its notifications. */
 async function open (t: TestContext) {
   const line = await openFake(t, { pingInterval: 60_000 })
   const events: string[] = []
@@ -21,7 +21,7 @@ async function open (t: TestContext) {
   return {
     ...line,
     events,
-    /** What the requests on this connection ask to recover. */
+    /** The fields `recover` of the requests on this connection. */
     recovers: () => line.fake.last.requests.map(({ recover }) => recover),
     async again () {
       await line.drop()
@@ -250,7 +250,7 @@ suite('a live collection', () => {
       ...line,
       todos,
       receive: (id: number, offset: number) => line.fake.last.receive({ ...change('todo-5', 'create', { id }), position: at(offset) }),
-      /** Ends the loads that are under way. @returns how many there were */
+      /** Ends the running loads. @returns their number */
       async loaded (...ids: number[]) {
         const ended = loads
         loads = []

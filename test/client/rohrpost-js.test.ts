@@ -1,4 +1,4 @@
-/** What users of rohrpost-js are used to, one behaviour after another. */
+/** Behaviour that the client has in common with rohrpost-js. */
 import assert from 'node:assert/strict'
 import { suite, test, type TestContext } from 'node:test'
 import { WebSocket } from 'ws'
@@ -8,7 +8,7 @@ import { atEnd, change, connect, next, sent, serve as serveWith, until, urlOf } 
 import { openLine } from './support/line.ts'
 import { openFake } from './support/open.ts'
 
-/** A server as an application has it: one type of groups for those who know the password, and a few calls. */
+/** A server like that of an application: one group type that requires a password, and a few calls. */
 function serve (t: TestContext): Promise<TestServer> {
   return serveWith(t, {
     with: (app) => {

@@ -1,4 +1,4 @@
-/** Where JavaScript runs without all that browsers and Node.js have. */
+/** Runtimes without some features of browsers and Node.js. */
 import assert from 'node:assert/strict'
 import { test, type TestContext } from 'node:test'
 import { RohrpostClient } from '../../lib/client/index.ts'
@@ -6,7 +6,7 @@ import { onAbort } from '../../lib/client/waiting.ts'
 import { settled } from './support/fake-socket.ts'
 import { openFake } from './support/open.ts'
 
-/** Takes something away for one test. */
+/** Removes a feature for one test. */
 function without (t: TestContext, object: object, name: string, value?: unknown): void {
   const own = Object.getOwnPropertyDescriptor(object, name)
   Object.defineProperty(object, name, { value, configurable: true, writable: true })

@@ -1,4 +1,4 @@
-/** When the client comes, goes and comes back: time, chance and the other end are the test's. */
+/** Connecting, closing and reconnecting; the test controls time, random numbers and the server. */
 import assert from 'node:assert/strict'
 import { suite, test, type TestContext } from 'node:test'
 import { RohrpostClient, type ClientOptions, type StateChange, type UrlSource } from '../../lib/client/index.ts'
@@ -13,7 +13,7 @@ function dial (t: TestContext, options: ClientOptions = {}) {
   return dialAgain(t, options)
 }
 
-/** Another client under the same clock. */
+/** Creates another client with the same mocked clock. */
 function dialAgain (t: TestContext, options: ClientOptions = {}, url: UrlSource = 'ws://host/ws/rohrpost') {
   const fake = fakeSockets()
   const client = new RohrpostClient(url, { WebSocket: fake.WebSocket, ...options })

@@ -1,13 +1,13 @@
-/** Clients that are closed when the test ends, and what tests wait for. */
+/** Clients that are closed at the end of a test, and functions that wait for their events. */
 import type { TestContext } from 'node:test'
 import { RohrpostClient, type ClientEvents, type ClientOptions, type State } from '../../../lib/client/index.ts'
 import type { Contract } from '../../../lib/protocol/contract.ts'
 import { start, type Setup, type TestServer } from '../../support/server.ts'
 
-/** What is to end before the server of a test does: a client that comes back would keep it from closing. */
+/** Functions that run before the server of a test closes: a client that reconnects would prevent that. */
 const endings = new WeakMap<TestContext, (() => void)[]>()
 
-/** Starts a server; the clients and lines of the test end before it. */
+/** Starts a server; the clients and proxies of the test end before it. */
 export function serve (t: TestContext, setup: Setup = {}): Promise<TestServer> {
   t.after(() => {
     for (const end of endings.get(t) ?? []) end()
@@ -15,24 +15,24 @@ export function serve (t: TestContext, setup: Setup = {}): Promise<TestServer> {
   return start(t, setup)
 }
 
-/** Does something at the end of a test, while the server is still there. */
+/** Runs a function at the end of a test, before the server closes. */
 export function atEnd (t: TestContext, end: () => void): void {
   endings.set(t, [...endings.get(t) ?? [], end])
 }
 
-/** Where a server takes clients. */
+/** The URL of a server for clients. */
 export function urlOf ({ http }: Pick<TestServer, 'http'>): string {
   return `${http.replace('http', 'ws')}/ws/rohrpost`
 }
 
-/** A client of a test server that comes back quickly. */
+/** Creates a client of a test server with short retry delays. */
 export function connect<C extends Contract = Contract> (t: TestContext, server: Pick<TestServer, 'http'>, options: ClientOptions = {}): RohrpostClient<C> {
   const client = new RohrpostClient<C>(urlOf(server), { backoff: { min: 1, max: 10 }, ...options })
   atEnd(t, () => client.close())
   return client
 }
 
-/** The arguments of the next event of a client, or of one that fits. */
+/** Resolves with the arguments of the next event of a client, or of the next one that matches. */
 export function next<Name extends keyof ClientEvents> (
   client: RohrpostClient,
   event: Name,
@@ -53,7 +53,7 @@ export async function until (client: RohrpostClient, state: State): Promise<void
   if (client.state !== state) await next(client, 'state', (name) => name === state)
 }
 
-/** All that a client sends from now on, parsed. */
+/** Records all messages that a client sends from now on, parsed. */
 export function sent (client: RohrpostClient): Record<string, unknown>[] {
   const messages: Record<string, unknown>[] = []
   client.on('log', ({ direction, data }) => {
@@ -62,7 +62,7 @@ export function sent (client: RohrpostClient): Record<string, unknown>[] {
   return messages
 }
 
-/** The frame of a change. */
+/** The message of a change. */
 export function change (group: string, type: 'create' | 'update' | 'delete', object: unknown) {
   return { id: 7, type: 'subscription-update', data: { group, type, object } }
 }

@@ -1,9 +1,9 @@
-/** A WebSocket whose other end is the test. */
+/** A WebSocket whose server is the test. */
 import type { WebSocketLike } from '../../../lib/client/index.ts'
 
 type Events = { open: unknown, error: object, message: { data: unknown }, close: { code: number, reason: string } }
 
-/** A new class with the sockets that were made of it. */
+/** A new WebSocket class, with its instances. */
 export function fakeSockets () {
   const sockets: FakeSocket[] = []
   class Made extends FakeSocket {
@@ -15,7 +15,7 @@ export function fakeSockets () {
   return {
     WebSocket: Made,
     sockets,
-    /** The socket that was made last. */
+    /** The latest socket. */
     get last (): FakeSocket {
       const socket = sockets.at(-1)
       if (socket === undefined) throw new Error('nobody has dialled')
@@ -46,7 +46,7 @@ export class FakeSocket implements WebSocketLike {
     this.closes.push(code)
   }
 
-  /** Sent but for pings. */
+  /** The sent messages except pings. */
   get requests (): Record<string, unknown>[] {
     return this.sent.filter(({ type }) => type !== 'ping')
   }
@@ -55,7 +55,7 @@ export class FakeSocket implements WebSocketLike {
     this.#emit('open', {})
   }
 
-  /** The server sends a message, an object as JSON. */
+  /** Receives a message from the server; an object becomes JSON. */
   receive (message: unknown): void {
     this.#emit('message', { data: typeof message === 'string' ? message : JSON.stringify(message) })
   }
@@ -76,7 +76,7 @@ export class FakeSocket implements WebSocketLike {
   }
 }
 
-/** Lets all that is settled be heard. */
+/** Resolves after the callbacks of all settled promises have run. */
 export function settled (): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve))
 }

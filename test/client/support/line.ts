@@ -1,20 +1,20 @@
-/** A line to a server that can be cut, or fall silent. */
+/** A proxy to a server that can cut connections or drop all data. */
 import { once } from 'node:events'
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
 import type { TestContext } from 'node:test'
 import { atEnd } from './client.ts'
 
 export interface Line {
-  /** Where clients connect to, `http://…`. */
+  /** The address for clients, `http://…`. */
   http: string
-  /** From now on nothing gets through, in neither direction, and nobody is told. */
+  /** Drops all data in both directions from now on, without closing connections. */
   silence (): void
-  /** Ends all connections at once. */
+  /** Ends all connections immediately. */
   cut (): void
-  /** Cuts, and refuses connections until it is mended. */
+  /** Ends all connections, and refuses new ones until `mend`. */
   break (): Promise<void>
   mend (): Promise<void>
-  /** Resolves when somebody connects. */
+  /** Resolves when a client connects. */
   dialled (): Promise<void>
 }
 

@@ -1,17 +1,17 @@
-/** A client with an open connection whose other end is the test. */
+/** A client with an open connection whose server is the test. */
 import type { TestContext } from 'node:test'
 import { RohrpostClient, type ClientOptions } from '../../../lib/client/index.ts'
 import { fakeSockets, settled } from './fake-socket.ts'
 
 export interface Errors extends Array<[text: string, cause?: unknown]> {}
 
-/** Time stands still until it is moved on, that of `performance` too. */
+/** Mocks the timers and `performance.now()`; time passes only when the test says so. */
 export function stopClock (t: TestContext): void {
   t.mock.timers.enable({ apis: ['setTimeout', 'Date'] })
   t.mock.method(performance, 'now', () => Date.now())
 }
 
-/** Time stands still until `tick`. */
+/** Mocks time, which passes only with `tick`. */
 export async function openFake (t: TestContext, options: ClientOptions = {}) {
   stopClock(t)
   const fake = fakeSockets()
@@ -27,18 +27,18 @@ export async function openFake (t: TestContext, options: ClientOptions = {}) {
     fake,
     errors,
     tick: (ms: number) => t.mock.timers.tick(ms),
-    /** The connection breaks. */
+    /** Breaks the connection. */
     async drop () {
       fake.last.end()
       await settled()
     },
-    /** The next attempt comes and succeeds. */
+    /** Runs the next attempt, which succeeds. */
     async reopen () {
       t.mock.timers.tick(20_000)
       await settled()
       fake.last.open()
     },
-    /** What was asked for on this connection, in words. */
+    /** The requests on this connection, as text. */
     asked: () => fake.last.requests.map(({ type, data }) => `${String(type)} ${Object.values(data ?? {}).join('-')}`)
   }
 }
