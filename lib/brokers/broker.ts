@@ -4,8 +4,8 @@ import type { Stamp } from '../protocol/stamp.ts'
 export type { Stamp }
 
 /**
- * A place in a group's log: that of a message, or of the last message so far. Offsets rise by one, and that of a log without messages is 0;
- * another epoch means that the log was lost or rewound, and is never given to the same group again.
+ * A place in a group's log: the place of a message, or of the last message so far. Offsets rise by one, and the offset of a log without messages
+ * is 0, unless the broker `hasSparseOffsets`. Another epoch means that the log was lost or rewound, and is never given to the same group again.
  */
 export interface Position {
   readonly epoch: string
@@ -64,6 +64,15 @@ export interface Broker {
   readonly keepsHistory?: boolean
   /** Whether `publish` uses stamps. Without, the stamps of transactions are not read. @defaultValue false */
   readonly usesStamps?: boolean
+  /**
+   * Whether the offsets of a group rise without being contiguous, because all groups share a log. Only the broker can
+   * then detect that a message is missing. `subscribe` may return any position before the next message for a group
+   * without messages, and `history` after it MUST be `[]` until there is one. `history` MUST return `undefined` rather
+   * than `[]` if the first message exceeds `bytes`.
+   *
+   * @defaultValue false
+   */
+  readonly hasSparseOffsets?: boolean
   /** Called once, before anything else; a rejection fails the start of the app. */
   open (receiver: Receiver): void | Promise<void>
   /**

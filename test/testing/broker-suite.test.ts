@@ -100,6 +100,28 @@ test('a correct broker passes', async () => {
   assert.deepEqual(await failures(() => ({}), { keeps: false }), [])
 })
 
+test('a correct broker with sparse offsets passes', async () => {
+  const sparse = (position: Position) => ({ ...position, offset: position.offset * 7 + 3 })
+  const dense = ({ epoch, offset }: Position) => ({ epoch, offset: Math.floor((offset - 3) / 7) })
+  const change = (broker: Broker): Partial<Broker> => ({
+    hasSparseOffsets: true,
+    subscribe: async (group) => {
+      const top = await broker.subscribe(group)
+      return top && sparse(top)
+    },
+    history: async (group, after, limit, bytes) => {
+      const entries = await broker.history(group, dense(after), limit, bytes)
+      if (entries?.length === 0 && (await broker.history(group, dense(after), 1))?.length === 1) return undefined
+      return entries?.map(({ payload, position }) => ({ payload, position: sparse(position) }))
+    }
+  })
+  const receiving = (receiver: Receiver): Receiver => ({
+    ...forwardTo(receiver), deliver: (group, payload, position) => receiver.deliver(group, payload, position && sparse(position))
+  })
+
+  assert.deepEqual(await failures(change, { receiving }), [])
+})
+
 test('a correct broker of a single process passes', async () => {
   const ran: Promise<void>[] = []
   let isAway = false
@@ -158,7 +180,7 @@ test('a broker that violates a rule fails the test of that rule', async (t) => {
   })
   await breaking(/no positions and no history/, () => ({ history: () => [] }), { keeps: false })
   await breaking(/has keepsHistory set/, () => ({ keepsHistory: false }))
-  await breaking(/begins at offset 0/, () => ({}), { receiving: (receiver) => ({ ...forwardTo(receiver), deliver: (group, payload) => receiver.deliver(group, payload) }) })
+  await breaking(/a position after the last one/, () => ({}), { receiving: (receiver) => ({ ...forwardTo(receiver), deliver: (group, payload) => receiver.deliver(group, payload) }) })
   await breaking(/position of the last message/, () => ({ subscribe: () => ({ epoch: 'e', offset: 0 }) }))
   await breaking(/returns the messages after a position/, (broker) => ({ history: async (...args) => (await broker.history(...args))?.reverse() }))
   await breaking(/beyond the top/, (broker) => ({ history: (...args) => broker.history(...args) ?? [] }))

@@ -34,6 +34,10 @@ export class Group {
     this.#context = context
   }
 
+  get #isSparse (): boolean {
+    return this.#context.broker.hasSparseOffsets === true
+  }
+
   get size (): number {
     return this.#plainMembers.size + (this.#positionedMembers?.size ?? 0)
   }
@@ -57,7 +61,7 @@ export class Group {
       return request.joined(recover && { recovered: false })
     }
 
-    const members = this.#positionedMembers ??= new PositionedMembers(this.name, recoveryLimit, this.#plainMembers)
+    const members = this.#positionedMembers ??= new PositionedMembers(this.name, recoveryLimit, this.#plainMembers, this.#isSparse)
     const { after } = recover
     members.startBuffering(request, this.#top)
     if (after === undefined || !this.#isNear(after)) return members.complete(request, undefined, this.#top)
@@ -122,7 +126,8 @@ export class Group {
   /** Whether the messages after a position can be within `recoveryLimit`: otherwise reading the history is in vain. */
   #isNear (after: Position): boolean {
     const top = this.#top
-    return top?.epoch === after.epoch && top.offset - after.offset <= this.#context.recoveryLimit.messages
+    if (top?.epoch !== after.epoch) return false
+    return this.#isSparse || top.offset - after.offset <= this.#context.recoveryLimit.messages
   }
 
   /** Moves the top to the position of a message. @returns `false` if the message was delivered before */
@@ -131,7 +136,7 @@ export class Group {
     if (top !== undefined) {
       if (includes(top, position)) return false
       // a correct broker reports a gap itself; members must not take an unreported gap for a complete log
-      if (!isNext(top, position)) this.lost({ epoch: position.epoch, offset: position.offset - 1 })
+      if (!isNext(top, position, this.#isSparse)) this.lost({ epoch: position.epoch, offset: position.offset - 1 })
     }
     this.#top = position
     return true

@@ -6,9 +6,13 @@ export function includes (last: Position, position: Position): boolean {
   return position.epoch === last.epoch && position.offset <= last.offset
 }
 
-/** Whether `position` is directly after `last`. */
-export function isNext (last: Position, position: Position): boolean {
-  return position.epoch === last.epoch && position.offset === last.offset + 1
+/**
+ * Whether `position` is directly after `last`. With sparse offsets (`Broker.hasSparseOffsets`) any later position may be:
+ * the broker delivers without gaps.
+ */
+export function isNext (last: Position, position: Position, isSparse: boolean): boolean {
+  if (position.epoch !== last.epoch) return false
+  return isSparse ? position.offset > last.offset : position.offset === last.offset + 1
 }
 
 /** Whether `position` comes after `top`, the last position that was delivered on this process, in the same epoch. */

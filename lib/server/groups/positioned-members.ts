@@ -10,6 +10,7 @@ import { SharedHistory, type History, type RecoveryLimit } from './shared-histor
 export class PositionedMembers {
   readonly #group: string
   readonly #limit: RecoveryLimit
+  readonly #isSparse: boolean
   readonly #history: SharedHistory
   /** The members of the group without positions. */
   readonly #plainMembers: Set<Member>
@@ -17,10 +18,11 @@ export class PositionedMembers {
   readonly #live = new Set<Member>()
   readonly #catchUps = new Map<Member, CatchUp>()
 
-  constructor (group: string, limit: RecoveryLimit, plainMembers: Set<Member>) {
+  constructor (group: string, limit: RecoveryLimit, plainMembers: Set<Member>, isSparse = false) {
     this.#group = group
     this.#limit = limit
-    this.#history = new SharedHistory(group, limit)
+    this.#isSparse = isSparse
+    this.#history = new SharedHistory(group, limit, isSparse)
     this.#plainMembers = plainMembers
   }
 
@@ -87,7 +89,7 @@ export class PositionedMembers {
     if (catchUp === undefined) return
 
     const after = request.recover?.after
-    const missed = after && history && this.#missed(after, [...history, ...catchUp.buffered], top)
+    const missed = after && history && this.#missed(after, history, catchUp.buffered, top)
     const position = missed !== undefined ? after : isAhead(catchUp.last, top) ? catchUp.last : top
     request.joined(after === undefined && position !== undefined
       ? { position }
@@ -156,22 +158,24 @@ export class PositionedMembers {
   /** Returns the messages after a position, or `undefined` if any is missing or they are beyond the limit. */
   #missed (
     after: Position,
-    messages: Iterable<PositionedMessage>,
+    history: readonly PositionedMessage[],
+    buffered: readonly PositionedMessage[],
     top: Position | undefined
   ): PositionedMessage[] | undefined {
     const missed: PositionedMessage[] = []
     let last = after
     let bytes = 0
-    for (const message of messages) {
+    for (const message of [...history, ...buffered]) {
       const { position } = message
       if (includes(last, position)) continue
-      if (!isNext(last, position)) return undefined
+      if (!isNext(last, position, this.#isSparse)) return undefined
       last = position
       bytes += message.bytes
       missed.push(message)
     }
 
-    const isComplete = top !== undefined && includes(last, top)
+    // with sparse offsets the top of a group without messages rises, and no history after a position is a complete one
+    const isComplete = top !== undefined && (includes(last, top) || (this.#isSparse && history.length === 0))
     return isComplete && missed.length <= this.#limit.messages && bytes <= this.#limit.bytes ? missed : undefined
   }
 

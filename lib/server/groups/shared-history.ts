@@ -39,15 +39,17 @@ export const QUEUE_FACTOR = 2
 export class SharedHistory {
   readonly #group: string
   readonly #limit: RecoveryLimit
+  readonly #isSparse: boolean
   #read: Read | undefined
   /** Messages of a replay and all messages that were delivered since, without gaps, up to the last one. */
   #messages: PositionedMessage[] | undefined
   #bytes = 0
   #replays = 0
 
-  constructor (group: string, limit: RecoveryLimit) {
+  constructor (group: string, limit: RecoveryLimit, isSparse = false) {
     this.#group = group
     this.#limit = limit
+    this.#isSparse = isSparse
   }
 
   /**
@@ -127,7 +129,7 @@ export class SharedHistory {
     this.#bytes += message.bytes
     const { messages: maxMessages, bytes: maxBytes } = this.#limit
     const isTooLarge = messages.length > QUEUE_FACTOR * maxMessages || this.#bytes > QUEUE_FACTOR * maxBytes
-    if (isTooLarge || !isNext(last, message.position)) this.clear()
+    if (isTooLarge || !isNext(last, message.position, this.#isSparse)) this.clear()
   }
 
   /** Drops the shared messages: the last replay has ended, or messages are lost. */
@@ -140,8 +142,11 @@ export class SharedHistory {
     const messages = this.#messages
     const [first, last] = [messages?.[0]?.position, messages?.at(-1)?.position]
     if (first === undefined || last === undefined || top === undefined || !includes(last, top)) return undefined
+    if (after.epoch !== first.epoch || !includes(last, after)) return undefined
+    // with sparse offsets there may be a message before the first shared one
+    if (this.#isSparse) return includes(after, first) ? messages?.filter(({ position }) => !includes(after, position)) : undefined
     const index = after.offset - first.offset + 1
-    return after.epoch === first.epoch && index >= 0 && includes(last, after) ? messages?.slice(index) : undefined
+    return index >= 0 ? messages?.slice(index) : undefined
   }
 }
 

@@ -20,11 +20,20 @@ interface Gate {
 
 export class LaggingBroker implements Broker {
   readonly keepsHistory = true
+  readonly hasSparseOffsets: boolean
+  /** The difference between the offsets of two messages. */
+  readonly #stride: number
+  #subscribed = 0
   readonly #logs = new Map<string, Log>()
   #receiver: Receiver | undefined
   #gates: Gate[] = []
   /** Whether calls are answered at once. */
   isPrompt = false
+
+  constructor (stride = 1) {
+    this.#stride = stride
+    this.hasSparseOffsets = stride > 1
+  }
 
   open (receiver: Receiver): void {
     this.#receiver = receiver
@@ -33,14 +42,15 @@ export class LaggingBroker implements Broker {
   /** Adds the message `{ n }` with the next number. */
   publish (group: string, payload: string): void {
     const log = this.#logOf(group)
-    log.entries.push({ payload, position: { epoch: epochOf(log), offset: log.entries.length + 1 } })
+    log.entries.push({ payload, position: { epoch: epochOf(log), offset: (log.entries.length + 1) * this.#stride } })
   }
 
   async subscribe (group: string): Promise<Position> {
     await this.#gate()
     const log = this.#logOf(group)
     log.delivered = log.entries.length
-    return { epoch: epochOf(log), offset: log.delivered }
+    // the position of an empty group rises from one call to the next, as far as there is room before the first message
+    return { epoch: epochOf(log), offset: log.delivered * this.#stride || Math.min(this.#subscribed++, this.#stride - 1) }
   }
 
   async unsubscribe (group: string): Promise<void> {
@@ -48,8 +58,10 @@ export class LaggingBroker implements Broker {
     await this.#gate()
   }
 
-  async history (group: string, { epoch, offset }: Position, limit: number): Promise<HistoryEntry[] | undefined> {
+  async history (group: string, after: Position, limit: number): Promise<HistoryEntry[] | undefined> {
     await this.#gate()
+    const { epoch } = after
+    const offset = Math.floor(after.offset / this.#stride)
     const log = this.#logOf(group)
     const { entries, trimmed } = log
     if (epoch !== epochOf(log) || offset < trimmed || offset > entries.length) return undefined
@@ -107,7 +119,7 @@ export class LaggingBroker implements Broker {
 
   /** The number of the message at a position, or of the last one before it. */
   numberOf (group: string, { epoch, offset }: Position): number {
-    return (this.#logOf(group).bases[Number(epoch.slice(1))] ?? NaN) + offset
+    return (this.#logOf(group).bases[Number(epoch.slice(1))] ?? NaN) + Math.floor(offset / this.#stride)
   }
 
   /** The epoch of a message by its number. */
