@@ -10,6 +10,7 @@ const allowed = {
   util: ['errors.ts', 'protocol/encode.ts'],
   brokers: ['errors.ts', 'util', 'protocol'],
   'brokers/redis': ['errors.ts', 'util', 'brokers/broker.ts', 'brokers/history.ts'],
+  'brokers/database': ['errors.ts', 'util', 'brokers/broker.ts', 'brokers/history.ts'],
   server: ['errors.ts', 'diagnostics.ts', 'util', 'protocol', 'brokers/broker.ts'],
   'mikro-orm': ['errors.ts', 'diagnostics.ts', 'util', 'protocol', 'server/internals.ts'],
   client: ['protocol/codes.ts', 'protocol/contract.ts'],

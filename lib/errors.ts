@@ -31,6 +31,7 @@ export const errors = {
   RP_ERR_INVALID_PREDICATE: createError('RP_ERR_INVALID_PREDICATE', 'Invalid predicate of disconnect: expected it to return true or false, got %s'),
 
   RP_ERR_BROKER_IN_USE: createError('RP_ERR_BROKER_IN_USE', 'This %s broker is already in use: create a separate broker for each app'),
+  RP_ERR_TABLE_MISSING: createError('RP_ERR_TABLE_MISSING', "The table %s is missing: create it with MikroORM's schema generator or a migration"),
   RP_ERR_BROKER_UNAVAILABLE: createError('RP_ERR_BROKER_UNAVAILABLE', 'The broker is unavailable: %s', 503),
   RP_ERR_NOT_PUBLISHED: createError('RP_ERR_NOT_PUBLISHED', 'The message was not published: %s', 503),
 

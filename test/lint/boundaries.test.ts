@@ -24,6 +24,7 @@ const FORBIDDEN: Record<string, string[]> = {
   'lib/util': ['lib/server/connection.ts', 'lib/options.ts', 'lib/brokers/broker.ts'],
   'lib/brokers': ['lib/server/types.ts', 'lib/plugin.ts', 'lib/diagnostics.ts', 'lib/mikro-orm/index.ts'],
   'lib/brokers/redis': ['lib/brokers/memory.ts', 'lib/server/types.ts', 'lib/protocol/codes.ts'],
+  'lib/brokers/database': ['lib/brokers/memory.ts', 'lib/server/types.ts', 'lib/mikro-orm/platforms.ts'],
   'lib/server': ['lib/plugin.ts', 'lib/brokers/memory.ts', 'lib/mikro-orm/index.ts', 'lib/client/index.ts'],
   'lib/server/requests': ['lib/server/connection.ts', 'lib/server/groups/groups.ts', 'lib/server/sending/outbox.ts'],
   'lib/server/sending': ['lib/server/connection.ts', 'lib/server/groups/group.ts', 'lib/server/requests/request.ts'],

@@ -144,9 +144,8 @@ export class SharedHistory {
     if (first === undefined || last === undefined || top === undefined || !includes(last, top)) return undefined
     if (after.epoch !== first.epoch || !includes(last, after)) return undefined
     // with sparse offsets there may be a message before the first shared one
-    if (this.#isSparse) return includes(after, first) ? messages?.filter(({ position }) => !includes(after, position)) : undefined
-    const index = after.offset - first.offset + 1
-    return index >= 0 ? messages?.slice(index) : undefined
+    const earliest = this.#isSparse ? first.offset : first.offset - 1
+    return after.offset < earliest ? undefined : messages?.filter(({ position }) => !includes(after, position))
   }
 }
 

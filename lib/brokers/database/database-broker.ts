@@ -1,0 +1,263 @@
+/** Groups across processes, through the application's own database. */
+import { randomBytes } from 'node:crypto'
+import { errors } from '../../errors.ts'
+import { Outage } from '../../util/outage.ts'
+import type { Broker, BrokerHealth, HistoryEntry, Position, Receiver } from '../broker.ts'
+import type { HistoryOptions } from '../history.ts'
+import type { Dialect, LogTables } from './dialect.ts'
+import type { GapPatience } from './id-gap.ts'
+import { LogCleaner } from './log-cleaner.ts'
+import { LogHistory } from './log-history.ts'
+import { LogReader } from './log-reader.ts'
+import { LogSession } from './log-session.ts'
+import { LogStatements } from './log-statements.ts'
+import { LogWriter, type LogWriterLimits } from './log-writer.ts'
+
+/** Settings of a broker, made of its options. */
+export interface DatabaseBrokerSettings {
+  dialect: Dialect
+  tables: LogTables
+  history: HistoryOptions | undefined
+  pollInterval: number
+  limits: LogWriterLimits
+  patience: GapPatience
+  /** Shortest time for which rows are kept, in milliseconds. */
+  keep: number
+  keepNewest: number
+  cleanInterval: number
+}
+
+/** The parts of an open broker. */
+interface Parts {
+  readonly receiver: Receiver
+  readonly reading: LogSession
+  readonly writing: LogSession
+  readonly reader: LogReader
+  readonly writer: LogWriter
+  readonly history: LogHistory
+  readonly cleaner: LogCleaner
+  readonly outages: Record<'connecting' | 'publishing' | 'reading' | 'cleaning', Outage>
+  /** Settled when the connections are there, or when the broker is closed before. */
+  readonly opening: PromiseWithResolvers<void>
+}
+
+export class DatabaseBroker implements Broker {
+  readonly keepsHistory: boolean
+  readonly hasSparseOffsets = true
+  readonly #settings: DatabaseBrokerSettings
+  readonly #id = randomBytes(12).toString('base64url')
+  #parts: Parts | undefined
+  #isClosed = false
+  #closing: Promise<void> | undefined
+
+  constructor (settings: DatabaseBrokerSettings) {
+    this.#settings = settings
+    this.keepsHistory = settings.history !== undefined
+  }
+
+  async open (receiver: Receiver): Promise<void> {
+    if (this.#parts !== undefined) throw new errors.RP_ERR_BROKER_IN_USE('database')
+    const parts = this.#parts = this.#makeParts(receiver)
+    const { reading, writing, reader, cleaner, opening } = parts
+    opening.promise.catch(() => {})
+    try {
+      reading.open()
+      writing.open()
+      await this.#within(opening.promise)
+      await this.#within(this.#checkTables(reading))
+      reader.start()
+      await this.#within(reader.refresh())
+      cleaner.start()
+    } catch (error) {
+      await this.close()
+      throw error
+    }
+  }
+
+  publish (group: string, payload: string): Promise<void> {
+    if (this.#parts === undefined) return Promise.reject(new errors.RP_ERR_NOT_PUBLISHED('the broker is not open'))
+    return this.#parts.writer.publish(group, payload)
+  }
+
+  async subscribe (group: string): Promise<Position | undefined> {
+    const { history, reader } = this.#open()
+    try {
+      const top = await this.#within(history.subscribe(group))
+      return this.keepsHistory ? top : undefined
+    } catch (error) {
+      reader.delete(group)
+      throw error
+    }
+  }
+
+  unsubscribe (group: string): void {
+    this.#parts?.reader.delete(group)
+  }
+
+  async history (group: string, after: Position, limit: number, bytes = Infinity): Promise<HistoryEntry[] | undefined> {
+    const { history: kept } = this.#settings
+    if (kept === undefined) return undefined
+    return await this.#within(this.#open().history.after(group, after, limit, bytes, kept))
+  }
+
+  health (): BrokerHealth {
+    const parts = this.#parts
+    const { dialect, limits, patience } = this.#settings
+    if (this.#isClosed || parts === undefined) return { ok: false, detail: 'the broker is not open' }
+    const { reading, writing, reader, writer, outages } = parts
+    const lost = [reading, writing].find(({ isReady }) => !isReady)
+    if (lost !== undefined) return { ok: false, detail: `no connection to ${dialect.name}: ${lost.reason}` }
+    const { publishing: { error: writeError }, reading: { error: readError } } = outages
+    if (writeError !== undefined) {
+      return { ok: false, detail: `${dialect.name} refuses to write: ${writeError.message}` }
+    }
+    if (readError !== undefined) return { ok: false, detail: `${dialect.name} refuses to read: ${readError.message}` }
+    if (writer.age > limits.timeout / 5) {
+      return { ok: false, detail: `${dialect.name} has not answered for ${Math.round(writer.age)} ms` }
+    }
+    const { waiting } = reader
+    if (waiting === undefined || waiting.age < patience.frozen) return { ok: true }
+    return { ok: true, detail: `the log has been waiting for ${waiting.holders} for ${Math.round(waiting.age)} ms` }
+  }
+
+  /** Waits for the messages that are not published yet, each for its timeout at most, and closes the connections. */
+  async close (): Promise<void> {
+    this.#isClosed = true
+    if (this.#parts !== undefined) await (this.#closing ??= this.#close(this.#parts))
+  }
+
+  async #close (parts: Parts): Promise<void> {
+    parts.opening.reject(new errors.RP_ERR_BROKER_UNAVAILABLE('the broker is closed'))
+    await parts.writer.close()
+    parts.reader.close()
+    parts.cleaner.close()
+    await Promise.all([parts.reading.close(), parts.writing.close()])
+  }
+
+  /** @throws RP_ERR_TABLE_MISSING */
+  async #checkTables (session: LogSession): Promise<void> {
+    const { dialect, tables } = this.#settings
+    for (const table of Object.values(tables)) {
+      try {
+        await session.query(`select 1 as one from ${table} where 1 = 0`)
+      } catch (cause) {
+        if (dialect.failureOf(cause) !== 'missing') throw cause
+        throw new errors.RP_ERR_TABLE_MISSING(table, { cause })
+      }
+    }
+  }
+
+  #open (): Parts {
+    if (this.#isClosed || this.#parts === undefined) {
+      throw new errors.RP_ERR_BROKER_UNAVAILABLE('the broker is not open')
+    }
+    return this.#parts
+  }
+
+  #makeParts (receiver: Receiver): Parts {
+    const { dialect, tables, pollInterval, limits, patience } = this.#settings
+    const { keep, keepNewest, cleanInterval } = this.#settings
+    const { name } = dialect
+    const outage = (stage: 'connect' | 'publish' | 'deliver', over: string) => new Outage({
+      began: (error) => receiver.error(error, { stage }),
+      ended: (failures) => receiver.notice?.(over, { stage, failures })
+    })
+    const outages: Parts['outages'] = {
+      connecting: outage('connect', `${name} can be reached again`),
+      publishing: outage('publish', `${name} takes messages again`),
+      reading: outage('deliver', `${name} can be read again`),
+      cleaning: outage('deliver', 'old rows of the log are deleted again')
+    }
+    const onFailure = (error: Error) => this.#failed(parts, error)
+    const shared = { dialect, patience: Math.ceil(limits.timeout / 2), onFailure }
+    const reading = new LogSession({
+      ...shared,
+      role: 'reader',
+      onReady: () => {
+        reader.wake()
+        this.#connected(parts)
+      },
+      onNotification: () => reader.wake()
+    })
+    const writing = new LogSession({
+      ...shared,
+      role: 'writer',
+      onReady: () => {
+        writer.resume()
+        this.#connected(parts)
+      }
+    })
+    const statements = new LogStatements(dialect, tables)
+    const reader = new LogReader({
+      receiver,
+      dialect,
+      session: reading,
+      statements,
+      pollInterval,
+      patience,
+      keepsHistory: this.keepsHistory,
+      reading: outages.reading
+    })
+    const writer = new LogWriter({
+      dialect,
+      session: writing,
+      id: this.#id,
+      limits,
+      publishing: outages.publishing,
+      onWritten: () => reader.written()
+    })
+    const history = new LogHistory(reading, statements, reader)
+    const cleaner = new LogCleaner({
+      session: writing,
+      statements,
+      id: this.#id,
+      keep,
+      keepNewest,
+      interval: cleanInterval,
+      cleaning: outages.cleaning
+    })
+    const opening = Promise.withResolvers<void>()
+    const parts: Parts = { receiver, reading, writing, reader, writer, history, cleaner, outages, opening }
+    return parts
+  }
+
+  #connected ({ reading, writing, outages, opening }: Parts): void {
+    if (!reading.isReady || !writing.isReady) return
+    outages.connecting.end()
+    opening.resolve()
+  }
+
+  #failed ({ outages, opening }: Parts, error: Error): void {
+    const { dialect, tables } = this.#settings
+    const failure = dialect.failureOf(error)
+    if (failure === 'missing') opening.reject(new errors.RP_ERR_TABLE_MISSING(tables.log, { cause: error }))
+    // a database that refuses the log will go on doing so
+    else if (isCoded(error) || failure === 'refused') opening.reject(error)
+    outages.connecting.fail(error)
+  }
+
+  /** Rejects with RP_ERR_BROKER_UNAVAILABLE when the database takes too long, or refuses. */
+  async #within<Value> (answer: Promise<Value>): Promise<Value> {
+    const { dialect, limits: { timeout } } = this.#settings
+    const { promise, reject } = Promise.withResolvers<never>()
+    const timer = setTimeout(() => {
+      const { reading, writing, outages } = this.#parts as Parts
+      const cause = reading.failure ?? writing.failure ?? outages.reading.error
+      const reason = `${dialect.name} did not answer within ${timeout} ms${cause ? ` (${cause.message})` : ''}`
+      reject(new errors.RP_ERR_BROKER_UNAVAILABLE(reason, { cause }))
+    }, timeout)
+    try {
+      return await Promise.race([answer, promise])
+    } catch (error) {
+      if (isCoded(error)) throw error
+      const reason = `${dialect.name} refuses it (${(error as Error).message})`
+      throw new errors.RP_ERR_BROKER_UNAVAILABLE(reason, { cause: error })
+    } finally {
+      clearTimeout(timer)
+    }
+  }
+}
+
+function isCoded (error: unknown): boolean {
+  return String((error as { code?: unknown }).code).startsWith('RP_ERR_')
+}

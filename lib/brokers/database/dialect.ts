@@ -1,0 +1,101 @@
+/** Types of the database dialects. */
+
+/** A row as a driver returns it. */
+export type Row = Record<string, unknown>
+
+/** One connection to the database, used by one statement after the other. */
+export interface DatabaseConnection {
+  /** Runs a statement with `?` in place of values. */
+  query (sql: string, values?: readonly unknown[]): Promise<Row[]>
+  /** Ends the connection at once, also under a statement that is not answered. */
+  destroy (): void
+}
+
+/** What a connection reports. */
+export interface ConnectionEvents {
+  /** The connection is lost while no statement runs. */
+  onLost (error: Error): void
+  /** Another process has written to the log. */
+  onNotification (): void
+}
+
+/** Opens connections with the options of the ORM. */
+export interface Connector {
+  connect (events: ConnectionEvents): Promise<DatabaseConnection>
+  /** Ends what connections share. */
+  close (): Promise<void>
+}
+
+/** How a statement failed. */
+export type Failure =
+  /** The connection is gone, and with it the answer. */
+  | 'lost'
+  /** The same statement may succeed a moment later. */
+  | 'passing'
+  /** A row with the same token is there. */
+  | 'repeated'
+  /** The table is missing. */
+  | 'missing'
+  | 'refused'
+
+/** The names of the tables, quoted. */
+export interface LogTables {
+  log: string
+  state: string
+  passed: string
+}
+
+/** A message on its way into the log. */
+export interface LogMessage {
+  readonly group: string
+  readonly payload: string
+}
+
+/** Statements and expressions of one database. */
+export interface Dialect {
+  readonly name: string
+  /** The delay between two looks at the log, in milliseconds, where nothing else says that there are new rows. */
+  readonly pollInterval: number
+  /** The expression for the milliseconds of Unix time. */
+  readonly now: string
+  /** The expression for the text that changes when the log was lost or rewound. */
+  readonly epoch: string
+  /** The expression for the size of a payload in bytes. */
+  readonly size: string
+  /** Whether `epoch` also changes when the rows are replaced by older ones. */
+  readonly seesRewinding: boolean
+  /** The beginning and the end of an INSERT that leaves out rows whose key is there already. */
+  readonly insertMissing: readonly [string, string]
+  /** The condition that a row is of a group, and its values. */
+  readonly isGroup: string
+  groupValues (group: string): string[]
+  /** Opens connections; `name` is what the server shows. */
+  connector (): Connector
+  failureOf (error: unknown): Failure
+  /** Prepares a connection that is new. @throws Error where the server can not hold the log */
+  prepare (connection: DatabaseConnection, role: 'reader' | 'writer'): Promise<void>
+  /** Whether a message can be stored at all; a reason if it can not. */
+  refuse (message: LogMessage): string | undefined
+  /** Inserts messages in one transaction, the first one with the token. */
+  insert (connection: DatabaseConnection, messages: readonly LogMessage[], token: string): Promise<void>
+  /** Whether the database may have changed since the last call on this connection; without it every poll reads. */
+  hasChanged? (connection: DatabaseConnection): Promise<boolean>
+  /** Tells other processes that there are new rows. */
+  notify? (connection: DatabaseConnection): Promise<void>
+  /** Watches the transactions that may own a missing id; without it ids become visible in order. */
+  watchHole? (connection: DatabaseConnection): Promise<HoleWatch>
+  /** Replaces late rows with passed ids by rows that report the loss, and deletes decided passed ids. */
+  sweep? (connection: DatabaseConnection): Promise<void>
+}
+
+/** Finds out whether an id that is missing can still turn up. */
+export interface HoleWatch {
+  /** Whether all transactions that were open when the watch began have ended. */
+  isDecided (): Promise<boolean>
+  /** Whether readers have given up waiting for these transactions before. */
+  readonly isFrozen: boolean
+  /** The transactions that are waited for. */
+  readonly holders: string
+  /** Called when readers give up. */
+  freeze (): void
+}

@@ -1,0 +1,224 @@
+/** The statements on the log that all databases share. */
+import { createHash, randomBytes } from 'node:crypto'
+import type { DatabaseConnection, Dialect, LogTables, Row } from './dialect.ts'
+
+/** A row of the log without its payload. */
+export interface LogRow {
+  readonly id: number
+  readonly group: string
+  /** The size of the payload; `undefined` for a row that says that messages are missing. */
+  readonly size: number | undefined
+  readonly createdAt: number
+  /** Set on the first row of an INSERT. */
+  readonly token: string | undefined
+}
+
+/** Rows of the log, and the state of the log that belongs to them: both are of one statement. */
+export interface LogPage {
+  /** What the epoch is made of. */
+  readonly source: string
+  /** The epoch as clients see it. */
+  readonly epoch: string
+  /** Up to this id at most one row of each group is left. */
+  readonly thinned: number
+  /** Up to this id no row is left. */
+  readonly forgotten: number
+  /** Whether there are ids that readers have passed. */
+  readonly hasPassed: boolean
+  /** The clock of the database. */
+  readonly now: number
+  readonly rows: LogRow[]
+}
+
+/** Ids that follow each other. */
+export interface IdRange {
+  readonly first: number
+  readonly last: number
+}
+
+/** How many values a list in a statement has. */
+const LIST = 500
+
+export class LogStatements {
+  readonly #dialect: Dialect
+  readonly #tables: LogTables
+  /** The last epoch and what it was made of. */
+  #source: string | undefined
+  #epoch = ''
+
+  constructor (dialect: Dialect, tables: LogTables) {
+    this.#dialect = dialect
+    this.#tables = tables
+  }
+
+  /** The rows of the log from an id on. */
+  readFrom (connection: DatabaseConnection, id: number, limit: number): Promise<LogPage> {
+    return this.#readPage(connection, 'id >= ?', [id], limit)
+  }
+
+  /** The rows of a group after an id and up to another one. */
+  readGroup (
+    connection: DatabaseConnection, group: string, after: number, last: number, limit: number
+  ): Promise<LogPage> {
+    const { isGroup } = this.#dialect
+    const values = [...this.#dialect.groupValues(group), after, last]
+    return this.#readPage(connection, `${isGroup} and id > ? and id <= ?`, values, limit)
+  }
+
+  /** The payloads of rows. */
+  async readPayloads (connection: DatabaseConnection, ids: readonly number[]): Promise<Map<number, string>> {
+    const payloads = new Map<number, string>()
+    for (let at = 0; at < ids.length; at += LIST) {
+      const some = ids.slice(at, at + LIST)
+      const rows = await connection.query(`select id, payload from ${this.#tables.log}
+        where id in (${listOf(some)}) and payload is not null`, some)
+      for (const { id, payload } of rows) payloads.set(Number(id), String(payload))
+    }
+    return payloads
+  }
+
+  /** The id of the newest row. */
+  async readTop (connection: DatabaseConnection): Promise<number> {
+    const [row] = await connection.query(`select max(id) as top from ${this.#tables.log}`)
+    return Number(row?.top ?? 0)
+  }
+
+  /** The ids of the last messages of groups, up to an id. */
+  async readTops (
+    connection: DatabaseConnection, groups: readonly string[], last: number
+  ): Promise<Map<string, number>> {
+    const { isGroup } = this.#dialect
+    const tops = new Map<string, number>()
+    for (let at = 0; at < groups.length; at += LIST) {
+      const some = groups.slice(at, at + LIST)
+      // the newest row of each group is one step in the index
+      const { log } = this.#tables
+      const each = some.map((_, index) => {
+        return `select ${index} as place, max(id) as top from ${log} where ${isGroup} and id <= ?`
+      })
+      const values = some.flatMap((group) => [...this.#dialect.groupValues(group), last])
+      const rows = await connection.query(each.join(' union all '), values)
+      for (const { place, top } of rows) {
+        const group = some[Number(place)]
+        if (group !== undefined && top !== null) tops.set(group, Number(top))
+      }
+    }
+    return tops
+  }
+
+  /** Makes sure that the log has its state; what is there stays. */
+  async ensureState (connection: DatabaseConnection): Promise<void> {
+    const [insert, end] = this.#dialect.insertMissing
+    await connection.query(`${insert} ${this.#tables.state} (name, value)
+      values ('epoch', ?), ('turn', '0'), ('cleaner', '0') ${end}`, [newEpoch()])
+  }
+
+  /** Begins a new epoch, unless another process has done so. @param source what the epoch was made of */
+  async renewEpoch (connection: DatabaseConnection, source: string): Promise<void> {
+    const { state } = this.#tables
+    const values = [newEpoch(), String(source.split('/')[0])]
+    await connection.query(`update ${state} set value = ? where name = 'epoch' and value = ?`, values)
+  }
+
+  /** Notes that readers do not wait any longer for ids. */
+  async pass (connection: DatabaseConnection, ranges: readonly IdRange[], holders: string): Promise<void> {
+    const [insert, end] = this.#dialect.insertMissing
+    for (const { first, last } of ranges) {
+      await connection.query(`${insert} ${this.#tables.passed} (first_id, last_id, holders)
+        values (?, ?, ?) ${end}`, [first, last, holders])
+    }
+  }
+
+  /** Takes the right to clean the log until a time. @returns whether no other process has it */
+  async takeCleaning (connection: DatabaseConnection, id: string, milliseconds: number): Promise<boolean> {
+    const { state } = this.#tables
+    const { now } = this.#dialect
+    const [row] = await connection.query(`select value, ${now} as clock from ${state} where name = 'cleaner'`)
+    const until = Number(String(row?.value).split('/')[0])
+    const clock = Number(row?.clock)
+    if (row === undefined || until > clock) return false
+    const value = `${clock + milliseconds}/${id}`
+    await connection.query(`update ${state} set value = ? where name = 'cleaner' and value = ?`, [value, row.value])
+    const [taken] = await connection.query(`select value from ${state} where name = 'cleaner'`)
+    return taken?.value === value
+  }
+
+  /** Notes up to where rows are deleted, before they are. */
+  async mark (connection: DatabaseConnection, name: 'thinned' | 'forgotten', epoch: string, id: number): Promise<void> {
+    const { state } = this.#tables
+    const value = `${epoch}/${id}`
+    const [insert, end] = this.#dialect.insertMissing
+    await connection.query(`${insert} ${state} (name, value) values (?, ?) ${end}`, [name, value])
+    await connection.query(`update ${state} set value = ? where name = ?`, [value, name])
+  }
+
+  /** Deletes rows. */
+  async delete (connection: DatabaseConnection, ids: readonly number[]): Promise<void> {
+    for (let at = 0; at < ids.length; at += LIST) {
+      const some = ids.slice(at, at + LIST)
+      await connection.query(`delete from ${this.#tables.log} where id in (${listOf(some)})`, some)
+    }
+  }
+
+  async #readPage (
+    connection: DatabaseConnection, condition: string, values: readonly unknown[], limit: number, isSecond = false
+  ): Promise<LogPage> {
+    const { epoch, now, size } = this.#dialect
+    const { log, state, passed } = this.#tables
+    const rows = await connection.query(`select s.*, l.id, l.group_name, l.size, l.created_at, l.token from (
+        select ${epoch} as source, ${now} as clock, (select count(*) from ${passed}) as passed,
+          (select value from ${state} where name = 'thinned') as thinned,
+          (select value from ${state} where name = 'forgotten') as forgotten
+      ) s left join (
+        select id, group_name, ${size} as size, created_at, token from ${log}
+        where ${condition} order by id limit ${limit}
+      ) l on 1 = 1 order by l.id`, values)
+    const [head = {}] = rows
+    if (typeof head.source !== 'string') {
+      // the tables are new, or were cleared
+      if (isSecond) throw new Error(`${this.#dialect.name} does not tell the epoch of the log`)
+      await this.ensureState(connection)
+      return this.#readPage(connection, condition, values, limit, true)
+    }
+    this.#nameEpoch(head.source)
+    return {
+      source: head.source,
+      epoch: this.#epoch,
+      thinned: this.#markOf(head.thinned),
+      forgotten: this.#markOf(head.forgotten),
+      hasPassed: Number(head.passed) > 0,
+      now: Number(head.clock),
+      rows: rows.filter(({ id }) => id !== null).map(toLogRow)
+    }
+  }
+
+  #nameEpoch (source: string): void {
+    if (source === this.#source) return
+    this.#source = source
+    this.#epoch = createHash('sha256').update(source).digest('base64url').slice(0, 12)
+  }
+
+  /** A mark of another epoch is none. */
+  #markOf (value: unknown): number {
+    const [epoch, id] = String(value).split('/')
+    return epoch === this.#epoch ? Number(id) : 0
+  }
+}
+
+function toLogRow ({ id, group_name: group, size, created_at: createdAt, token }: Row): LogRow {
+  return {
+    id: Number(id),
+    group: String(group),
+    size: size === null ? undefined : Number(size),
+    createdAt: Number(createdAt),
+    token: token === null ? undefined : String(token)
+  }
+}
+
+function listOf (values: readonly unknown[]): string {
+  return values.map(() => '?').join(', ')
+}
+
+function newEpoch (): string {
+  return randomBytes(12).toString('hex')
+}

@@ -1,0 +1,162 @@
+/** Parts of the database broker with fakes in place of a server. */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { MariaDbDriver } from '@mikro-orm/mariadb'
+import { PostgreSqlDriver } from '@mikro-orm/postgresql'
+import { MikroORM, type Options } from '@mikro-orm/sql'
+import type { DatabaseBrokerSettings } from '../../../lib/brokers/database/database-broker.ts'
+import type { Connector, DatabaseConnection, Dialect, Row } from '../../../lib/brokers/database/dialect.ts'
+import { logEntities } from '../../../lib/brokers/database/index.ts'
+import { LogCleaner } from '../../../lib/brokers/database/log-cleaner.ts'
+import { LogSession } from '../../../lib/brokers/database/log-session.ts'
+import { LogStatements } from '../../../lib/brokers/database/log-statements.ts'
+import { Outage } from '../../../lib/util/outage.ts'
+import { settingsOf } from './support.ts'
+
+/** Settings of a server that is not there. */
+async function settingsFor (driver: unknown): Promise<DatabaseBrokerSettings> {
+  return settingsOf(await MikroORM.init({ driver, dbName: 'none', entities: logEntities } as Options))
+}
+
+const { dialect: postgresql } = await settingsFor(PostgreSqlDriver)
+const { dialect: mariadb, tables } = await settingsFor(MariaDbDriver)
+
+/** A connection that answers statements by their first matching text, and records them. */
+function fake (answers: Record<string, Row[]>): DatabaseConnection & { sent: string[] } {
+  const sent: string[] = []
+  return {
+    sent,
+    async query (sql) {
+      sent.push(sql)
+      return Object.entries(answers).find(([text]) => sql.includes(text))?.[1] ?? []
+    },
+    destroy () {}
+  }
+}
+
+test('a standby of PostgreSQL and Galera are refused', async () => {
+  const standby = fake({ pg_is_in_recovery: [{ isStandby: true, cache: 1, step: 1 }] })
+  await assert.rejects(postgresql.prepare(standby, 'reader'), { code: 'RP_ERR_BROKER_UNAVAILABLE', message: /standby/ })
+
+  const galera = fake({ wsrep_on: [{ Value: 'ON' }] })
+  await assert.rejects(mariadb.prepare(galera, 'reader'), { code: 'RP_ERR_BROKER_UNAVAILABLE', message: /Galera/ })
+})
+
+test('passed ids are kept as long as a prepared transaction is open', async () => {
+  const connection = fake({ pg_locks: [{ holder: '-1/5' }] })
+  await postgresql.sweep?.(connection)
+  assert.equal(connection.sent.filter((sql) => sql.startsWith('delete')).length, 0)
+
+  const other = fake({ pg_locks: [{ holder: '3/5' }], 'select first_id': [{ first_id: '7', holders: '3/4' }] })
+  await postgresql.sweep?.(other)
+  assert.equal(other.sent.filter((sql) => sql.startsWith('delete')).length, 1)
+})
+
+test('errors of servers tell whether a statement can be repeated', () => {
+  const ofPostgresql = (code: string, severity = 'ERROR') => postgresql.failureOf(Object.assign(new Error(), { code, severity }))
+  assert.deepEqual(['08006', '57P01', '25006', '23505', '42P01', '40001', '55P03', '57014', '42601'].map((code) => ofPostgresql(code)), [
+    'lost', 'lost', 'lost', 'repeated', 'missing', 'passing', 'passing', 'passing', 'refused'
+  ])
+  assert.equal(ofPostgresql('53300', 'FATAL'), 'lost')
+  assert.equal(postgresql.failureOf(Object.assign(new Error(), { code: 'ECONNRESET' })), 'lost')
+
+  const ofMariadb = (errno: number) => mariadb.failureOf(Object.assign(new Error(), { errno, sqlState: 'HY000' }))
+  assert.deepEqual([1290, 1062, 1146, 1205, 1213, 1064].map(ofMariadb), ['lost', 'repeated', 'missing', 'passing', 'passing', 'refused'])
+  assert.equal(mariadb.failureOf(Object.assign(new Error(), { errno: 1064, sqlState: '42000', fatal: true })), 'lost')
+})
+
+/** A session on a connector that the test answers. */
+function sessionOf (connect: Connector['connect']) {
+  const failures: Error[] = []
+  const dialect = {
+    ...mariadb,
+    name: 'Fake',
+    connector: () => ({ connect, async close () {} }),
+    async prepare () {},
+    failureOf: () => 'refused'
+  } satisfies Partial<Dialect>
+  const session = new LogSession({
+    dialect: dialect as never, role: 'writer', patience: 5000, onReady () {}, onFailure: (error) => failures.push(error)
+  })
+  return { session, failures }
+}
+
+test('a session that is closed while it connects uses no connection and tries no other', async () => {
+  let destroyed = 0
+  for (const outcome of ['connects', 'fails']) {
+    const answer = Promise.withResolvers<DatabaseConnection>()
+    let attempts = 0
+    const { session, failures } = sessionOf(() => {
+      attempts++
+      return answer.promise
+    })
+    const opening = session.open()
+    await session.close()
+    if (outcome === 'fails') answer.reject(new Error('refused'))
+    else answer.resolve({ query: async () => [], destroy: () => { destroyed++ } })
+    await opening
+
+    assert.equal(session.isReady, false)
+    assert.equal(attempts, 1)
+    assert.deepEqual(failures, [])
+  }
+  assert.equal(destroyed, 1)
+})
+
+test('a session without a connection refuses statements', async () => {
+  const { session } = sessionOf(async () => assert.fail())
+
+  await assert.rejects(session.query('select 1'), { message: 'no connection to Fake: it is being made' })
+})
+
+/** A cleaner whose right to clean is decided by the test. */
+function cleanerOf (take: () => Promise<boolean>, isReady = true) {
+  const failures: Error[] = []
+  const cleaner: LogCleaner = new LogCleaner({
+    session: { isReady } as never,
+    statements: { takeCleaning: take } as never,
+    id: 'test',
+    keep: 1,
+    keepNewest: 1,
+    interval: 2,
+    cleaning: new Outage({ began: (error) => failures.push(error), ended () {} })
+  })
+  return { cleaner, failures }
+}
+
+test('a cleaner cleans again and again until it is closed', async () => {
+  let times = 0
+  const closed = Promise.withResolvers<void>()
+  const { cleaner } = cleanerOf(async () => {
+    if (++times < 3) return false
+    cleaner.close()
+    closed.resolve()
+    return true
+  })
+
+  cleaner.start()
+  // the timer of a cleaner does not keep the process running
+  const alive = setInterval(() => {}, 1000)
+  await closed.promise
+  clearInterval(alive)
+
+  assert.equal(times, 3)
+})
+
+test('a cleaner reports a failure, and waits for a connection', async () => {
+  const { cleaner, failures } = cleanerOf(async () => { throw new Error('refused') })
+  await cleaner.clean()
+  assert.deepEqual(failures.map(({ message }) => message), ['refused'])
+
+  const { cleaner: other } = cleanerOf(() => assert.fail(), false)
+  await other.clean()
+})
+
+test('one process at a time has the right to clean', async () => {
+  const statements = new LogStatements(mariadb, tables)
+
+  assert.equal(await statements.takeCleaning(fake({}), 'one', 1000), false, 'the tables were cleared')
+  assert.equal(await statements.takeCleaning(fake({ clock: [{ value: '2000/two', clock: 1000 }] }), 'one', 1000), false)
+  const free = fake({ clock: [{ value: '500/two', clock: 1000 }], 'select value from': [{ value: '2000/one' }] })
+  assert.equal(await statements.takeCleaning(free, 'one', 1000), true)
+})
