@@ -237,24 +237,24 @@ export class DatabaseBroker implements Broker {
   }
 
   /** Rejects with RP_ERR_BROKER_UNAVAILABLE when the database takes too long, or refuses. */
-  async #within<Value> (answer: Promise<Value>): Promise<Value> {
+  #within<Value> (answer: Promise<Value>): Promise<Value> {
     const { dialect, limits: { timeout } } = this.#settings
     const { promise, reject } = Promise.withResolvers<never>()
     const timer = setTimeout(() => {
       const { reading, writing, outages } = this.#parts as Parts
-      const cause = reading.failure ?? writing.failure ?? outages.reading.error
-      const reason = `${dialect.name} did not answer within ${timeout} ms${cause ? ` (${cause.message})` : ''}`
-      reject(new errors.RP_ERR_BROKER_UNAVAILABLE(reason, { cause }))
+      const failures = [reading.failure, writing.failure, outages.reading.error].filter((error) => error !== undefined)
+      const causes = failures.slice(0, 1).map(({ message }) => ` (${message})`).join('')
+      const reason = `${dialect.name} did not answer within ${timeout} ms${causes}`
+      reject(new errors.RP_ERR_BROKER_UNAVAILABLE(reason, { cause: failures[0] }))
     }, timeout)
-    try {
-      return await Promise.race([answer, promise])
-    } catch (error) {
-      if (isCoded(error)) throw error
+    const toCoded = (error: unknown) => {
+      if (isCoded(error)) return error
       const reason = `${dialect.name} refuses it (${(error as Error).message})`
-      throw new errors.RP_ERR_BROKER_UNAVAILABLE(reason, { cause: error })
-    } finally {
-      clearTimeout(timer)
+      return new errors.RP_ERR_BROKER_UNAVAILABLE(reason, { cause: error })
     }
+    return Promise.race([answer, promise])
+      .catch((error: unknown) => { throw toCoded(error) })
+      .finally(() => clearTimeout(timer))
   }
 }
 

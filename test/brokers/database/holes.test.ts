@@ -119,21 +119,6 @@ for (const name of ['PostgreSQL', 'MariaDB'] as DatabaseName[]) {
 suite('holes on PostgreSQL only', { skip: skips.PostgreSQL }, async () => {
   const database = await makeDatabase('PostgreSQL', after)
 
-  test('a prepared transaction is waited for like any other', async (t) => {
-    const { broker, group, one, recorder, two } = await setUp(t, database)
-    const [setting] = await database.run('show max_prepared_transactions')
-    if (setting?.max_prepared_transactions === '0') return t.skip('max_prepared_transactions is 0')
-    await one.run('begin')
-    await insert(one, group, 1)
-    await insert(two, group, 2)
-    await one.run("prepare transaction 'p'")
-    await poll(() => broker.health().detail?.startsWith('the log has been waiting for'))
-    assert.deepEqual(recorder.payloads(group), [])
-    await one.run("commit prepared 'p'")
-    await recorder.until(group, '{"n":2}')
-    assert.deepEqual(recorder.payloads(group), ['{"n":1}', '{"n":2}'])
-  })
-
   test('a transaction that writes elsewhere is not waited for', async (t) => {
     const { group, one, recorder, two } = await setUp(t, database)
     await database.run('create table other (n int)')

@@ -52,6 +52,19 @@ test('passed ids are kept as long as a prepared transaction is open', async () =
   assert.equal(other.sent.filter((sql) => sql.startsWith('delete')).length, 1)
 })
 
+test('a hole of PostgreSQL is decided when no holder is left, and a transaction that was prepared is one', async () => {
+  const answers = { pg_locks: [{ holder: '3/5' }, { holder: '4/9' }] }
+  const hole = await postgresql.watchHole?.(fake(answers)) ?? assert.fail()
+  assert.equal(hole.holders, '3/5 4/9')
+
+  answers.pg_locks = [{ holder: '-1/7' }, { holder: '5/1' }]
+  assert.equal(await hole.isDecided(), false)
+  assert.equal(hole.holders, '-1/7')
+
+  answers.pg_locks = [{ holder: '5/1' }]
+  assert.equal(await hole.isDecided(), true)
+})
+
 test('errors of servers tell whether a statement can be repeated', () => {
   const ofPostgresql = (code: string, severity = 'ERROR') => postgresql.failureOf(Object.assign(new Error(), { code, severity }))
   assert.deepEqual(['08006', '57P01', '25006', '23505', '42P01', '40001', '55P03', '57014', '42601'].map((code) => ofPostgresql(code)), [
