@@ -1,5 +1,6 @@
 /** Tests of the conformance suite in which the server behind the broker fails. */
 import assert from 'node:assert/strict'
+import type { Position } from '../brokers/broker.ts'
 import { assertFollow, subscribeTo } from './broker-history.ts'
 import { poll } from './recorder.ts'
 import type { BrokerTests, RecordedBroker } from './suite-setup.ts'
@@ -94,7 +95,7 @@ export function faultTests ({ define, capabilities: { history, processes = false
       await broker.publish(group, '{"n":2}')
 
       assert.equal(await broker.history(group, top, history.size), undefined)
-      const kept = await broker.history(group, recorder.positions(group)[0] ?? top, history.size)
+      const kept = await broker.history(group, recorder.positions(group)[0] as Position, history.size)
       assert.deepEqual(kept?.map(({ payload }) => payload), ['{"n":2}'])
     })
   }
