@@ -9,12 +9,12 @@ const allowed = {
   protocol: [],
   util: ['errors.ts', 'protocol/encode.ts'],
   brokers: ['errors.ts', 'util', 'protocol'],
-  'brokers/redis': ['errors.ts', 'util', 'brokers/broker.ts', 'brokers/history.ts'],
-  'brokers/database': ['errors.ts', 'util', 'brokers/broker.ts', 'brokers/history.ts'],
+  'brokers/redis': ['errors.ts', 'util', 'brokers/broker.ts', 'brokers/history.ts', 'brokers/not-published.ts'],
+  'brokers/database': ['errors.ts', 'util', 'brokers/broker.ts', 'brokers/history.ts', 'brokers/not-published.ts'],
   server: ['errors.ts', 'diagnostics.ts', 'util', 'protocol', 'brokers/broker.ts'],
   'mikro-orm': ['errors.ts', 'diagnostics.ts', 'util', 'protocol', 'server/internals.ts'],
   client: ['protocol/codes.ts', 'protocol/contract.ts'],
-  testing: ['brokers/broker.ts', 'client/index.ts', 'client/error.ts', 'protocol/contract.ts', 'server/internals.ts', 'server/types.ts', 'util/thenable.ts'],
+  testing: ['brokers/broker.ts', 'client/index.ts', 'client/error.ts', 'protocol/contract.ts', 'server/internals.ts', 'server/types.ts', 'util/thenable.ts', 'util/within.ts'],
   'errors.ts': ['protocol/encode.ts'],
   'diagnostics.ts': ['server/types.ts']
 }
@@ -34,11 +34,10 @@ const server = {
  */
 const mikroOrm = {
   'row.ts': [],
-  'platforms.ts': [],
   declare: ['row.ts'],
-  capture: ['row.ts', 'platforms.ts', 'declare/entity-registry.ts', 'declare/rules.ts'],
+  capture: ['row.ts', 'declare/entity-registry.ts', 'declare/rules.ts'],
   announce: [
-    'row.ts', 'platforms.ts',
+    'row.ts',
     'declare/compiled-rule.ts', 'declare/entity-registry.ts', 'declare/notification.ts', 'declare/rules.ts',
     'capture/change-log.ts', 'capture/commit.ts', 'capture/commit-order.ts', 'capture/commit-stamps.ts',
     'capture/committed-rows.ts', 'capture/read-back.ts'

@@ -62,7 +62,7 @@ export interface Broker {
    * @defaultValue false
    */
   readonly keepsHistory?: boolean
-  /** Whether `publish` uses stamps. Without, the stamps of transactions are not read. @defaultValue false */
+  /** Whether `publish` uses stamps. If not, the plugin reads no stamps of transactions. @defaultValue false */
   readonly usesStamps?: boolean
   /**
    * Whether the offsets of a group rise without being contiguous, because all groups share a log. Only the broker can

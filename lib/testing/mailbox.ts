@@ -1,4 +1,5 @@
 /** The mailbox of a test client: unread frames, and the calls that wait for a frame. */
+import { within } from '../util/within.ts'
 
 /** A parsed frame. */
 export type TestFrame = Record<string, unknown>
@@ -109,16 +110,10 @@ export class Mailbox {
     }
   }
 
-  async #inTime<Value> (promise: Promise<Value>, what: () => string): Promise<Value> {
-    const late = Promise.withResolvers<never>()
-    const timer = setTimeout(() => {
+  #inTime<Value> (promise: Promise<Value>, what: () => string): Promise<Value> {
+    return within(this.#timeout, promise, () => {
       const shown = this.#unread.slice(-SHOWN_FRAMES).map(({ text }) => text)
-      late.reject(new Error(`no ${what()} came within ${this.#timeout} ms; unread: ${shown.join(', ') || 'nothing'}`))
-    }, this.#timeout)
-    try {
-      return await Promise.race([promise, late.promise])
-    } finally {
-      clearTimeout(timer)
-    }
+      return new Error(`no ${what()} came within ${this.#timeout} ms; unread: ${shown.join(', ') || 'nothing'}`)
+    })
   }
 }

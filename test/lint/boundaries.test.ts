@@ -21,18 +21,20 @@ const files = globSync('lib/**/*.ts', { cwd: root }).map((path) => path.split(se
 /** Imports that the architecture forbids, by the folder or file of their zone. Each zone of the configuration has one. */
 const FORBIDDEN: Record<string, string[]> = {
   'lib/protocol': ['lib/server/connection.ts', 'lib/client/client.ts', 'lib/errors.ts', 'lib/util/checks.ts'],
-  'lib/util': ['lib/server/connection.ts', 'lib/options.ts', 'lib/brokers/broker.ts'],
+  'lib/util': [
+    'lib/server/connection.ts', 'lib/options.ts', 'lib/brokers/broker.ts', 'lib/mikro-orm/row.ts',
+    'lib/mikro-orm/capture/commit.ts'
+  ],
   'lib/brokers': ['lib/server/types.ts', 'lib/plugin.ts', 'lib/diagnostics.ts', 'lib/mikro-orm/index.ts'],
   'lib/brokers/redis': ['lib/brokers/memory.ts', 'lib/server/types.ts', 'lib/protocol/codes.ts'],
-  'lib/brokers/database': ['lib/brokers/memory.ts', 'lib/server/types.ts', 'lib/mikro-orm/platforms.ts'],
+  'lib/brokers/database': ['lib/brokers/memory.ts', 'lib/server/types.ts', 'lib/mikro-orm/row.ts'],
   'lib/server': ['lib/plugin.ts', 'lib/brokers/memory.ts', 'lib/mikro-orm/index.ts', 'lib/client/index.ts'],
   'lib/server/requests': ['lib/server/connection.ts', 'lib/server/groups/groups.ts', 'lib/server/sending/outbox.ts'],
   'lib/server/sending': ['lib/server/connection.ts', 'lib/server/groups/group.ts', 'lib/server/requests/request.ts'],
   'lib/server/groups': ['lib/server/connection.ts', 'lib/server/connections.ts', 'lib/server/sending/outbox.ts'],
   'lib/server/upgrade': ['lib/server/connection.ts', 'lib/server/groups/groups.ts'],
   'lib/mikro-orm': ['lib/server/types.ts', 'lib/plugin.ts', 'lib/brokers/broker.ts'],
-  'lib/mikro-orm/row.ts': ['lib/mikro-orm/platforms.ts', 'lib/mikro-orm/notify.ts'],
-  'lib/mikro-orm/platforms.ts': ['lib/mikro-orm/row.ts', 'lib/mikro-orm/capture/commit.ts'],
+  'lib/mikro-orm/row.ts': ['lib/mikro-orm/capture/commit.ts', 'lib/mikro-orm/notify.ts'],
   'lib/mikro-orm/declare': ['lib/mikro-orm/capture/change-log.ts', 'lib/mikro-orm/announce/announcer.ts'],
   'lib/mikro-orm/capture': ['lib/mikro-orm/announce/announcer.ts', 'lib/mikro-orm/change-subscriber.ts'],
   'lib/mikro-orm/announce': ['lib/mikro-orm/change-subscriber.ts', 'lib/mikro-orm/capture/flush.ts'],

@@ -2,10 +2,10 @@
 import assert from 'node:assert/strict'
 import test, { suite, type TestContext } from 'node:test'
 import { setImmediate } from 'node:timers/promises'
-import { defineEntity, p, type EntityManager } from '@mikro-orm/core'
+import { defineEntity, p, type Platform } from '@mikro-orm/core'
 import { ChangeSubscriber, notifyOnChange, notifyOnUpdate, withoutNotifications, type NotifyOptions } from '../../lib/mikro-orm/index.ts'
 import { CommittedRows } from '../../lib/mikro-orm/capture/committed-rows.ts'
-import { databaseOf } from '../../lib/mikro-orm/platforms.ts'
+import { databaseOf } from '../../lib/util/platforms.ts'
 import { listen, openServer, openSqlite } from './support.ts'
 
 const List = defineEntity({ name: 'List', properties: { id: p.integer().primary(), name: p.string(), note: p.string().lazy().nullable() } })
@@ -224,7 +224,7 @@ suite('the row before a change', () => {
 test('treats an unknown database as Database.Other', () => {
   class OtherPlatform {}
 
-  assert.equal(databaseOf({ getPlatform: () => new OtherPlatform() } as unknown as EntityManager), 'other')
+  assert.equal(databaseOf(new OtherPlatform() as unknown as Platform), 'other')
 })
 
 test('a logger that throws does not fail a flush', async (t) => {

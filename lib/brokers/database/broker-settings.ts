@@ -1,11 +1,12 @@
 /** Checks the options of the database broker and derives its settings. */
-import type { MikroORM, Platform } from '@mikro-orm/core'
+import type { MikroORM } from '@mikro-orm/core'
 import { errors, show } from '../../errors.ts'
 import { checkNames, isDelay, MAX_DELAY } from '../../util/checks.ts'
+import { Database, databaseOf } from '../../util/platforms.ts'
 import { checkHistory, type HistoryOptions } from '../history.ts'
 import type { DatabaseBrokerSettings } from './database-broker.ts'
 import type { Dialect, LogTables } from './dialect.ts'
-import { isMySql, isSqlite, LogEntry, LogState, PassedIds } from './log-entities.ts'
+import { LogEntry, LogState, PassedIds } from './log-entities.ts'
 import { MariadbDialect } from './mariadb-dialect.ts'
 import { PostgresqlDialect } from './postgresql-dialect.ts'
 import { SqliteDialect } from './sqlite-dialect.ts'
@@ -84,12 +85,18 @@ function findTables (orm: MikroORM): LogTables {
   }
 }
 
+const DIALECTS: Partial<Record<Database, new (orm: MikroORM, tables: LogTables) => Dialect>> = {
+  [Database.PostgreSql]: PostgresqlDialect,
+  [Database.MariaDb]: MariadbDialect,
+  [Database.MySql]: MariadbDialect,
+  [Database.Sqlite]: SqliteDialect
+}
+
 /** @throws RP_ERR_INVALID_OPTION */
 function makeDialect (orm: MikroORM, tables: LogTables): Dialect {
-  const platform: Platform = orm.em.getPlatform()
-  if (platform.supportsNativeEnums()) return new PostgresqlDialect(orm, tables)
-  if (isMySql(platform)) return new MariadbDialect(orm, tables)
-  if (isSqlite(platform)) return new SqliteDialect(orm, tables)
+  const platform = orm.em.getPlatform()
+  const Dialect = DIALECTS[databaseOf(platform)]
+  if (Dialect !== undefined) return new Dialect(orm, tables)
   const expected = 'a MikroORM for PostgreSQL, MariaDB, MySQL or SQLite'
   throw new errors.RP_ERR_INVALID_OPTION('orm', expected, platform.constructor.name)
 }

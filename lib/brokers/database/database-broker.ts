@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto'
 import { errors } from '../../errors.ts'
 import { Outage } from '../../util/outage.ts'
+import { within } from '../../util/within.ts'
 import type { Broker, BrokerHealth, HistoryEntry, Position, Receiver } from '../broker.ts'
 import type { HistoryOptions } from '../history.ts'
 import type { Dialect, LogTables } from './dialect.ts'
@@ -29,7 +30,6 @@ export interface DatabaseBrokerSettings {
 
 /** The parts of an open broker. */
 interface Parts {
-  readonly receiver: Receiver
   readonly reading: LogSession
   readonly writing: LogSession
   readonly reader: LogReader
@@ -37,7 +37,7 @@ interface Parts {
   readonly history: LogHistory
   readonly cleaner: LogCleaner
   readonly outages: Record<'connecting' | 'publishing' | 'reading' | 'cleaning', Outage>
-  /** Settled when the connections are there, or when the broker is closed before. */
+  /** Settles when both connections are ready, or when the broker is closed before. */
   readonly opening: PromiseWithResolvers<void>
 }
 
@@ -217,7 +217,7 @@ export class DatabaseBroker implements Broker {
       cleaning: outages.cleaning
     })
     const opening = Promise.withResolvers<void>()
-    const parts: Parts = { receiver, reading, writing, reader, writer, history, cleaner, outages, opening }
+    const parts: Parts = { reading, writing, reader, writer, history, cleaner, outages, opening }
     return parts
   }
 
@@ -231,30 +231,28 @@ export class DatabaseBroker implements Broker {
     const { dialect, tables } = this.#settings
     const failure = dialect.failureOf(error)
     if (failure === 'missing') opening.reject(new errors.RP_ERR_TABLE_MISSING(tables.log, { cause: error }))
-    // a database that refuses the log will go on doing so
+    // another attempt would be refused, too
     else if (isCoded(error) || failure === 'refused') opening.reject(error)
     outages.connecting.fail(error)
   }
 
   /** Rejects with RP_ERR_BROKER_UNAVAILABLE when the database takes too long, or refuses. */
-  #within<Value> (answer: Promise<Value>): Promise<Value> {
+  async #within<Value> (answer: Promise<Value>): Promise<Value> {
     const { dialect, limits: { timeout } } = this.#settings
-    const { promise, reject } = Promise.withResolvers<never>()
-    const timer = setTimeout(() => {
-      const { reading, writing, outages } = this.#parts as Parts
-      const failures = [reading.failure, writing.failure, outages.reading.error].filter((error) => error !== undefined)
-      const causes = failures.slice(0, 1).map(({ message }) => ` (${message})`).join('')
-      const reason = `${dialect.name} did not answer within ${timeout} ms${causes}`
-      reject(new errors.RP_ERR_BROKER_UNAVAILABLE(reason, { cause: failures[0] }))
-    }, timeout)
-    const toCoded = (error: unknown) => {
-      if (isCoded(error)) return error
+    try {
+      return await within(timeout, answer, () => {
+        const { reading, writing, outages } = this.#parts as Parts
+        const errorsOfParts = [reading.failure, writing.failure, outages.reading.error]
+        const failures = errorsOfParts.filter((error) => error !== undefined)
+        const causes = failures.slice(0, 1).map(({ message }) => ` (${message})`).join('')
+        const reason = `${dialect.name} did not answer within ${timeout} ms${causes}`
+        return new errors.RP_ERR_BROKER_UNAVAILABLE(reason, { cause: failures[0] })
+      })
+    } catch (error) {
+      if (isCoded(error)) throw error
       const reason = `${dialect.name} refuses it (${(error as Error).message})`
-      return new errors.RP_ERR_BROKER_UNAVAILABLE(reason, { cause: error })
+      throw new errors.RP_ERR_BROKER_UNAVAILABLE(reason, { cause: error })
     }
-    return Promise.race([answer, promise])
-      .catch((error: unknown) => { throw toCoded(error) })
-      .finally(() => clearTimeout(timer))
   }
 }
 

@@ -11,7 +11,7 @@ export interface DatabaseConnection {
   destroy (): void
 }
 
-/** What a connection reports. */
+/** Events of a connection. */
 export interface ConnectionEvents {
   /** The connection is lost while no statement runs. */
   onLost (error: Error): void
@@ -62,7 +62,7 @@ export interface Dialect {
   readonly epoch: string
   /** The expression for the size of a payload in bytes. */
   readonly size: string
-  /** Whether `epoch` also changes when the rows are replaced by older ones. */
+  /** `true` if `epoch` also changes when the rows are replaced by older ones. */
   readonly seesRewinding: boolean
   /** The beginning and the end of an INSERT that leaves out rows whose key is there already. */
   readonly insertMissing: readonly [string, string]
@@ -74,11 +74,11 @@ export interface Dialect {
   failureOf (error: unknown): Failure
   /** Prepares a connection that is new. @throws Error where the server can not hold the log */
   prepare (connection: DatabaseConnection, role: 'reader' | 'writer'): Promise<void>
-  /** Whether a message can be stored at all; a reason if it can not. */
+  /** Returns the reason why the database can't store a message, if there is one. */
   refuse (message: LogMessage): string | undefined
   /** Inserts messages in one transaction, the first one with the token. */
   insert (connection: DatabaseConnection, messages: readonly LogMessage[], token: string): Promise<void>
-  /** Whether the database may have changed since the last call on this connection; without it every poll reads. */
+  /** Returns whether the database may have changed since the last call. Without it every poll reads. */
   hasChanged? (connection: DatabaseConnection): Promise<boolean>
   /** Tells other processes that there are new rows. */
   notify? (connection: DatabaseConnection): Promise<void>
@@ -88,14 +88,14 @@ export interface Dialect {
   sweep? (connection: DatabaseConnection): Promise<void>
 }
 
-/** Finds out whether an id that is missing can still turn up. */
+/** A watch on the transactions that may still write a missing id. */
 export interface HoleWatch {
-  /** Whether all transactions that were open when the watch began have ended. */
+  /** Returns whether all transactions that were open when the watch began have ended. */
   isDecided (): Promise<boolean>
-  /** Whether readers have given up waiting for these transactions before. */
+  /** `true` if readers have given up waiting for these transactions before. */
   readonly isFrozen: boolean
-  /** The transactions that are waited for. */
+  /** Names of the transactions that have not ended. */
   readonly holders: string
-  /** Called when readers give up. */
+  /** Called when the reader gives up waiting. */
   freeze (): void
 }

@@ -7,7 +7,7 @@ import type { Dialect, HoleWatch } from './dialect.ts'
 import type { LogSession } from './log-session.ts'
 import type { IdRange, LogRow, LogStatements } from './log-statements.ts'
 
-/** How long the reader waits at a missing id, in milliseconds. */
+/** Time limits for waiting at a missing id, in milliseconds. */
 export interface GapPatience {
   usual: number
   /** While the log is opened. */
@@ -16,7 +16,7 @@ export interface GapPatience {
   frozen: number
 }
 
-/** What the reader gives. */
+/** Options of `IdGap`, made by the reader. */
 export interface IdGapOptions {
   receiver: Receiver
   dialect: Dialect
@@ -35,7 +35,7 @@ interface Hole {
   delay: number
 }
 
-/** How many rows are looked at when ids are given up. */
+/** Rows of the read that finds the ids to give up. */
 const PAGE = 1001
 /** The bounds of the delay before a missing id is looked for again, in milliseconds. */
 const LOOK = { min: 2, max: 50 }
@@ -48,7 +48,7 @@ export class IdGap {
     this.#options = options
   }
 
-  /** For how long the reader has been waiting, in milliseconds, and for which transactions. */
+  /** Time for which the reader has been waiting, in milliseconds, and the transactions that it waits for. */
   get waiting (): { age: number, holders: string } | undefined {
     return this.#hole && { age: performance.now() - this.#hole.since, holders: this.#hole.watch.holders }
   }

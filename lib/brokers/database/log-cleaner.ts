@@ -7,23 +7,23 @@ import type { Outage } from '../../util/outage.ts'
 import type { LogSession } from './log-session.ts'
 import type { LogRow, LogStatements } from './log-statements.ts'
 
-/** What cleaning needs. */
+/** Options of a cleaner. */
 export interface LogCleanerOptions {
   session: LogSession
   statements: LogStatements
-  /** Unlike that of any other process. */
+  /** Identifies this process. */
   id: string
-  /** How long rows are kept, in milliseconds. */
+  /** Age up to which rows are kept, in milliseconds. */
   keep: number
-  /** How long the newest of the old rows of a group is kept, in milliseconds. */
+  /** Age up to which the newest old row of a group is kept, in milliseconds. */
   keepNewest: number
   /** The delay between two cleanings, in milliseconds. */
   interval: number
-  /** Told of deletions that fail. */
+  /** Failed and successful deletions. */
   cleaning: Outage
 }
 
-/** How many rows one statement looks at, and deletes. */
+/** Rows that one statement reads, and deletes. */
 const PORTION = 1000
 
 export class LogCleaner {
@@ -50,12 +50,11 @@ export class LogCleaner {
     clearTimeout(this.#timer)
   }
 
-  /** Deletes what is too old, unless another process does. */
+  /** Deletes the rows that are too old, unless another process does. */
   async clean (): Promise<void> {
     const { session, statements, id, interval, keep, keepNewest, cleaning } = this.#options
     try {
       if (!session.isReady || !await statements.takeCleaning(session, id, interval / 2)) return
-      /* c8 ignore next 2: more than one portion of old rows */
       while (!this.#isClosed && await this.#thin(keep));
       while (!this.#isClosed && await this.#forget(keepNewest));
       cleaning.end()

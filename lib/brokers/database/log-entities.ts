@@ -1,17 +1,18 @@
 /** The tables of the log as MikroORM entities, so that its schema generator and its migrations know them. */
 import { BigIntType, defineEntity, p, type EntityProperty, type Platform, Type } from '@mikro-orm/core'
+import { Database, databaseOf, isMySql } from '../../util/platforms.ts'
 
 /** A number of 64 bits that the database draws; SQLite draws numbers for columns of the type `integer` only. */
 class IdType extends BigIntType {
   override getColumnType (property: EntityProperty, platform: Platform): string {
-    return isSqlite(platform) ? 'integer' : super.getColumnType(property, platform)
+    return databaseOf(platform) === Database.Sqlite ? 'integer' : super.getColumnType(property, platform)
   }
 }
 
 /** Text without a bound: `text` of MySQL and MariaDB ends at 64 KiB. */
 class PayloadType extends Type<string | null, string | null> {
   override getColumnType (_property: EntityProperty, platform: Platform): string {
-    return isMySql(platform) ? 'longtext' : 'text'
+    return isMySql(databaseOf(platform)) ? 'longtext' : 'text'
   }
 }
 
@@ -33,7 +34,7 @@ export const LogEntry = defineEntity({
   }
 })
 
-/** What all processes know about the log: its epoch, and how far it was cleaned. */
+/** State of the log that all processes share: its epoch, and how far it was cleaned. */
 export const LogState = defineEntity({
   name: 'RohrpostLogState',
   tableName: 'rohrpost_log_state',
@@ -57,13 +58,3 @@ export const PassedIds = defineEntity({
 
 /** The entities of the database broker: `entities: [Todo, ...logEntities]`. */
 export const logEntities = [LogEntry, LogState, PassedIds]
-
-/** Whether a platform is MySQL or MariaDB, the only ones with unsigned numbers. */
-export function isMySql (platform: Platform): boolean {
-  return platform.supportsUnsigned()
-}
-
-/** Whether a platform is SQLite, with any driver. */
-export function isSqlite (platform: Platform): boolean {
-  return /sqlite|libsql/i.test(platform.constructor.name)
-}

@@ -64,11 +64,11 @@ export class LogHistory {
   }
 
   async #readTops (groups: Set<string>): Promise<(group: string) => Position> {
-    // the end of the turn: all that is asked for until then is read together
+    // at the end of the turn one statement reads the positions of all groups
     await new Promise(setImmediate)
     this.#asking = undefined
     for (;;) {
-      // what is visible already is not delivered to groups that begin now
+      // rows that are visible already are not delivered to groups that begin now
       await this.#reader.refresh()
       for (const group of groups) this.#reader.add(group)
       const { epoch, offset } = this.#reader.position

@@ -27,9 +27,9 @@ export interface LogReaderOptions {
 
 /** Rows of one read. */
 const PAGE = 1000
-/** How many bytes of payloads are read and delivered together. */
+/** Bytes of payloads that are read and delivered together. */
 const BYTES = 1024 * 1024
-/** How many ids before the newest one are looked at when the reader starts: their transactions may still be open. */
+/** Ids before the newest one that the reader reads when it starts: their transactions may still be open. */
 const LOOK_BACK = 1000
 /** The bounds of the delay before a read that failed is tried again, in milliseconds. */
 const RETRY = { min: 10, max: 1000 }
@@ -40,13 +40,13 @@ export class LogReader {
   readonly #options: LogReaderOptions
   readonly #groups = new Set<string>()
   readonly #backoff = new Backoff(RETRY.min, RETRY.max)
-  /** What the epoch is made of; `undefined` before the first pass. */
+  /** The values of the epoch; `undefined` before the first pass. */
   #source: string | undefined
   #epoch = ''
   #cursor = 0
   /** The row at the cursor, as far as it tells that row from another one with the same id. */
   #atCursor: string | undefined
-  /** Up to this id rows are not delivered: they were there when the epoch began. */
+  /** Id up to which rows are not delivered: they are older than the epoch. */
   #start = 0
   #isStarting = false
   readonly #gap: IdGap
@@ -70,7 +70,7 @@ export class LogReader {
     return { epoch: this.#epoch, offset: this.#cursor }
   }
 
-  /** For how long the reader has been waiting for missing ids, in milliseconds, and for which transactions. */
+  /** Time for which the reader has been waiting for missing ids, in milliseconds, and their transactions. */
   get waiting (): { age: number, holders: string } | undefined {
     return this.#gap.waiting
   }
@@ -140,7 +140,7 @@ export class LogReader {
     try {
       if (await dialect.hasChanged?.(session) !== false) this.wake()
     } catch {
-      // the pass reports what is wrong
+      // the pass reports the failure
       this.wake()
     }
   }
@@ -177,7 +177,7 @@ export class LogReader {
     this.#pausing = setTimeout(() => this.wake(), delay)
   }
 
-  /** Delivers what can be delivered. @returns after how many milliseconds the next pass is due, 0 for no time */
+  /** Reads and delivers rows. @returns milliseconds until the next pass; 0 if none is due */
   async #pass (): Promise<number> {
     const { session, statements } = this.#options
     for (;;) {
@@ -210,7 +210,7 @@ export class LogReader {
     return first !== undefined && thinned >= this.#cursor
   }
 
-  /** Begins with an epoch that is new here. */
+  /** Begins to follow an epoch. */
   async #begin (page: LogPage): Promise<void> {
     const { session, statements } = this.#options
     if (page.source === this.#source) return await this.#renew(page.source)

@@ -1,25 +1,26 @@
 /** A connection to the database that is opened again when it is lost. */
 import { Backoff } from '../../util/backoff.ts'
+import { within } from '../../util/within.ts'
 import type { Connector, DatabaseConnection, Dialect, Row } from './dialect.ts'
 
-/** What a session is made with. */
+/** Options of a session. */
 export interface LogSessionOptions {
   dialect: Dialect
   role: 'reader' | 'writer'
-  /** How long a statement may be without an answer, in milliseconds, before the connection is given up. */
+  /** Time limit of a statement, in milliseconds; after it the session opens another connection. */
   patience: number
-  /** A connection is there. */
+  /** Called when a connection is ready. */
   onReady (): void
-  /** The connection was lost, or could not be made. */
+  /** Called when the connection was lost, or could not be made. */
   onFailure (error: Error): void
-  /** Another process has written to the log. */
+  /** Called when another process has written to the log. */
   onNotification? (): void
 }
 
 /** The bounds of the delay before the next attempt to connect, in milliseconds. */
 const RETRY = { min: 20, max: 1000 }
 
-/** Without a connection a statement fails at once; its error is of the kind 'lost'. */
+/** A session of the log. Without a connection its statements fail at once, with a failure of the kind 'lost'. */
 export class LogSession implements DatabaseConnection {
   readonly #options: LogSessionOptions
   readonly #connector: Connector
@@ -54,12 +55,10 @@ export class LogSession implements DatabaseConnection {
     let connection: DatabaseConnection | undefined
     const lose = (error: Error) => this.#lose(connection, error)
     try {
-      const made = await within(patience, 'the database does not accept a connection', this.#connector.connect({
-        onLost: lose,
-        onNotification: () => onNotification?.()
-      }))
+      const connecting = this.#connector.connect({ onLost: lose, onNotification: () => onNotification?.() })
+      const made = await within(patience, connecting, () => new Error('the database does not accept a connection'))
       connection = made
-      await within(patience, 'the database does not answer', dialect.prepare(made, role))
+      await within(patience, dialect.prepare(made, role), () => new Error('the database does not answer'))
       if (this.#isClosed) return made.destroy()
       this.#connection = made
       this.#failure = undefined
@@ -79,8 +78,9 @@ export class LogSession implements DatabaseConnection {
     const { dialect, patience } = this.#options
     if (connection === undefined) throw new Error(`no connection to ${dialect.name}: ${this.reason}`)
     try {
-      const text = `${dialect.name} has not answered for ${patience} ms`
-      return await within(patience, text, connection.query(sql, values))
+      return await within(patience, connection.query(sql, values), () => {
+        return new Error(`${dialect.name} has not answered for ${patience} ms`)
+      })
     } catch (error) {
       if (dialect.failureOf(error) === 'lost') this.#lose(connection, error as Error)
       throw error
@@ -106,16 +106,5 @@ export class LogSession implements DatabaseConnection {
     this.#failure = error
     this.#options.onFailure(error)
     this.open()
-  }
-}
-
-/** Rejects when an answer takes too long. */
-async function within<Value> (patience: number, text: string, answer: Promise<Value>): Promise<Value> {
-  const { promise, reject } = Promise.withResolvers<never>()
-  const timer = setTimeout(() => reject(new Error(text)), patience)
-  try {
-    return await Promise.race([answer, promise])
-  } finally {
-    clearTimeout(timer)
   }
 }

@@ -1,12 +1,12 @@
 /** The statements on the log that all databases share. */
 import { createHash, randomBytes } from 'node:crypto'
-import type { DatabaseConnection, Dialect, LogTables, Row } from './dialect.ts'
+import type { DatabaseConnection, Dialect, LogMessage, LogTables, Row } from './dialect.ts'
 
 /** A row of the log without its payload. */
 export interface LogRow {
   readonly id: number
   readonly group: string
-  /** The size of the payload; `undefined` for a row that says that messages are missing. */
+  /** The size of the payload; `undefined` for a row that reports missing messages. */
   readonly size: number | undefined
   readonly createdAt: number
   /** Set on the first row of an INSERT. */
@@ -15,15 +15,15 @@ export interface LogRow {
 
 /** Rows of the log, and the state of the log that belongs to them: both are of one statement. */
 export interface LogPage {
-  /** What the epoch is made of. */
+  /** The values that the epoch is a hash of. */
   readonly source: string
   /** The epoch as clients see it. */
   readonly epoch: string
-  /** Up to this id at most one row of each group is left. */
+  /** Id up to which each group has one row at most. */
   readonly thinned: number
-  /** Up to this id no row is left. */
+  /** Id up to which all rows are deleted. */
   readonly forgotten: number
-  /** Whether there are ids that readers have passed. */
+  /** Whether the table of passed ids has rows. */
   readonly hasPassed: boolean
   /** The clock of the database. */
   readonly now: number
@@ -36,13 +36,13 @@ export interface IdRange {
   readonly last: number
 }
 
-/** How many values a list in a statement has. */
+/** Largest number of values in a list of a statement. */
 const LIST = 500
 
 export class LogStatements {
   readonly #dialect: Dialect
   readonly #tables: LogTables
-  /** The last epoch and what it was made of. */
+  /** The values of the last epoch, and its hash. */
   #source: string | undefined
   #epoch = ''
 
@@ -106,14 +106,14 @@ export class LogStatements {
     return tops
   }
 
-  /** Makes sure that the log has its state; what is there stays. */
+  /** Inserts the rows of the state that are missing. */
   async ensureState (connection: DatabaseConnection): Promise<void> {
     const [insert, end] = this.#dialect.insertMissing
     await connection.query(`${insert} ${this.#tables.state} (name, value)
       values ('epoch', ?), ('turn', '0'), ('cleaner', '0') ${end}`, [newEpoch()])
   }
 
-  /** Begins a new epoch, unless another process has done so. @param source what the epoch was made of */
+  /** Begins a new epoch, unless another process has done so. @param source the values of the current epoch */
   async renewEpoch (connection: DatabaseConnection, source: string): Promise<void> {
     const { state } = this.#tables
     const values = [newEpoch(), String(source.split('/')[0])]
@@ -203,6 +203,21 @@ export class LogStatements {
     const [epoch, id] = String(value).split('/')
     return epoch === this.#epoch ? Number(id) : 0
   }
+}
+
+/**
+ * Inserts messages with one statement, in the order of their ids.
+ *
+ * @param log the quoted name of the table
+ * @param now the expression for the milliseconds of Unix time
+ * @param token token of the first row
+ */
+export async function insertRows (
+  connection: DatabaseConnection, log: string, now: string, messages: readonly LogMessage[], token: string
+): Promise<void> {
+  const rows = messages.map(() => `(?, ?, ?, ${now})`).join(', ')
+  const values = messages.flatMap(({ group, payload }, index) => [group, payload, index === 0 ? token : null])
+  await connection.query(`insert into ${log} (group_name, payload, token, created_at) values ${rows}`, values)
 }
 
 function toLogRow ({ id, group_name: group, size, created_at: createdAt, token }: Row): LogRow {

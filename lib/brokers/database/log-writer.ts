@@ -5,6 +5,7 @@
 import { errors } from '../../errors.ts'
 import { Backoff } from '../../util/backoff.ts'
 import type { Outage } from '../../util/outage.ts'
+import { refusePublish } from '../not-published.ts'
 import type { Dialect, LogMessage } from './dialect.ts'
 import type { LogSession } from './log-session.ts'
 
@@ -12,7 +13,7 @@ import type { LogSession } from './log-session.ts'
 export interface LogWriterOptions {
   dialect: Dialect
   session: LogSession
-  /** Unlike that of any other writer. */
+  /** Identifies this writer. */
   id: string
   limits: LogWriterLimits
   /** Failed and successful INSERTs. */
@@ -21,7 +22,7 @@ export interface LogWriterOptions {
   onWritten (): void
 }
 
-/** How much may wait for the database, and for how long. */
+/** Limits of the queue. */
 export interface LogWriterLimits {
   messages: number
   bytes: number
@@ -40,12 +41,12 @@ interface MessageRun {
   isSettled: boolean
 }
 
-/** How much goes into one INSERT. */
+/** Limits of one INSERT. */
 const MESSAGES = 1000
 const BYTES = 1024 * 1024
 /** The bounds of the delay before an INSERT that may succeed later is tried again, in milliseconds. */
 const RETRY = { min: 2, max: 50 }
-/** After how many milliseconds an INSERT that may succeed later is reported. */
+/** Time after which an INSERT that may succeed later is reported, in milliseconds. */
 const REPORT = 1000
 
 export class LogWriter {
@@ -79,12 +80,12 @@ export class LogWriter {
   publish (group: string, payload: string): Promise<void> {
     const { limits, dialect } = this.#options
     const bytes = Buffer.byteLength(payload)
-    if (this.#isClosed) return refuse('the broker is closed')
+    if (this.#isClosed) return refusePublish('the broker is closed')
     if (this.#messages >= limits.messages || this.#bytes + bytes > limits.bytes) {
-      return refuse(`${this.#messages} messages of ${this.#bytes} bytes wait for ${dialect.name} already`)
+      return refusePublish(`${this.#messages} messages of ${this.#bytes} bytes wait for ${dialect.name} already`)
     }
     const reason = dialect.refuse({ group, payload })
-    if (reason !== undefined) return refuse(reason)
+    if (reason !== undefined) return refusePublish(reason)
 
     const run = this.#open?.group === group ? this.#open : this.#begin(group)
     run.payloads.push(payload)
@@ -95,13 +96,13 @@ export class LogWriter {
     return run.done.promise
   }
 
-  /** Writes what waits, on a connection that is new. */
+  /** Writes the queued messages on a new connection. */
   resume (): void {
     this.#wake?.()
     this.#write()
   }
 
-  /** Takes no more, and resolves when all that waits is written or has waited too long. */
+  /** Refuses new messages, and resolves when all queued messages are written or have waited too long. */
   async close (): Promise<void> {
     this.#isClosed = true
     await Promise.allSettled([...this.#current, ...this.#waiting].map(({ done }) => done.promise))
@@ -117,7 +118,7 @@ export class LogWriter {
     this.#expiring ??= setTimeout(this.#expire, this.#options.limits.timeout)
     if (!this.#isScheduled) {
       this.#isScheduled = true
-      // the end of the turn: all that is published until then goes into one INSERT
+      // at the end of the turn one INSERT writes all its messages
       setImmediate(() => {
         this.#isScheduled = false
         this.#open = undefined
@@ -141,7 +142,7 @@ export class LogWriter {
     this.#isWriting = false
   }
 
-  /** Takes as much as fits into one INSERT. */
+  /** Removes the messages of one INSERT from the queue. */
   #take (): MessageRun[] {
     let messages = 0
     let bytes = 0
@@ -156,7 +157,7 @@ export class LogWriter {
     return this.#waiting.splice(0, count)
   }
 
-  /** Inserts messages, once, however often it has to be tried. @returns why they are not in the log */
+  /** Inserts messages once, with as many attempts as it takes. @returns the reason if they are not in the log */
   async #insert (runs: readonly MessageRun[]): Promise<string | undefined> {
     const { dialect, session, publishing, onWritten } = this.#options
     const messages = runs.flatMap(({ group, payloads }) => payloads.map((payload): LogMessage => ({ group, payload })))
@@ -222,10 +223,4 @@ export class LogWriter {
     const next = this.#current.find(({ isSettled }) => !isSettled) ?? this.#waiting[0]
     this.#expiring = next && setTimeout(this.#expire, Math.max(1, next.since + timeout - performance.now()))
   }
-}
-
-function refuse (reason: string): Promise<void> {
-  const refused = Promise.reject(new errors.RP_ERR_NOT_PUBLISHED(reason))
-  refused.catch(() => {})
-  return refused
 }

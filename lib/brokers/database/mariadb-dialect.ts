@@ -4,9 +4,10 @@ import { errors } from '../../errors.ts'
 import type {
   ConnectionEvents, Connector, DatabaseConnection, Dialect, Failure, HoleWatch, LogMessage, LogTables, Row
 } from './dialect.ts'
+import { insertRows } from './log-statements.ts'
 import { openOwnConnection } from './own-connection.ts'
 
-/** What is used of a connection of `mysql2`. */
+/** The part of a connection of `mysql2` that the dialect uses. */
 interface MysqlConnection {
   query (sql: string, values: readonly unknown[], done: (error: Error | null, rows: unknown) => void): void
   on (event: 'error', run: (error: Error) => void): unknown
@@ -14,7 +15,7 @@ interface MysqlConnection {
   destroy (): void
 }
 
-/** What is used of a pool of `mysql2`. */
+/** The part of a pool of `mysql2` that the dialect uses. */
 interface MysqlPool {
   getConnection (done: (error: Error | null, connection: MysqlConnection) => void): void
   end (done: () => void): void
@@ -27,7 +28,7 @@ const PASSING = new Set([1205, 1213, 3572])
 const READ_ONLY = new Set([1290, 1792, 1836])
 const DUPLICATE = 1062
 const NO_TABLE = 1146
-/** For how long the reader only looks again, in milliseconds, before it asks for the turn. */
+/** Time in which the reader only reads again, in milliseconds, before it asks for the turn. */
 const PATIENCE = 20
 
 export class MariadbDialect implements Dialect {
@@ -94,12 +95,9 @@ export class MariadbDialect implements Dialect {
   refuse (): undefined {}
 
   async insert (connection: DatabaseConnection, messages: readonly LogMessage[], token: string): Promise<void> {
-    const rows = messages.map(() => `(?, ?, ?, ${NOW})`).join(', ')
-    const values = messages.flatMap(({ group, payload }, index) => [group, payload, index === 0 ? token : null])
     await this.#transact(connection, async () => {
       await this.#takeTurn(connection)
-      await connection.query(`insert into ${this.#tables.log} (group_name, payload, token, created_at)
-        values ${rows}`, values)
+      await insertRows(connection, this.#tables.log, NOW, messages, token)
     })
   }
 

@@ -1,7 +1,7 @@
 /** Connections of the broker with the options of the ORM, whose own pool can be as small as one connection. */
 import type { MikroORM } from '@mikro-orm/core'
 
-/** What is used of a connection of MikroORM, which is a pool for servers. */
+/** The part of a MikroORM connection that the dialects use. For servers it is a pool. */
 export interface OwnConnection {
   connect (options: { skipOnConnect: boolean }): Promise<void>
   execute (

@@ -6,7 +6,7 @@ import type {
 } from './dialect.ts'
 import { openOwnConnection } from './own-connection.ts'
 
-/** What is used of a client of `pg`. */
+/** The part of a client of `pg` that the dialect uses. */
 interface PgClient {
   readonly processID?: number
   readonly connection?: { readonly stream?: { destroy (): void } }
@@ -17,7 +17,7 @@ interface PgClient {
   release (destroy: boolean): void
 }
 
-/** What is used of a pool of `pg`. */
+/** The part of a pool of `pg` that the dialect uses. */
 interface PgPool {
   connect (): Promise<PgClient>
   end (): Promise<void>

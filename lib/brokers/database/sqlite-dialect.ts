@@ -2,6 +2,7 @@
 import type { MikroORM } from '@mikro-orm/core'
 import { errors } from '../../errors.ts'
 import type { Connector, DatabaseConnection, Dialect, Failure, LogMessage, LogTables, Row } from './dialect.ts'
+import { insertRows } from './log-statements.ts'
 import { openOwnConnection, type OwnConnection } from './own-connection.ts'
 
 /** SQLITE_BUSY and SQLITE_LOCKED: another connection writes. */
@@ -66,10 +67,7 @@ export class SqliteDialect implements Dialect {
 
   async insert (connection: DatabaseConnection, messages: readonly LogMessage[], token: string): Promise<void> {
     // one statement: a transaction of several would hold the lock while the event loop runs
-    const rows = messages.map(() => `(?, ?, ?, ${NOW})`).join(', ')
-    const values = messages.flatMap(({ group, payload }, index) => [group, payload, index === 0 ? token : null])
-    const { log } = this.#tables
-    await connection.query(`insert into ${log} (group_name, payload, token, created_at) values ${rows}`, values)
+    await insertRows(connection, this.#tables.log, NOW, messages, token)
   }
 
   async hasChanged (connection: DatabaseConnection): Promise<boolean> {

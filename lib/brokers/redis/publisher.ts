@@ -7,6 +7,7 @@ import { errors } from '../../errors.ts'
 import { Backoff } from '../../util/backoff.ts'
 import type { Outage } from '../../util/outage.ts'
 import type { Stamp } from '../broker.ts'
+import { refusePublish } from '../not-published.ts'
 import { encodeTurns, type PublishTurn } from './publish-turn.ts'
 import { isErrorReply, isTemporary } from './redis-client.ts'
 import type { RedisConnection } from './redis-connection.ts'
@@ -88,9 +89,9 @@ export class Publisher {
   publish (group: string, payload: string, stamp?: Stamp): Promise<void> {
     const { queue } = this.#options
     const bytes = Buffer.byteLength(payload)
-    if (this.#isClosed) return refuse('the broker is closed')
+    if (this.#isClosed) return refusePublish('the broker is closed')
     if (this.#messages >= queue.messages || this.#bytes + bytes > queue.bytes) {
-      return refuse(`${this.#messages} messages of ${this.#bytes} bytes wait for Redis already`)
+      return refusePublish(`${this.#messages} messages of ${this.#bytes} bytes wait for Redis already`)
     }
 
     const turn = this.#openTurn ?? this.#beginTurn()
@@ -258,10 +259,4 @@ export class Publisher {
     const next = this.#call?.turns.find(({ isSettled }) => !isSettled) ?? this.#waiting[0]
     this.#expiryTimer = next && setTimeout(this.#expire, Math.max(1, next.since + timeout - performance.now()))
   }
-}
-
-function refuse (reason: string): Promise<void> {
-  const refused = Promise.reject(new errors.RP_ERR_NOT_PUBLISHED(reason))
-  refused.catch(() => {})
-  return refused
 }

@@ -6,7 +6,7 @@ import type { CommittedRows } from '../capture/committed-rows.ts'
 import type { Logger } from './drops.ts'
 import type { CompiledRule } from '../declare/compiled-rule.ts'
 import { droppedNotification, type CommittedChange, type Notification } from '../declare/notification.ts'
-import { Database, databaseOf } from '../platforms.ts'
+import { Database, databaseOf, isMySql } from '../../util/platforms.ts'
 import { portionsOf, readRows, tableOf, type ReadBackRow } from '../capture/read-back.ts'
 import type { NotifiedEntity } from '../declare/entity-registry.ts'
 import type { Row } from '../row.ts'
@@ -106,7 +106,7 @@ export class Announcement {
  */
 export async function readAnnouncement (entries: readonly RowChange[], sources: ReadOptions): Promise<Announcement> {
   const { em, transaction } = sources
-  const database = databaseOf(em)
+  const database = databaseOf(em.getPlatform())
   const changed = entries.flatMap((entry) => entry.after !== undefined && isRead(entry) ? [toReadBackRow(entry, entry.after)] : [])
 
   if (database === Database.PostgreSql) await lock(em, transaction, changed.filter(({ origin }) => origin !== undefined))
@@ -120,10 +120,6 @@ type Changed = ReadBackRow & Pick<RowChange, 'origin'>
 
 function toReadBackRow ({ id, notifiedEntity, origin }: RowChange, row: Row): Changed {
   return { id, notifiedEntity, origin, row }
-}
-
-function isMySql (database: Database): boolean {
-  return database === Database.MariaDb || database === Database.MySql
 }
 
 /** Reads the rows before the transaction; `undefined` if the query failed. */

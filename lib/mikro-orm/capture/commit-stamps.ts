@@ -5,7 +5,7 @@
 import type { EntityManager, Transaction } from '@mikro-orm/core'
 import { errors } from '../../errors.ts'
 import type { Stamp } from '../../protocol/stamp.ts'
-import { Database, databaseOf } from '../platforms.ts'
+import { Database, databaseOf } from '../../util/platforms.ts'
 
 /**
  * Stamp of a transaction. It is read while the locks of the changed rows are held, so the next writer of a row reads a
@@ -63,13 +63,17 @@ const PLAIN_QUERIES: Partial<Record<Database, string>> = {
   [Database.MariaDb]: 'select @@in_transaction as alive'
 }
 
-/** A transaction of Kysely. */
-interface KyselyTransaction {
+/** A transaction of Kysely, which runs the queries of MikroORM. */
+export interface KyselyTransaction {
+  commit (): { execute (): Promise<void> }
   getExecutor (): { provideConnection <Result>(use: (connection: KyselyConnection) => Promise<Result>): Promise<Result> }
 }
 
 interface KyselyConnection {
-  executeQuery (query: { sql: string, parameters: readonly unknown[] }): Promise<{ rows: ReadonlyArray<Record<string, unknown>> }>
+  executeQuery (
+    query: { sql: unknown, parameters: readonly unknown[] },
+    options?: unknown
+  ): Promise<{ rows: ReadonlyArray<Record<string, unknown>> }>
 }
 
 /** The stamp queries of one ORM. */
@@ -85,7 +89,7 @@ export class CommitStamps {
 
   /** Returns the last query of a transaction before its COMMIT; `undefined` if none is needed. */
   async query (em: EntityManager, transaction: Transaction): Promise<string | undefined> {
-    const database = databaseOf(em)
+    const database = databaseOf(em.getPlatform())
     if (!this.#isUsed) return PLAIN_QUERIES[database]
     if (database !== Database.PostgreSql) return QUERIES[database]
     this.#postgreSql ??= await findPostgreSqlQuery(transaction)
@@ -103,7 +107,7 @@ export class CommitStamps {
    * @throws RP_ERR_ROLLED_BACK; an error of the database, which has aborted the transaction then
    */
   async read (em: EntityManager, transaction: Transaction): Promise<CommitStamp | undefined> {
-    const query = await this.query(em, transaction) ?? (databaseOf(em) === Database.PostgreSql ? WITHOUT_STAMP : undefined)
+    const query = await this.query(em, transaction) ?? (databaseOf(em.getPlatform()) === Database.PostgreSql ? WITHOUT_STAMP : undefined)
     if (query === undefined) return
     const row = await em.getConnection('write').execute(query, [], 'get', transaction) as unknown as StampRow
     // MariaDB rolls back all of a transaction on a deadlock, and commits later statements one by one

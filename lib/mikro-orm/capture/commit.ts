@@ -1,8 +1,8 @@
 /** Sends the COMMIT of a transaction and determines its outcome. */
 import type { EntityManager, Transaction } from '@mikro-orm/core'
 import { errors } from '../../errors.ts'
-import { Database, databaseOf } from '../platforms.ts'
-import { toStamp, type CommitStamp, type CommitStamps, type StampRow } from './commit-stamps.ts'
+import { Database, databaseOf } from '../../util/platforms.ts'
+import { toStamp, type CommitStamp, type CommitStamps, type KyselyTransaction, type StampRow } from './commit-stamps.ts'
 
 /** Outcome of a transaction. */
 export const Outcome = {
@@ -20,16 +20,6 @@ export interface CommitResult {
   readonly stamp?: CommitStamp | undefined
   /** The reason why the transaction is not committed, or why that is unknown. */
   readonly error?: unknown
-}
-
-/** A transaction of Kysely. */
-interface KyselyTransaction {
-  commit (): { execute (): Promise<void> }
-  getExecutor (): { provideConnection (use: (connection: KyselyConnection) => Promise<void>): Promise<void> }
-}
-
-interface KyselyConnection {
-  executeQuery (query: { sql: unknown }, options?: unknown): Promise<unknown>
 }
 
 /** A query of `pg`, made by its `Query` class. */
@@ -73,7 +63,7 @@ export async function prepareCommit (
   stamps: CommitStamps,
   commit: () => Promise<void>
 ): Promise<() => Promise<CommitResult>> {
-  const Query = databaseOf(em) === Database.PostgreSql ? await pgQueryOf(em) : undefined
+  const Query = databaseOf(em.getPlatform()) === Database.PostgreSql ? await pgQueryOf(em) : undefined
   if (Query === undefined) {
     const stamp = await stamps.read(em, transaction)
     return () => resultOf(em, async () => {
@@ -157,7 +147,7 @@ async function pgQueryOf (em: EntityManager): Promise<PgQueryClass | undefined> 
 
 /** Whether the database refused the COMMIT. Otherwise its answer was lost, or says that the outcome is open. */
 function isRefusal (em: EntityManager, error: unknown): boolean {
-  if (databaseOf(em) === Database.Sqlite) return true
+  if (databaseOf(em.getPlatform()) === Database.Sqlite) return true
   // the fields that PostgreSQL and the drivers of MySQL and MariaDB set; 40003: statement completion unknown
   const { severity, code, sqlState, fatal } = error as { severity?: string, code?: string, sqlState?: string, fatal?: boolean }
   return code !== '40003' && (severity === 'ERROR' || (sqlState !== undefined && fatal !== true))

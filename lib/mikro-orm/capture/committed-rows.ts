@@ -1,6 +1,7 @@
 /** Reads the committed version of rows that a running transaction has changed, on a second connection. */
 import { type Connection, type EntityManager, type MikroORM, type Transaction } from '@mikro-orm/core'
-import { Database, databaseOf } from '../platforms.ts'
+import { Database, databaseOf } from '../../util/platforms.ts'
+import { within } from '../../util/within.ts'
 import { readRows, type ReadBackRow } from './read-back.ts'
 import type { Row } from '../row.ts'
 
@@ -31,7 +32,7 @@ export class CommittedRows {
   constructor (orm: MikroORM, timeout: number) {
     this.#orm = orm
     this.#timeout = timeout
-    this.#pool = POOLS[databaseOf(orm.em)]
+    this.#pool = POOLS[databaseOf(orm.em.getPlatform())]
     this.#closeWithOrm()
   }
 
@@ -46,9 +47,9 @@ export class CommittedRows {
   /** Reads the committed rows. Rejects if the connection fails or does not answer in time. */
   async read (em: EntityManager, requested: readonly ReadBackRow[]): Promise<Map<string, Row>> {
     const reading = this.#last.then(async () => readRows(em, (await this.#open()).getClient(), requested))
-    const timer = Promise.withResolvers<never>()
-    const timeout = setTimeout(() => timer.reject(new Error(`The committed rows were not read within ${this.#timeout} ms`)), this.#timeout)
-    const done = Promise.race([reading, timer.promise]).finally(() => clearTimeout(timeout))
+    const done = within(this.#timeout, reading, () => {
+      return new Error(`The committed rows were not read within ${this.#timeout} ms`)
+    })
     this.#last = done.catch(() => {
       reading.catch(() => {})
       // the next query gets a new connection

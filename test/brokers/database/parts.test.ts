@@ -123,11 +123,11 @@ test('a session without a connection refuses statements', async () => {
 })
 
 /** A cleaner whose right to clean is decided by the test. */
-function cleanerOf (take: () => Promise<boolean>, isReady = true) {
+function cleanerOf (take: () => Promise<boolean>, isReady = true, statements: object = {}) {
   const failures: Error[] = []
   const cleaner: LogCleaner = new LogCleaner({
     session: { isReady } as never,
-    statements: { takeCleaning: take } as never,
+    statements: { ...statements, takeCleaning: take } as never,
     id: 'test',
     keep: 1,
     keepNewest: 1,
@@ -163,6 +163,49 @@ test('a cleaner reports a failure, and waits for a connection', async () => {
 
   const { cleaner: other } = cleanerOf(() => assert.fail(), false)
   await other.clean()
+})
+
+/** Statements on a log in memory: all of its rows but the last one are old. */
+function oldLog (count: number, groupOf: (id: number) => string) {
+  const rows = Array.from({ length: count }, (_, index) => index + 1).map((id) => {
+    return { id, group: groupOf(id), createdAt: id === count ? 1000 : 0 }
+  })
+  const marks = { thinned: 0, forgotten: 0 }
+  const deleted: number[] = []
+  const statements = {
+    async readFrom (_session: unknown, from: number, limit: number) {
+      return { epoch: 'a', now: 1000, ...marks, rows: rows.filter(({ id }) => id >= from).slice(0, limit) }
+    },
+    async readTops (_session: unknown, groups: string[], last: number) {
+      return new Map(rows.filter(({ id, group }) => id <= last && groups.includes(group)).map(({ id, group }) => [group, id]))
+    },
+    async mark (_session: unknown, name: 'thinned' | 'forgotten', _epoch: string, id: number) {
+      marks[name] = id
+    },
+    async delete (_session: unknown, ids: number[]) {
+      deleted.push(ids.length)
+      for (const id of ids) rows.splice(rows.findIndex((row) => row.id === id), 1)
+    }
+  }
+  return { statements, deleted, rest: () => rows.map(({ id }) => id) }
+}
+
+test('a cleaner deletes the old rows of one group in portions, and the newest of them last', async () => {
+  const { statements, deleted, rest } = oldLog(2500, () => 'g')
+
+  await cleanerOf(async () => true, true, statements).cleaner.clean()
+
+  assert.deepEqual(deleted, [999, 1000, 499, 1])
+  assert.deepEqual(rest(), [2500])
+})
+
+test('a cleaner deletes the newest old rows of many groups in portions', async () => {
+  const { statements, deleted, rest } = oldLog(2500, (id) => `g${id}`)
+
+  await cleanerOf(async () => true, true, statements).cleaner.clean()
+
+  assert.deepEqual(deleted, [0, 0, 0, 1000, 1000, 499])
+  assert.deepEqual(rest(), [2500])
 })
 
 test('one process at a time has the right to clean', async () => {
