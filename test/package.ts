@@ -11,6 +11,7 @@ import { tmpdir } from 'node:os'
 import { basename, dirname, join, normalize, sep } from 'node:path'
 import { after, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
+import { findTarball } from './package/pack.ts'
 import { installTools } from './package/tools.ts'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
@@ -18,10 +19,7 @@ const folder = mkdtempSync(join(tmpdir(), 'rohrpost-package-'))
 after(() => rmSync(folder, { recursive: true }))
 
 const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
-const packed = execFileSync('npm', ['pack', '--json', '--silent', '--pack-destination', folder], { cwd: root, encoding: 'utf8' })
-const [{ filename, files }] = JSON.parse(packed.replace(/^[^[]*/, ''))
-const tarball = join(folder, filename)
-const contents: string[] = files.map(({ path }: { path: string }) => path)
+const { path: tarball, files: contents } = findTarball()
 
 /** Makes a project with the package and TypeBox. @param optional other optional peers */
 function project (name: string, ...optional: string[]): string {

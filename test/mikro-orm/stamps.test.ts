@@ -167,8 +167,10 @@ test('`notify` rejects and publishes nothing if its COMMIT fails', async (t) => 
   assert.deepEqual(take().map(({ type }) => type), ['update'])
 })
 
-/** A role that may do in the database of an ORM what an application does, and no more. */
-async function openAs (t: TestContext, orm: MikroORM) {
+/** An ORM with the rights of an application and no more, and a function that revokes rights on functions of the server. */
+async function openLimited (t: TestContext) {
+  const orm = await openServer(t, 'postgresql', [Todo])
+  if (orm === undefined) return
   const dbName = orm.config.get('dbName')
   const role = `${dbName}_role`
   const run = (sql: string) => orm.em.getConnection().execute(sql)
@@ -185,16 +187,16 @@ async function openAs (t: TestContext, orm: MikroORM) {
   url.username = role
   const limited = await openServer(t, 'postgresql', [Todo], { clientUrl: url.href, pool: { max: 1 } }, dbName)
   assert(limited !== undefined)
-  return limited
+  const revoke = (functions: string) => run(`revoke execute on function ${functions} from public`)
+  return { orm: limited, revoke, take: listen(limited).take }
 }
 
 suite('stamps on PostgreSQL for a role', () => {
   test('are the time of the server if the role may not read the position of the WAL', async (t) => {
-    const admin = await openServer(t, 'postgresql', [Todo])
-    if (admin === undefined) return
-    const orm = await openAs(t, admin)
-    await admin.em.getConnection().execute('revoke execute on function pg_current_wal_insert_lsn() from public')
-    const { take } = listen(orm)
+    const limited = await openLimited(t)
+    if (limited === undefined) return
+    const { orm, revoke, take } = limited
+    await revoke('pg_current_wal_insert_lsn()')
 
     await add(orm, 'one')
     await save(orm, 'two')
@@ -206,11 +208,10 @@ suite('stamps on PostgreSQL for a role', () => {
   })
 
   test('are left out if the role may read neither, and the commits succeed', async (t) => {
-    const admin = await openServer(t, 'postgresql', [Todo])
-    if (admin === undefined) return
-    const orm = await openAs(t, admin)
-    await admin.em.getConnection().execute('revoke execute on function pg_current_wal_insert_lsn(), clock_timestamp() from public')
-    const { take } = listen(orm)
+    const limited = await openLimited(t)
+    if (limited === undefined) return
+    const { orm, revoke, take } = limited
+    await revoke('pg_current_wal_insert_lsn(), clock_timestamp()')
 
     await add(orm, 'one')
     await save(orm, 'two')
@@ -219,12 +220,11 @@ suite('stamps on PostgreSQL for a role', () => {
   })
 
   test('are read in another way after a flush that failed since the role lost the right', async (t) => {
-    const admin = await openServer(t, 'postgresql', [Todo])
-    if (admin === undefined) return
-    const orm = await openAs(t, admin)
-    const { take } = listen(orm)
+    const limited = await openLimited(t)
+    if (limited === undefined) return
+    const { orm, revoke, take } = limited
     await add(orm, 'one')
-    await admin.em.getConnection().execute('revoke execute on function pg_current_wal_insert_lsn() from public')
+    await revoke('pg_current_wal_insert_lsn()')
     take()
 
     await assert.rejects(add(orm, 'two'), /permission denied/)
