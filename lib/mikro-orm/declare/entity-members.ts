@@ -4,6 +4,7 @@
  */
 import type { EntityMetadata } from '@mikro-orm/core'
 import { errors } from '../../errors.ts'
+import { isThenable } from '../../util/thenable.ts'
 import type { ChangeType, NotifyRule } from './rules.ts'
 import { parseTemplate, type Template } from './template.ts'
 
@@ -54,8 +55,7 @@ function mentionsGroupName (type: unknown): boolean {
 
 /** Returns the result of a function of the application. @throws TypeError for a promise */
 export function synchronous (name: string, value: unknown): unknown {
-  const promise = value as { then?: unknown } | null | undefined
-  if (typeof promise !== 'object' || promise === null || typeof promise.then !== 'function') return value
+  if (!isThenable(value)) return value
   Promise.resolve(value).catch(() => {})
   throw new TypeError(`'${name}' returned a promise: it must be synchronous, because the transaction waits for it`)
 }
