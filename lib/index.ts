@@ -8,7 +8,7 @@ const rohrpost = Object.assign(plugin, { rohrpost: plugin, memoryBroker, diagnos
 
 export { diagnostics, memoryBroker, rohrpost, rohrpost as default, rohrpost as 'module.exports' }
 
-export type { Broker, BrokerHealth, HistoryEntry, Position, Receiver, Stamp } from './brokers/broker.ts'
+export type { Broker, BrokerHealth, HistoryEntry, Position, PublishOptions, Receiver, Stamp } from './brokers/broker.ts'
 export type { HistoryOptions } from './brokers/history.ts'
 export type { MemoryBrokerOptions } from './brokers/memory.ts'
 export type {

@@ -1,7 +1,7 @@
 /** The contract between the groups of a server and their broker. Type-only. */
-import type { Stamp } from '../protocol/stamp.ts'
+import type { PublishOptions, Stamp } from '../protocol/stamp.ts'
 
-export type { Stamp }
+export type { PublishOptions, Stamp }
 
 /**
  * A place in a group's log: the place of a message, or of the last message so far. Offsets rise by one, and the offset of a log without messages
@@ -79,11 +79,9 @@ export interface Broker {
    * Publishes a message to a group, and resolves when the broker has it. Every process with members of the group receives
    * it through `deliver`, this process too. Messages of one group MUST arrive in the order of the calls, retries included.
    *
-   * @param stamp age of the row state in the message, where processes that share a database may publish in another order
-   * than they committed. A broker MAY leave out a message that a newer one replaces, and resolves then too. It MUST
-   * publish the message on any doubt. A broker that ignores stamps is correct.
+   * @param options what identifies the message among those of all processes. A broker that ignores them is correct.
    */
-  publish (group: string, payload: string, stamp?: Stamp): void | Promise<void>
+  publish (group: string, payload: string, options?: PublishOptions): void | Promise<void>
   /**
    * Subscribes this process to a group, and resolves when every later `publish` will arrive. A broker that keeps history
    * resolves with the position of the group's last message: the next delivered message follows it, or was delivered during

@@ -1,7 +1,4 @@
-/**
- * Orders the states of a row that several processes publish. A stamp goes to the broker with a message and is never
- * sent to clients.
- */
+/** What a broker is told of a message besides its group and its text. Clients never receive it. */
 
 /** The two values of `Stamp.part` that are not about certain properties. */
 export const StampPart = {
@@ -26,4 +23,20 @@ export interface Stamp {
   readonly clock: string
   /** Decimal digits, as many as in all other values of the clock. A later state has a larger value. */
   readonly value: string
+}
+
+/** Options of `publish`, for messages that several processes may publish in another order or more than once. */
+export interface PublishOptions {
+  /**
+   * The ages of the row states in the message, where processes that share a database may publish in another order than
+   * they committed. A broker MAY leave out a message if newer ones replace all of its states, and resolves then too. If
+   * they replace some of them only, it MUST publish the message, and SHOULD publish a resync of the group after it. It
+   * MUST publish the message on any doubt.
+   */
+  readonly stamps?: readonly Stamp[] | undefined
+  /**
+   * Identifies a message that several processes may publish, in printable ASCII without spaces. A broker MAY leave out
+   * a message if one with the same group and id was published before, and resolves then too.
+   */
+  readonly id?: string | undefined
 }

@@ -55,7 +55,7 @@ function createInternals ({ connections, groups, subscriptions, drainTimeout, us
     backgroundWork: [() => connections.leaving],
     drainTimeout,
     usesStamps,
-    publishObject: (group, text, stamp) => toPromise(groups.publishText(group, text, stamp)),
+    publishObject: (group, text, options) => toPromise(groups.publishText(group, text, options)),
     addNotifiedGroups: (notified) => subscriptions.use.notifies(notified),
     notify: undefined
   }

@@ -3,7 +3,7 @@
  * public interface.
  */
 import type { NotifiedGroups } from '../protocol/group-name.ts'
-import type { Stamp } from '../protocol/stamp.ts'
+import type { PublishOptions } from '../protocol/stamp.ts'
 
 /**
  * Key of the internals. The symbol is registered: the ES module and the CommonJS copy of the package must find the same
@@ -24,11 +24,11 @@ export interface Internals {
    * Publishes the text of a JSON object to a group. Unlike `sendToGroup`, it does not parse the text again, and the
    * caller handles failures.
    *
-   * @param stamp the age of the row state in the text, for the broker
+   * @param options what the broker is told of the message
    * @returns a promise only if the broker returns one
    * @throws RP_ERR_INVALID_GROUP; errors of a synchronous broker
    */
-  publishObject (group: string, text: string, stamp?: Stamp): void | Promise<void>
+  publishObject (group: string, text: string, options?: PublishOptions): void | Promise<void>
   /** Whether the broker uses stamps. */
   readonly usesStamps: boolean
   /** Registers groups to which a notification rule publishes. */

@@ -28,9 +28,9 @@ function listen (orm: MikroORM, notify: NotifyRule[] = [rule], usesStamps = true
     orm,
     notify,
     usesStamps,
-    publish (_group, payload, stamp) {
+    publish (_group, payload, { stamps } = {}) {
       const { type, object } = JSON.parse(payload).data
-      published.push({ type, title: object?.title, stamp })
+      published.push({ type, title: object?.title, stamp: stamps?.[0] })
     },
     log: { error () {}, warn () {} }
   })

@@ -2,7 +2,7 @@
 import { randomBytes } from 'node:crypto'
 import { errors } from '../../errors.ts'
 import { Outage } from '../../util/outage.ts'
-import type { Broker, BrokerHealth, HistoryEntry, Position, Receiver, Stamp } from '../broker.ts'
+import type { Broker, BrokerHealth, HistoryEntry, Position, PublishOptions, Receiver } from '../broker.ts'
 import type { HistoryOptions } from '../history.ts'
 import { HistoryReader } from './history-reader.ts'
 import { Publisher, type QueueLimits } from './publisher.ts'
@@ -77,9 +77,9 @@ class RedisBroker implements Broker {
     }
   }
 
-  publish (group: string, payload: string, stamp?: Stamp): Promise<void> {
+  publish (group: string, payload: string, options?: PublishOptions): Promise<void> {
     if (this.#session === undefined) return Promise.reject(new errors.RP_ERR_NOT_PUBLISHED('the broker is not open'))
-    return this.#session.publisher.publish(group, payload, stamp)
+    return this.#session.publisher.publish(group, payload, options)
   }
 
   subscribe (group: string): Promise<Position | undefined> {

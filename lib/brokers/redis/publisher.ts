@@ -6,7 +6,7 @@
 import { errors } from '../../errors.ts'
 import { Backoff } from '../../util/backoff.ts'
 import type { Outage } from '../../util/outage.ts'
-import type { Stamp } from '../broker.ts'
+import type { PublishOptions } from '../broker.ts'
 import { refusePublish } from '../not-published.ts'
 import { encodeTurns, type PublishTurn } from './publish-turn.ts'
 import { isErrorReply, isTemporary } from './redis-client.ts'
@@ -86,7 +86,7 @@ export class Publisher {
   /**
    * Resolves when Redis has published the message, or rejects with RP_ERR_NOT_PUBLISHED. The caller may ignore that.
    */
-  publish (group: string, payload: string, stamp?: Stamp): Promise<void> {
+  publish (group: string, payload: string, { stamps }: PublishOptions = {}): Promise<void> {
     const { queue } = this.#options
     const bytes = Buffer.byteLength(payload)
     if (this.#isClosed) return refusePublish('the broker is closed')
@@ -101,7 +101,7 @@ export class Publisher {
       batch.done.promise.catch(() => {})
       turn.batches.push(batch)
     }
-    if (stamp !== undefined) batch.stamps[batch.payloads.length] = stamp
+    if (stamps?.length === 1) batch.stamps[batch.payloads.length] = stamps[0]
     batch.payloads.push(payload)
     turn.messages++
     turn.bytes += bytes

@@ -1,7 +1,7 @@
 /** Publishes the notifications of a committed transaction. */
 import { diagnostics } from '../../diagnostics.ts'
 import { quote } from '../../protocol/encode.ts'
-import type { Stamp } from '../../protocol/stamp.ts'
+import type { PublishOptions } from '../../protocol/stamp.ts'
 import type { CommitStamp } from '../capture/commit-stamps.ts'
 import { reportDrop, type Logger } from './drops.ts'
 import type { Notification } from '../declare/notification.ts'
@@ -9,7 +9,7 @@ import type { Notification } from '../declare/notification.ts'
 /** Destination of the notifications of an ORM. */
 export interface PublishTarget {
   /** Publishes a message to a group. The promise rejects if the broker refuses the message. */
-  publish: (group: string, payload: string, stamp?: Stamp) => void | Promise<void>
+  publish: (group: string, payload: string, options?: PublishOptions) => void | Promise<void>
   /** Whether the broker uses stamps. @defaultValue false */
   usesStamps?: boolean
   log: Logger
@@ -59,7 +59,7 @@ function send (
   const payload = `{"id":${id},"type":"subscription-update","data":{"group":${quote(group)},"type":"${type}","object":${object}}}`
   let publishing: void | Promise<void>
   try {
-    publishing = publish(group, payload, stamp && { key, part, clock: stamp.clock, value: stamp.value })
+    publishing = publish(group, payload, stamp && { stamps: [{ key, part, clock: stamp.clock, value: stamp.value }] })
   } catch (err) {
     return fail(err)
   }

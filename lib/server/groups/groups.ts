@@ -1,5 +1,5 @@
 /** All groups of a server. The broker has one subscription for each group with members on this process. */
-import type { Broker, Position, Stamp } from '../../brokers/broker.ts'
+import type { Broker, Position, PublishOptions } from '../../brokers/broker.ts'
 import { diagnostics } from '../../diagnostics.ts'
 import { errors, show } from '../../errors.ts'
 import { isGroupName } from '../../protocol/group-name.ts'
@@ -114,15 +114,15 @@ export class Groups {
   }
 
   /** Publishes a text that is known to be a JSON object. @throws RP_ERR_INVALID_GROUP */
-  publishText (name: string, payload: string, stamp: Stamp | undefined): void | Promise<void> {
+  publishText (name: string, payload: string, options: PublishOptions | undefined): void | Promise<void> {
     checkName(name)
-    return this.#publish(name, payload, stamp)
+    return this.#publish(name, payload, options)
   }
 
-  #publish (name: string, payload: string, stamp?: Stamp): void | Promise<void> {
+  #publish (name: string, payload: string, options?: PublishOptions): void | Promise<void> {
     const { broker } = this.#context
-    if (!diagnostics.publish.hasSubscribers) return broker.publish(name, payload, stamp)
-    return observePublish(name, payload, () => broker.publish(name, payload, stamp))
+    if (!diagnostics.publish.hasSubscribers) return broker.publish(name, payload, options)
+    return observePublish(name, payload, () => broker.publish(name, payload, options))
   }
 
   /** Delivers a message of the broker to the members of its group. */

@@ -1,7 +1,7 @@
 /** Messages with stamps: Redis leaves out states of a row that are older than a state that was published. */
 import assert from 'node:assert/strict'
 import { suite, test, type TestContext } from 'node:test'
-import type { Position, Stamp } from '../../../lib/index.ts'
+import type { Position, PublishOptions, Stamp } from '../../../lib/index.ts'
 import { openBroker } from '../../support/broker.ts'
 import { privateRedis, redisServer } from '../../support/redis.ts'
 
@@ -22,7 +22,7 @@ async function open (t: TestContext, options: object = {}) {
     top,
     /** Publishes states in one call. @returns those that arrive */
     async publish (...states: string[]): Promise<string[]> {
-      await Promise.all(states.map((state) => broker.publish('a', payloadOf(state), stampOf(state))))
+      await Promise.all(states.map((state) => broker.publish('a', payloadOf(state), optionsOf(state))))
       const end = payloadOf(`end ${++ends}`)
       await broker.publish('a', end)
       await recorder.until('a', end)
@@ -41,6 +41,11 @@ function stampOf (state: string): Stamp | undefined {
   return part === undefined || value === undefined ? undefined : { key, part, clock, value: value.padStart(20, '0') }
 }
 
+function optionsOf (state: string): PublishOptions {
+  const stamp = stampOf(state)
+  return stamp === undefined ? {} : { stamps: [stamp] }
+}
+
 for (const [name, options] of [['without history', {}], ['with history', { history }]] as const) {
   suite(`the Redis broker ${name} and stamps`, { skip: redisServer.skip, concurrency: 2 }, () => {
     test('leaves out an older state of a row, also within one call', async (t) => {
@@ -56,7 +61,7 @@ for (const [name, options] of [['without history', {}], ['with history', { histo
       await broker.subscribe('b')
 
       assert.deepEqual(await publish('title 5', 'title 5', 'title 3 #Todo::2'), ['title 5', 'title 5', 'title 3 #Todo::2'])
-      await broker.publish('b', payloadOf('title 4'), stampOf('title 4'))
+      await broker.publish('b', payloadOf('title 4'), optionsOf('title 4'))
       await recorder.until('b', payloadOf('title 4'))
     })
 
@@ -92,7 +97,7 @@ for (const [name, options] of [['without history', {}], ['with history', { histo
 
       assert.deepEqual(await publish('title 5', 'title 4'), ['title 5'])
       const incomplete = { key: 'Todo::1', part: '', clock: '', value: '' }
-      await broker.publish('a', payloadOf('no stamp'), incomplete)
+      await broker.publish('a', payloadOf('no stamp'), { stamps: [incomplete] })
       assert.deepEqual(await publish('title 4 #Todo::2'), ['no stamp', 'title 4 #Todo::2'])
     })
 
@@ -123,9 +128,9 @@ for (const [name, options] of [['without history', {}], ['with history', { histo
       const stamp = { key: 'Todo::a\n1 b', part: 'title', clock: 'one', value: '5' }
 
       await Promise.all([
-        broker.publish('a', payloadOf('new'), stamp),
-        broker.publish('a', payloadOf('another row'), { ...stamp, key: 'Todo::a', value: '4' }),
-        broker.publish('a', payloadOf('old'), { ...stamp, value: '4' }),
+        broker.publish('a', payloadOf('new'), { stamps: [stamp] }),
+        broker.publish('a', payloadOf('another row'), { stamps: [{ ...stamp, key: 'Todo::a', value: '4' }] }),
+        broker.publish('a', payloadOf('old'), { stamps: [{ ...stamp, value: '4' }] }),
         broker.publish('a', payloadOf('end'))
       ])
       await recorder.until('a', payloadOf('end'))
@@ -154,8 +159,8 @@ suite('the Redis broker with history and stamps', { skip: redisServer.skip }, ()
     const other = await openBroker(t, { client: redis.client(), history })
 
     await publish('title 5')
-    await other.broker.publish('a', payloadOf('title 4'), stampOf('title 4'))
-    await other.broker.publish('a', payloadOf('title 6'), stampOf('title 6'))
+    await other.broker.publish('a', payloadOf('title 4'), optionsOf('title 4'))
+    await other.broker.publish('a', payloadOf('title 6'), optionsOf('title 6'))
 
     assert.deepEqual(await publish('title 5'), ['title 6'])
   })
@@ -165,7 +170,7 @@ suite('the Redis broker with history and stamps', { skip: redisServer.skip }, ()
     await publish('no stamp')
     await redis.client().set('rohrpost:log:a', 'rubbish')
 
-    await assert.rejects(async () => broker.publish('a', payloadOf('title 5'), stampOf('title 5')), { code: 'RP_ERR_NOT_PUBLISHED' })
+    await assert.rejects(async () => broker.publish('a', payloadOf('title 5'), optionsOf('title 5')), { code: 'RP_ERR_NOT_PUBLISHED' })
     await redis.client().del('rohrpost:log:a')
 
     assert.deepEqual(await publish('title 4', 'title 5'), ['title 4', 'title 5'])
