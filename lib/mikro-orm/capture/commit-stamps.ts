@@ -78,19 +78,19 @@ interface KyselyConnection {
 
 /** The stamp queries of one ORM. */
 export class CommitStamps {
-  readonly #isUsed: boolean
+  /** Whether the broker uses stamps. */
+  readonly isUsed: boolean
   /** The query that PostgreSQL and its role allow, once it is known. */
   #postgreSql: string | undefined
 
-  /** @param isUsed whether the broker uses stamps */
   constructor (isUsed: boolean) {
-    this.#isUsed = isUsed
+    this.isUsed = isUsed
   }
 
   /** Returns the last query of a transaction before its COMMIT; `undefined` if none is needed. */
   async query (em: EntityManager, transaction: Transaction): Promise<string | undefined> {
     const database = databaseOf(em.getPlatform())
-    if (!this.#isUsed) return PLAIN_QUERIES[database]
+    if (!this.isUsed) return PLAIN_QUERIES[database]
     if (database !== Database.PostgreSql) return QUERIES[database]
     this.#postgreSql ??= await findPostgreSqlQuery(transaction)
     return this.#postgreSql

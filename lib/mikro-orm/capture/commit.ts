@@ -1,7 +1,9 @@
 /** Sends the COMMIT of a transaction and determines its outcome. */
 import type { EntityManager, Transaction } from '@mikro-orm/core'
+import type { TransactionRows } from '../../brokers/transaction-log.ts'
 import { errors } from '../../errors.ts'
 import { Database, databaseOf } from '../../util/platforms.ts'
+import { insertRows, insertText, removeRows } from './commit-rows.ts'
 import { toStamp, type CommitStamp, type CommitStamps, type KyselyTransaction, type StampRow } from './commit-stamps.ts'
 
 /** Outcome of a transaction. */
@@ -52,29 +54,41 @@ export function replaceCommit (transaction: Transaction, commit: (original: () =
 
 /**
  * Prepares the COMMIT of a transaction: its last statement before the COMMIT reads the stamp, if the broker uses
- * stamps. With `pg` both go to the server as one message. Rejects if a statement fails, or if the database has rolled back the transaction.
+ * stamps, or inserts rows. With `pg` it goes to the server in one message with the COMMIT. Rejects if a statement fails,
+ * or if the database has rolled back the transaction.
  *
  * @param commit sends the COMMIT of Kysely
+ * @param rows rows that exist if and only if the transaction commits
  * @returns sends the COMMIT and never rejects
  */
 export async function prepareCommit (
   em: EntityManager,
   transaction: Transaction,
   stamps: CommitStamps,
-  commit: () => Promise<void>
+  commit: () => Promise<void>,
+  rows?: TransactionRows
 ): Promise<() => Promise<CommitResult>> {
   const Query = databaseOf(em.getPlatform()) === Database.PostgreSql ? await pgQueryOf(em) : undefined
   if (Query === undefined) {
-    const stamp = await stamps.read(em, transaction)
-    return () => resultOf(em, async () => {
-      await commit()
-      return { outcome: Outcome.Committed, stamp }
-    })
+    // the INSERT shows as well whether the transaction goes on
+    const stamp = rows === undefined || stamps.isUsed ? await stamps.read(em, transaction) : undefined
+    if (rows !== undefined) await insertRows(em, transaction, rows)
+    return async () => {
+      const result = await resultOf(em, async () => {
+        await commit()
+        return { outcome: Outcome.Committed, stamp }
+      })
+      if (rows !== undefined && result.outcome === Outcome.RolledBack) await removeRows(em, transaction)
+      return result
+    }
   }
-  const before = await stamps.query(em, transaction).then((query) => query === undefined ? '' : `${query};`, (error: unknown) => {
-    if (isInFailedTransaction(error)) return ''
+  const insert = rows && insertText(rows)
+  if (rows !== undefined && insert === undefined) await insertRows(em, transaction, rows)
+  const query = await stamps.query(em, transaction).catch((error: unknown) => {
+    if (isInFailedTransaction(error)) return undefined
     throw error
   })
+  const before = [query, insert].filter((sql) => sql !== undefined).map((sql) => `${sql};`).join('')
   return () => resultOf(em, () => commitWithTag(transaction as KyselyTransaction, commit, Query, before).catch((error: unknown) => {
     // the right to read the stamp may be gone
     stamps.reset()
