@@ -36,6 +36,7 @@ export const errors = {
   RP_ERR_NOT_PUBLISHED: createError('RP_ERR_NOT_PUBLISHED', 'The message was not published: %s', 503),
 
   RP_ERR_ORM_ALREADY_REGISTERED: createError('RP_ERR_ORM_ALREADY_REGISTERED', "A ChangeSubscriber is already connected to the ORM '%s'"),
+  RP_ERR_UNKNOWN_ENTITY_MANAGER: createError('RP_ERR_UNKNOWN_ENTITY_MANAGER', "Can't send to group '%s' with the transaction of 'em': it is no EntityManager of an ORM that is registered with rohrpostMikroOrm"),
   RP_ERR_UNKNOWN_ENTITY: createError('RP_ERR_UNKNOWN_ENTITY', "Can't send notifications for '%s': it is neither an entity of the ORM nor a base class of one"),
   RP_ERR_UNKNOWN_PROPERTY: createError('RP_ERR_UNKNOWN_PROPERTY', "Unknown property '%s' of entity '%s' in %s"),
   RP_ERR_INVALID_TEMPLATE: createError('RP_ERR_INVALID_TEMPLATE', "Invalid group template '%s': expected %s"),

@@ -83,7 +83,7 @@ export const rohrpost = fp(async function rohrpost (app: FastifyInstance, given:
     connections,
     disconnector,
     drainTimeout: options.drainTimeout,
-    usesStamps: broker.usesStamps === true
+    broker
   })
   Upgrades.of(app.server).wrapListeners(app.websocketServer)
   addRoute(app, options, connections)

@@ -24,3 +24,30 @@ export interface TransactionTurn {
   /** Statement that inserts the row if it is missing. */
   readonly create: string
 }
+
+/** A message of a transaction. */
+export interface TransactionMessage {
+  readonly group: string
+  readonly payload: string
+}
+
+/** The log of a broker, whose messages are rows of the application's database. */
+export interface TransactionLog {
+  /** The MikroORM instance whose transactions can write to the log. */
+  readonly orm: object
+  /** Returns the reason why the database can't store a message, if there is one. */
+  refuse (message: TransactionMessage): string | undefined
+  /** Makes the rows of messages. They get their places in the log in order. */
+  rowsOf (messages: readonly TransactionMessage[]): TransactionRows
+  /** Called when a transaction with rows is committed, or may be. */
+  written (): void
+}
+
+/** Key of the log of a broker. The symbol is registered: both copies of the package must find the same property. */
+export const TRANSACTION_LOG: unique symbol = Symbol.for('fastify-rohrpost.transaction-log') as never
+
+/** Returns the log of a broker, if transactions of an ORM can write to it. */
+export function transactionLogOf (broker: object, orm: object): TransactionLog | undefined {
+  const log = (broker as { readonly [TRANSACTION_LOG]?: TransactionLog })[TRANSACTION_LOG]
+  return log?.orm === orm ? log : undefined
+}

@@ -15,7 +15,7 @@ import type { NotifiedGroups } from '../protocol/group-name.ts'
 import { Announcer } from './announce/announcer.ts'
 import { areDropsObserved, makeErrorReporter, makeSafeLogger, reportFailure, type Logger } from './announce/drops.ts'
 import type { PublishTarget } from './announce/publish.ts'
-import { ChangeLog, ChangeOrigin, type ManualChange, type RowChange } from './capture/change-log.ts'
+import { ChangeLog, ChangeOrigin, type ManualChange, type RowChange, type SentMessage } from './capture/change-log.ts'
 import { changedCollections } from './capture/collections.ts'
 import { replaceCommit } from './capture/commit.ts'
 import { Flush } from './capture/flush.ts'
@@ -44,6 +44,7 @@ interface ConnectedState {
   /** Entities with rules, by class. */
   readonly entities: ReadonlyMap<unknown, NotifiedEntity>
   readonly announcer: Announcer
+  readonly target: PublishTarget
 }
 
 /**
@@ -89,13 +90,14 @@ export class ChangeSubscriber implements EventSubscriber {
     }
 
     const rules = [...this.#rules, ...options.notify ?? []]
-    const { orm, publish, usesStamps = false, notified } = options
+    const { orm, publish, usesStamps = false, transactionLog, notified } = options
     const log = makeSafeLogger(options.log)
     const entities = compileRules(rules, orm.getMetadata(), makeErrorReporter(log), () => areDropsObserved(log))
     for (const { groups } of [...entities.values()].flatMap(({ rules }) => rules)) {
       if (groups !== undefined) notified?.(groups)
     }
-    this.#connected = { orm, log, entities, announcer: new Announcer(orm, { publish, usesStamps, log }) }
+    const target = { publish, usesStamps, transactionLog, log }
+    this.#connected = { orm, log, entities, target, announcer: new Announcer(orm, target) }
     orm.em.getEventManager().registerSubscriber(this)
   }
 
@@ -129,6 +131,22 @@ export class ChangeSubscriber implements EventSubscriber {
       if (notifiedEntity !== undefined) add({ ...change, id: row.id, notifiedEntity })
     }
     if (!log.isEmpty) await this.#connected?.announcer.announce(em, log)
+  }
+
+  /**
+   * Sends a message when the transaction of `em` commits, in order with its changes.
+   *
+   * @returns `false` if `em` is not in a transaction
+   * @throws RP_ERR_NOT_PUBLISHED; Error if the transaction is not known
+   */
+  send (message: SentMessage, em: EntityManager): boolean {
+    const transaction = em.getTransactionContext<Transaction>()
+    if (transaction === undefined) return false
+    if (this.#connected === undefined) throw new errors.RP_ERR_NOT_PUBLISHED('the app is closed')
+    const reason = this.#connected.target.transactionLog?.refuse(message)
+    if (reason !== undefined) throw new errors.RP_ERR_NOT_PUBLISHED(reason)
+    this.#transactions.get(transaction).send(message)
+    return true
   }
 
   beforeTransactionStart (args: TransactionEventArgs): void {
@@ -237,13 +255,25 @@ export class ChangeSubscriber implements EventSubscriber {
   ): Promise<void> {
     const ended = () => this.#transactions.ended(transaction)
     if (running.failure !== undefined) throw running.failure.error
-    if (this.#connected !== undefined && !running.isEmpty) {
-      return this.#connected.announcer.commit(em, transaction, running.complete(), commit, ended)
+    if (this.#connected === undefined || running.isEmpty) {
+      // without changes to publish, the COMMIT is sent as without the plugin
+      await commit()
+      return ended()
     }
-
-    // without changes to publish, the COMMIT is sent as without the plugin
-    await commit()
-    ended()
+    let isSent = false
+    const send = () => {
+      isSent = true
+      return commit()
+    }
+    running.isCommitting = true
+    try {
+      await this.#connected.announcer.commit(em, transaction, running.complete(), send, ended)
+    } catch (error) {
+      running.isCommitting = false
+      // messages may be inserted that another attempt would insert again
+      if (!isSent) running.failure = { error }
+      throw error
+    }
   }
 
   async #readRowsBefore (

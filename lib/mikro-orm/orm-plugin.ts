@@ -1,9 +1,10 @@
 /**
  * The Fastify plugin `rohrpostMikroOrm`: connects an ORM to the groups, and runs each handler in a `RequestContext`.
  */
-import { RequestContext, type MikroORM } from '@mikro-orm/core'
+import { RequestContext, type EntityManager, type MikroORM } from '@mikro-orm/core'
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
+import { transactionLogOf } from '../brokers/transaction-log.ts'
 import { checkNames } from '../util/checks.ts'
 import { errors, show } from '../errors.ts'
 import { internalsOf } from '../server/internals.ts'
@@ -55,6 +56,7 @@ export const rohrpostMikroOrm = fp(async function rohrpostMikroOrm (
     notify,
     publish: internals.publishObject,
     usesStamps: internals.usesStamps,
+    transactionLog: transactionLogOf(internals.broker, orm),
     log: app.log,
     notified: internals.addNotifiedGroups
   })
@@ -64,6 +66,11 @@ export const rohrpostMikroOrm = fp(async function rohrpostMikroOrm (
     await subscriber.disconnect()
   })
 
+  const { joinTransaction } = internals
+  internals.joinTransaction = (em, group, payload) => {
+    if (!isManagerOf(orm, em)) return joinTransaction(em, group, payload)
+    return subscriber.send({ group, payload }, em)
+  }
   internals.notify = makeNotify(orm, subscriber, internals.notify as Notify | undefined)
   app.rohrpost.use((message, _connection, next) => {
     const fail = (error: unknown) => { throw toReplyError(error, message, errorHandler) }
@@ -120,7 +127,12 @@ function checkOptions (options: RohrpostMikroOrmOptions): CheckedOptions {
   return { orm, notify: checkRules(notify), subscriber, ...(errorHandler && { errorHandler }) }
 }
 
+/** Whether a value is an EntityManager of an ORM: all of them share its configuration. */
+function isManagerOf (orm: MikroORM, em: unknown): em is EntityManager {
+  return Object(em).config === orm.config
+}
+
 /** Checks the shape, not the class: the subscriber may come from another copy of the package. */
 function isChangeSubscriber (value: object): value is ChangeSubscriber {
-  return ['connect', 'disconnect', 'idle', 'announce'].every((method) => typeof Object(value)[method] === 'function')
+  return ['connect', 'disconnect', 'idle', 'announce', 'send'].every((method) => typeof Object(value)[method] === 'function')
 }

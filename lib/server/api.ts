@@ -3,6 +3,9 @@
  * connections.
  */
 import type { FastifyInstance } from 'fastify'
+import type { Broker } from '../brokers/broker.ts'
+import { errors } from '../errors.ts'
+import { checkNames } from '../util/checks.ts'
 import { isThenable } from '../util/thenable.ts'
 import type { Connections } from './connections.ts'
 import type { Disconnector } from './disconnector.ts'
@@ -14,7 +17,7 @@ import { implement } from './requests/implement.ts'
 import type { MiddlewareChain } from './requests/middleware.ts'
 import type { Registry } from './requests/registry.ts'
 import type { SchemaCompiler } from './requests/schema.ts'
-import type { Rohrpost } from './types.ts'
+import type { Rohrpost, SendToGroupOptions } from './types.ts'
 
 /** The parts of one server that its API objects use. */
 export interface ServerParts {
@@ -27,8 +30,7 @@ export interface ServerParts {
   readonly disconnector: Disconnector
   /** Milliseconds that running handlers have to answer when the server stops. */
   readonly drainTimeout: number
-  /** Whether the broker uses stamps. */
-  readonly usesStamps: boolean
+  readonly broker: Broker
 }
 
 /** Result of `sendToGroup` where the broker takes a message synchronously. */
@@ -50,19 +52,26 @@ export function decorateApi (app: FastifyInstance, server: ServerParts): void {
   })
 }
 
-function createInternals ({ connections, groups, subscriptions, drainTimeout, usesStamps }: ServerParts): Internals {
+function createInternals ({ connections, groups, subscriptions, drainTimeout, broker }: ServerParts): Internals {
   return {
+    broker,
     backgroundWork: [() => connections.leaving],
     drainTimeout,
-    usesStamps,
+    usesStamps: broker.usesStamps === true,
     publishObject: (group, text, options) => toPromise(groups.publishText(group, text, options)),
     addNotifiedGroups: (notified) => subscriptions.use.notifies(notified),
+    joinTransaction (_em, group) { throw new errors.RP_ERR_UNKNOWN_ENTITY_MANAGER(group) },
     notify: undefined
   }
 }
 
 function createApi (app: FastifyInstance, server: ServerParts, internals: Internals): Rohrpost {
   const { schemas, registry, middlewares, subscriptions, groups, connections, disconnector } = server
+  const send = (group: string, message: unknown, { em }: SendToGroupOptions): void | Promise<void> => {
+    if (em === undefined) return groups.publish(group, message)
+    const payload = groups.toPayload(group, message)
+    if (!internals.joinTransaction(em, group, payload)) return groups.publishText(group, payload)
+  }
 
   const api: Rohrpost & { readonly [INTERNALS]: Internals, readonly notify: unknown } = {
     [INTERNALS]: internals,
@@ -84,10 +93,11 @@ function createApi (app: FastifyInstance, server: ServerParts, internals: Intern
       middlewares.use(app, middleware)
       return api
     },
-    sendToGroup (group, message) {
+    sendToGroup (group, message, options = {}) {
       let publishing: Promise<void> | undefined
       try {
-        if (message !== '') publishing = toPromise(groups.publish(group, message))
+        checkNames(options, ['em'])
+        if (message !== '') publishing = toPromise(send(group, message, options))
       } catch (error) {
         publishing = Promise.reject(error)
       }

@@ -2,6 +2,7 @@
  * Internal side of `app.rohrpost`, for the MikroORM plugin and the testing tools of this package. Not part of the
  * public interface.
  */
+import type { Broker } from '../brokers/broker.ts'
 import type { NotifiedGroups } from '../protocol/group-name.ts'
 import type { PublishOptions } from '../protocol/stamp.ts'
 
@@ -16,6 +17,7 @@ export const INTERNALS: unique symbol = Symbol.for('fastify-rohrpost.internals')
  * share them.
  */
 export interface Internals {
+  readonly broker: Broker
   /** Counters of running background work: work that goes on after every request is answered. */
   readonly backgroundWork: Array<() => number>
   /** The option `drainTimeout`, in milliseconds. */
@@ -33,6 +35,13 @@ export interface Internals {
   readonly usesStamps: boolean
   /** Registers groups to which a notification rule publishes. */
   addNotifiedGroups (groups: NotifiedGroups): void
+  /**
+   * Adds a message to the transaction of an EntityManager. Set by the MikroORM plugin, once for each ORM.
+   *
+   * @returns `false` if the EntityManager is not in a transaction
+   * @throws RP_ERR_UNKNOWN_ENTITY_MANAGER, RP_ERR_NOT_PUBLISHED
+   */
+  joinTransaction (em: unknown, group: string, payload: string): boolean
   /** `app.rohrpost.notify`, set by the MikroORM plugin. */
   notify: ((...args: never[]) => Promise<void>) | undefined
 }

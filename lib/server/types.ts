@@ -188,6 +188,15 @@ export type Implementation<C extends Contract> =
     ? { readonly groups: GroupImplementations<GroupTypes> }
     : { readonly groups?: never })
 
+/** Options of `app.rohrpost.sendToGroup`. */
+export interface SendToGroupOptions {
+  /**
+   * MikroORM EntityManager, of an ORM that is registered with `rohrpostMikroOrm`. Without a running transaction it has
+   * no effect.
+   */
+  em?: { getTransactionContext (): unknown } | undefined
+}
+
 /** State for a health route. */
 export interface Health {
   /** Whether the broker is healthy and the server accepts connections. */
@@ -247,13 +256,15 @@ export interface Rohrpost {
   use (middleware: Middleware): this
   /**
    * Sends a message to all members of a group, on every process. A string is sent as it is (`""` is not sent), any
-   * other value as JSON.
+   * other value as JSON. With `em` in a transaction, the message is sent when that commits, in order with the change
+   * notifications of the transaction. A rollback drops it, also one to a savepoint.
    *
-   * @returns resolves when the broker has accepted the message; rejects with RP_ERR_INVALID_GROUP,
-   * RP_ERR_NOT_ENCODABLE, RP_ERR_NOT_AN_OBJECT (if the broker keeps history) or the error of the broker. A rejection is
-   * also logged, so the promise may be ignored.
+   * @returns resolves when the broker has accepted the message, or when it is in the change log of the transaction;
+   * rejects with RP_ERR_INVALID_GROUP, RP_ERR_NOT_ENCODABLE, RP_ERR_NOT_AN_OBJECT (if the broker keeps history),
+   * RP_ERR_UNKNOWN_OPTION, RP_ERR_UNKNOWN_ENTITY_MANAGER or the error of the broker. A rejection is also logged, so the
+   * promise may be ignored.
    */
-  sendToGroup (group: string, message: unknown): Promise<void>
+  sendToGroup (group: string, message: unknown, options?: SendToGroupOptions): Promise<void>
   /**
    * Closes connections: on every process the members of a group, including connections whose `subscribe` is not
    * answered yet; or on this process the connections for which a predicate returns `true`. These connections leave all

@@ -52,6 +52,7 @@ export function makeSettings (options: DatabaseBrokerOptions): DatabaseBrokerSet
   const dialect = makeDialect(orm, tables)
   const keep = Math.max(KEEP, history?.ttl ?? 0)
   return {
+    orm,
     dialect,
     tables,
     history,

@@ -5,6 +5,7 @@ import { Outage } from '../../util/outage.ts'
 import { within } from '../../util/within.ts'
 import type { Broker, BrokerHealth, HistoryEntry, Position, Receiver } from '../broker.ts'
 import type { HistoryOptions } from '../history.ts'
+import { TRANSACTION_LOG, type TransactionLog } from '../transaction-log.ts'
 import type { Dialect, LogTables } from './dialect.ts'
 import type { GapPatience } from './id-gap.ts'
 import { LogCleaner } from './log-cleaner.ts'
@@ -13,9 +14,12 @@ import { LogReader } from './log-reader.ts'
 import { LogSession } from './log-session.ts'
 import { LogStatements } from './log-statements.ts'
 import { LogWriter, type LogWriterLimits } from './log-writer.ts'
+import { makeTransactionLog } from './transaction-rows.ts'
 
 /** Settings of a broker, made of its options. */
 export interface DatabaseBrokerSettings {
+  /** The ORM whose transactions can write to the log. */
+  orm: object
   dialect: Dialect
   tables: LogTables
   history: HistoryOptions | undefined
@@ -44,6 +48,7 @@ interface Parts {
 export class DatabaseBroker implements Broker {
   readonly keepsHistory: boolean
   readonly hasSparseOffsets = true
+  readonly [TRANSACTION_LOG]: TransactionLog
   readonly #settings: DatabaseBrokerSettings
   readonly #id = randomBytes(12).toString('base64url')
   #parts: Parts | undefined
@@ -53,6 +58,7 @@ export class DatabaseBroker implements Broker {
   constructor (settings: DatabaseBrokerSettings) {
     this.#settings = settings
     this.keepsHistory = settings.history !== undefined
+    this[TRANSACTION_LOG] = makeTransactionLog(settings, () => this.#parts?.reader.written())
   }
 
   async open (receiver: Receiver): Promise<void> {

@@ -1,4 +1,5 @@
 /** Types of the database dialects. */
+import type { TransactionTurn } from '../transaction-log.ts'
 
 /** A row as a driver returns it. */
 export type Row = Record<string, unknown>
@@ -69,6 +70,8 @@ export interface Dialect {
   /** The condition that a row is of a group, and its values. */
   readonly isGroup: string
   groupValues (group: string): string[]
+  /** The lock that transactions of the application share while they write to the log. Without it they need none. */
+  readonly turn?: TransactionTurn
   /** Opens connections; `name` is what the server shows. */
   connector (): Connector
   failureOf (error: unknown): Failure

@@ -1,6 +1,8 @@
 /** Dialect of MariaDB and MySQL: writers share a lock, the turn, and a reader that gets it alone has seen all ids. */
 import type { MikroORM } from '@mikro-orm/core'
 import { errors } from '../../errors.ts'
+import { Database, databaseOf } from '../../util/platforms.ts'
+import type { TransactionTurn } from '../transaction-log.ts'
 import type {
   ConnectionEvents, Connector, DatabaseConnection, Dialect, Failure, HoleWatch, LogMessage, LogTables, Row
 } from './dialect.ts'
@@ -41,6 +43,7 @@ export class MariadbDialect implements Dialect {
   readonly insertMissing = ['insert ignore into', ''] as const
   /** The collation can ignore the case of names: the first condition uses the index, and the second one is exact. */
   readonly isGroup = '(group_name = ? and cast(group_name as binary) = cast(? as binary))'
+  readonly turn: TransactionTurn
   readonly #orm: MikroORM
   readonly #tables: LogTables
   #isFrozen = false
@@ -49,6 +52,12 @@ export class MariadbDialect implements Dialect {
     this.#orm = orm
     this.#tables = tables
     this.epoch = `(select value from ${tables.state} where name = 'epoch')`
+    // MySQL has no such variable
+    const alive = databaseOf(orm.em.getPlatform()) === Database.MariaDb ? '@@in_transaction' : '1'
+    this.turn = {
+      take: `select ${alive} as alive from ${tables.state} where name = 'turn' lock in share mode`,
+      create: `insert ignore into ${tables.state} (name, value) values ('turn', '0')`
+    }
   }
 
   groupValues (group: string): string[] {
@@ -126,12 +135,11 @@ export class MariadbDialect implements Dialect {
 
   /** Shares the turn with other writers until the transaction ends. */
   async #takeTurn (connection: DatabaseConnection): Promise<void> {
-    const { state } = this.#tables
-    const turn = await connection.query(`select value from ${state} where name = 'turn' lock in share mode`)
-    if (turn.length > 0) return
+    const { take, create } = this.turn
+    if ((await connection.query(take)).length > 0) return
     // the tables were cleared
-    await connection.query(`insert ignore into ${state} (name, value) values ('turn', '0')`)
-    await connection.query(`select value from ${state} where name = 'turn' lock in share mode`)
+    await connection.query(create)
+    await connection.query(take)
   }
 
   /** Whether no transaction has the turn, so that no id that was drawn is still to become visible. */

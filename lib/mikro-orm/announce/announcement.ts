@@ -1,7 +1,7 @@
 /** Announcement of one transaction: its rows are read before the COMMIT and become notifications after it. */
 import { LockMode, type EntityManager, type Transaction } from '@mikro-orm/core'
 import { truncateError } from '../../util/truncate.ts'
-import { ChangeOrigin, type RowChange } from '../capture/change-log.ts'
+import { ChangeOrigin, isMessage, type LogEntry, type RowChange, type SentMessage } from '../capture/change-log.ts'
 import type { CommittedRows } from '../capture/committed-rows.ts'
 import type { Logger } from './drops.ts'
 import type { CompiledRule } from '../declare/compiled-rule.ts'
@@ -26,16 +26,16 @@ interface ReadOptions {
   readonly log: Logger
 }
 
-/** The changes of a transaction, with the rows that were read. */
+/** The changes and messages of a transaction, with the rows that were read. */
 export class Announcement {
-  readonly #entries: readonly RowChange[]
+  readonly #entries: readonly LogEntry[]
   /** Rows after the changes, by id. Without it, notifications contain the values that the ORM has. */
   readonly #after: ReadonlyMap<string, Row> | undefined
   readonly #before: RowsBefore
   /** Whether the notifications may miss a group that a row has left. */
   readonly isUncertain: boolean
 
-  constructor (entries: readonly RowChange[], after?: ReadonlyMap<string, Row>, before: RowsBefore = new Map(), isUncertain = false) {
+  constructor (entries: readonly LogEntry[], after?: ReadonlyMap<string, Row>, before: RowsBefore = new Map(), isUncertain = false) {
     this.#entries = entries
     this.#after = after
     this.#before = before
@@ -44,12 +44,12 @@ export class Announcement {
 
   /** Ids of the changed rows. */
   get ids (): string[] {
-    return this.#entries.map(({ id }) => id)
+    return changesOf(this.#entries).map(({ id }) => id)
   }
 
   /** Rows that `app.rohrpost.notify` named and that do not exist. */
   get missing (): Row[] {
-    return this.#entries.flatMap(({ id, origin, notifiedEntity, before, after }) => {
+    return changesOf(this.#entries).flatMap(({ id, origin, notifiedEntity, before, after }) => {
       if (origin !== ChangeOrigin.Key && origin !== ChangeOrigin.Entity) return []
       if (after !== undefined) return this.#after?.has(id) === false ? [after] : []
       return before !== undefined && origin === ChangeOrigin.Key && mayMove(notifiedEntity) && this.#isAbsent(id) ? [before] : []
@@ -57,19 +57,25 @@ export class Announcement {
   }
 
   /**
-   * Makes the notifications of the changes, in order.
+   * Makes the notifications of the changes, in order with the messages.
    *
    * @param withDrops whether to include the changes that are not sent, with the reason
    */
-  notifications (withDrops: boolean): Notification[] {
-    return this.#entries.flatMap((entry) => entry.notifiedEntity.rules.flatMap((rule) => {
+  notifications (withDrops: boolean): Array<Notification | SentMessage> {
+    return this.#entries.flatMap<Notification | SentMessage>((entry) => {
+      return isMessage(entry) ? [entry] : this.#notificationsOf(entry, withDrops)
+    })
+  }
+
+  #notificationsOf (entry: RowChange, withDrops: boolean): Notification[] {
+    return entry.notifiedEntity.rules.flatMap((rule) => {
       const change = (rule.readsBack || entry.origin !== undefined) && this.#after !== undefined ? this.#changeOf(entry, rule, this.#after) : entry
       if (change !== undefined) return rule.notifications(change)
       // the row does not exist: the statement hit no row, or the row was deleted again
       if (!withDrops) return []
       const { meta, key } = (entry.after ?? entry.before) as Row
       return [droppedNotification('missing', meta.className, key, entry.type)]
-    }))
+    })
   }
 
   #changeOf (entry: RowChange, rule: CompiledRule, rows: ReadonlyMap<string, Row>): CommittedChange | undefined {
@@ -104,15 +110,20 @@ export class Announcement {
  * Reads the rows of a transaction, as its last statements before the COMMIT. A rejection must fail the transaction:
  * PostgreSQL has aborted it then.
  */
-export async function readAnnouncement (entries: readonly RowChange[], sources: ReadOptions): Promise<Announcement> {
+export async function readAnnouncement (entries: readonly LogEntry[], sources: ReadOptions): Promise<Announcement> {
   const { em, transaction } = sources
   const database = databaseOf(em.getPlatform())
-  const changed = entries.flatMap((entry) => entry.after !== undefined && isRead(entry) ? [toReadBackRow(entry, entry.after)] : [])
+  const changes = changesOf(entries)
+  const changed = changes.flatMap((entry) => entry.after !== undefined && isRead(entry) ? [toReadBackRow(entry, entry.after)] : [])
 
   if (database === Database.PostgreSql) await lock(em, transaction, changed.filter(({ origin }) => origin !== undefined))
   const after = await (isMySql(database) ? readLocked(em, transaction, changed) : readRows(em, transaction, changed))
-  const before = await readBefore(entries, after, sources)
+  const before = await readBefore(changes, after, sources)
   return new Announcement(entries, after, before ?? sources.read, before === undefined)
+}
+
+function changesOf (entries: readonly LogEntry[]): RowChange[] {
+  return entries.filter((entry): entry is RowChange => !isMessage(entry))
 }
 
 /** A row to read, with the origin of its change. */

@@ -2,13 +2,14 @@
 import type { EntityManager, MikroORM, Transaction } from '@mikro-orm/core'
 import { truncate, truncateError } from '../../util/truncate.ts'
 import { Announcement, readAnnouncement } from './announcement.ts'
-import type { ChangeLog, RowChange } from '../capture/change-log.ts'
-import { Outcome, prepareCommit } from '../capture/commit.ts'
+import type { ChangeLog, LogEntry, RowChange } from '../capture/change-log.ts'
+import { Outcome, prepareCommit, type CommitResult } from '../capture/commit.ts'
 import { CommitOrder } from '../capture/commit-order.ts'
 import { CommitStamps, type CommitStamp } from '../capture/commit-stamps.ts'
 import { CommittedRows } from '../capture/committed-rows.ts'
 import { areDropsObserved, reportUndone } from './drops.ts'
-import { publishNotifications, type PublishTarget } from './publish.ts'
+import { commitWithMessages } from './log-commit.ts'
+import { encodeMessages, groupsOf, publishMessages, reportDrops, type PublishTarget } from './publish.ts'
 import { readRows, type ReadBackRow } from '../capture/read-back.ts'
 import { Resyncs } from './resyncs.ts'
 
@@ -43,17 +44,9 @@ export class Announcer {
    */
   async commit (em: EntityManager, transaction: Transaction, log: ChangeLog, commit: () => Promise<void>, ended: () => void): Promise<void> {
     const announcement = await this.#read(em, transaction, log)
-    const send = await prepareCommit(em, transaction, this.#stamps, commit)
-    // the transaction holds the locks of its rows, so a later writer of a row takes a later turn
-    const turn = this.#order.enter(announcement.ids)
-    const { outcome, stamp, error } = await send()
-
+    const { outcome, error } = await this.#commit(em, transaction, announcement, commit, (err) => this.#resyncUnknown(announcement, err))
     // a refused COMMIT may be repeated, or a ROLLBACK follows
     if (outcome !== Outcome.RolledBack) ended()
-    turn.end(() => {
-      if (outcome === Outcome.Committed) return this.#publish(announcement, stamp, turn.isOvertaken)
-      if (outcome === Outcome.Unknown) this.#resyncUnknown(announcement, error)
-    })
     if (outcome !== Outcome.Committed) throw error
   }
 
@@ -78,11 +71,8 @@ export class Announcer {
     const transaction = await connection.begin()
     try {
       const announcement = await this.#read(em, transaction, log)
-      const send = await prepareCommit(em, transaction, this.#stamps, () => connection.commit(transaction))
-      const turn = this.#order.enter(announcement.ids)
-      const { outcome, stamp, error } = await send()
       // the transaction wrote nothing: if its COMMIT fails, nothing is published
-      turn.end(() => outcome === Outcome.Committed ? this.#publish(announcement, stamp, turn.isOvertaken) : undefined)
+      const { outcome, error } = await this.#commit(em, transaction, announcement, () => connection.commit(transaction), () => {})
       if (outcome !== Outcome.Committed) throw error
     } catch (error) {
       await connection.rollback(transaction).catch(() => {})
@@ -96,7 +86,7 @@ export class Announcer {
   }
 
   /** Reports the notifications that are not sent because of a rollback. */
-  reportRolledBack (entries: readonly RowChange[]): void {
+  reportRolledBack (entries: readonly LogEntry[]): void {
     reportUndone(this.#target.log, 'rolled_back', new Announcement(entries).notifications(false))
   }
 
@@ -115,30 +105,58 @@ export class Announcer {
     return readAnnouncement(log.entries(), { em, transaction, committed: this.#committed, read: log.before, log: this.#target.log })
   }
 
+  /** Commits a transaction with its messages in the log of the broker, or publishes them in the order of the commits. */
+  async #commit (
+    em: EntityManager,
+    transaction: Transaction,
+    announcement: Announcement,
+    commit: () => Promise<void>,
+    unknown: (error: unknown) => void
+  ): Promise<CommitResult> {
+    const { transactionLog, log } = this.#target
+    if (transactionLog !== undefined) {
+      const result = await commitWithMessages({ em, transaction, announcement, transactionLog, stamps: this.#stamps, log, commit })
+      if (result.outcome === Outcome.Committed) this.#reportMissing(announcement)
+      return result
+    }
+    const send = await prepareCommit(em, transaction, this.#stamps, commit)
+    // the transaction holds the locks of its rows, so a later writer of a row takes a later turn
+    const turn = this.#order.enter(announcement.ids)
+    const result = await send()
+    turn.end(() => {
+      if (result.outcome === Outcome.Committed) return this.#publish(announcement, result.stamp, turn.isOvertaken)
+      if (result.outcome === Outcome.Unknown) unknown(result.error)
+    })
+    return result
+  }
+
   #publish (announcement: Announcement, stamp: CommitStamp | undefined, isOvertaken: boolean): void | Promise<void> {
     const { log } = this.#target
-    const notifications = announcement.notifications(areDropsObserved(log))
-    for (const { meta, key } of announcement.missing) log.warn({ entity: meta.className, key: truncate(key) }, 'a change is not announced: the row is not there')
+    const outgoing = announcement.notifications(areDropsObserved(log))
+    this.#reportMissing(announcement)
+    reportDrops(outgoing, log)
+    const messages = encodeMessages(outgoing)
     // a later transaction has published a newer state of the rows
-    if (isOvertaken) return this.#resyncs.send(groupsOf(notifications))
-
-    const done = publishNotifications(notifications, this.#target, stamp, (group, err) => this.#resyncs.defer(group, err))
-    if (announcement.isUncertain) this.#resyncs.send(groupsOf(notifications))
+    const current = isOvertaken ? messages.filter(({ notifications }) => notifications.length === 0) : messages
+    const done = publishMessages(current, this.#target, stamp, (group, err) => this.#resyncs.defer(group, err))
+    if (isOvertaken || announcement.isUncertain) this.#resyncs.send(groupsOf(outgoing))
     if (done === undefined) return
 
     this.#publishing.add(done)
     return done.then(() => { this.#publishing.delete(done) })
   }
 
+  #reportMissing ({ missing }: Announcement): void {
+    for (const { meta, key } of missing) {
+      this.#target.log.warn({ entity: meta.className, key: truncate(key) }, 'a change is not announced: the row is not there')
+    }
+  }
+
   #resyncUnknown (announcement: Announcement, err: unknown): void {
     const { log } = this.#target
-    const notifications = announcement.notifications(false)
+    const outgoing = announcement.notifications(false)
     log.warn({ err: truncateError(err) }, 'the answer to a COMMIT was lost: the members of the groups concerned load again')
-    reportUndone(log, 'unknown', notifications)
-    this.#resyncs.send(groupsOf(notifications))
+    reportUndone(log, 'unknown', outgoing)
+    this.#resyncs.send(groupsOf(outgoing))
   }
-}
-
-function groupsOf (notifications: ReadonlyArray<{ group: string, drop?: unknown }>): Set<string> {
-  return new Set(notifications.flatMap(({ group, drop }) => drop === undefined ? [group] : []))
 }

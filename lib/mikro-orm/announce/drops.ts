@@ -4,6 +4,7 @@
  */
 import { truncate, truncateError } from '../../util/truncate.ts'
 import { diagnostics, type ChangeDropEvent, type ChangeDropReason } from '../../diagnostics.ts'
+import type { SentMessage } from '../capture/change-log.ts'
 import type { ReportError } from '../declare/compiled-rule.ts'
 import type { Notification } from '../declare/notification.ts'
 import type { NotifyRule } from '../declare/rules.ts'
@@ -60,10 +61,12 @@ export function reportFailure (
 export function reportUndone (
   logger: Logger | undefined,
   reason: 'rolled_back' | 'unknown',
-  notifications: readonly Notification[]
+  outgoing: ReadonlyArray<Notification | SentMessage>
 ): void {
-  for (const { entity, type, group, drop } of notifications) {
-    if (drop === undefined) reportDrop(logger, { reason, entity, type, group })
+  for (const one of outgoing) {
+    if ('payload' in one || one.drop !== undefined) continue
+    const { entity, type, group } = one
+    reportDrop(logger, { reason, entity, type, group })
   }
 }
 

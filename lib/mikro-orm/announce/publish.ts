@@ -1,7 +1,10 @@
-/** Publishes the notifications of a committed transaction. */
+/** Encodes the notifications of a transaction as messages, and publishes them. */
+import type { TransactionLog } from '../../brokers/transaction-log.ts'
 import { diagnostics } from '../../diagnostics.ts'
 import { quote } from '../../protocol/encode.ts'
 import type { PublishOptions } from '../../protocol/stamp.ts'
+import { truncate, truncateError } from '../../util/truncate.ts'
+import type { SentMessage } from '../capture/change-log.ts'
 import type { CommitStamp } from '../capture/commit-stamps.ts'
 import { reportDrop, type Logger } from './drops.ts'
 import type { Notification } from '../declare/notification.ts'
@@ -12,57 +15,104 @@ export interface PublishTarget {
   publish: (group: string, payload: string, options?: PublishOptions) => void | Promise<void>
   /** Whether the broker uses stamps. @defaultValue false */
   usesStamps?: boolean
+  /** The log of the broker, if transactions of the ORM can write to it. They do so in place of `publish`. */
+  transactionLog?: TransactionLog | undefined
   log: Logger
+}
+
+/** A message to a group. */
+export interface GroupMessage extends SentMessage {
+  /** The notifications in it; none in a message of `sendToGroup`. */
+  readonly notifications: readonly Notification[]
 }
 
 /** Messages that wait for the broker at a time. */
 const PORTION = 128
 
+/** Encodes notifications, in order with the messages between them. */
+export function encodeMessages (outgoing: ReadonlyArray<Notification | SentMessage>): GroupMessage[] {
+  const messages: GroupMessage[] = []
+  for (const one of outgoing) {
+    if (isSent(one)) messages.push({ ...one, notifications: [] })
+    else if (one.drop === undefined) messages.push({ group: one.group, payload: encode(one), notifications: [one] })
+  }
+  return messages
+}
+
+/** Reports the changes that are not sent. */
+export function reportDrops (outgoing: ReadonlyArray<Notification | SentMessage>, log: Logger): void {
+  for (const one of outgoing) {
+    if (!isSent(one) && one.drop !== undefined) reportDrop(log, { ...one.drop, entity: one.entity, type: one.type })
+  }
+}
+
+/** Reports the notifications of a message that the broker or the log has taken. */
+export function reportSent ({ payload, notifications }: GroupMessage): void {
+  if (!diagnostics.notify.hasSubscribers) return
+  const size = Buffer.byteLength(payload)
+  for (const { entity, type, group } of notifications) diagnostics.notify.publish({ entity, type, group, size })
+}
+
 /**
- * Publishes notifications in order, and reports those that are not sent. Never throws or rejects.
+ * Publishes messages in order, and reports those that are not sent. Never throws or rejects.
  *
  * @param stamp the place of the transaction among the commits of its database
- * @param failed called with each group whose message the broker refuses
+ * @param failed called with each group for which the broker refuses a notification
  * @returns a promise if a portion has to wait for the previous one: it resolves when the last portion is handed over
  */
-export function publishNotifications (
-  notifications: readonly Notification[],
+export function publishMessages (
+  messages: readonly GroupMessage[],
   target: PublishTarget,
   stamp: CommitStamp | undefined,
   failed: (group: string, err: unknown) => void,
   from = 0
 ): void | Promise<void> {
   const waiting: Array<Promise<void>> = []
-  for (let at = from; at < notifications.length; at++) {
+  for (let at = from; at < messages.length; at++) {
     if (waiting.length === PORTION) {
-      return Promise.all(waiting).then(() => publishNotifications(notifications, target, stamp, failed, at))
+      return Promise.all(waiting).then(() => publishMessages(messages, target, stamp, failed, at))
     }
-    const publishing = send(notifications[at] as Notification, target, stamp, failed)
+    const publishing = publish(messages[at] as GroupMessage, target, stamp, failed)
     if (publishing !== undefined) waiting.push(publishing)
   }
 }
 
-function send (
-  notification: Notification,
+function publish (
+  message: GroupMessage,
   { publish, log }: PublishTarget,
   stamp: CommitStamp | undefined,
   failed: (group: string, err: unknown) => void
 ): void | Promise<void> {
-  const { entity, group, type, object, key, part, drop } = notification
-  if (drop !== undefined) return reportDrop(log, { ...drop, entity, type })
-
+  const { group, payload, notifications } = message
   const fail = (err: unknown) => {
-    reportDrop(log, { reason: 'failed', entity, type, group, error: err })
-    failed(group, err)
+    for (const { entity, type } of notifications) reportDrop(log, { reason: 'failed', entity, type, group, error: err })
+    if (notifications.length > 0) failed(group, err)
+    else log.error({ err: truncateError(err), group: truncate(group) }, 'a message to a group was not sent')
   }
-  const id = Math.floor(Math.random() * 2 ** 31)
-  const payload = `{"id":${id},"type":"subscription-update","data":{"group":${quote(group)},"type":"${type}","object":${object}}}`
+  const options = stamp === undefined || notifications.length === 0
+    ? undefined
+    : { stamps: notifications.map(({ key, part }) => ({ key, part, clock: stamp.clock, value: stamp.value })) }
   let publishing: void | Promise<void>
   try {
-    publishing = publish(group, payload, stamp && { stamps: [{ key, part, clock: stamp.clock, value: stamp.value }] })
+    publishing = publish(group, payload, options)
   } catch (err) {
     return fail(err)
   }
-  if (diagnostics.notify.hasSubscribers) diagnostics.notify.publish({ entity, type, group, size: Buffer.byteLength(payload) })
+  reportSent(message)
   return publishing?.catch(fail)
+}
+
+function encode ({ group, type, object }: Notification): string {
+  const id = Math.floor(Math.random() * 2 ** 31)
+  return `{"id":${id},"type":"subscription-update","data":{"group":${quote(group)},"type":"${type}","object":${object}}}`
+}
+
+/** Whether a part of an announcement is a message of `sendToGroup`. */
+function isSent (one: Notification | SentMessage): one is SentMessage {
+  return 'payload' in one
+}
+
+/** The groups to which notifications are sent. */
+export function groupsOf (outgoing: ReadonlyArray<Notification | SentMessage>): Set<string> {
+  return new Set(outgoing.flatMap((one) => isSent(one) || one.drop !== undefined ? [] : [one.group]))
 }

@@ -61,17 +61,21 @@ export class Resyncs {
   }
 
   #publish (group: string): void {
-    const payload = `{"type":"subscription-update","data":{"type":"resync","group":${quote(group)}}}`
     const accepted = () => {
       this.#isRefused = false
       this.#backoff.reset()
     }
     try {
-      const publishing = this.#target.publish(group, payload)
+      const publishing = this.#target.publish(group, encodeResync(group))
       if (publishing === undefined) accepted()
       else publishing.then(accepted, (err: unknown) => this.defer(group, err))
     } catch (err) {
       this.defer(group, err)
     }
   }
+}
+
+/** Returns the message that makes the members of a group load their data again. */
+export function encodeResync (group: string): string {
+  return `{"type":"subscription-update","data":{"type":"resync","group":${quote(group)}}}`
 }

@@ -35,6 +35,15 @@ export interface RowChange {
   readonly origin: ChangeOrigin | undefined
 }
 
+/** A message of `app.rohrpost.sendToGroup` that is sent when the transaction commits. */
+export interface SentMessage {
+  readonly group: string
+  readonly payload: string
+}
+
+/** A change of a row, or a message between the changes. */
+export type LogEntry = RowChange | SentMessage
+
 /** A change that `app.rohrpost.notify` announces, before the rules of its entity are known. */
 export type ManualChange = Omit<RowChange, 'id' | 'notifiedEntity'>
 
@@ -48,10 +57,16 @@ interface LogStep extends RowChange {
   readonly predecessor: LogStep | undefined
 }
 
-/** The changes of one outermost transaction, in order. */
+/** A message in the log. */
+interface MessageStep extends SentMessage {
+  /** Place in the publishing order. */
+  readonly order: number
+}
+
+/** The changes and messages of one outermost transaction, in order. */
 export class ChangeLog {
   readonly #current = new Map<string, LogStep>()
-  readonly #steps: LogStep[] = []
+  readonly #steps: Array<LogStep | MessageStep> = []
   readonly #marks: Array<{ savepoint: string, at: number }> = []
   /** Rows that were read before the transaction changed them; `undefined` for a row that did not exist. */
   readonly before: Map<string, Row | undefined>
@@ -61,13 +76,18 @@ export class ChangeLog {
   }
 
   get isEmpty (): boolean {
-    return this.#current.size === 0
+    return this.#steps.length === 0
   }
 
   append (change: RowChange): void {
     const step = merge(this.#current.get(change.id), change, this.#steps.length)
     this.#current.set(change.id, step)
     this.#steps.push(step)
+  }
+
+  /** Appends a message behind the changes so far. */
+  send ({ group, payload }: SentMessage): void {
+    this.#steps.push({ group, payload, order: this.#steps.length })
   }
 
   /** SAVEPOINT. Several marks may have the same name. */
@@ -85,15 +105,16 @@ export class ChangeLog {
     const index = savepoint === undefined ? -1 : this.#find(savepoint)
     const undone = this.#steps.splice(this.#marks[index]?.at ?? 0)
     this.#marks.splice(index + 1)
-    for (const { id, previous } of undone.toReversed()) {
-      if (previous === undefined) this.#current.delete(id)
-      else this.#current.set(id, previous)
+    for (const step of undone.toReversed()) {
+      if (isMessage(step)) continue
+      if (step.previous === undefined) this.#current.delete(step.id)
+      else this.#current.set(step.id, step.previous)
     }
   }
 
-  /** Returns the merged changes, one for each row, in publishing order. */
-  entries (): RowChange[] {
-    const entries: LogStep[] = []
+  /** Returns the merged changes, one for each row, and the messages, in publishing order. */
+  entries (): LogEntry[] {
+    const entries: Array<LogStep | MessageStep> = this.#steps.filter(isMessage)
     for (let step of this.#current.values() as Iterable<LogStep | undefined>) {
       for (; step !== undefined; step = step.predecessor) entries.push(step)
     }
@@ -103,6 +124,10 @@ export class ChangeLog {
   #find (savepoint: string): number {
     return this.#marks.findLastIndex((mark) => mark.savepoint === savepoint)
   }
+}
+
+export function isMessage<Entry extends SentMessage> (entry: Entry | RowChange): entry is Entry {
+  return 'payload' in entry
 }
 
 /** Merges a change with the earlier changes of its row, as a reader of committed rows sees them. */

@@ -1,6 +1,7 @@
 /** The running transactions of an ORM. Savepoints share the change log of the outermost transaction. */
 import type { EntityManager, Transaction, TransactionEventArgs } from '@mikro-orm/core'
-import { ChangeLog, type RowChange } from './change-log.ts'
+import { errors } from '../../errors.ts'
+import { ChangeLog, type LogEntry, type RowChange, type SentMessage } from './change-log.ts'
 import type { Flush } from './flush.ts'
 
 /**
@@ -10,8 +11,10 @@ import type { Flush } from './flush.ts'
 export class RunningTransaction {
   readonly log = new ChangeLog()
   readonly #flushes = new Set<Flush>()
-  /** Error of a query in an event handler that must not throw. The COMMIT rejects with it. */
+  /** Error that must not be followed by a COMMIT, which rejects with it. */
   failure: { readonly error: unknown } | undefined
+  /** Whether the COMMIT is in progress, which takes no further messages. */
+  isCommitting = false
 
   /** Whether there is nothing to publish. */
   get isEmpty (): boolean {
@@ -33,6 +36,13 @@ export class RunningTransaction {
   record (change: RowChange): void {
     this.#appendExecuted(true)
     this.log.append(change)
+  }
+
+  /** Appends a message behind the changes that the flushes have made so far. @throws RP_ERR_NOT_PUBLISHED */
+  send (message: SentMessage): void {
+    if (this.isCommitting) throw new errors.RP_ERR_NOT_PUBLISHED('the transaction is being committed')
+    this.#appendExecuted(true)
+    this.log.send(message)
   }
 
   mark (savepoint: string): void {
@@ -118,16 +128,16 @@ export class Transactions {
   /**
    * Cuts the changes since a savepoint, or of an outermost transaction, from the change log.
    *
-   * @returns the changes that were cut, if wanted
+   * @returns what was cut, if wanted
    */
-  rolledBack (transaction: Transaction, isWanted: boolean): RowChange[] {
+  rolledBack (transaction: Transaction, isWanted: boolean): LogEntry[] {
     const running = this.#outermost.get(transaction)
     this.#outermost.delete(transaction)
     const before = isWanted ? running?.complete().entries() ?? [] : []
     running?.rollback(transaction.savepointName)
     if (transaction.savepointName === undefined) this.ended(transaction)
     const after = new Set(isWanted ? running?.log.entries() : [])
-    return before.filter((change) => !after.has(change))
+    return before.filter((entry) => !after.has(entry))
   }
 
   /** Resolves when no transaction is running. */

@@ -109,8 +109,13 @@ export class Groups {
    * @throws RP_ERR_INVALID_GROUP, RP_ERR_NOT_ENCODABLE, RP_ERR_NOT_AN_OBJECT
    */
   publish (name: string, message: unknown): void | Promise<void> {
+    return this.#publish(name, this.toPayload(name, message))
+  }
+
+  /** Encodes a message for `publishText`. @throws the errors of `publish` */
+  toPayload (name: string, message: unknown): string {
     checkName(name)
-    return this.#publish(name, toPayload(message, this.#context.broker.keepsHistory === true))
+    return toPayload(message, this.#context.broker.keepsHistory === true)
   }
 
   /** Publishes a text that is known to be a JSON object. @throws RP_ERR_INVALID_GROUP */
