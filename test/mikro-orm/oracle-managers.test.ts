@@ -10,9 +10,13 @@ import test, { type TestContext } from 'node:test'
 import { defineEntity, DriverException, p, type EntityManager } from '@mikro-orm/core'
 import { MikroORM, NodeSqliteDialect, SqliteDriver } from '@mikro-orm/sql'
 import fc from 'fast-check'
+import { makeSettings } from '../../lib/brokers/database/broker-settings.ts'
+import { DatabaseBroker } from '../../lib/brokers/database/database-broker.ts'
+import { logEntities } from '../../lib/brokers/database/index.ts'
+import { TRANSACTION_LOG } from '../../lib/brokers/transaction-log.ts'
 import { ChangeSubscriber, notifyOnChange } from '../../lib/mikro-orm/index.ts'
 import { fuzz } from '../property/support/check.ts'
-import { openServer } from './support.ts'
+import { openServer, type Entities } from './support.ts'
 
 const LISTS = ['a', 'b', 'c']
 const RUNS = Number(process.env['TREES'] ?? (fuzz > 1 ? 10_000 : 60))
@@ -170,25 +174,79 @@ class Replicas {
 }
 
 /** Opens two ORMs on one database, which simulate two processes. */
-async function open (t: TestContext, server: Server): Promise<MikroORM[] | undefined> {
+async function open (t: TestContext, server: Server, entities: Entities): Promise<MikroORM[] | undefined> {
   if (server === 'sqlite') {
     const folder = mkdtempSync(join(tmpdir(), 'rohrpost-'))
     t.after(() => rmSync(folder, { recursive: true }))
     const dbName = join(folder, 'test.db')
-    const orms = await Promise.all([1, 2].map(() => MikroORM.init({ driver: SqliteDriver, dbName, driverOptions: new NodeSqliteDialect(dbName), entities: [ItemSchema] })))
+    const orms = await Promise.all([1, 2].map(() => MikroORM.init({ driver: SqliteDriver, dbName, driverOptions: new NodeSqliteDialect(dbName), entities })))
     for (const orm of orms) t.after(() => orm.close())
     await orms[0]?.schema.create()
     return orms
   }
-  const orm = await openServer(t, server, [ItemSchema])
+  const orm = await openServer(t, server, entities)
   if (orm === undefined) return
-  const other = await openServer(t, server, [ItemSchema], {}, orm.config.get('dbName'))
+  const other = await openServer(t, server, entities, {}, orm.config.get('dbName'))
   return other && [orm, other]
 }
 
-for (const server of SERVERS) {
-  test(`${server}: replicas equal the table, whichever EntityManager and process writes it`, async (t) => {
-    const orms = await open(t, server)
+/** Connects a subscriber to each ORM, whose notifications go to the replicas at once. @returns waits for nothing */
+function connect (t: TestContext, orms: readonly MikroORM[], apply: Apply, log: Logger) {
+  for (const orm of orms) {
+    const subscriber = new ChangeSubscriber({ notify: rules })
+    subscriber.connect({ orm, publish: (group, payload) => apply(group, JSON.parse(payload).data), log })
+    t.after(() => subscriber.disconnect())
+  }
+  return async () => {}
+}
+
+/**
+ * Connects a subscriber to each ORM with a broker of its own. The notifications go through the log, which the first
+ * broker reads.
+ *
+ * @returns waits until everything in the log is delivered
+ */
+async function connectLogs (t: TestContext, orms: readonly MikroORM[], apply: Apply, log: Logger) {
+  let ended = Promise.withResolvers<void>()
+  const brokers = await Promise.all(orms.map(async (orm, index) => {
+    const broker = new DatabaseBroker(makeSettings({ orm }))
+    const subscriber = new ChangeSubscriber({ notify: rules })
+    t.after(async () => {
+      await subscriber.disconnect()
+      await broker.close()
+    })
+    await broker.open({
+      deliver (group, payload) {
+        if (group === 'end') ended.resolve()
+        else if (index === 0) apply(group, JSON.parse(payload).data)
+      },
+      lost: (group) => log.warn({ group }, 'lost'),
+      error: (error) => log.error({ error }, 'the broker failed')
+    })
+    subscriber.connect({
+      orm, log, publish: (group, payload) => broker.publish(group, payload), transactionLog: broker[TRANSACTION_LOG]
+    })
+    return broker
+  }))
+  const [broker] = brokers as [DatabaseBroker]
+  const groups = LISTS.flatMap((list) => [`list-${list}`, `fn-${list}-0`, `fn-${list}-1`])
+  for (const group of ['end', ...groups]) await broker.subscribe(group)
+  return async () => {
+    await broker.publish('end', '{}')
+    await ended.promise
+    ended = Promise.withResolvers()
+  }
+}
+
+type Apply = Replicas['apply']
+type Logger = Parameters<ChangeSubscriber['connect']>[0]['log']
+
+const KINDS = SERVERS.flatMap((server) => (['no broker', 'databaseBroker'] as const).map((broker) => [server, broker] as const))
+
+for (const [server, broker] of KINDS) {
+  test(`${server} with ${broker}: replicas equal the table, whichever EntityManager and process writes it`, async (t) => {
+    const hasLog = broker === 'databaseBroker'
+    const orms = await open(t, server, hasLog ? [ItemSchema, ...logEntities] : [ItemSchema])
     if (orms === undefined) return
     const [orm] = orms as [MikroORM]
     await orm.em.getConnection().execute('alter table item drop column whisper')
@@ -197,18 +255,14 @@ for (const server of SERVERS) {
 
     let replicas = new Replicas()
     const warnings: unknown[] = []
-    for (const orm of orms) {
-      const subscriber = new ChangeSubscriber({ notify: rules })
-      subscriber.connect({
-        orm,
-        publish: (group, payload) => replicas.apply(group, JSON.parse(payload).data),
-        log: { error: (...line) => { warnings.push(line) }, warn: (...line) => { warnings.push(line) } }
-      })
-      t.after(() => subscriber.disconnect())
-    }
+    const log = { error: (...line: unknown[]) => { warnings.push(line) }, warn: (...line: unknown[]) => { warnings.push(line) } }
+    const delivered = await (hasLog ? connectLogs : connect)(t, orms, (group, data) => replicas.apply(group, data), log)
+    // without a log, only the transactions of one process are published in order
+    const isOrdered = (a: Turn, b: Turn) => hasLog ? server !== 'sqlite' || (a.by === 2) === (b.by === 2) : a.by !== 2 && b.by !== 2
 
     await fc.assert(fc.asyncProperty(fc.array(turn, { minLength: 1, maxLength: 8 }), async (turns) => {
       await orm.em.fork().nativeDelete(Item, {})
+      await delivered()
       replicas = new Replicas()
       const seed = orm.em.fork()
       for (let id = 1; id <= 4; id++) seed.create(Item, { id, list: LISTS[id - 1] ?? null, title: 'seed', price: '1' })
@@ -218,12 +272,13 @@ for (const server of SERVERS) {
       for (const em of managers) await em.find(Item, {})
       const running: Array<Promise<void>> = []
       for (const [i, turn] of turns.entries()) {
-        // turns overlap within one process only, and never with the same EntityManager
+        // turns never overlap with the same EntityManager
         const previous = turns[i - 1]
-        if (previous?.overlaps !== true || previous.by === turn.by || previous.by === 2 || turn.by === 2 || running.length > 1) await Promise.all(running.splice(0))
+        if (previous?.overlaps !== true || previous.by === turn.by || !isOrdered(previous, turn) || running.length > 1) await Promise.all(running.splice(0))
         running.push(take(turn, managers[turn.by] as EntityManager))
       }
       await Promise.all(running)
+      await delivered()
 
       if (replicas.failure !== undefined) throw replicas.failure
       assert.deepEqual(warnings.splice(0), [])

@@ -3,12 +3,17 @@
  * group, received over a WebSocket, is compared with the table after every tree.
  */
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import test, { type TestContext } from 'node:test'
 import { defineEntity, p, UniqueConstraintViolationException, type EntityManager } from '@mikro-orm/core'
-import type { MikroORM } from '@mikro-orm/sql'
+import { NodeSqliteDialect, type MikroORM, type Options } from '@mikro-orm/sql'
 import Fastify from 'fastify'
 import fc from 'fast-check'
-import rohrpost from '../../lib/index.ts'
+import { databaseBroker, logEntities } from '../../lib/brokers/database/index.ts'
+import rohrpost, { memoryBroker, type Broker } from '../../lib/index.ts'
 import { notifyOnChange, rohrpostMikroOrm } from '../../lib/mikro-orm/index.ts'
 import { fuzz } from '../property/support/check.ts'
 import { openServer, openSqlite } from './support.ts'
@@ -160,10 +165,10 @@ class Replicas {
 
 const byId = (a: { id: number }, b: { id: number }) => a.id - b.id
 
-async function follow (t: TestContext, orm: MikroORM) {
+async function follow (t: TestContext, orm: MikroORM, broker: Broker) {
   const app = Fastify()
   t.after(() => app.close())
-  app.register(rohrpost)
+  app.register(rohrpost, { broker })
   app.register(rohrpostMikroOrm, { orm, notify: [notifyOnChange(Todo, { group: 'list-{list}', data: ['id', 'title'] })] })
   app.after(() => { app.rohrpost.handle('join', ({ data }, connection) => connection.join(String(data))) })
   await app.ready()
@@ -171,37 +176,57 @@ async function follow (t: TestContext, orm: MikroORM) {
   t.after(() => socket.terminate())
 
   let replicas = new Replicas()
-  let pong = Promise.withResolvers<Replicas>()
+  let received = Promise.withResolvers<Replicas>()
   socket.on('message', (data: Buffer) => {
     const frame = JSON.parse(data.toString())
     try {
       if (frame.type === 'subscription-update') replicas.apply(frame.data)
-      if (frame.type === 'pong') pong.resolve(replicas)
+      if (frame.type === 'received') received.resolve(replicas)
     } catch (error) {
-      pong.reject(error)
+      received.reject(error)
     }
   })
-  for (const list of LISTS) socket.send(JSON.stringify({ id: 1, type: 'join', data: `list-${list}` }))
+  for (const group of ['received', ...LISTS.map((list) => `list-${list}`)]) {
+    const reply = once(socket, 'message')
+    socket.send(JSON.stringify({ id: 1, type: 'join', data: group }))
+    await reply
+  }
 
   return {
     forget: () => { replicas = new Replicas() },
     /** Returns the replicas when all notifications have arrived. */
     async known () {
-      socket.send('{"id":1,"type":"ping"}')
-      const { promise } = pong
-      const replicas = await promise.finally(() => { pong = Promise.withResolvers() })
+      app.rohrpost.sendToGroup('received', { type: 'received' })
+      const { promise } = received
+      const replicas = await promise.finally(() => { received = Promise.withResolvers() })
       return replicas.rows()
     }
   }
 }
 
-for (const server of ['sqlite', 'postgresql', 'mariadb'] as const) {
-  test(`${server}: a replica of each group equals the table after every transaction tree`, async (t) => {
+/** Makes a file for a database of SQLite, which the log of a broker needs. */
+function sqliteFile (t: TestContext): Partial<Options> {
+  const folder = mkdtempSync(join(tmpdir(), 'rohrpost-'))
+  t.after(() => rmSync(folder, { recursive: true, force: true }))
+  const dbName = join(folder, 'test.db')
+  return { dbName, driverOptions: new NodeSqliteDialect(dbName) }
+}
+
+const RUNS = [
+  ['memoryBroker', 'sqlite', TREES], ['memoryBroker', 'postgresql', TREES], ['memoryBroker', 'mariadb', TREES],
+  ['databaseBroker', 'sqlite', TREES / 2], ['databaseBroker', 'postgresql', TREES / 2], ['databaseBroker', 'mariadb', TREES / 2]
+] as const
+
+for (const [broker, server, numRuns] of RUNS) {
+  test(`${server} with ${broker}: a replica of each group equals the table after every transaction tree`, async (t) => {
     // a flush may fail between any two of its rows
     const options = server === 'postgresql' ? {} : { batchSize: 1 }
-    const orm = server === 'sqlite' ? await openSqlite(t, [Todo], options) : await openServer(t, server, [Todo], options)
+    const entities = broker === 'memoryBroker' ? [Todo] : [Todo, ...logEntities]
+    const orm = server === 'sqlite'
+      ? await openSqlite(t, entities, { ...options, ...(broker === 'databaseBroker' && sqliteFile(t)) })
+      : await openServer(t, server, entities, options)
     if (orm === undefined) return
-    const { forget, known } = await follow(t, orm)
+    const { forget, known } = await follow(t, orm, broker === 'memoryBroker' ? memoryBroker() : databaseBroker({ orm }))
 
     // SQLite runs statements synchronously, so the order of two savepoints within one turn of the event loop is not known;
     // PostgreSQL refuses all statements after an error
@@ -219,6 +244,6 @@ for (const server of ['sqlite', 'postgresql', 'mariadb'] as const) {
 
       const table = await orm.em.fork().find(Todo, { list: { $ne: null } })
       assert.deepEqual(await known(), table.map(({ id, list, title }) => ({ group: `list-${list}`, id, title })).sort(byId))
-    }), { numRuns: TREES, endOnFailure: true })
+    }), { numRuns, endOnFailure: true })
   })
 }
