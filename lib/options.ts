@@ -7,7 +7,7 @@ import { checkNames, isCount, isDelay, isObject, MAX_DELAY } from './util/checks
 import { errors, show } from './errors.ts'
 import type { ConnectionLimits } from './server/connection.ts'
 import { suggestOrigin, type AllowedOrigins } from './server/upgrade/origin.ts'
-import type { ConnectionHooks } from './server/types.ts'
+import type { ConnectionHooks } from './server/connections.ts'
 
 /** Options of `app.register(rohrpost, options)`. Durations are in milliseconds, sizes in bytes. */
 export interface RohrpostOptions extends RegisterOptions, ConnectionHooks, Partial<ConnectionLimits> {

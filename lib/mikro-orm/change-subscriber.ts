@@ -44,7 +44,6 @@ interface ConnectedState {
   /** Entities with rules, by class. */
   readonly entities: ReadonlyMap<unknown, NotifiedEntity>
   readonly announcer: Announcer
-  readonly target: PublishTarget
 }
 
 /**
@@ -96,8 +95,8 @@ export class ChangeSubscriber implements EventSubscriber {
     for (const { groups } of [...entities.values()].flatMap(({ rules }) => rules)) {
       if (groups !== undefined) notified?.(groups)
     }
-    const target = { publish, usesStamps, transactionLog, log }
-    this.#connected = { orm, log, entities, target, announcer: new Announcer(orm, target) }
+    const announcer = new Announcer(orm, { publish, usesStamps, transactionLog, log })
+    this.#connected = { orm, log, entities, announcer }
     orm.em.getEventManager().registerSubscriber(this)
   }
 
@@ -134,17 +133,15 @@ export class ChangeSubscriber implements EventSubscriber {
   }
 
   /**
-   * Sends a message when the transaction of `em` commits, in order with its changes.
+   * Sends a message when the transaction of `em` commits, in order with its changes. Returns `false` without one.
    *
-   * @returns `false` if `em` is not in a transaction
    * @throws RP_ERR_NOT_PUBLISHED; Error if the transaction is not known
    */
   send (message: SentMessage, em: EntityManager): boolean {
     const transaction = em.getTransactionContext<Transaction>()
     if (transaction === undefined) return false
     if (this.#connected === undefined) throw new errors.RP_ERR_NOT_PUBLISHED('the app is closed')
-    const reason = this.#connected.target.transactionLog?.refuse(message)
-    if (reason !== undefined) throw new errors.RP_ERR_NOT_PUBLISHED(reason)
+    this.#connected.announcer.check(message)
     this.#transactions.get(transaction).send(message)
     return true
   }
@@ -155,7 +152,6 @@ export class ChangeSubscriber implements EventSubscriber {
 
   async afterTransactionStart (args: TransactionEventArgs): Promise<void> {
     if (this.#connected === undefined) return
-
     const { em, uow } = args
     const transaction = args.transaction as Transaction
     const outermost = this.#transactions.started(args)
@@ -187,7 +183,6 @@ export class ChangeSubscriber implements EventSubscriber {
 
   async onFlush ({ em, uow }: FlushEventArgs): Promise<void> {
     if (this.#connected === undefined) return
-
     const transaction = em.getTransactionContext<Transaction>()
     const running = this.#transactions.find(transaction)
     this.#collections.set(em, changedCollections(uow, this.#notifiedEntityOf))
@@ -247,41 +242,19 @@ export class ChangeSubscriber implements EventSubscriber {
     return this.#connected?.entities.get(wrap(entity, true).__meta.class)
   }
 
-  async #commit (
-    em: EntityManager,
-    transaction: Transaction,
-    running: RunningTransaction,
-    commit: () => Promise<void>
-  ): Promise<void> {
+  async #commit (em: EntityManager, transaction: Transaction, running: RunningTransaction, commit: () => Promise<void>) {
     const ended = () => this.#transactions.ended(transaction)
+    const { announcer } = this.#connected ?? {}
     if (running.failure !== undefined) throw running.failure.error
-    if (this.#connected === undefined || running.isEmpty) {
-      // without changes to publish, the COMMIT is sent as without the plugin
-      await commit()
-      return ended()
+    if (announcer !== undefined && !running.isEmpty) {
+      return running.commit(commit, (log, send) => announcer.commit(em, transaction, log, send, ended))
     }
-    let isSent = false
-    const send = () => {
-      isSent = true
-      return commit()
-    }
-    running.isCommitting = true
-    try {
-      await this.#connected.announcer.commit(em, transaction, running.complete(), send, ended)
-    } catch (error) {
-      running.isCommitting = false
-      // messages may be inserted that another attempt would insert again
-      if (!isSent) running.failure = { error }
-      throw error
-    }
+    // without changes to publish, the COMMIT is sent as without the plugin
+    await commit()
+    ended()
   }
 
-  async #readRowsBefore (
-    em: EntityManager,
-    uow: UnitOfWork,
-    running: RunningTransaction,
-    transaction: Transaction
-  ): Promise<void> {
+  async #readRowsBefore (em: EntityManager, uow: UnitOfWork, running: RunningTransaction, transaction: Transaction) {
     const owners = this.#collections.get(em)?.keys() ?? []
     const rows = rowsBeforeFlush(uow, owners, em, this.#builder, this.#notifiedEntityOf)
     try {

@@ -7,7 +7,18 @@ import { closeFor, RESTART } from './upgrade/admission.ts'
 import { Connection, type ConnectionContext } from './connection.ts'
 import { Heartbeat } from './heartbeat.ts'
 import { report } from './report.ts'
-import type { ConnectionHooks } from './types.ts'
+import type { RohrpostConnection } from './types.ts'
+
+/** Hooks of the application for the start and the end of a connection. */
+export interface ConnectionHooks {
+  /**
+   * Runs for each new connection; a thrown error closes it: with code 1013 if the error is temporary, with 1011 if it
+   * is a bug, otherwise with 4403. Messages that arrive meanwhile are kept and handled afterwards.
+   */
+  onConnect?: ((connection: RohrpostConnection) => void | Promise<void>) | undefined
+  /** Runs once for each connection that `onConnect` admitted, after the connection has left all groups. */
+  onDisconnect?: ((connection: RohrpostConnection, code: number, reason: string) => void | Promise<void>) | undefined
+}
 
 /** The options of the same names. */
 export interface ConnectionsOptions extends ConnectionHooks {

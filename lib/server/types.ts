@@ -294,14 +294,3 @@ export interface Rohrpost {
    */
   drain (): Promise<void>
 }
-
-/** Hooks of the application for the start and the end of a connection. */
-export interface ConnectionHooks {
-  /**
-   * Runs for each new connection; a thrown error closes it: with code 1013 if the error is temporary, with 1011 if it
-   * is a bug, otherwise with 4403. Messages that arrive meanwhile are kept and handled afterwards.
-   */
-  onConnect?: ((connection: RohrpostConnection) => void | Promise<void>) | undefined
-  /** Runs once for each connection that `onConnect` admitted, after the connection has left all groups. */
-  onDisconnect?: ((connection: RohrpostConnection, code: number, reason: string) => void | Promise<void>) | undefined
-}

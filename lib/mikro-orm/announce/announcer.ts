@@ -1,8 +1,9 @@
 /** Announces transactions: reads their rows, sends their COMMIT, and publishes the notifications after it. */
 import type { EntityManager, MikroORM, Transaction } from '@mikro-orm/core'
+import { errors } from '../../errors.ts'
 import { truncate, truncateError } from '../../util/truncate.ts'
 import { Announcement, readAnnouncement } from './announcement.ts'
-import type { ChangeLog, LogEntry, RowChange } from '../capture/change-log.ts'
+import type { ChangeLog, LogEntry, RowChange, SentMessage } from '../capture/change-log.ts'
 import { Outcome, prepareCommit, type CommitResult } from '../capture/commit.ts'
 import { CommitOrder } from '../capture/commit-order.ts'
 import { CommitStamps, type CommitStamp } from '../capture/commit-stamps.ts'
@@ -48,6 +49,12 @@ export class Announcer {
     // a refused COMMIT may be repeated, or a ROLLBACK follows
     if (outcome !== Outcome.RolledBack) ended()
     if (outcome !== Outcome.Committed) throw error
+  }
+
+  /** Checks that the log of the broker can store a message. @throws RP_ERR_NOT_PUBLISHED */
+  check (message: SentMessage): void {
+    const reason = this.#target.transactionLog?.refuse(message)
+    if (reason !== undefined) throw new errors.RP_ERR_NOT_PUBLISHED(reason)
   }
 
   /**

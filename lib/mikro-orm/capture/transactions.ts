@@ -14,7 +14,7 @@ export class RunningTransaction {
   /** Error that must not be followed by a COMMIT, which rejects with it. */
   failure: { readonly error: unknown } | undefined
   /** Whether the COMMIT is in progress, which takes no further messages. */
-  isCommitting = false
+  #isCommitting = false
 
   /** Whether there is nothing to publish. */
   get isEmpty (): boolean {
@@ -40,7 +40,7 @@ export class RunningTransaction {
 
   /** Appends a message behind the changes that the flushes have made so far. @throws RP_ERR_NOT_PUBLISHED */
   send (message: SentMessage): void {
-    if (this.isCommitting) throw new errors.RP_ERR_NOT_PUBLISHED('the transaction is being committed')
+    if (this.#isCommitting) throw new errors.RP_ERR_NOT_PUBLISHED('the transaction is being committed')
     this.#appendExecuted(true)
     this.log.send(message)
   }
@@ -60,6 +60,30 @@ export class RunningTransaction {
   complete (): ChangeLog {
     this.#appendExecuted(false)
     return this.log
+  }
+
+  /**
+   * Commits the transaction, after statements of its own. If one of them fails, no other attempt can commit it.
+   *
+   * @param announce runs the statements, then `commit`
+   */
+  async commit (
+    commit: () => Promise<void>, announce: (log: ChangeLog, commit: () => Promise<void>) => Promise<void>
+  ): Promise<void> {
+    let isSent = false
+    const send = () => {
+      isSent = true
+      return commit()
+    }
+    this.#isCommitting = true
+    try {
+      await announce(this.complete(), send)
+    } catch (error) {
+      this.#isCommitting = false
+      // messages may be inserted that another attempt would insert again
+      if (!isSent) this.failure = { error }
+      throw error
+    }
   }
 
   #appendExecuted (isRunning: boolean): void {

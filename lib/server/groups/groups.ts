@@ -119,7 +119,7 @@ export class Groups {
   }
 
   /** Publishes a text that is known to be a JSON object. @throws RP_ERR_INVALID_GROUP */
-  publishText (name: string, payload: string, options: PublishOptions | undefined): void | Promise<void> {
+  publishText (name: string, payload: string, options?: PublishOptions): void | Promise<void> {
     checkName(name)
     return this.#publish(name, payload, options)
   }
