@@ -38,6 +38,7 @@ export type {
   OutgoingMessage,
   RohrpostConnection,
   RohrpostMessage,
+  SendToGroupOptions,
   SubscribeData
 } from './server/types.ts'
 export type { Rohrpost } from './fastify.ts'

@@ -1,10 +1,11 @@
-/** A process that changes hot rows: `hot-rows-host.ts POSTGRESQL_URL DATABASE REDIS_PORT stamps|none`. */
+/** A process that changes hot rows: `hot-rows-host.ts POSTGRESQL_URL DATABASE REDIS_PORT stamps|none|log`. */
 import { defineEntity, LockMode, p } from '@mikro-orm/core'
 import { PostgreSqlDriver } from '@mikro-orm/postgresql'
 import { MikroORM } from '@mikro-orm/sql'
 import Fastify from 'fastify'
 import { Redis } from 'ioredis'
 import { serve } from '../../../bench/lib/remote.ts'
+import { databaseBroker, logEntities } from '../../../lib/brokers/database/index.ts'
 import { redisBroker } from '../../../lib/brokers/redis/index.ts'
 import rohrpost from '../../../lib/index.ts'
 import { notifyOnChange, rohrpostMikroOrm } from '../../../lib/mikro-orm/index.ts'
@@ -18,9 +19,14 @@ const WRITERS = 4
 const BLOCKED = 4
 const CALM = 7
 
-const orm = await MikroORM.init({ driver: PostgreSqlDriver, clientUrl, dbName, entities: [Counter], pool: { max: WRITERS } })
-const redis = new Redis({ host: '127.0.0.1', port: Number(port) })
-const broker = redisBroker({ client: redis })
+/** One of so many transactions is rolled back. */
+const ROLLBACKS = 10
+
+const orm = await MikroORM.init({
+  driver: PostgreSqlDriver, clientUrl, dbName, entities: [Counter, ...logEntities], pool: { max: WRITERS }
+})
+const redis = stamps === 'log' ? undefined : new Redis({ host: '127.0.0.1', port: Number(port) })
+const broker = redis === undefined ? databaseBroker({ orm }) : redisBroker({ client: redis })
 if (stamps === 'none') {
   const publish = broker.publish.bind(broker)
   broker.publish = (group, payload) => publish(group, payload)
@@ -32,11 +38,21 @@ await app.ready()
 
 let changed = 0
 
+class Rollback extends Error {}
+
+/** Increments a row, and the same in a transaction that is rolled back now and then. */
 async function change (id: number): Promise<void> {
-  await orm.em.fork().transactional(async (em) => {
+  const increment = (fails: boolean) => orm.em.fork().transactional(async (em) => {
     const counter = await em.findOneOrFail(Counter, id, { lockMode: LockMode.PESSIMISTIC_WRITE })
     counter.value++
+    await em.flush()
+    await app.rohrpost.sendToGroup('values', { id, value: counter.value }, { em })
+    if (fails) throw new Rollback()
   })
+  if (changed % ROLLBACKS === 0) {
+    await increment(true).catch((error: unknown) => { if (!(error instanceof Rollback)) throw error })
+  }
+  await increment(false)
   if (++changed % CALM !== 0) return
   for (const end = performance.now() + BLOCKED; performance.now() < end;);
 }
@@ -50,7 +66,7 @@ const host = {
     }))
     await app.close()
     await orm.close()
-    redis.disconnect()
+    redis?.disconnect()
   }
 }
 
