@@ -17,7 +17,7 @@ function receiver (send: (frame: Frame) => unknown): Member {
 
 /** A `subscribe` without positions. */
 function request (member: Member, joined: () => unknown, failed: (error: Error) => unknown = () => assert.fail()): SubscribeRequest {
-  return { member, recover: undefined, joined, failed }
+  return { member, recover: undefined, batch: false, joined, failed }
 }
 
 /** Groups with a small `recoveryLimit`, which report only the errors that the test expects. */

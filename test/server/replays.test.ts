@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { suite, test, type TestContext } from 'node:test'
 import { memoryBroker, type Position, type RohrpostOptions } from '../../lib/index.ts'
 import { Frame } from '../../lib/server/sending/frame.ts'
+import { GroupMessage } from '../../lib/server/groups/group-message.ts'
 import type { Member, SubscribeRequest } from '../../lib/server/groups/member.ts'
 import { PositionedMembers } from '../../lib/server/groups/positioned-members.ts'
 import type { PositionedMessage } from '../../lib/server/groups/positioned-message.ts'
@@ -92,9 +93,9 @@ suite('a member that catches up', () => {
       dropReplay () {}
     }
     const plainMembers = new Set<Member>()
-    const members = new PositionedMembers('a', limit, plainMembers)
+    const members = new PositionedMembers('a', limit, plainMembers, new Set())
     const position = (offset: number): Position => ({ epoch: 'e', offset })
-    const request: SubscribeRequest = { member, recover: { after: position(0) }, joined () {}, failed: () => assert.fail() }
+    const request: SubscribeRequest = { member, recover: { after: position(0) }, batch: false, joined () {}, failed: () => assert.fail() }
     members.startBuffering(request, undefined)
     const history = members.read(position(0), position(2), () => [1, 2].map((n) => ({ payload: `{"n":${n}}`, position: position(n) })), () => assert.fail())
     assert.ok(Array.isArray(history))
@@ -106,7 +107,7 @@ suite('a member that catches up', () => {
       plainMembers,
       position,
       deliver: (...numbers: number[]) => {
-        for (const n of numbers) members.deliver(`{"n":${n}}`, position(n))
+        for (const n of numbers) members.deliver(new GroupMessage(`{"n":${n}}`), position(n))
       },
       /** Sends so many frames, or all. */
       play (frames = Infinity) {
@@ -181,13 +182,13 @@ suite('a member that catches up', () => {
   })
 
   test('receives nothing if it leaves in its joined callback', () => {
-    const members = new PositionedMembers('a', { messages: 3, bytes: 1000 }, new Set())
+    const members = new PositionedMembers('a', { messages: 3, bytes: 1000 }, new Set(), new Set())
     const member: Member = { send: () => assert.fail(), replay: () => assert.fail(), dropReplay () {} }
     const position = { epoch: 'e', offset: 1 }
-    const request: SubscribeRequest = { member, recover: { after: position }, joined: () => members.delete(member), failed: () => assert.fail() }
+    const request: SubscribeRequest = { member, recover: { after: position }, batch: false, joined: () => members.delete(member), failed: () => assert.fail() }
     members.startBuffering(request, position)
     members.complete(request, [], position)
-    members.deliver('{}', { epoch: 'e', offset: 2 })
+    members.deliver(new GroupMessage('{}'), { epoch: 'e', offset: 2 })
 
     assert.equal(members.size, 0)
   })
@@ -198,21 +199,21 @@ suite('clients that recover one after another', () => {
 
   /** A group whose history has the messages from 1 to `top`. */
   function open (limit = { messages: 10, bytes: 1000 }) {
-    const members = new PositionedMembers('a', limit, new Set())
+    const members = new PositionedMembers('a', limit, new Set(), new Set())
     const state = { top: 4, reads: 0 }
     const entries = (after: number) => Array.from({ length: state.top - after }, (_, index) => ({ payload: `{"n":${after + index + 1}}`, position: position(after + index + 1) }))
     return {
       members,
       state,
       deliver (count: number) {
-        for (let n = 0; n < count; n++) members.deliver(`{"n":${++state.top}}`, position(state.top))
+        for (let n = 0; n < count; n++) members.deliver(new GroupMessage(`{"n":${++state.top}}`), position(state.top))
       },
       /** Recovers from a position. */
       recover (after: number) {
         const frames: Frame[] = []
         let next: () => Frame | undefined = () => undefined
         const member: Member = { send: (frame) => frames.push(frame), replay: (given) => { next = given }, dropReplay () {} }
-        const request: SubscribeRequest = { member, recover: { after: position(after) }, joined ({ recovered } = {}) { assert.equal(recovered, true) }, failed: () => assert.fail() }
+        const request: SubscribeRequest = { member, recover: { after: position(after) }, batch: false, joined ({ recovered } = {}) { assert.equal(recovered, true) }, failed: () => assert.fail() }
         members.startBuffering(request, position(state.top))
         const history = members.read(position(after), position(state.top), () => {
           state.reads++
@@ -282,10 +283,10 @@ suite('clients that recover one after another', () => {
     gap.recover(5)
     assert.equal(gap.state.reads, 2)
     gap.state.top = 8
-    gap.members.deliver('{"n":8}', position(8))
+    gap.members.deliver(new GroupMessage('{"n":8}'), position(8))
     gap.recover(7)
     assert.equal(gap.state.reads, 3)
-    gap.members.deliver('{"n":8}', position(8))
+    gap.members.deliver(new GroupMessage('{"n":8}'), position(8))
     assert.deepEqual(gap.members.read(position(9), position(8), () => [], () => assert.fail()), [])
     assert.deepEqual(gap.members.read(position(7), undefined, () => [], () => assert.fail()), [])
     assert.deepEqual(gap.members.read(position(7, 'f'), position(8), () => [], () => assert.fail()), [])

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
+import { GroupMessage } from '../../lib/server/groups/group-message.ts'
 import { PositionedMessage } from '../../lib/server/groups/positioned-message.ts'
 import { SharedHistory } from '../../lib/server/groups/shared-history.ts'
 
@@ -11,7 +12,7 @@ suite('the shared messages of a replay', () => {
     test(`are read from the broker for the position before the first one: ${isSparse}, with sparse offsets: ${isSparse}`, () => {
       const history = new SharedHistory('news', { messages: 10, bytes: 1000 }, isSparse)
       history.startReplay()
-      history.share([5, 8].map((offset) => new PositionedMessage('news', `{"data":${offset}}`, at(offset))))
+      history.share([5, 8].map((offset) => new PositionedMessage(new GroupMessage(`{"data":${offset}}`), 'news', at(offset))))
       let reads = 0
       const offsetsAfter = (offset: number) => {
         const messages = history.read(at(offset), at(8), () => { reads++; return [] }, fail)

@@ -4,16 +4,11 @@
  */
 import type { Position } from '../../brokers/broker.ts'
 import type { Frame } from '../sending/frame.ts'
+import { framesOf, sendTo, type FramedMessage } from './group-message.ts'
 import type { Member, SubscribeRequest } from './member.ts'
 import { includes } from './position.ts'
 import type { PositionedMessage } from './positioned-message.ts'
 import { QUEUE_FACTOR, type RecoveryLimit, type SharedHistory } from './shared-history.ts'
-
-/** A frame in the queue of a replay. */
-interface QueuedFrame {
-  readonly frame: Frame
-  readonly bytes: number
-}
 
 /**
  * A catch-up is *buffering* while a `subscribe` waits for history, *replaying* while frames are queued, and then
@@ -36,7 +31,11 @@ export class CatchUp {
   /** The last message that the member has or that is queued for it. */
   last: Position | undefined
   readonly #history: SharedHistory
-  #queue: QueuedFrame[] = []
+  #queue: FramedMessage[] = []
+  /** Frames of the last message that was taken from the queue, which are still to be sent. */
+  #frames: Frame[] = []
+  /** Whether the member takes batches; set when the replay begins. */
+  #takesBatches = false
   #isReplaying = false
   /** Size of the buffered or queued messages. */
   #bytes = 0
@@ -60,22 +59,21 @@ export class CatchUp {
    *
    * @param last its position without messages
    */
-  replay (messages: PositionedMessage[], last: Position | undefined): void {
+  replay (messages: PositionedMessage[], last: Position | undefined, takesBatches: boolean): void {
     this.request = undefined
     this.buffered = []
     this.isPlain = false
     this.last = messages.at(-1)?.position ?? last
     this.#queue = messages
+    this.#takesBatches = takesBatches
     this.#bytes = messages.reduce((sum, { bytes }) => sum + bytes, 0)
     if (messages.length === 0) return
 
     this.#isReplaying = true
     this.#history.startReplay()
     this.member.replay(() => {
-      const next = this.#queue.shift()
-      if (next === undefined) this.#endReplay()
-      else this.#bytes -= next.bytes
-      return next?.frame
+      if (this.#frames.length === 0) this.#takeFrames()
+      return this.#frames.shift()
     })
   }
 
@@ -95,22 +93,31 @@ export class CatchUp {
   }
 
   /** Sends a `resync` in its place in the order. @param top the position after which the log continues */
-  resync (frame: Frame, top: Position | undefined): void {
-    if (this.#isReplaying) this.#queue.push({ frame, bytes: 0 })
-    else this.member.send(frame)
+  resync (resync: FramedMessage, top: Position | undefined): void {
+    if (this.#isReplaying) this.#queue.push(resync)
+    else this.member.send(resync.frame)
     if (this.last === undefined || (top !== undefined && !includes(this.last, top))) this.last = top
   }
 
   /** Sends all queued frames at once. */
   flush (): void {
-    for (const { frame } of this.#queue.splice(0)) this.member.send(frame)
+    for (const frame of this.#frames.splice(0)) this.member.send(frame)
+    for (const message of this.#queue.splice(0)) sendTo(this.member, message, this.#takesBatches)
     this.#endReplay()
   }
 
   /** Drops all queued frames. */
   stop (): void {
     this.#queue = []
+    this.#frames = []
     this.#endReplay()
+  }
+
+  #takeFrames (): void {
+    const next = this.#queue.shift()
+    if (next === undefined) return this.#endReplay()
+    this.#bytes -= next.bytes
+    this.#frames = [...framesOf(next, this.#takesBatches)]
   }
 
   #endReplay (): void {

@@ -3,8 +3,8 @@ import type { Broker, Position } from '../../brokers/broker.ts'
 import { diagnostics } from '../../diagnostics.ts'
 import { errors } from '../../errors.ts'
 import { isThenable } from '../../util/thenable.ts'
-import { Frame } from '../sending/frame.ts'
-import type { Member, SubscribeRequest } from './member.ts'
+import { GroupMessage, sendToAll } from './group-message.ts'
+import { noteBatches, type Member, type SubscribeRequest } from './member.ts'
 import { includes, isNext } from './position.ts'
 import { PositionedMembers } from './positioned-members.ts'
 import type { RecoveryLimit } from './shared-history.ts'
@@ -25,6 +25,8 @@ export class Group {
   readonly #context: GroupContext
   /** Members without positions. */
   readonly #plainMembers = new Set<Member>()
+  /** Members that take batches, with positions or without. Made for the first of them. */
+  #batchMembers: Set<Member> | undefined
   #positionedMembers: PositionedMembers | undefined
   /** The last message that was delivered, where the broker keeps history. */
   #top: Position | undefined
@@ -53,15 +55,19 @@ export class Group {
 
   /** Adds a member with or without positions, as its `subscribe` requests. An existing member is changed to that. */
   subscribe (request: SubscribeRequest): void {
-    const { member, recover } = request
+    const { member, recover, batch } = request
     const { broker, recoveryLimit } = this.#context
     if (recover === undefined || broker.keepsHistory !== true) {
       if (this.#positionedMembers === undefined) this.#plainMembers.add(member)
       else this.#positionedMembers.makePlain(member, this.#top)
+      if (batch) this.#batchMembers ??= new Set()
+      if (this.#batchMembers !== undefined) noteBatches(request, this.#batchMembers)
       return request.joined(recover && { recovered: false })
     }
 
-    const members = this.#positionedMembers ??= new PositionedMembers(this.name, recoveryLimit, this.#plainMembers, this.#isSparse)
+    const batchMembers = this.#batchMembers ??= new Set()
+    const members = this.#positionedMembers ??=
+      new PositionedMembers(this.name, recoveryLimit, this.#plainMembers, batchMembers, this.#isSparse)
     const { after } = recover
     members.startBuffering(request, this.#top)
     if (after === undefined || !this.#isNear(after)) return members.complete(request, undefined, this.#top)
@@ -89,6 +95,7 @@ export class Group {
   /** Ends a membership. */
   delete (member: Member): void {
     this.#plainMembers.delete(member)
+    this.#batchMembers?.delete(member)
     this.#positionedMembers?.delete(member)
   }
 
@@ -102,15 +109,16 @@ export class Group {
     if (this.#top === undefined || !includes(this.#top, top)) this.#top = top
   }
 
-  /** Delivers a message to all members: one frame for all without positions, another for all with positions. */
+  /**
+   * Delivers a message to all members: one frame for all without positions, another for all with positions; and of a
+   * batch its parts for members that do not take batches.
+   */
   deliver (payload: string, position?: Position): void {
     if (position !== undefined && !this.#advance(position)) return
 
-    if (this.#plainMembers.size > 0) {
-      const frame = new Frame(payload)
-      for (const member of this.#plainMembers) member.send(frame)
-    }
-    if (position !== undefined) this.#positionedMembers?.deliver(payload, position)
+    const message = new GroupMessage(payload)
+    sendToAll(message, this.#plainMembers, this.#batchMembers)
+    if (position !== undefined) this.#positionedMembers?.deliver(message, position)
 
     if (!diagnostics.deliver.hasSubscribers || this.size === 0) return
     diagnostics.deliver.publish({ group: this.name, size: Buffer.byteLength(payload), members: this.size })

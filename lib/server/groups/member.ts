@@ -40,6 +40,8 @@ export interface SubscribeRequest {
   readonly member: Member
   /** `undefined` for a membership without positions. */
   readonly recover: Recover | undefined
+  /** Whether the member takes batches; otherwise it receives a frame for each change of a batch. */
+  readonly batch: boolean
   /**
    * Called when the membership begins, before the first message of the group. `result` is `undefined` without
    * `recover`.
@@ -47,4 +49,10 @@ export interface SubscribeRequest {
   joined (result: SubscribeResult | undefined): void
   /** Called when the broker can't subscribe or read history now. The request still has to be cancelled. */
   failed (error: Error): void
+}
+
+/** Notes whether a member takes batches, as its `subscribe` requests. */
+export function noteBatches ({ member, batch }: SubscribeRequest, batchMembers: Set<Member>): void {
+  if (batch) batchMembers.add(member)
+  else batchMembers.delete(member)
 }

@@ -1,7 +1,7 @@
 /** The memberships of one connection: the groups that it has joined, and its pending `subscribe` requests. */
 import { errors } from '../../errors.ts'
 import { checkName, type Groups } from './groups.ts'
-import type { Member, Recover, SubscribeResult } from './member.ts'
+import type { Member, SubscribeRequest, SubscribeResult } from './member.ts'
 import { PendingSubscribe } from './pending-subscribe.ts'
 
 /** Joins and leaves groups on behalf of one connection, and counts them against `maxGroups`. */
@@ -78,13 +78,13 @@ export class Memberships {
    */
   subscribe (
     pending: PendingSubscribe,
-    recover: Recover | undefined,
+    { recover, batch }: Pick<SubscribeRequest, 'recover' | 'batch'>,
     reply: (result: SubscribeResult | undefined) => void
   ): Promise<void> {
     return pending.join(() => {
       const { group } = pending
       this.#reserve(group)
-      pending.recover = recover
+      Object.assign(pending, { recover, batch })
       this.#groups.subscribe(group, pending)
     }, reply)
   }

@@ -12,8 +12,9 @@ import type { Member, Recover, SubscribeRequest, SubscribeResult } from './membe
 export class PendingSubscribe implements SubscribeRequest {
   readonly group: string
   readonly member: Member
-  /** Set when `authorize` has allowed the subscribe. */
+  /** The two fields are set when `authorize` has allowed the subscribe. */
   recover: Recover | undefined
+  batch = false
   readonly #onEnd: (pending: PendingSubscribe, isCancelled: boolean) => void
   readonly #ended = Promise.withResolvers<void>()
   #isPending = true

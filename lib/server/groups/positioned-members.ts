@@ -1,7 +1,8 @@
 /** The members with positions of one group: live members, and members that still catch up. */
 import type { Position } from '../../brokers/broker.ts'
 import { CatchUp } from './catch-up.ts'
-import type { Member, SubscribeRequest } from './member.ts'
+import { sendTo, sendToAll, type GroupMessage } from './group-message.ts'
+import { noteBatches, type Member, type SubscribeRequest } from './member.ts'
 import { includes, isAhead, isNext } from './position.ts'
 import { makeResync, PositionedMessage } from './positioned-message.ts'
 import { SharedHistory, type History, type RecoveryLimit } from './shared-history.ts'
@@ -14,16 +15,25 @@ export class PositionedMembers {
   readonly #history: SharedHistory
   /** The members of the group without positions. */
   readonly #plainMembers: Set<Member>
+  /** The members of the group that take batches, with positions or without. */
+  readonly #batchMembers: Set<Member>
   /** Members that have every delivered message, and receive the next one at once. */
   readonly #live = new Set<Member>()
   readonly #catchUps = new Map<Member, CatchUp>()
 
-  constructor (group: string, limit: RecoveryLimit, plainMembers: Set<Member>, isSparse = false) {
+  constructor (
+    group: string,
+    limit: RecoveryLimit,
+    plainMembers: Set<Member>,
+    batchMembers: Set<Member>,
+    isSparse = false
+  ) {
     this.#group = group
     this.#limit = limit
     this.#isSparse = isSparse
     this.#history = new SharedHistory(group, limit, isSparse)
     this.#plainMembers = plainMembers
+    this.#batchMembers = batchMembers
   }
 
   get size (): number {
@@ -96,7 +106,8 @@ export class PositionedMembers {
       : { position, recovered: missed !== undefined, top: missed && (missed.at(-1)?.position ?? after) })
     // `joined` may have ended the membership
     if (this.#pending(request) === undefined) return
-    catchUp.replay(missed ?? [], position)
+    noteBatches(request, this.#batchMembers)
+    catchUp.replay(missed ?? [], position, request.batch)
     if (missed !== undefined) this.#history.share(missed)
   }
 
@@ -111,19 +122,20 @@ export class PositionedMembers {
     if (keptFrom === undefined) return this.delete(member)
 
     const kept = buffered.slice(keptFrom).filter(({ position }) => last === undefined || !includes(last, position))
-    if (!isPlain) return catchUp.replay(kept, last)
+    const takesBatches = this.#batchMembers.has(member)
+    if (!isPlain) return catchUp.replay(kept, last, takesBatches)
     this.delete(member)
-    for (const { plainFrame } of kept) member.send(plainFrame)
+    for (const { plain } of kept) sendTo(member, plain, takesBatches)
     this.#addPlain(member, isAhead(last, top) ? last : undefined)
   }
 
   /** Delivers a message to all members, in its place in the order of each. */
-  deliver (payload: string, position: Position): void {
+  deliver (plain: GroupMessage, position: Position): void {
     if (this.size === 0) return
 
-    const message = new PositionedMessage(this.#group, payload, position)
+    const message = new PositionedMessage(plain, this.#group, position)
     this.#history.extend(message)
-    for (const member of this.#live) member.send(message.frame)
+    sendToAll(message, this.#live, this.#batchMembers)
     for (const catchUp of this.#catchUps.values()) this.#catchUpWith(message, catchUp)
   }
 
@@ -133,7 +145,7 @@ export class PositionedMembers {
 
     this.#history.clear()
     const resync = makeResync(this.#group, top)
-    for (const member of this.#live) member.send(resync)
+    sendToAll(resync, this.#live, this.#batchMembers)
     for (const catchUp of this.#catchUps.values()) {
       // history that is read now can't be complete any more
       if (catchUp.request !== undefined) this.complete(catchUp.request, undefined, top)
@@ -152,7 +164,7 @@ export class PositionedMembers {
     if (last !== undefined && includes(last, message.position)) return
     if (catchUp.enqueue(message, this.#limit)) return
     this.#setLive(catchUp)
-    member.send(isPlain ? message.plainFrame : message.frame)
+    sendTo(member, isPlain ? message.plain : message, this.#batchMembers.has(member))
   }
 
   /** Returns the messages after a position, or `undefined` if any is missing or they are beyond the limit. */

@@ -2,47 +2,54 @@
 import type { Position } from '../../brokers/broker.ts'
 import { quote } from '../../protocol/encode.ts'
 import { Frame } from '../sending/frame.ts'
+import { GroupMessage, type FramedMessage } from './group-message.ts'
 
-/** A message of a group with its position in the group's log. Its frames are made when the first member needs them. */
-export class PositionedMessage {
+/** A message of a group with its position in the group's log. */
+export class PositionedMessage implements FramedMessage {
+  /** The message for members without positions. */
+  readonly plain: GroupMessage
   readonly position: Position
   readonly #group: string
-  readonly #payload: string
   #frame: Frame | undefined
-  #plainFrame: Frame | undefined
-  #bytes: number | undefined
+  #parts: readonly Frame[] | undefined
 
-  constructor (group: string, payload: string, position: Position) {
+  constructor (plain: GroupMessage, group: string, position: Position) {
+    this.plain = plain
     this.#group = group
-    this.#payload = payload
     this.position = position
   }
 
-  /** The message with its position. All members share the frame. */
+  get isBatch (): boolean {
+    return this.plain.isBatch
+  }
+
   get frame (): Frame {
-    this.#frame ??= new Frame(withPosition(this.#payload, this.#group, this.position))
+    this.#frame ??= this.#withPosition(this.plain.payload)
     return this.#frame
   }
 
-  /** The message without its position, for members without positions. */
-  get plainFrame (): Frame {
-    this.#plainFrame ??= new Frame(this.#payload)
-    return this.#plainFrame
+  /** The last part has the position: a client that has received only some parts misses the whole message. */
+  get parts (): readonly Frame[] {
+    const { parts } = this.plain
+    this.#parts ??= parts.with(-1, this.#withPosition((parts.at(-1) as Frame).text))
+    return this.#parts
   }
 
-  /** Size of the payload. */
   get bytes (): number {
-    this.#bytes ??= Buffer.byteLength(this.#payload)
-    return this.#bytes
+    return this.plain.bytes
+  }
+
+  #withPosition (text: string): Frame {
+    return new Frame(withPosition(text, this.#group, this.position))
   }
 }
 
 /**
  * The `resync` message: messages of the group are lost at this place in the order, and the log continues after `top`.
  */
-export function makeResync (group: string, top: Position | undefined): Frame {
+export function makeResync (group: string, top: Position | undefined): GroupMessage {
   const text = JSON.stringify({ type: 'subscription-update', data: { type: 'resync', group } })
-  return new Frame(top === undefined ? text : withPosition(text, group, top))
+  return new GroupMessage(top === undefined ? text : withPosition(text, group, top))
 }
 
 /** Adds a position to the text of a JSON object, as its last field, without parsing the text. */

@@ -4,6 +4,7 @@
  */
 import type { Broker, HistoryEntry, Position } from '../../brokers/broker.ts'
 import { isThenable } from '../../util/thenable.ts'
+import { GroupMessage } from './group-message.ts'
 import { includes, isNext } from './position.ts'
 import { PositionedMessage } from './positioned-message.ts'
 
@@ -76,7 +77,9 @@ export class SharedHistory {
     }
 
     const toMessages = (entries: HistoryEntry[] | undefined) => {
-      return entries?.map(({ payload, position }) => new PositionedMessage(this.#group, payload, position))
+      return entries?.map(({ payload, position }) => {
+        return new PositionedMessage(new GroupMessage(payload), this.#group, position)
+      })
     }
     try {
       const entries = readBroker()

@@ -42,6 +42,7 @@ interface ValidSubscribe {
   /** Resolves when the `subscribe` or `unsubscribe` before it has ended, of the same connection and group. */
   previous: Promise<void> | undefined
   recover: Recover | undefined
+  batch: boolean
   declared: DeclaredGroupType
 }
 
@@ -107,14 +108,15 @@ export class Subscriptions {
     // case-sensitive database
     if (key !== undefined) message.data.id = typeof id === 'string' && typeof key === 'object' ? keyText(key) : key
     const recover = readRecover(message.recover)
+    const batch = readBatch(message.batch)
 
     const pending = connection.memberships.beginSubscribe(group)
     const previous = this.#enqueue(connection, group, pending.ended)
-    return this.#authorizeAndJoin({ pending, previous, recover, declared }, message, connection)
+    return this.#authorizeAndJoin({ pending, previous, recover, batch, declared }, message, connection)
   }
 
   async #authorizeAndJoin (
-    { pending, previous, recover, declared }: ValidSubscribe,
+    { pending, previous, recover, batch, declared }: ValidSubscribe,
     message: SubscribeMessage,
     connection: SubscribeConnection
   ): Promise<void> {
@@ -141,7 +143,7 @@ export class Subscriptions {
       // bounds the memory for the replays of one client: the next history is read when the earlier replays have been
       // sent
       if (recover?.after !== undefined) await memberships.waitForReplays(pending)
-      await memberships.subscribe(pending, recover, (result) => message.reply({ group }, result && {
+      await memberships.subscribe(pending, { recover, batch }, (result) => message.reply({ group }, result && {
         extensions: {
           position: result.position && { group, ...result.position },
           recovered: result.recovered,
@@ -223,4 +225,10 @@ function readRecover (recover: unknown): Recover | undefined {
   }
   const problem = `Expected true, or an object { epoch, offset } as 'recover', got ${show(recover)}`
   throw new errors.RP_ERR_INVALID_DATA(problem)
+}
+
+/** Parses the field `batch` of a `subscribe`. @throws RP_ERR_INVALID_DATA */
+function readBatch (batch: unknown): boolean {
+  if (batch === undefined || typeof batch === 'boolean') return batch === true
+  throw new errors.RP_ERR_INVALID_DATA(`Expected a boolean as 'batch', got ${show(batch)}`)
 }
