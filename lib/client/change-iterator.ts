@@ -33,8 +33,12 @@ export function iterateChanges<Item> (
   endings.push(onAbort(signal, abandon))
   if (!isEnded) {
     endings.push(watch({
-      changed (change) {
-        if (withResync || change.type !== 'resync') buffer.push(change)
+      changed (changes) {
+        buffer.push(...changes)
+        wake()
+      },
+      missed (resync) {
+        if (withResync) buffer.push(resync)
         wake()
       },
       ended: end

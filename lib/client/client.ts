@@ -132,7 +132,7 @@ export class RohrpostClient<C extends Contract = Contract> {
       const leave = this.#groups.watch(group)({
         isCall: true,
         joined: resolve,
-        changed: ({ type }) => type === 'resync' && onResync?.(),
+        missed: () => onResync?.(),
         ended: reject
       })
       return () => signal?.aborted && leave()

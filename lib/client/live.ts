@@ -117,16 +117,16 @@ export class Live<Item> {
     this.#publish('loading')
     this.#unwatch = this.#settings.watch({
       joined: () => this.#isLoaded ? this.#publish('current') : this.#load(),
-      changed: (change, spread = 0) => {
-        if (change.type === 'resync') {
-          this.#loadLater(Math.random() * spread)
-        } else if (this.#buffer) {
-          this.#buffer.push(change)
+      takesBatches: true,
+      changed: (changes) => {
+        if (this.#buffer) {
+          this.#buffer.push(...changes)
         } else {
-          this.#apply(change)
+          this.#apply(changes)
           this.#publish(this.#status, this.#error)
         }
       },
+      missed: (_, spread) => this.#loadLater(Math.random() * spread),
       lost: () => this.#interrupt('stale'),
       ended: (error) => {
         this.#unwatch = undefined
@@ -166,7 +166,7 @@ export class Live<Item> {
     if (buffer !== this.#buffer) return
 
     this.#buffer = this.#snapshot = undefined
-    for (const change of buffer) this.#apply(change)
+    this.#apply(buffer)
     const { retry, retryAfter } = Object(failure)
     if (retry === true) {
       this.#loadLater(retryDelay(this.#settings.backoff, this.#failures++, retryAfter), failure)
@@ -176,14 +176,20 @@ export class Live<Item> {
     }
   }
 
-  #apply ({ type, object }: Change<Item>): void {
-    try {
-      const key = this.#keyOf(object)
+  /** Applies all changes. Code of the application runs before the first one, so that it sees all of them or none. */
+  #apply (changes: readonly Change<Item>[]): void {
+    const keyed: [key: unknown, change: Change<Item>][] = []
+    for (const change of changes) {
+      try {
+        keyed.push([this.#keyOf(change.object), change])
+      } catch (error) {
+        this.#settings.report(error)
+      }
+    }
+    for (const [key, { type, object }] of keyed) {
       if (type === 'delete') this.#items.delete(key)
       else this.#items.set(key, merge(type === 'update' ? this.#items.get(key) : undefined, object))
       this.#snapshot = undefined
-    } catch (error) {
-      this.#settings.report(error)
     }
   }
 

@@ -49,6 +49,8 @@ export interface RequestOptions {
   still?: () => boolean
   /** The position from which a group is recovered, `true` without one; see PROTOCOL.md, "Recovery". */
   recover?: unknown
+  /** Whether batches are to arrive whole; see PROTOCOL.md, "Batches". */
+  batch?: true | undefined
 }
 
 interface PendingRequest {
@@ -77,7 +79,7 @@ export function createRequests (token: Token, send: (text: string) => void) {
     request (
       type: string,
       data: unknown,
-      { timeout = ANSWER_TIMEOUT, signal, answered, still, recover }: RequestOptions
+      { timeout = ANSWER_TIMEOUT, signal, answered, still, recover, batch }: RequestOptions
     ): Promise<unknown> {
       return waitFor(signal, (resolve, reject) => {
         const id = ++lastId
@@ -85,7 +87,7 @@ export function createRequests (token: Token, send: (text: string) => void) {
 
         const transmit = () => {
           // throws for data without a JSON form
-          const text = JSON.stringify({ id, type, auth_jwt: token.current, data, recover })
+          const text = JSON.stringify({ id, type, auth_jwt: token.current, data, recover, batch })
           pending.set(id, { reject, answer })
           const sendNow = () => {
             if (!pending.has(id)) return

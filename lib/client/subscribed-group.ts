@@ -18,6 +18,13 @@ export interface Resync {
   readonly type: 'resync'
 }
 
+/** The changes of one transaction, as the server sends them to clients that ask for batches. */
+export interface Batch {
+  readonly group: string
+  readonly type: 'batch'
+  readonly changes: readonly Omit<Change<never>, 'group'>[]
+}
+
 /** The `data` of a subscribe request, such as `{ type, id }`; servers of the original may take further fields. */
 export type GroupRef = object | string
 
@@ -25,6 +32,8 @@ export type GroupRef = object | string
 export interface Watcher {
   /** Whether this is a call of `subscribe`: a refusal rejects only this call, and `unsubscribe` ends it. */
   readonly isCall?: boolean
+  /** Whether the changes of one transaction are to arrive in one call of `changed`. */
+  readonly takesBatches?: boolean
   /** The group, set by `watch`. */
   group?: SubscribedGroup
   /**
@@ -35,11 +44,17 @@ export interface Watcher {
   /** The client has become a member, or is one again and all missed changes have arrived. */
   joined? (reply: unknown): void
   /**
-   * A change, or changes were missed and will not arrive.
+   * The changes of one message.
    *
-   * @param spread milliseconds over which clients are to load again after a resync
+   * @param changes a single change, or those of a batch
    */
-  changed? (change: Change<never> | Resync, spread?: number): void
+  changed? (changes: readonly Change<never>[]): void
+  /**
+   * Changes were missed and will not arrive.
+   *
+   * @param spread milliseconds over which clients are to load again
+   */
+  missed? (resync: Resync, spread: number): void
   /** The connection is down; the group will be joined again. */
   lost? (): void
   /** No more changes come: after `close()`, or because of an error. */
@@ -62,6 +77,10 @@ export interface SubscribedGroup {
   isJoined?: boolean
   /** The position of the last message; see PROTOCOL.md, "Recovery". */
   position?: unknown
+  /** Changes that have arrived after the position, in this membership. */
+  arrived: number
+  /** Changes after the position that watchers have received: a server may send a message in parts. */
+  received: number
   /** The offset of the last missed message that is still to come. */
   top?: unknown
 }

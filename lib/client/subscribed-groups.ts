@@ -5,7 +5,7 @@ import { asNumber } from './option-checks.ts'
 import type { Requests, ServerMessage } from './pending-requests.ts'
 import { retryDelay, type DelayBounds } from './retry-delay.ts'
 import {
-  keyOf, type Change, type GroupRef, type Resync, type SubscribedGroup, type Watcher
+  keyOf, type Batch, type Change, type GroupRef, type Resync, type SubscribedGroup, type Watcher
 } from './subscribed-group.ts'
 
 /**
@@ -65,21 +65,37 @@ export class SubscribedGroups {
     }
   }
 
-  /** Passes a change, or the announcement that messages are lost, to watchers and listeners. */
-  receive (change: Change<never> | Resync, spread: unknown): void {
-    const group = this.#byName.get(change.group)
-    if (change.type === 'resync') {
+  /** Passes changes, or the announcement that messages are lost, to watchers and listeners. */
+  receive (data: Change<never> | Batch | Resync, spread: unknown): void {
+    const { group: name, type } = data
+    const group = this.#byName.get(name)
+    if (type === 'resync') {
       if (group) this.#resync(group, asNumber(spread) ?? SPREAD * this.#backoff.min)
       return
     }
-    for (const watcher of group?.watchers ?? []) callSafely(watcher.changed, change)
-    this.#emitter.emitToGroup(change.group, null, change)
+    // servers without batches may have an own message of this type
+    const isBatch = type === 'batch' && Array.isArray(data.changes)
+    let changes = isBatch ? data.changes.map((change) => ({ group: name, ...change })) : [data as Change<never>]
+    if (group?.isJoined) {
+      const { arrived, received } = group
+      group.arrived += changes.length
+      group.received = Math.max(received, group.arrived)
+      // the connection broke in the middle of a message, whose first changes come again
+      changes = changes.slice(Math.max(received - arrived, 0))
+    }
+    for (const watcher of group?.watchers ?? []) callSafely(watcher.changed, changes)
+    for (const change of changes) {
+      // a listener may close the client, or give up the connection
+      if (this.#isOpen) this.#emitter.emitToGroup(name, null, change)
+    }
   }
 
   /** Notes the position of a handled message, the start of a recovery after a reconnect. */
   reached (position: { group?: unknown, offset?: unknown }): void {
     const group = this.#byName.get(position.group)
     if (!group?.isJoined || typeof position.offset !== 'number') return
+    // that of a reply is noted already
+    if (group.position !== position) group.arrived = group.received = 0
     group.position = position
     if (group.top !== position.offset) return
     group.top = undefined
@@ -122,7 +138,7 @@ export class SubscribedGroups {
 
   #find (ref: GroupRef): SubscribedGroup {
     const key = keyOf(ref)
-    return this.#groups.get(key) ?? { key, ref, watchers: new Set(), asking: 0 }
+    return this.#groups.get(key) ?? { key, ref, watchers: new Set(), asking: 0, arrived: 0, received: 0 }
   }
 
   #ask (group: SubscribedGroup, ref = group.ref): void {
@@ -132,11 +148,13 @@ export class SubscribedGroups {
     for (const watcher of asked) watcher.state = 'asked'
 
     group.asking++
+    const batch = takesBatches(group)
     this.#request('subscribe', ref, {
       still: () => watchers.size > 0,
       // a member, or soon a member, would receive twice what came after a position
       recover: (!group.isJoined && !asking && group.position) || true,
-      answered: (reply) => this.#joined(group, ref, asked, reply)
+      batch,
+      answered: (reply) => this.#joined(group, ref, asked, reply, batch)
     }).finally(() => { group.asking-- }).catch((error) => this.#refused(group, asked, error))
   }
 
@@ -144,7 +162,8 @@ export class SubscribedGroups {
     asking: SubscribedGroup,
     ref: GroupRef,
     asked: Watcher[],
-    message: ServerMessage
+    message: ServerMessage,
+    batch: true | undefined
   ): void {
     const reply: { group: string } = Object(message.data)
     const name = asking.name = reply.group
@@ -166,10 +185,14 @@ export class SubscribedGroups {
     }
     group.ref = ref
     group.position = message.position
+    group.arrived = 0
+    if (!message.recovered) group.received = 0
     if (known && !group.isJoined && !message.recovered) this.#resync(group, 0)
     group.isJoined = true
     group.top = message.top?.offset
     notifyJoined(group, reply)
+    // another reference led to the same group: its request has ended the batches
+    if (group !== asking && !batch && takesBatches(group)) this.#ask(group)
   }
 
   /** Notifies the watchers that were members before: they have missed changes. */
@@ -179,7 +202,7 @@ export class SubscribedGroups {
     for (const watcher of group.watchers) {
       if (!watcher.state || watcher.state === 'asked') continue
       watcher.state = 'joined'
-      callSafely(watcher.changed, { group: name, type: 'resync' }, spread)
+      callSafely(watcher.missed, { group: name, type: 'resync' }, spread)
     }
     this.#emitter.emit('resync', name)
   }
@@ -252,6 +275,11 @@ export class SubscribedGroups {
     }
     for (const watcher of group.watchers) end(watcher, watcher.isCall ? reason : error)
   }
+}
+
+/** Whether a group is asked for with batches, as the field of the request. */
+function takesBatches ({ watchers }: SubscribedGroup): true | undefined {
+  return [...watchers].some(({ takesBatches }) => takesBatches) || undefined
 }
 
 /** Ends a watcher, but for a call in flight, which its reply ends. */
