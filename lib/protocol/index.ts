@@ -10,10 +10,12 @@ export {
   ReplySchema,
   RequestSchema,
   ResyncSchema,
+  SubscriptionBatchSchema,
   SubscriptionUpdateSchema,
   type ErrorMessage,
   type Reply,
   type Request,
   type Resync,
+  type SubscriptionBatch,
   type SubscriptionUpdate
 } from './schemas.ts'

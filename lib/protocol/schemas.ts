@@ -44,17 +44,33 @@ export const PositionSchema = Type.Object({
   offset: Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })
 }, { $id: 'rohrpost.position' })
 
+const Change = Type.Object({
+  type: Type.Union([Type.Literal('create'), Type.Literal('update'), Type.Literal('delete')]),
+  object: Type.Unknown({ description: 'The object as the server shows it; `updated_fields` lists what an update changed.' })
+})
+
 /** Server to client, without a request: an object of a group was created, updated or deleted. */
 export const SubscriptionUpdateSchema = Type.Object({
   id: Type.Number({ description: 'Chosen by the server. It is not the id of a request.' }),
   type: Type.Literal('subscription-update'),
   data: Type.Object({
     group: Type.String(),
-    type: Type.Union([Type.Literal('create'), Type.Literal('update'), Type.Literal('delete')]),
-    object: Type.Unknown({ description: 'The object as the server shows it; `updated_fields` lists what an update changed.' })
+    ...Change.properties
   }),
   position: Type.Optional(PositionSchema)
 }, { additionalProperties: true, $id: 'rohrpost.subscription-update' })
+
+/** Server to client, without a request, for subscriptions with batches: the changes of one transaction in a group. */
+export const SubscriptionBatchSchema = Type.Object({
+  id: Type.Number({ description: 'Chosen by the server. It is not the id of a request.' }),
+  type: Type.Literal('subscription-update'),
+  data: Type.Object({
+    group: Type.String(),
+    type: Type.Literal('batch'),
+    changes: Type.Array(Change, { minItems: 1, description: 'In order; a client shows all of them or none.' })
+  }),
+  position: Type.Optional(PositionSchema)
+}, { additionalProperties: true, $id: 'rohrpost.subscription-batch' })
 
 /** Server to client, without a request, for subscriptions with positions: messages of a group are lost; the next one follows `position`. */
 export const ResyncSchema = Type.Object({
@@ -82,6 +98,7 @@ export const envelopes = {
   reply: ReplySchema,
   error: ErrorSchema,
   subscriptionUpdate: SubscriptionUpdateSchema,
+  subscriptionBatch: SubscriptionBatchSchema,
   resync: ResyncSchema,
   incoming: IncomingSchema,
   position: PositionSchema
@@ -95,5 +112,7 @@ export type Reply = Static<typeof ReplySchema>
 export type ErrorMessage = Static<typeof ErrorSchema>
 /** Change notification, server to client. */
 export type SubscriptionUpdate = Static<typeof SubscriptionUpdateSchema>
+/** Changes of one transaction, server to client. */
+export type SubscriptionBatch = Static<typeof SubscriptionBatchSchema>
 /** Notice of lost messages, server to client. */
 export type Resync = Static<typeof ResyncSchema>

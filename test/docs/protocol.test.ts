@@ -18,6 +18,7 @@ const schemas: Record<string, TSchema> = {
   'example: reply': envelopes.reply,
   'example: error': envelopes.error,
   'example: subscription-update': envelopes.subscriptionUpdate,
+  'example: subscription-batch': envelopes.subscriptionBatch,
   'example: resync': envelopes.resync,
   'example: incoming': envelopes.incoming
 }
@@ -44,6 +45,11 @@ function addHandlers (app: FastifyInstance): void {
         type: 'subscription-update',
         data: { group, type: 'update', object: { ...data, updated_fields: ['title'] } }
       })
+    })
+    .handle('check', { data: Type.Object({ id: Type.Integer(), steps: Type.Array(Type.Integer()) }) }, ({ data }) => {
+      const group = `todo-${data.id}`
+      const changes = data.steps.map((id) => ({ type: 'update', object: { id, done: true } }))
+      app.rohrpost.sendToGroup(group, { id: 812, type: 'subscription-update', data: { group, type: 'batch', changes } })
     })
     .group('todo', { authorize: () => true })
     .group('audit', { authorize: () => false })
