@@ -2,29 +2,18 @@
 import { join } from 'node:path'
 import sensible from '@fastify/sensible'
 import staticFiles from '@fastify/static'
-import { MikroORM, NodeSqliteDialect, SqliteDriver } from '@mikro-orm/sql'
 import { build } from 'esbuild'
 import Fastify, { type FastifyInstance } from 'fastify'
+import { databaseBroker } from '../lib/brokers/database/index.ts'
 import rohrpost from '../lib/index.ts'
 import { notifyOnChange, rohrpostMikroOrm } from '../lib/mikro-orm/index.ts'
+import { openDatabase } from './database.ts'
 import { addHandlers } from './handlers.ts'
 import { Todo } from './todo.ts'
 
-/** Builds the app on a new database in memory; the caller lets it listen. */
-export async function buildDemo (): Promise<FastifyInstance> {
-  const orm = await MikroORM.init({
-    driver: SqliteDriver,
-    dbName: ':memory:',
-    driverOptions: new NodeSqliteDialect(':memory:'),
-    entities: [Todo]
-  })
-  await orm.schema.create()
-  await orm.em.fork().insertMany(Todo, [
-    { title: 'Open this page in a second window', done: false },
-    { title: 'Tick this here, and look over there', done: false },
-    { title: 'Start the server', done: true }
-  ])
-
+/** Builds the app on a SQLite file, which several processes can share; the caller lets it listen. */
+export async function buildDemo (file: string): Promise<FastifyInstance> {
+  const orm = await openDatabase(file)
   // browsers keep spare connections open, which `close` must not wait for
   const app = Fastify({ logger: { level: 'warn' }, forceCloseConnections: true })
   app.addHook('onClose', () => orm.close())
@@ -36,7 +25,7 @@ export async function buildDemo (): Promise<FastifyInstance> {
   const client = await bundleClient()
   app.get('/rohrpost.js', (_request, reply) => reply.type('text/javascript').send(client))
 
-  await app.register(rohrpost)
+  await app.register(rohrpost, { broker: databaseBroker({ orm, history: { size: 1000, ttl: 60_000 } }) })
   await app.register(rohrpostMikroOrm, {
     orm,
     notify: [notifyOnChange(Todo, { group: 'todos', data: ['id', 'title', 'done'] })]

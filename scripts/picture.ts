@@ -2,8 +2,9 @@
  * `node scripts/picture.ts [FILE]`: makes the animated picture of the README from the demo: two windows in Chromium,
  * one change after another. `CHROMIUM` names the browser if it is not where Debian has it.
  */
-import { mkdirSync, writeFileSync } from 'node:fs'
-import { dirname, resolve } from 'node:path'
+import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join, resolve } from 'node:path'
 import type { FrameLocator, Locator } from 'playwright-core'
 import { buildDemo } from '../demo/app.ts'
 import { findChromium, launchChromium } from '../test/support/chromium.ts'
@@ -18,7 +19,7 @@ const SIZE = { width: 2 * WINDOW.width + 3 * GAP, height: WINDOW.height + BAR + 
 const STEP = 50
 
 const file = resolve(process.argv[2] ?? 'docs/images/two-windows.png')
-const app = await buildDemo()
+const app = await buildDemo(join(mkdtempSync(join(tmpdir(), 'rohrpost-demo-')), 'todos.sqlite'))
 const address = await app.listen({ port: 0, host: '127.0.0.1' })
 const browser = await launchChromium(await findChromium())
 

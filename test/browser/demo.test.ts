@@ -8,6 +8,7 @@ import type { FastifyInstance } from 'fastify'
 import type { Browser, Page } from 'playwright-core'
 import { buildDemo } from '../../demo/app.ts'
 import { findChromium, launchChromium } from '../support/chromium.ts'
+import { newFile } from '../support/demo.ts'
 
 const chromium = await findChromium()
 let browser: Browser
@@ -111,52 +112,62 @@ suite('the demo in the browser', { skip: chromium.skip, timeout: 300_000 }, () =
   })
 
   test('a restart of the server is not the end: both windows come back by themselves', async (t) => {
-    const { app, url, windows: [one, two] } = await openTwice(t)
+    const { app, file, url, windows: [one, two] } = await openTwice(t)
     await add(one, 'Written before the restart')
     await row(two, 'Written before the restart').waitFor()
 
     await app.close()
     for (const page of [one, two]) await page.locator('#state', { hasNotText: 'Live' }).waitFor()
-    await start(t, Number(new URL(url).port))
+    await start(t, file, Number(new URL(url).port))
 
-    for (const page of [one, two]) {
-      await page.locator('#state', { hasText: 'Live' }).waitFor()
-      // the new server has a new database
-      await row(page, 'Written before the restart').waitFor({ state: 'detached' })
-    }
+    for (const page of [one, two]) await page.locator('#state', { hasText: 'Live' }).waitFor()
     await add(two, 'Written after the restart')
     for (const page of [one, two]) {
       await row(page, 'Written after the restart').waitFor()
-      assert.equal(await page.locator('#todos > li').count(), 4)
+      await row(page, 'Written before the restart').waitFor()
+      assert.equal(await page.locator('#todos > li').count(), 5)
     }
   })
 
   test('neither is a server that is killed: both windows are current again, without a reload and without doubles', async (t) => {
-    const first = await startProcess(t, '0')
-    const windows = [await newWindow(t), await newWindow(t)] as const
-    for (const page of windows) {
-      await page.goto(first.url)
-      await page.locator('#state', { hasText: 'Live' }).waitFor()
-      await page.evaluate("document.body.dataset.loaded = 'once'")
-    }
-    await add(windows[0], 'Lost with the memory of the server')
-    await row(windows[1], 'Lost with the memory of the server').waitFor()
+    const file = newFile(t)
+    const first = await startProcess(t, file)
+    const windows = await openWindows(t, first.url, first.url)
+    for (const page of windows) await page.evaluate("document.body.dataset.loaded = 'once'")
+    await add(windows[0], 'Written before the kill')
+    await row(windows[1], 'Written before the kill').waitFor()
 
     first.child.kill('SIGKILL')
     for (const page of windows) await page.locator('#state', { hasNotText: 'Live' }).waitFor()
-    const second = await startProcess(t, new URL(first.url).port)
+    const second = await startProcess(t, file, new URL(first.url).port)
 
     assert.equal(second.url, first.url)
-    for (const page of windows) {
-      await page.locator('#state', { hasText: 'Live' }).waitFor()
-      await row(page, 'Lost with the memory of the server').waitFor({ state: 'detached' })
-    }
+    for (const page of windows) await page.locator('#state', { hasText: 'Live' }).waitFor()
     await add(windows[1], 'Written after the kill')
     for (const page of windows) {
       await row(page, 'Written after the kill').waitFor()
-      assert.equal(await page.locator('#todos > li').count(), 4)
+      await row(page, 'Written before the kill').waitFor()
+      assert.equal(await page.locator('#todos > li').count(), 5)
       assert.equal(await page.evaluate('document.body.dataset.loaded'), 'once')
     }
+  })
+
+  test('two processes share the list: what is done in a page of one shows in a page of the other', async (t) => {
+    const file = newFile(t)
+    // both make the tables of the new file
+    const [first, second] = await Promise.all([startProcess(t, file), startProcess(t, file)])
+    const [one, two] = await openWindows(t, first.url, second.url)
+
+    await add(one, 'Said in the first process')
+    await row(two, 'Said in the first process').waitFor()
+    await row(two, 'Said in the first process').getByRole('checkbox').check()
+    await one.getByText('2 of 4 done').waitFor()
+
+    await one.getByRole('button', { name: 'Cut the line' }).click()
+    await add(two, 'Said while the first page was away')
+    await row(one, 'Said while the first page was away').waitFor()
+    await one.locator('#state', { hasText: 'Live' }).waitFor()
+    assert.equal(await one.locator('#todos > li').count(), 5)
   })
 
   test('a line that was cut is mended by the page, without a reload and without doubles', async (t) => {
@@ -182,7 +193,7 @@ suite('the demo in the browser', { skip: chromium.skip, timeout: 300_000 }, () =
 })
 
 test('a to-do that is gone is not found', { timeout: 30_000 }, async (t) => {
-  const app = await buildDemo()
+  const app = await buildDemo(newFile(t))
   t.after(() => app.close())
   await app.ready()
   const socket = await app.injectWS('/ws/rohrpost')
@@ -199,16 +210,18 @@ test('a to-do that is gone is not found', { timeout: 30_000 }, async (t) => {
   })
 })
 
-async function start (t: TestContext, port = 0): Promise<FastifyInstance> {
-  const app = await buildDemo()
+async function start (t: TestContext, file: string, port = 0): Promise<FastifyInstance> {
+  const app = await buildDemo(file)
   t.after(() => app.close())
   await app.listen({ port, host: '127.0.0.1' })
   return app
 }
 
 /** The demo in a process of its own, as `npm start` runs it. */
-async function startProcess (t: TestContext, port: string): Promise<{ child: ChildProcess, url: string }> {
-  const child = spawn(process.execPath, ['demo/server.ts'], { env: { ...process.env, PORT: port }, stdio: ['ignore', 'pipe', 'inherit'] })
+async function startProcess (t: TestContext, file: string, port = '0'): Promise<{ child: ChildProcess, url: string }> {
+  const child = spawn(process.execPath, ['demo/server.ts'], {
+    env: { ...process.env, PORT: port, DATABASE: file }, stdio: ['ignore', 'pipe', 'inherit']
+  })
   t.after(() => child.kill('SIGKILL'))
   for await (const line of createInterface(child.stdout)) {
     const [url] = /http:\/\/localhost:\d+\//.exec(line) ?? []
@@ -218,15 +231,21 @@ async function startProcess (t: TestContext, port: string): Promise<{ child: Chi
 }
 
 /** The demo, live in two windows. */
-async function openTwice (t: TestContext): Promise<{ app: FastifyInstance, url: string, windows: [Page, Page] }> {
-  const app = await start(t)
+async function openTwice (t: TestContext) {
+  const file = newFile(t)
+  const app = await start(t, file)
   const url = `http://127.0.0.1:${(app.server.address() as AddressInfo).port}/`
+  return { app, file, url, windows: await openWindows(t, url, url) }
+}
+
+/** Two windows that are live. */
+async function openWindows (t: TestContext, ...urls: [string, string]): Promise<[Page, Page]> {
   const windows: [Page, Page] = [await newWindow(t), await newWindow(t)]
-  for (const page of windows) {
-    await page.goto(url)
+  for (const [index, page] of windows.entries()) {
+    await page.goto(urls[index] ?? '')
     await page.locator('#state', { hasText: 'Live' }).waitFor()
   }
-  return { app, url, windows }
+  return windows
 }
 
 /** A window whose errors, violations of the content security policy included, fail the test. */

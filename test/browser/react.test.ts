@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url'
 import { build } from 'esbuild'
 import { buildDemo } from '../../demo/app.ts'
 import { findChromium, launchChromium } from '../support/chromium.ts'
+import { newFile } from '../support/demo.ts'
 
 const chromium = await findChromium()
 const path = (name: string) => fileURLToPath(new URL(`../../${name}`, import.meta.url))
@@ -19,7 +20,7 @@ suite('examples/react in the browser', { skip: chromium.skip, timeout: 120_000 }
       format: 'esm',
       write: false
     })
-    const app = await buildDemo()
+    const app = await buildDemo(newFile(t))
     t.after(() => app.close())
     app.get('/react', (_request, reply) => reply.type('text/html').send('<!doctype html><div id="root"></div><script type="module" src="/react.js"></script>'))
     app.get('/react.js', (_request, reply) => reply.type('text/javascript').send(bundle?.text))
@@ -75,7 +76,7 @@ suite('examples/react in the browser', { skip: chromium.skip, timeout: 120_000 }
       format: 'esm',
       write: false
     })
-    const app = await buildDemo()
+    const app = await buildDemo(newFile(t))
     t.after(() => app.close())
     app.get('/hook', (_request, reply) => reply.type('text/html').send('<!doctype html><div id="root"></div><script type="module" src="/hook.js"></script>'))
     app.get('/hook.js', (_request, reply) => reply.type('text/javascript').send(bundle?.text))

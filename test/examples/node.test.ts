@@ -6,9 +6,10 @@ import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { buildDemo } from '../../demo/app.ts'
 import { RohrpostClient } from '../../lib/client/index.ts'
+import { newFile } from '../support/demo.ts'
 
 test('examples/node follows the list of the demo, and stops when it is told', { timeout: 90_000 }, async (t) => {
-  const app = await buildDemo()
+  const app = await buildDemo(newFile(t))
   t.after(() => app.close())
   const url = `${(await app.listen({ port: 0, host: '127.0.0.1' })).replace('http', 'ws')}/ws/rohrpost`
   const client = new RohrpostClient(url)
