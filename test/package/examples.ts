@@ -5,12 +5,11 @@ import { once } from 'node:events'
 import { cpSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { delimiter, dirname, join } from 'node:path'
-import { createInterface, type Interface } from 'node:readline'
+import { createInterface } from 'node:readline'
 import { suite, test, type TestContext } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import manifest from '../../package.json' with { type: 'json' }
 import { findChromium, launchChromium } from '../support/chromium.ts'
-import { privateRedis, redisServer } from '../support/redis.ts'
 import { install } from './install.ts'
 
 const chromium = await findChromium()
@@ -43,11 +42,9 @@ suite('examples', { concurrency: true, timeout: 600_000 }, () => {
     await one.getByLabel('Learn hooks').and(one.locator(':checked')).waitFor()
   })
 
-  const skip = chromium.skip || redisServer.skip
-  test('processes: a post on one process is shown by another', { skip }, async (t) => {
+  test('processes: a post on one process is shown by another', { skip: chromium.skip }, async (t) => {
     const folder = await copy(t, 'processes')
-    const redis = await privateRedis(t)
-    const lines = npm(t, folder, ['start'], { REDIS_URL: `redis://127.0.0.1:${redis.port}` })
+    const lines = npm(t, folder, ['start'])
     const [one, two] = await openPages(t, await addressOf(lines, /http:.*/), await addressOf(lines, /http:.*/))
 
     await one.getByText('Connected to process').waitFor()
@@ -77,16 +74,20 @@ suite('examples', { concurrency: true, timeout: 600_000 }, () => {
 async function copy (t: TestContext, name: string): Promise<string> {
   const folder = mkdtempSync(join(tmpdir(), `rohrpost-example-${name}-`))
   t.after(() => rmSync(folder, { recursive: true, force: true }))
-  cpSync(fileURLToPath(new URL(`../../examples/${name}`, import.meta.url)), folder, { recursive: true })
+  cpSync(fileURLToPath(new URL(`../../examples/${name}`, import.meta.url)), folder, {
+    recursive: true,
+    // a database that the example has left here
+    filter: (path) => !path.includes('.sqlite')
+  })
   await install(folder)
   return folder
 }
 
 /** Runs npm on the project's own Node.js until the end of the test; gives the lines that it prints. */
-function npm (t: TestContext, folder: string, args: string[], more: NodeJS.ProcessEnv = {}): Interface {
+function npm (t: TestContext, folder: string, args: string[]): AsyncIterableIterator<string> {
   const child = spawn('npm', args, {
     cwd: folder,
-    env: { ...process.env, PORT: '0', PATH: `${dirname(process.execPath)}${delimiter}${process.env.PATH}`, ...more },
+    env: { ...process.env, PORT: '0', PATH: `${dirname(process.execPath)}${delimiter}${process.env.PATH}` },
     stdio: ['ignore', 'pipe', 'inherit'],
     detached: true
   })
@@ -97,14 +98,15 @@ function npm (t: TestContext, folder: string, args: string[], more: NodeJS.Proce
     process.kill(-child.pid, 'SIGINT')
     await exit
   })
-  return createInterface(child.stdout)
+  return createInterface(child.stdout)[Symbol.asyncIterator]()
 }
 
 /** Reads lines up to the first that has an address. */
-async function addressOf (lines: Interface, pattern: RegExp): Promise<string> {
+async function addressOf (lines: AsyncIterableIterator<string>, pattern: RegExp): Promise<string> {
   for (;;) {
-    const [line]: string[] = await once(lines, 'line', { signal: AbortSignal.timeout(60_000) })
-    const [address] = pattern.exec(line ?? '') ?? []
+    const { value = '', done } = await lines.next()
+    assert.notEqual(done, true, 'no address was printed')
+    const [address] = pattern.exec(value) ?? []
     if (address !== undefined) return address
   }
 }

@@ -26,14 +26,16 @@ const steps = new Map(sections.map((text) => {
 }))
 
 const env = { ...process.env, PATH: `${dirname(process.execPath)}${delimiter}${process.env.PATH}` }
-const port = await freePort()
+/** The ports that stand for those of the page. */
+const ports = { 3000: await freePort(), 3001: await freePort() }
 const temporary = mkdtempSync(join(tmpdir(), 'rohrpost-tutorial-'))
 
 /** The folder in which the reader is. */
 let folder = temporary
 /** What the last command printed. */
 let printed = ''
-let server: ChildProcess | undefined
+/** The servers that run, by port. */
+const servers = new Map<number, ChildProcess>()
 
 suite('the tutorial', { skip: chromium.skip || (curl instanceof Error && curl.message), timeout: 600_000 }, () => {
   let browser: Browser
@@ -43,7 +45,7 @@ suite('the tutorial', { skip: chromium.skip || (curl instanceof Error && curl.me
   before(async () => { browser = await launchChromium(chromium) })
 
   after(async () => {
-    await stop()
+    for (const port of servers.keys()) await stop(port)
     await browser.close()
     rmSync(temporary, { recursive: true })
   })
@@ -56,7 +58,7 @@ suite('the tutorial', { skip: chromium.skip || (curl instanceof Error && curl.me
     for (let number = 1; number <= 2; number++) {
       const page = await browser.newPage()
       page.on('pageerror', (error) => errors.push(error))
-      await page.goto(`http://localhost:${port}/`)
+      await page.goto(`http://localhost:${ports[3000]}/`)
       windows.push(page)
     }
     await inBoth('☐ Buy milk')
@@ -75,9 +77,19 @@ suite('the tutorial', { skip: chromium.skip || (curl instanceof Error && curl.me
   })
 
   step('7. Restart the server', () => inBoth('current'), async () => {
-    await stop()
+    await stop(ports[3000])
     await inBoth('stale')
     await inBoth('☑ Buy milk')
+  })
+
+  step('8. A second process', async () => {
+    await windows[1]?.goto(`http://localhost:${ports[3001]}/`)
+    await windows[1]?.getByText('current', { exact: true }).waitFor()
+    await windows[0]?.getByLabel('New to-do').fill('Start a second process')
+    await windows[0]?.getByRole('button', { name: 'Add' }).click()
+    await inBoth('☐ Start a second process')
+    await windows[1]?.getByText('Start a second process').click()
+    await inBoth('☑ Start a second process')
   })
 
   test('has no other steps, and its pages throw no errors', () => {
@@ -112,13 +124,14 @@ function step (heading: string, check?: () => Promise<void>, act?: () => Promise
 }
 
 async function follow ({ language, marks, text }: Block): Promise<void> {
-  const code = text.replaceAll('localhost:3000', `localhost:${port}`).replaceAll('port: 3000', `port: ${port}`)
+  const code = text.replaceAll(/(?<=localhost:|PORT \?\? |PORT=)(3000|3001)/g, (port) => String(ports[port as '3000']))
   const file = valueOf(marks, 'file')
   if (file !== undefined) {
     const path = join(folder, file)
-    const anchor = valueOf(marks, 'above')
+    const [anchor, replaced] = [valueOf(marks, 'above'), valueOf(marks, 'in place of')]
     if (marks.includes('at the top')) writeFileSync(path, `${code}\n${readFileSync(path, 'utf8')}`)
-    else if (anchor !== undefined) writeFileSync(path, insertAbove(readFileSync(path, 'utf8'), anchor, code))
+    else if (anchor !== undefined) writeFileSync(path, insert(readFileSync(path, 'utf8'), anchor, 0, code))
+    else if (replaced !== undefined) writeFileSync(path, insert(readFileSync(path, 'utf8'), replaced, 1, code))
     else writeFileSync(path, `${code}\n`)
   } else if (language === 'sh') {
     for (const command of code.split('\n')) await run(command)
@@ -131,7 +144,8 @@ async function follow ({ language, marks, text }: Block): Promise<void> {
 async function run (command: string): Promise<void> {
   const [, names] = /^npm install (.*)/.exec(command) ?? []
   if (names !== undefined) return installByNames(names.split(' '))
-  if (command === 'node server.ts') return startServer()
+  const [serves, PORT] = /^(?:PORT=(\d+) )?node server\.ts$/.exec(command) ?? []
+  if (serves !== undefined) return startServer(PORT)
 
   const { stdout } = await promisify(execFile)('sh', ['-c', command], { cwd: folder, env })
   printed = stdout
@@ -151,27 +165,31 @@ async function installByNames (names: string[]): Promise<void> {
   await install(folder)
 }
 
-async function startServer (): Promise<void> {
-  await stop()
-  server = spawn(process.execPath, ['server.ts'], { cwd: folder, env, stdio: ['ignore', 'pipe', 'inherit'] })
-  if (server.stdout === null) return
+async function startServer (PORT: string | undefined): Promise<void> {
+  const port = Number(PORT ?? ports[3000])
+  await stop(port)
+  const server = spawn(process.execPath, ['server.ts'], {
+    cwd: folder, env: { ...env, PORT }, stdio: ['ignore', 'pipe', 'inherit']
+  })
+  servers.set(port, server)
   for await (const line of createInterface(server.stdout)) if (line === `Open http://localhost:${port}/`) return
   assert.fail('the server ended before it listened')
 }
 
-async function stop (): Promise<void> {
+async function stop (port: number): Promise<void> {
+  const server = servers.get(port)
   if (server === undefined || server.exitCode !== null) return
   const exit = once(server, 'exit')
   server.kill('SIGINT')
   await exit
-  server = undefined
 }
 
-function insertAbove (text: string, anchor: string, code: string): string {
+/** Inserts code above a line, in place of so many lines. */
+function insert (text: string, anchor: string, replaced: number, code: string): string {
   const lines = text.split('\n')
   const index = lines.findIndex((line) => line.trimStart().startsWith(anchor))
   assert.notEqual(index, -1, `no line begins with '${anchor}'`)
-  return lines.toSpliced(index, 0, code).join('\n')
+  return lines.toSpliced(index, replaced, code).join('\n')
 }
 
 function valueOf (marks: string[], name: string): string | undefined {
