@@ -24,7 +24,8 @@ export async function withRedis<T> (pin: boolean, work: (port: number) => Promis
   }
 }
 
-async function freePort (): Promise<number> {
+/** Finds a port that nobody listens on. */
+export async function freePort (): Promise<number> {
   const server = createServer().listen(0, '127.0.0.1')
   await once(server, 'listening')
   const { port } = server.address() as AddressInfo

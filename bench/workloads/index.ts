@@ -6,8 +6,9 @@ import { fanout } from './fanout.ts'
 import { flush } from './flush.ts'
 import { groups } from './groups.ts'
 import { idle } from './idle.ts'
+import { log, logDeletion } from './log.ts'
 import { orm } from './orm.ts'
 import { redis } from './redis.ts'
 import { rpc } from './rpc.ts'
 
-export const workloads: readonly Workload[] = [rpc, fanout, burst, groups, idle, redis, orm, flush, diagnostics]
+export const workloads: readonly Workload[] = [rpc, fanout, burst, groups, idle, redis, orm, flush, log, logDeletion, diagnostics]

@@ -178,6 +178,7 @@ async function startServer (PORT: string | undefined): Promise<void> {
 
 async function stop (port: number): Promise<void> {
   const server = servers.get(port)
+  servers.delete(port)
   if (server === undefined || server.exitCode !== null) return
   const exit = once(server, 'exit')
   server.kill('SIGINT')
