@@ -4,7 +4,7 @@ import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import test, { describe, type TestContext } from 'node:test'
 import { defineEntity, IsolationLevel, p, wrap, type EntityManager, type Transaction, type TransactionEventArgs } from '@mikro-orm/core'
-import { BaseMySqlPlatform, MikroORM, type Options } from '@mikro-orm/sql'
+import { MikroORM, type Options } from '@mikro-orm/sql'
 import Fastify from 'fastify'
 import { databaseBroker, logEntities } from '../../lib/brokers/database/index.ts'
 import { transactionLogOf, type TransactionLog } from '../../lib/brokers/transaction-log.ts'
@@ -21,7 +21,6 @@ const TodoSchema = defineEntity({ name: 'Todo', properties: { id: p.integer().pr
 class Todo extends TodoSchema.class {}
 TodoSchema.setClass(Todo)
 const Child = defineEntity({ name: 'Child', properties: { id: p.integer().primary(), of: () => p.manyToOne(TodoSchema).deferMode('deferred') } })
-class MySqlPlatform extends BaseMySqlPlatform {}
 const rule = notifyOnChange(Todo, { group: 'list-{list}', data: ['title'] })
 
 const DATABASES: DatabaseName[] = ['PostgreSQL', 'MariaDB', 'SQLite']
@@ -459,22 +458,3 @@ test('SQLite: another instance of the ORM publishes after the COMMIT', async (t)
   await app.close()
   assert.deepEqual(await logged(database), ['create list-a {"title":"one"}'])
 })
-
-/** Runs statements with a transaction of MySQL, which answers as it does in or after a transaction. */
-for (const [name, errno, code] of [['a transaction that is over', 1305, 'RP_ERR_ROLLED_BACK'], ['another error', 1064, undefined]] as const) {
-  test(`MySQL: ${name} fails before a row is inserted`, async () => {
-    const statements: string[] = []
-    const executeQuery = async ({ sql }: { sql: string }) => {
-      statements.push(sql)
-      if (sql.startsWith('release')) throw Object.assign(new Error('refused'), { errno })
-      return { rows: [] }
-    }
-    const em = { getPlatform: () => new MySqlPlatform() } as unknown as EntityManager
-    const transaction = { getExecutor: () => ({ provideConnection: (run: (connection: object) => unknown) => run({ executeQuery }) }) }
-
-    const inserting = insertRows(em, transaction as unknown as Transaction, { table: 'log', columns: ['a'], rows: [['1']] })
-
-    await assert.rejects(inserting, code === undefined ? /refused/ : { code })
-    assert.deepEqual(statements, ['savepoint rohrpost_alive', 'release savepoint rohrpost_alive'])
-  })
-}

@@ -87,13 +87,13 @@ async function checkAlive (execute: Execute): Promise<void> {
 }
 
 async function takeTurn (execute: Execute, { take, create }: TransactionTurn): Promise<void> {
-  let [row] = await execute(take)
-  if (row === undefined) {
+  let rows = await execute(take)
+  if (rows.length === 0) {
     // the tables were cleared
     await execute(create)
-    ;[row] = await execute(take)
+    rows = await execute(take)
   }
-  if (Number(row?.['alive']) !== 1) throw new errors.RP_ERR_ROLLED_BACK()
+  if (Number(rows[0]?.['alive']) !== 1) throw new errors.RP_ERR_ROLLED_BACK()
 }
 
 /** Splits rows into portions for one INSERT each. */
@@ -101,7 +101,7 @@ function portionsOf (rows: Values): Values[] {
   const portions: Array<Array<Values[number]>> = []
   let bytes = Infinity
   for (const row of rows) {
-    const size = row.reduce((sum, value) => sum + (value === null ? 0 : Buffer.byteLength(value)), 0)
+    const size = row.reduce((sum, value) => sum + Buffer.byteLength(value ?? ''), 0)
     const last = portions.at(-1)
     bytes += size
     if (last !== undefined && last.length < ROWS && bytes <= BYTES) {
@@ -138,6 +138,8 @@ function guardedText (inserted: TransactionRows, values: Values): string {
  */
 function quoteText (text: string | null): string {
   if (text === null) return 'null'
+  // it would end the message
+  if (text.includes('\0')) throw new errors.RP_ERR_NOT_PUBLISHED('PostgreSQL stores no text with the character U+0000')
   const quoted = `'${text.replaceAll("'", "''")}'`
   return text.includes('\\') ? ` E${quoted.replaceAll('\\', '\\\\')}` : quoted
 }
