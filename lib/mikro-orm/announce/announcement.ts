@@ -42,6 +42,11 @@ export class Announcement {
     this.isUncertain = isUncertain
   }
 
+  /** The same changes with rows that were read after the announcement was made. */
+  withRows (after: ReadonlyMap<string, Row>): Announcement {
+    return new Announcement(this.#entries, after)
+  }
+
   /** Ids of the changed rows. */
   get ids (): string[] {
     return changesOf(this.#entries).map(({ id }) => id)

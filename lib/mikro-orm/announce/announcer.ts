@@ -5,6 +5,7 @@ import { truncate, truncateError } from '../../util/truncate.ts'
 import { Announcement, readAnnouncement } from './announcement.ts'
 import type { ChangeLog, LogEntry, RowChange, SentMessage } from '../capture/change-log.ts'
 import { Outcome, prepareCommit, type CommitResult } from '../capture/commit.ts'
+import { commitReadsOf, type CommitReads } from '../capture/commit-reads.ts'
 import { CommitOrder } from '../capture/commit-order.ts'
 import { CommitStamps, type CommitStamp } from '../capture/commit-stamps.ts'
 import { CommittedRows } from '../capture/committed-rows.ts'
@@ -44,8 +45,10 @@ export class Announcer {
    * @param ended called when the transaction is over
    */
   async commit (em: EntityManager, transaction: Transaction, log: ChangeLog, commit: () => Promise<void>, ended: () => void): Promise<void> {
-    const announcement = await this.#read(em, transaction, log)
-    const { outcome, error } = await this.#commit(em, transaction, announcement, commit, (err) => this.#resyncUnknown(announcement, err))
+    const reads = this.#commitReads(em, log)
+    const announcement = reads === undefined ? await this.#read(em, transaction, log) : new Announcement(log.entries())
+    const unknown = (err: unknown) => this.#resyncUnknown(announcement, err, em, reads)
+    const { outcome, error } = await this.#commit(em, transaction, announcement, commit, unknown, reads)
     // a refused COMMIT may be repeated, or a ROLLBACK follows
     if (outcome !== Outcome.RolledBack) ended()
     if (outcome !== Outcome.Committed) throw error
@@ -112,13 +115,21 @@ export class Announcer {
     return readAnnouncement(log.entries(), { em, transaction, committed: this.#committed, read: log.before, log: this.#target.log })
   }
 
+  /** Reads that can go with the COMMIT; `undefined` if the rows must be read before. */
+  #commitReads (em: EntityManager, log: ChangeLog): CommitReads | undefined {
+    // messages in the log of the broker are inserted before the COMMIT
+    if (this.#target.transactionLog !== undefined || !this.#committed.isReadable(em)) return
+    return commitReadsOf(em, log.entries())
+  }
+
   /** Commits a transaction with its messages in the log of the broker, or publishes them in the order of the commits. */
   async #commit (
     em: EntityManager,
     transaction: Transaction,
     announcement: Announcement,
     commit: () => Promise<void>,
-    unknown: (error: unknown) => void
+    unknown: (error: unknown) => void,
+    reads?: CommitReads
   ): Promise<CommitResult> {
     const { transactionLog, log } = this.#target
     if (transactionLog !== undefined) {
@@ -126,12 +137,15 @@ export class Announcer {
       if (result.outcome === Outcome.Committed) this.#reportMissing(announcement)
       return result
     }
-    const send = await prepareCommit(em, transaction, this.#stamps, commit)
+    const send = await prepareCommit(em, transaction, this.#stamps, commit, { queries: reads?.queries })
     // the transaction holds the locks of its rows, so a later writer of a row takes a later turn
     const turn = this.#order.enter(announcement.ids)
     const result = await send()
     turn.end(() => {
-      if (result.outcome === Outcome.Committed) return this.#publish(announcement, result.stamp, turn.isOvertaken)
+      if (result.outcome === Outcome.Committed) {
+        const read = reads === undefined ? announcement : announcement.withRows(reads.rows(result.results))
+        return this.#publish(read, result.stamp, turn.isOvertaken)
+      }
       if (result.outcome === Outcome.Unknown) unknown(result.error)
     })
     return result
@@ -149,8 +163,14 @@ export class Announcer {
     if (isOvertaken || announcement.isUncertain) this.#resyncs.send(groupsOf(outgoing))
     if (done === undefined) return
 
-    this.#publishing.add(done)
-    return done.then(() => { this.#publishing.delete(done) })
+    this.#track(done)
+    return done
+  }
+
+  /** Lets `idle` wait for a promise that never rejects. */
+  #track (publishing: Promise<void>): void {
+    const tracked = publishing.then(() => { this.#publishing.delete(tracked) })
+    this.#publishing.add(tracked)
   }
 
   #reportMissing ({ missing }: Announcement): void {
@@ -159,11 +179,21 @@ export class Announcer {
     }
   }
 
-  #resyncUnknown (announcement: Announcement, err: unknown): void {
+  #resyncUnknown (announcement: Announcement, err: unknown, em: EntityManager, reads: CommitReads | undefined): void {
     const { log } = this.#target
     const outgoing = announcement.notifications(false)
     log.warn({ err: truncateError(err) }, 'the answer to a COMMIT was lost: the members of the groups concerned load again')
     reportUndone(log, 'unknown', outgoing)
-    this.#resyncs.send(groupsOf(outgoing))
+    const told = groupsOf(outgoing)
+    this.#resyncs.send(told)
+    if (reads === undefined) return
+
+    // the database may have put the rows into other groups than the ORM
+    const reading = this.#committed.read(em, reads.requested).then((rows) => {
+      const groups = groupsOf(announcement.withRows(rows).notifications(false))
+      this.#resyncs.send([...groups].filter((group) => !told.has(group)))
+    })
+    // the warning says already that the answer was lost
+    this.#track(reading.catch(() => {}))
   }
 }

@@ -39,7 +39,7 @@ export async function commitWithMessages (
   const rows = inserted.length === 0 ? undefined : transactionLog.rowsOf(inserted)
 
   const since = performance.now()
-  const send = await prepareCommit(em, transaction, stamps, commit, rows)
+  const send = await prepareCommit(em, transaction, stamps, commit, { rows })
   const result = await send()
   if (result.outcome === Outcome.RolledBack) return result
   if (rows !== undefined) transactionLog.written()

@@ -4,7 +4,7 @@ import type { TransactionRows } from '../../brokers/transaction-log.ts'
 import { errors } from '../../errors.ts'
 import { Database, databaseOf } from '../../util/platforms.ts'
 import { insertRows, insertText, removeRows } from './commit-rows.ts'
-import { toStamp, type CommitStamp, type CommitStamps, type KyselyTransaction, type StampRow } from './commit-stamps.ts'
+import { toStamp, type CommitStamp, type CommitStamps, type KyselyTransaction } from './commit-stamps.ts'
 
 /** Outcome of a transaction. */
 export const Outcome = {
@@ -20,6 +20,8 @@ export interface CommitResult {
   readonly outcome: Outcome
   /** The place among the commits of the database, where it has one. */
   readonly stamp?: CommitStamp | undefined
+  /** Rows of each query that was passed to `prepareCommit`. */
+  readonly results: ReadonlyArray<PgResult['rows']>
   /** The reason why the transaction is not committed, or why that is unknown. */
   readonly error?: unknown
 }
@@ -31,7 +33,15 @@ interface PgQuery {
 
 interface PgResult {
   readonly command?: string
-  readonly rows: readonly unknown[]
+  readonly rows: ReadonlyArray<Readonly<Record<string, unknown>>>
+}
+
+/** The last statements of a transaction. */
+interface LastStatements {
+  /** Rows that exist if and only if the transaction commits. */
+  readonly rows?: TransactionRows | undefined
+  /** Queries whose results are needed after the COMMIT only, each of one statement. */
+  readonly queries?: readonly string[] | undefined
 }
 
 type PgQueryClass = new (text: string, callback: (error: unknown, result: PgResult | PgResult[]) => void) => PgQuery
@@ -53,12 +63,11 @@ export function replaceCommit (transaction: Transaction, commit: (original: () =
 }
 
 /**
- * Prepares the COMMIT of a transaction: its last statement before the COMMIT reads the stamp, if the broker uses
- * stamps, or inserts rows. With `pg` it goes to the server in one message with the COMMIT. Rejects if a statement fails,
- * or if the database has rolled back the transaction.
+ * Prepares the COMMIT of a transaction. Its last statements before the COMMIT are the given queries, the query of the
+ * stamp, if the broker uses stamps, and the INSERT of the given rows. With `pg` they go to the server in the message of
+ * the COMMIT. Rejects if a statement fails, or if the database has rolled back the transaction.
  *
  * @param commit sends the COMMIT of Kysely
- * @param rows rows that exist if and only if the transaction commits
  * @returns sends the COMMIT and never rejects
  */
 export async function prepareCommit (
@@ -66,17 +75,19 @@ export async function prepareCommit (
   transaction: Transaction,
   stamps: CommitStamps,
   commit: () => Promise<void>,
-  rows?: TransactionRows
+  { rows, queries = [] }: LastStatements
 ): Promise<() => Promise<CommitResult>> {
   const Query = databaseOf(em.getPlatform()) === Database.PostgreSql ? await pgQueryOf(em) : undefined
   if (Query === undefined) {
+    const results: PgResult['rows'][] = []
+    for (const query of queries) results.push(await em.getConnection('write').execute(query, [], 'all', transaction))
     // the INSERT shows as well whether the transaction goes on
     const stamp = rows === undefined || stamps.isUsed ? await stamps.read(em, transaction) : undefined
     if (rows !== undefined) await insertRows(em, transaction, rows)
     return async () => {
       const result = await resultOf(em, async () => {
         await commit()
-        return { outcome: Outcome.Committed, stamp }
+        return { outcome: Outcome.Committed, stamp, results }
       })
       if (rows !== undefined && result.outcome === Outcome.RolledBack) await removeRows(em, transaction)
       return result
@@ -84,68 +95,74 @@ export async function prepareCommit (
   }
   const insert = rows && insertText(rows)
   if (rows !== undefined && insert === undefined) await insertRows(em, transaction, rows)
-  const query = await stamps.query(em, transaction).catch((error: unknown) => {
-    if (isInFailedTransaction(error)) return undefined
-    throw error
+  const stampQuery = await stamps.query(em, transaction).catch((error: unknown) => {
+    if (!isInFailedTransaction(error)) throw error
   })
-  const before = [query, insert].filter((sql) => sql !== undefined).map((sql) => `${sql};`).join('')
-  return () => resultOf(em, () => commitWithTag(transaction as KyselyTransaction, commit, Query, before).catch((error: unknown) => {
-    // the right to read the stamp may be gone
-    stamps.reset()
-    throw error
-  }))
+  const statements = [...queries, stampQuery, insert].filter((sql) => sql !== undefined)
+  const send = (statements: readonly string[]) => {
+    return commitWithTag(transaction as KyselyTransaction, commit, Query, statements)
+  }
+  return () => resultOf(em, async () => {
+    const results = await send(statements).catch((error: unknown) => {
+      // the statements can't run in an aborted transaction, which the COMMIT ends; an error of a query ends the flush
+      if (queries.length === 0 && statements.length > 0 && isInFailedTransaction(error)) return send([])
+      // the right to read the stamp may be gone
+      stamps.reset()
+      throw error
+    })
+    // PostgreSQL answers the COMMIT of an aborted transaction with ROLLBACK instead of an error
+    if (results.at(-1)?.command === 'ROLLBACK') {
+      return { outcome: Outcome.RolledBack, error: new errors.RP_ERR_ROLLED_BACK(), results: [] }
+    }
+    const found = results.map(({ rows }) => rows)
+    return { outcome: Outcome.Committed, stamp: toStamp(found[queries.length]?.[0]), results: found }
+  })
 }
 
 async function resultOf (em: EntityManager, commit: () => Promise<CommitResult>): Promise<CommitResult> {
   try {
     return await commit()
   } catch (error) {
-    return { outcome: isRefusal(em, error) ? Outcome.RolledBack : Outcome.Unknown, error }
+    return { outcome: isRefusal(em, error) ? Outcome.RolledBack : Outcome.Unknown, error, results: [] }
   }
 }
 
 /**
- * Sends COMMIT with `pg` and reads the command tag of the answer, which Kysely leaves out.
+ * Sends COMMIT with `pg` and reads the answer, whose command tag Kysely leaves out.
  *
- * @param before statements in the same message
+ * @param statements are sent before the COMMIT in the same message. If one fails, PostgreSQL ignores the rest of the
+ * message, and the transaction is aborted
+ * @returns the results of the statements and of the COMMIT
  */
 async function commitWithTag (
   transaction: KyselyTransaction,
   commit: () => Promise<void>,
   Query: PgQueryClass,
-  before: string
-): Promise<CommitResult> {
+  statements: readonly string[]
+): Promise<PgResult[]> {
   let results: PgResult[] = []
-  try {
-    await transaction.getExecutor().provideConnection(async (connection) => {
-      const { executeQuery } = connection
-      const restore = () => { connection.executeQuery = executeQuery }
-      connection.executeQuery = (query, options) => {
-        // the connection may serve another transaction as soon as the answer is there
-        restore()
-        const { promise, resolve, reject } = Promise.withResolvers<unknown>()
-        const sent = new Query(`${before}${String(query.sql)}`, (error, result) => {
-          if (error) return reject(error)
-          results = [result].flat()
-          resolve(result)
-        })
-        // Kysely awaits what `client.query` returns, which for an object of this class is the object itself
-        sent.then = promise.then.bind(promise) as typeof promise.then
-        return executeQuery.call(connection, { ...query, sql: sent }, options)
-      }
-      await commit().catch((error: unknown) => {
-        restore()
-        throw error
+  await transaction.getExecutor().provideConnection(async (connection) => {
+    const { executeQuery } = connection
+    const restore = () => { connection.executeQuery = executeQuery }
+    connection.executeQuery = (query, options) => {
+      // the connection may serve another transaction as soon as the answer is there
+      restore()
+      const { promise, resolve, reject } = Promise.withResolvers<unknown>()
+      const sent = new Query([...statements, String(query.sql)].join(';'), (error, result) => {
+        if (error) return reject(error)
+        results = [result].flat()
+        resolve(result)
       })
+      // Kysely awaits what `client.query` returns, which for an object of this class is the object itself
+      sent.then = promise.then.bind(promise) as typeof promise.then
+      return executeQuery.call(connection, { ...query, sql: sent }, options)
+    }
+    await commit().catch((error: unknown) => {
+      restore()
+      throw error
     })
-  } catch (error) {
-    // the statements before the COMMIT can't run in an aborted transaction; the COMMIT ends it
-    if (before === '' || !isInFailedTransaction(error)) throw error
-    return commitWithTag(transaction, commit, Query, '')
-  }
-  // PostgreSQL answers the COMMIT of an aborted transaction with ROLLBACK instead of an error
-  if (results.at(-1)?.command === 'ROLLBACK') return { outcome: Outcome.RolledBack, error: new errors.RP_ERR_ROLLED_BACK() }
-  return { outcome: Outcome.Committed, stamp: toStamp(results[0]?.rows[0] as StampRow | undefined) }
+  })
+  return results
 }
 
 /** Returns the `Query` class of `pg`, unless another client runs the queries. */

@@ -37,26 +37,35 @@ export async function readRows (
   lockMode?: LockMode.PESSIMISTIC_WRITE
 ): Promise<Map<string, Row>> {
   const rows = new Map<string, Row>()
-  // a fork without the application's subscribers and entities
-  const fork = em.fork({ freshEventManager: true })
-  if (connection !== undefined) fork.setTransactionContext(connection)
+  let fork: EntityManager | undefined
+  const find = (portion: readonly ReadBackRow[]) => {
+    fork ??= forkFor(em, connection)
+    return findRows(fork, portion, lockMode)
+  }
 
   for (const portion of portionsOf(requested)) {
-    const found = await (readColumns(em, connection, portion, lockMode) ?? find(fork, portion, lockMode))
+    const found = await (readColumns(em, connection, portion, lockMode) ?? find(portion))
     for (const row of found) rows.set(row.id, row)
 
     const missing = portion.filter(({ id }) => !rows.has(id))
     // a database with its own comparison of texts, or with another form of a key, returns a row with another key
     if (missing.length === 0 || found.length <= portion.length - missing.length) continue
     for (const one of missing) {
-      const [row] = await find(fork, [one], lockMode)
+      const [row] = await find([one])
       if (row !== undefined) rows.set(one.id, row)
     }
   }
-  if (requested.some(({ notifiedEntity }) => notifiedEntity.projection.fields === undefined)) {
+  if (fork !== undefined && requested.some(({ notifiedEntity }) => notifiedEntity.projection.fields === undefined)) {
     for (const entity of fork.getUnitOfWork(false).getIdentityMap()) guard(entity)
   }
   return rows
+}
+
+/** Makes an EntityManager without the application's subscribers and entities. */
+function forkFor (em: EntityManager, connection: Transaction | undefined): EntityManager {
+  const fork = em.fork({ freshEventManager: true })
+  if (connection !== undefined) fork.setTransactionContext(connection)
+  return fork
 }
 
 /** Groups rows by table, in portions for one query. */
@@ -75,22 +84,43 @@ export function portionsOf<Row extends ReadBackRow> (requested: readonly Row[]):
 }
 
 /** Reads columns without making entities, at a third of the cost, for rules that send the values of the database. */
-function readColumns (em: EntityManager, connection: Transaction | undefined, requested: readonly ReadBackRow[], lockMode?: LockMode): Promise<Row[]> | undefined {
-  const [{ row, notifiedEntity: { meta, projection: { columns } } }] = requested as [ReadBackRow]
-  if (columns === undefined) return
+function readColumns (
+  em: EntityManager,
+  connection: Transaction | undefined,
+  requested: readonly ReadBackRow[],
+  lockMode?: LockMode.PESSIMISTIC_WRITE
+): Promise<Row[]> | undefined {
+  const sql = columnQuery(em, requested)
+  if (sql === undefined) return
+  const query = lockMode === undefined ? sql : `${sql} for update`
+  return em.getConnection('write').execute(query, [], 'all', connection).then((found: ColumnValues[]) => {
+    return found.map((values) => toRow(values, requested))
+  })
+}
 
+/** Column values of a row, by column name. */
+export type ColumnValues = Readonly<Record<string, unknown>>
+
+/**
+ * Makes the query that reads the columns of rows of one table; `undefined` if a rule needs entities. The keys are in
+ * its text, quoted as MikroORM quotes the parameters of all queries.
+ */
+export function columnQuery (em: EntityManager, requested: readonly ReadBackRow[]): string | undefined {
+  const [{ row, notifiedEntity: { projection: { columns } } }] = requested as [ReadBackRow]
+  if (columns === undefined) return
   const platform = em.getPlatform()
   const quoted = columns.map(({ column }) => platform.quoteIdentifier(column))
-  const keys = requested.flatMap(({ row: { databaseKey } }) => databaseKey)
+  const keys = requested.flatMap(({ row: { databaseKey } }) => databaseKey.map((value) => platform.quoteValue(value)))
   // the first column is the key
-  const where = `${quoted[0]} in (${keys.map(() => '?').join(', ')})`
-  const sql = `select ${quoted.join(', ')} from ${tableOf(em, row)} where ${where}${lockMode === undefined ? '' : ' for update'}`
+  return `select ${quoted.join(', ')} from ${tableOf(em, row)} where ${quoted[0]} in (${keys.join(', ')})`
+}
 
-  return em.getConnection('write').execute(sql, keys, 'all', connection).then((found: Array<Record<string, unknown>>) => found.map((values) => {
-    const data: Record<string, unknown> = {}
-    for (const { name, column } of columns) data[name] = values[column]
-    return row.withColumns(data, meta)
-  }))
+/** Makes a row from the result of `columnQuery`. */
+export function toRow (values: ColumnValues, requested: readonly ReadBackRow[]): Row {
+  const [{ row, notifiedEntity: { meta, projection: { columns = [] } } }] = requested as [ReadBackRow]
+  const data: Record<string, unknown> = {}
+  for (const { name, column } of columns) data[name] = values[column]
+  return row.withColumns(data, meta)
 }
 
 /** Returns the quoted name of a row's table. */
@@ -99,7 +129,11 @@ export function tableOf (em: EntityManager, { meta: { root }, schema }: Row): st
   return driver.getTableName(root, { schema })
 }
 
-async function find (em: EntityManager, requested: readonly ReadBackRow[], lockMode: LockMode.PESSIMISTIC_WRITE | undefined): Promise<Row[]> {
+async function findRows (
+  em: EntityManager,
+  requested: readonly ReadBackRow[],
+  lockMode: LockMode.PESSIMISTIC_WRITE | undefined
+): Promise<Row[]> {
   const [{ row: { meta, schema }, notifiedEntity }] = requested as [ReadBackRow]
   const { fields, populate } = notifiedEntity.projection
   const options: FindOptions<object> = {
