@@ -100,6 +100,11 @@ export class ChangeSubscriber implements EventSubscriber {
     orm.em.getEventManager().registerSubscriber(this)
   }
 
+  /** Number of commits whose notifications are not yet all with the broker. */
+  get publishing (): number {
+    return this.#connected?.announcer.publishing ?? 0
+  }
+
   /** Resolves when no transaction is running and the notifications of all commits are with the broker. */
   async idle (): Promise<void> {
     await this.#transactions.idle()

@@ -60,6 +60,7 @@ export const rohrpostMikroOrm = fp(async function rohrpostMikroOrm (
     log: app.log,
     notified: internals.addNotifiedGroups
   })
+  internals.backgroundWork.push(() => subscriber.publishing)
   app.addHook('onClose', async () => {
     // a transaction that still runs is announced before the broker closes
     await settlesWithin(subscriber.idle(), internals.drainTimeout)

@@ -8,6 +8,7 @@ import Fastify from 'fastify'
 import type { WebSocket } from 'ws'
 import rohrpost, { memoryBroker, type RohrpostOptions } from '../../lib/index.ts'
 import { ChangeSubscriber, notifyOnChange, rohrpostMikroOrm, type RohrpostMikroOrmOptions } from '../../lib/mikro-orm/index.ts'
+import { createTestApp } from '../../lib/testing/index.ts'
 import { start } from '../support/server.ts'
 import { openSqlite } from './support.ts'
 
@@ -152,6 +153,46 @@ test('a broker that fails or never answers neither delays nor fails a flush', as
 
     assert.equal(await orm.em.fork().count(Todo), 1)
   }
+})
+
+test('`settled` of a test app waits for all portions of a large commit', async (t) => {
+  const orm = await openSqlite(t, [Todo])
+  const memory = memoryBroker()
+  const gate = Promise.withResolvers<void>()
+  let [waiting, markers] = [0, 0]
+  const app = makeApp(t, {
+    broker: {
+      ...memory,
+      async publish (group, payload) {
+        if (payload.includes('subscription-update')) {
+          waiting++
+          await gate.promise
+        } else markers++
+        await memory.publish(group, payload)
+      }
+    }
+  })
+  app.register(rohrpostMikroOrm, { orm, notify: [notifyOnChange(Todo, { group: 'todos', data: ['id'] })] })
+  app.after(() => {
+    app.rohrpost.handle('fill', async (_message, connection) => {
+      await connection.join('todos')
+      for (let id = 1; id <= 200; id++) orm.em.create(Todo, { id, title: 'x' })
+      await orm.em.flush()
+    })
+  })
+  const server = await createTestApp(app)
+  const client = await server.client()
+
+  await client.call('fill')
+  let isSettled = false
+  const settled = server.settled().then(() => { isSettled = true })
+  // without background work, `settled` sends markers to the groups after the first round trip
+  for (let round = 0; round < 5; round++) await client.untilPong()
+  assert.deepEqual([isSettled, waiting, markers, client.unread.length], [false, 128, 0, 0])
+  gate.resolve()
+  await settled
+
+  assert.equal(client.unread.length, 200)
 })
 
 test('connects a subscriber that was passed to MikroORM.init', async (t) => {

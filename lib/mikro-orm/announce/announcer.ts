@@ -100,6 +100,11 @@ export class Announcer {
     reportUndone(this.#target.log, 'rolled_back', new Announcement(entries).notifications(false))
   }
 
+  /** Number of commits with portions of notifications that are not published yet. */
+  get publishing (): number {
+    return this.#publishing.size
+  }
+
   /** Resolves when the notifications of all commits are with the broker. */
   async idle (): Promise<void> {
     while (this.#publishing.size > 0) await Promise.all(this.#publishing)
