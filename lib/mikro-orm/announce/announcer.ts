@@ -1,9 +1,10 @@
 /** Announces transactions: reads their rows, sends their COMMIT, and publishes the notifications after it. */
 import type { EntityManager, MikroORM, Transaction } from '@mikro-orm/core'
 import { errors } from '../../errors.ts'
+import { databaseOf, isMySql } from '../../util/platforms.ts'
 import { truncate, truncateError } from '../../util/truncate.ts'
 import { Announcement, readAnnouncement } from './announcement.ts'
-import type { ChangeLog, LogEntry, RowChange, SentMessage } from '../capture/change-log.ts'
+import { ChangeLog, ChangeOrigin, isMessage, type LogEntry, type RowChange, type SentMessage } from '../capture/change-log.ts'
 import { Outcome, prepareCommit, type CommitResult } from '../capture/commit.ts'
 import { commitReadsOf, type CommitReads } from '../capture/commit-reads.ts'
 import { CommitOrder } from '../capture/commit-order.ts'
@@ -52,6 +53,22 @@ export class Announcer {
     // a refused COMMIT may be repeated, or a ROLLBACK follows
     if (outcome !== Outcome.RolledBack) ended()
     if (outcome !== Outcome.Committed) throw error
+    if (isMySql(databaseOf(em.getPlatform()))) this.#announceOwners(em, log)
+  }
+
+  /**
+   * Announces the owners of changed M:N collections once more after the COMMIT, each with a lock of its row. Within the
+   * transaction MySQL and MariaDB do not show the references that other transactions have committed since it began.
+   */
+  #announceOwners (em: EntityManager, log: ChangeLog): void {
+    for (const entry of log.entries()) {
+      if (isMessage(entry) || entry.origin !== ChangeOrigin.Collection) continue
+      const owner = new ChangeLog()
+      owner.append({ ...entry, before: entry.after, origin: ChangeOrigin.Upsert })
+      this.#track(this.announce(em, owner).catch(() => {
+        this.#resyncs.send(groupsOf(new Announcement(owner.entries()).notifications(false)))
+      }))
+    }
   }
 
   /** Checks that the log of the broker can store a message. @throws RP_ERR_NOT_PUBLISHED */
