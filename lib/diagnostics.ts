@@ -70,7 +70,7 @@ export interface NotifyEvent {
   readonly entity: string
   readonly type: 'create' | 'update' | 'delete'
   readonly group: string
-  /** Bytes of the payload. */
+  /** Bytes of the payload; in a batch, of the object. */
   readonly size: number
 }
 

@@ -7,7 +7,7 @@ import Fastify from 'fastify'
 import rohrpost, { memoryBroker } from '../../lib/index.ts'
 import { notifyOnChange, rohrpostMikroOrm, type ChangeSubscriber } from '../../lib/mikro-orm/index.ts'
 import { ChangeSubscriber as Subscriber } from '../../lib/mikro-orm/change-subscriber.ts'
-import { openSqlite } from './support.ts'
+import { changesOf, openSqlite } from './support.ts'
 
 const Todo = defineEntity({ name: 'Todo', properties: { id: p.integer().primary(), title: p.string() } })
 const add = (em: EntityManager, title: string) => em.create(Todo, { title })
@@ -20,8 +20,9 @@ async function start (t: TestContext, options: Partial<Options> = {}, subscriber
   const { publish } = broker
   broker.publish = (group, payload) => {
     if (group === 'refused') throw new Error('refused')
-    const { data } = JSON.parse(payload)
-    published.push(data?.object === undefined ? `${group} ${payload}` : `${group} ${data.type} ${data.object.title}`)
+    const { type, data } = JSON.parse(payload)
+    const changes = type === undefined || data.type === 'resync' ? undefined : changesOf(payload)
+    published.push(`${group} ${changes?.map(({ type, object }) => `${type} ${object['title']}`).join(', ') ?? payload}`)
     return publish.call(broker, group, payload)
   }
   const lines: Array<Record<string, unknown>> = []
@@ -48,10 +49,13 @@ test('are published after the COMMIT, in order with the changes', async (t) => {
     add(em, 'two')
     await em.flush()
     await sendToGroup('chat', '{"n":2}', { em: orm.em })
+    await sendToGroup('todos', { n: 3 }, { em })
+    add(em, 'three')
+    await em.flush()
     assert.deepEqual(published, [])
   })
 
-  assert.deepEqual(published, ['todos create one', 'chat {"n":1}', 'todos create two', 'chat {"n":2}'])
+  assert.deepEqual(published, ['todos create one, create two', 'chat {"n":1}', 'chat {"n":2}', 'todos {"n":3}', 'todos create three'])
 })
 
 test('are dropped by a rollback, also by one to their savepoint', async (t) => {

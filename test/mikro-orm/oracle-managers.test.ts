@@ -16,7 +16,7 @@ import { logEntities } from '../../lib/brokers/database/index.ts'
 import { TRANSACTION_LOG } from '../../lib/brokers/transaction-log.ts'
 import { ChangeSubscriber, notifyOnChange } from '../../lib/mikro-orm/index.ts'
 import { fuzz } from '../property/support/check.ts'
-import { openServer, type Entities } from './support.ts'
+import { changesOf, openServer, type Entities } from './support.ts'
 
 const LISTS = ['a', 'b', 'c']
 const RUNS = Number(process.env['TREES'] ?? (fuzz > 1 ? 10_000 : 60))
@@ -194,7 +194,7 @@ async function open (t: TestContext, server: Server, entities: Entities): Promis
 function connect (t: TestContext, orms: readonly MikroORM[], apply: Apply, log: Logger) {
   for (const orm of orms) {
     const subscriber = new ChangeSubscriber({ notify: rules })
-    subscriber.connect({ orm, publish: (group, payload) => apply(group, JSON.parse(payload).data), log })
+    subscriber.connect({ orm, publish: (group, payload) => applyAll(apply, group, payload), log })
     t.after(() => subscriber.disconnect())
   }
   return async () => {}
@@ -218,7 +218,7 @@ async function connectLogs (t: TestContext, orms: readonly MikroORM[], apply: Ap
     await broker.open({
       deliver (group, payload) {
         if (group === 'end') ended.resolve()
-        else if (index === 0) apply(group, JSON.parse(payload).data)
+        else if (index === 0) applyAll(apply, group, payload)
       },
       lost: (group) => log.warn({ group }, 'lost'),
       error: (error) => log.error({ error }, 'the broker failed')
@@ -239,6 +239,11 @@ async function connectLogs (t: TestContext, orms: readonly MikroORM[], apply: Ap
 }
 
 type Apply = Replicas['apply']
+
+function applyAll (apply: Apply, group: string, payload: string): void {
+  for (const change of changesOf(payload)) apply(group, change as Parameters<Apply>[1])
+}
+
 type Logger = Parameters<ChangeSubscriber['connect']>[0]['log']
 
 const KINDS = SERVERS.flatMap((server) => (['no broker', 'databaseBroker'] as const).map((broker) => [server, broker] as const))

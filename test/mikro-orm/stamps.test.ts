@@ -8,7 +8,7 @@ import type { Stamp } from '../../lib/index.ts'
 import { ChangeSubscriber, notifyOnChange } from '../../lib/mikro-orm/index.ts'
 import { makeNotify } from '../../lib/mikro-orm/notify.ts'
 import type { NotifyRule } from '../../lib/mikro-orm/declare/rules.ts'
-import { openServer, openSqlite } from './support.ts'
+import { changesOf, openServer, openSqlite } from './support.ts'
 
 const Todo = defineEntity({ name: 'Todo', properties: { id: p.integer().primary(), title: p.string(), list: p.string().default('a') } })
 const rule = notifyOnChange(Todo, { group: 'list-{list}', data: ['id', 'title'] })
@@ -29,8 +29,10 @@ function listen (orm: MikroORM, notify: NotifyRule[] = [rule], usesStamps = true
     notify,
     usesStamps,
     publish (_group, payload, { stamps } = {}) {
-      const { type, object } = JSON.parse(payload).data
-      published.push({ type, title: object?.title, stamp: stamps?.[0] })
+      for (const [index, { type, object }] of changesOf(payload).entries()) {
+        published.push({ type, title: String(object['title']), stamp: stamps?.[index] })
+      }
+      assert.equal(stamps?.length, usesStamps ? changesOf(payload).length : undefined)
     },
     log: { error () {}, warn () {} }
   })

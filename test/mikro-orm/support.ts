@@ -91,7 +91,7 @@ export function listen (orm: MikroORM, notify: NotifyRule[], subscriber = new Ch
   subscriber.connect({
     orm,
     notify,
-    publish: (group, payload) => { told.push(readFrame(group, payload)) },
+    publish: (group, payload) => { told.push(...readFrame(group, payload)) },
     log: {
       error: (context, message) => { logged.push({ level: 'error', message, ...context }) },
       warn: (context, message) => { logged.push({ level: 'warn', message, ...context }) }
@@ -106,11 +106,16 @@ export function listen (orm: MikroORM, notify: NotifyRule[], subscriber = new Ch
   }
 }
 
-function readFrame (group: string, payload: string): Told {
+function readFrame (group: string, payload: string): Told[] {
   const frame = JSON.parse(payload)
   if (!Number.isSafeInteger(frame.id) || frame.type !== 'subscription-update' || frame.data.group !== group) {
     throw new Error(`not the frame of a change: ${payload}`)
   }
-  const { type, object } = frame.data
-  return { group, type, object }
+  return changesOf(payload).map(({ type, object }) => ({ group, type, object }))
+}
+
+/** Returns the changes in a message: those of a batch, or a single one. */
+export function changesOf (payload: string): Array<{ type: string, object: Record<string, unknown> }> {
+  const { data } = JSON.parse(payload)
+  return data.type === 'batch' ? data.changes : [data]
 }

@@ -1,7 +1,7 @@
 /** Encodes the notifications of a transaction as messages, and publishes them. */
 import type { TransactionLog } from '../../brokers/transaction-log.ts'
 import { diagnostics } from '../../diagnostics.ts'
-import { quote } from '../../protocol/encode.ts'
+import { encodeBatch, splitBatch } from '../../protocol/batch.ts'
 import type { PublishOptions } from '../../protocol/stamp.ts'
 import { truncate, truncateError } from '../../util/truncate.ts'
 import type { SentMessage } from '../capture/change-log.ts'
@@ -29,14 +29,39 @@ export interface GroupMessage extends SentMessage {
 /** Messages that wait for the broker at a time. */
 const PORTION = 128
 
-/** Encodes notifications, in order with the messages between them. */
+/**
+ * Encodes notifications, in order with the messages between them. Notifications of one group become one message, in the
+ * place of the first of them, unless a message to the group is between them.
+ */
 export function encodeMessages (outgoing: ReadonlyArray<Notification | SentMessage>): GroupMessage[] {
-  const messages: GroupMessage[] = []
+  const parts: Array<SentMessage | Notification[]> = []
+  const open = new Map<string, Notification[]>()
   for (const one of outgoing) {
-    if (isSent(one)) messages.push({ ...one, notifications: [] })
-    else if (one.drop === undefined) messages.push({ group: one.group, payload: encode(one), notifications: [one] })
+    if (isSent(one)) {
+      open.delete(one.group)
+      parts.push(one)
+    } else if (one.drop === undefined) {
+      const batch = open.get(one.group)
+      if (batch === undefined) {
+        const started = [one]
+        open.set(one.group, started)
+        parts.push(started)
+      } else batch.push(one)
+    }
   }
-  return messages
+  return parts.flatMap((part) => Array.isArray(part) ? encode(part) : [{ ...part, notifications: [] }])
+}
+
+/** Encodes notifications of one group as one message, or as several if it would be too large. */
+function encode (notifications: readonly Notification[]): GroupMessage[] {
+  const group = String(notifications[0]?.group)
+  const texts = encodeBatch(group, notifications)
+  let at = 0
+  return texts.map((payload) => {
+    const from = at
+    at += texts.length === 1 ? notifications.length : splitBatch(payload)?.length ?? 1
+    return { group, payload, notifications: notifications.slice(from, at) }
+  })
 }
 
 /** Reports the changes that are not sent. */
@@ -49,8 +74,10 @@ export function reportDrops (outgoing: ReadonlyArray<Notification | SentMessage>
 /** Reports the notifications of a message that the broker or the log has taken. */
 export function reportSent ({ payload, notifications }: GroupMessage): void {
   if (!diagnostics.notify.hasSubscribers) return
-  const size = Buffer.byteLength(payload)
-  for (const { entity, type, group } of notifications) diagnostics.notify.publish({ entity, type, group, size })
+  for (const { entity, type, group, object } of notifications) {
+    const size = Buffer.byteLength(notifications.length === 1 ? payload : object)
+    diagnostics.notify.publish({ entity, type, group, size })
+  }
 }
 
 /**
@@ -100,11 +127,6 @@ function publish (
   }
   reportSent(message)
   return publishing?.catch(fail)
-}
-
-function encode ({ group, type, object }: Notification): string {
-  const id = Math.floor(Math.random() * 2 ** 31)
-  return `{"id":${id},"type":"subscription-update","data":{"group":${quote(group)},"type":"${type}","object":${object}}}`
 }
 
 /** Whether a part of an announcement is a message of `sendToGroup`. */
