@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import { openServerOrm } from '../../bench/lib/orm.ts'
+import { findPostgreSql as findPrivate } from '../../bench/lib/postgresql.ts'
 import { report } from '../../bench/lib/report.ts'
 import { run } from '../../bench/lib/run.ts'
 import type { Settings } from '../../bench/lib/workload.ts'
@@ -13,10 +14,25 @@ const tiny: Settings = { scale: 'tiny', repetitions: 1, warmUp: 20, settle: 5, m
 /** What each server does differently is seen in these workloads; to run them all in all would take long. */
 const comparing = ['rpc', 'fanout', 'orm', 'redis', 'diagnostics']
 
+/** Runs of the other workloads. */
+const only = ['rohrpost', 'with notifications', 'with readBack: false', 'database broker', 'while old rows are deleted']
+
 /** The workloads whose server is missing, each with the reason. */
 const skips: Record<string, string | false> = {
   redis: redisServer.skip,
-  flush: await findPostgreSql()
+  flush: await findPostgreSql(),
+  log: redisServer.skip || findPrivateServer(),
+  'log-deletion': redisServer.skip || findPrivateServer()
+}
+
+function findPrivateServer (): string | false {
+  try {
+    findPrivate()
+    return false
+  } catch (error) {
+    if (process.env['CI'] === 'true') throw error
+    return String(error)
+  }
 }
 
 async function findPostgreSql (): Promise<string | false> {
@@ -33,7 +49,7 @@ async function findPostgreSql (): Promise<string | false> {
 suite('the benchmark', { concurrency: 3 }, () => {
   for (const workload of workloads) {
     test(`the workload '${workload.name}' loses nothing`, { skip: skips[workload.name] ?? false }, async () => {
-      const settings = comparing.includes(workload.name) ? tiny : { ...tiny, only: ['rohrpost', 'with notifications', 'with readBack: false'] }
+      const settings = comparing.includes(workload.name) ? tiny : { ...tiny, only }
       const failures: unknown[] = []
 
       const samples = await run(workload, settings, { measured: () => {}, failed: (_workload, error) => failures.push(error) })
