@@ -85,6 +85,19 @@ export interface SubscribedGroup {
   top?: unknown
 }
 
+/** Whether a group is asked for with batches, as the field of the request. */
+export function takesBatches ({ watchers }: SubscribedGroup): true | undefined {
+  return [...watchers].some(({ takesBatches }) => takesBatches) || undefined
+}
+
+/** Counts the changes of a message, and leaves out those that come again: the connection broke in the middle of it. */
+export function takeNew<Item> (group: SubscribedGroup, changes: readonly Item[]): readonly Item[] {
+  const { arrived, received } = group
+  group.arrived += changes.length
+  group.received = Math.max(received, group.arrived)
+  return changes.slice(Math.max(received - arrived, 0))
+}
+
 /** The same text for the same fields in any order. The ids 5 and '5' name one group. */
 export function keyOf (ref: GroupRef): string {
   const fields = Object.entries(ref).filter(([, value]) => value !== undefined)

@@ -5,7 +5,7 @@ import { asNumber } from './option-checks.ts'
 import type { Requests, ServerMessage } from './pending-requests.ts'
 import { retryDelay, type DelayBounds } from './retry-delay.ts'
 import {
-  keyOf, type Batch, type Change, type GroupRef, type Resync, type SubscribedGroup, type Watcher
+  keyOf, takeNew, takesBatches, type Batch, type Change, type GroupRef, type Resync, type SubscribedGroup, type Watcher
 } from './subscribed-group.ts'
 
 /**
@@ -75,15 +75,12 @@ export class SubscribedGroups {
     }
     // servers without batches may have an own message of this type
     const isBatch = type === 'batch' && Array.isArray(data.changes)
-    let changes = isBatch ? data.changes.map((change) => ({ group: name, ...change })) : [data as Change<never>]
-    if (group?.isJoined) {
-      const { arrived, received } = group
-      group.arrived += changes.length
-      group.received = Math.max(received, group.arrived)
-      // the connection broke in the middle of a message, whose first changes come again
-      changes = changes.slice(Math.max(received - arrived, 0))
+    const all = isBatch ? data.changes.map((change) => ({ group: name, ...change })) : [data as Change<never>]
+    const changes = group?.isJoined ? takeNew(group, all) : all
+    for (const watcher of group?.watchers ?? []) {
+      // until the reply to its own request, batches may arrive in parts
+      if (!watcher.takesBatches || watcher.state !== 'asked') callSafely(watcher.changed, changes)
     }
-    for (const watcher of group?.watchers ?? []) callSafely(watcher.changed, changes)
     for (const change of changes) {
       // a listener may close the client, or give up the connection
       if (this.#isOpen) this.#emitter.emitToGroup(name, null, change)
@@ -275,11 +272,6 @@ export class SubscribedGroups {
     }
     for (const watcher of group.watchers) end(watcher, watcher.isCall ? reason : error)
   }
-}
-
-/** Whether a group is asked for with batches, as the field of the request. */
-function takesBatches ({ watchers }: SubscribedGroup): true | undefined {
-  return [...watchers].some(({ takesBatches }) => takesBatches) || undefined
 }
 
 /** Ends a watcher, but for a call in flight, which its reply ends. */

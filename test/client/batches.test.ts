@@ -118,6 +118,17 @@ suite('a live collection', () => {
     assert.deepEqual(shown.at(-1), [{ id: 1, title: 'a' }, { id: 2, title: 'a' }])
   })
 
+  test('takes no parts of batches before the reply to its own request', async (t) => {
+    const { client, fake } = await open(t, { live: false })
+    const todos = client.live<string, Todo>(todo, { load: () => [{ id: 1 }] })
+    fake.last.receive(part({ id: 1, title: 'a' }))
+    assert.deepEqual(todos.getSnapshot(), [])
+    fake.last.answer(joined(1))
+    await settled()
+
+    assert.deepEqual(todos.getSnapshot(), [{ id: 1 }])
+  })
+
   test('takes single changes from a server without batches', async (t) => {
     const { todos, fake, looped, heard } = await open(t)
     for (const id of [1, 2]) fake.last.receive(part({ id, title: 'a' }, { position: at(id) }))
