@@ -125,9 +125,8 @@ async function follow (orm: Awaited<ReturnType<typeof open>>, after: After) {
   await app.register(rohrpost, { broker: databaseBroker({ orm, history: { size: 100_000, ttl: 60 * 60 * 1000 } }) })
   app.rohrpost.group(GROUP, { id: false, authorize: () => true })
   after(() => app.close())
-  await app.listen({ host: '127.0.0.1', port: 0 })
-  const [address] = app.addresses()
-  const client = new RohrpostClient(`ws://127.0.0.1:${address?.port}/ws/rohrpost`, { WebSocket })
+  const url = await app.listen({ host: '127.0.0.1', port: 0 })
+  const client = new RohrpostClient(`${url.replace('http', 'ws')}/ws/rohrpost`, { WebSocket })
   after(() => client.close())
 
   const received = new Map<number, number[]>(Array.from({ length: ROWS }, (_, index) => [index + 1, []]))
