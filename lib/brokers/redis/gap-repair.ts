@@ -4,7 +4,7 @@
  * that arrive meanwhile are buffered.
  */
 import type { Position, Receiver } from '../broker.ts'
-import type { MessageBatch } from './batch.ts'
+import type { ChannelMessage } from './channel-message.ts'
 import type { HistoryReader, ReadReply } from './history-reader.ts'
 import { isErrorReply, isTemporary } from './redis-client.ts'
 import type { RedisConnection } from './redis-connection.ts'
@@ -21,7 +21,7 @@ export interface ChannelSubscription {
   /** `true` while a read is in flight whose reply is still wanted. */
   isReading: boolean
   /** Batches that have arrived while `isBuffering`. */
-  buffer: MessageBatch[]
+  buffer: ChannelMessage[]
   /** `true` if the buffer was too small and some batches were dropped; Redis still has them. */
   hasOverflowed: boolean
   /** The `subscribe` call that waits for Redis; `undefined` once it is settled. */
@@ -106,7 +106,7 @@ export class GapRepair {
   }
 
   /** Delivers the messages of a batch that come next, skips those already delivered, and repairs a gap before them. */
-  deliver (subscription: ChannelSubscription, batch: MessageBatch): void {
+  deliver (subscription: ChannelSubscription, batch: ChannelMessage): void {
     if (subscription.isBuffering) {
       this.#buffer(subscription, batch)
       return
@@ -124,7 +124,7 @@ export class GapRepair {
   }
 
   /** Delivers messages of a process without history. Members that follow positions can't get them, hence `lost`. */
-  deliverWithoutPosition (subscription: ChannelSubscription, { payloads }: MessageBatch): void {
+  deliverWithoutPosition (subscription: ChannelSubscription, { payloads }: ChannelMessage): void {
     if (subscription.pending !== undefined) return
     const { group, epoch, offset } = subscription
     for (const payload of payloads) this.#options.receiver.deliver(group, payload)
@@ -205,7 +205,7 @@ export class GapRepair {
     for (const batch of buffer) this.deliver(subscription, batch)
   }
 
-  #buffer (subscription: ChannelSubscription, batch: MessageBatch): void {
+  #buffer (subscription: ChannelSubscription, batch: ChannelMessage): void {
     const characters = charactersOf(batch)
     const { buffer } = subscription
     if (buffer.length === BUFFER_LIMIT.batches || this.#bufferedCharacters + characters > BUFFER_LIMIT.characters) {
@@ -218,7 +218,7 @@ export class GapRepair {
   }
 
   /** Empties the buffer of a subscription. @returns the batches that were in it */
-  #takeBuffer (subscription: ChannelSubscription): MessageBatch[] {
+  #takeBuffer (subscription: ChannelSubscription): ChannelMessage[] {
     const { buffer } = subscription
     for (const batch of buffer) this.#bufferedCharacters -= charactersOf(batch)
     subscription.buffer = []
@@ -227,6 +227,6 @@ export class GapRepair {
   }
 }
 
-function charactersOf ({ payloads }: MessageBatch): number {
+function charactersOf ({ payloads }: ChannelMessage): number {
   return payloads.reduce((sum, { length }) => sum + length, 0)
 }

@@ -1,6 +1,6 @@
 /** Messages on their way to Redis, and their form as arguments of the publish script. */
 import type { Stamp } from '../broker.ts'
-import { encodeLengths } from './batch.ts'
+import { encodeLengths } from './channel-message.ts'
 
 /** Consecutive messages of one group in one turn. They share a promise. */
 export interface GroupBatch {

@@ -6,7 +6,7 @@ import { errors } from '../../errors.ts'
 import { Backoff } from '../../util/backoff.ts'
 import type { Outage } from '../../util/outage.ts'
 import type { Position, Receiver } from '../broker.ts'
-import { decodeBatch } from './batch.ts'
+import { decodeChannelMessage } from './channel-message.ts'
 import { GapRepair, type ChannelSubscription } from './gap-repair.ts'
 import type { HistoryReader } from './history-reader.ts'
 import { isErrorReply, isTemporary } from './redis-client.ts'
@@ -117,7 +117,7 @@ export class ChannelSubscriber {
     const subscription = this.#subscriptions.get(channel)
     if (subscription === undefined) return
     const { receiver, size, onMissingPosition } = this.#options
-    const batch = decodeBatch(text)
+    const batch = decodeChannelMessage(text)
     if (batch === undefined) {
       receiver.error(new Error(`Channel '${channel}' has a message that no broker published`), { stage: 'deliver' })
     } else if (size === 0) {

@@ -1,14 +1,14 @@
-/** The text of a message on a Redis channel: `offset epoch lengths payloads`, a batch of messages of one group. */
+/** The text of a message on a Redis channel: `offset epoch lengths payloads`, any number of messages of one group. */
 
 /** Messages of one group with consecutive offsets. */
-export interface MessageBatch {
+export interface ChannelMessage {
   epoch: string
   /** The offset of the first message; 0 if the publishing process keeps no history. */
   firstOffset: number
   payloads: string[]
 }
 
-/** Encodes the lengths of payloads in UTF-16 code units. `decodeBatch` splits the payloads by them. */
+/** Encodes the lengths of payloads in UTF-16 code units. `decodeChannelMessage` splits the payloads by them. */
 export function encodeLengths (payloads: readonly string[]): string {
   let lengths = ''
   for (const { length } of payloads) lengths += lengths === '' ? length : `,${length}`
@@ -16,7 +16,7 @@ export function encodeLengths (payloads: readonly string[]): string {
 }
 
 /** Decodes the text of a channel message without parsing the payloads. @returns `undefined` for any other text */
-export function decodeBatch (text: string): MessageBatch | undefined {
+export function decodeChannelMessage (text: string): ChannelMessage | undefined {
   const epochAt = text.indexOf(' ') + 1
   const lengthsAt = text.indexOf(' ', epochAt) + 1
   let at = text.indexOf(' ', lengthsAt) + 1
