@@ -1,13 +1,14 @@
 /** Messages on their way to Redis, and their form as arguments of the publish script. */
-import type { Stamp } from '../broker.ts'
+import type { PublishOptions } from '../broker.ts'
+import { CallStates } from './call-states.ts'
 import { encodeLengths } from './channel-message.ts'
 
 /** Consecutive messages of one group in one turn. They share a promise. */
 export interface GroupBatch {
   group: string
   payloads: string[]
-  /** The stamps of the payloads, with holes at payloads without a stamp. */
-  stamps: (Stamp | undefined)[]
+  /** The options of the payloads, with holes at payloads without stamps. */
+  options: (PublishOptions | undefined)[]
   done: PromiseWithResolvers<void>
 }
 
@@ -24,13 +25,11 @@ export interface PublishTurn {
 /** Encodes the messages of a call as script arguments. Adjacent batches of one group become one. */
 export function encodeTurns (turns: readonly PublishTurn[]): string[] {
   const args: string[] = []
+  const states = new CallStates()
   let group: string | undefined
   let payloads: string[] = []
-  let stamps: string[] = []
   const end = () => {
-    if (group === undefined) return
-    const count = stamps.length === 0 ? String(payloads.length) : `${payloads.length} ${stamps.length / 2}`
-    args.push(group, encodeLengths(payloads), count, ...payloads, ...stamps)
+    if (group !== undefined) args.push(group, encodeLengths(payloads), String(payloads.length), ...payloads)
   }
   for (const { batches } of turns) {
     for (const batch of batches) {
@@ -38,20 +37,14 @@ export function encodeTurns (turns: readonly PublishTurn[]): string[] {
         end()
         group = batch.group
         payloads = []
-        stamps = []
+        states.beginBatch(group)
       }
-      for (const [index, stamp] of batch.stamps.entries()) {
-        if (stamp === undefined) continue
-        const { key, part, clock, value } = stamp
-        const age = `${part} ${clock} ${value}`
-        const row = `${payloads.length + index} ${key.includes('\n') ? encodeURIComponent(key) : key}`
-        // the messages of a transaction have one age
-        if (stamps.at(-2) === age) stamps.push(`${stamps.pop()}\n${row}`)
-        else stamps.push(age, row)
+      for (const [index, options] of batch.options.entries()) {
+        if (options !== undefined) states.add(payloads.length + index, options)
       }
       payloads.push(...batch.payloads)
     }
   }
   end()
-  return args
+  return [...states.encode(), ...args]
 }

@@ -86,7 +86,7 @@ export class Publisher {
   /**
    * Resolves when Redis has published the message, or rejects with RP_ERR_NOT_PUBLISHED. The caller may ignore that.
    */
-  publish (group: string, payload: string, { stamps }: PublishOptions = {}): Promise<void> {
+  publish (group: string, payload: string, options?: PublishOptions): Promise<void> {
     const { queue } = this.#options
     const bytes = Buffer.byteLength(payload)
     if (this.#isClosed) return refusePublish('the broker is closed')
@@ -97,11 +97,11 @@ export class Publisher {
     const turn = this.#openTurn ?? this.#beginTurn()
     let batch = turn.batches.at(-1)
     if (batch?.group !== group) {
-      batch = { group, payloads: [], stamps: [], done: Promise.withResolvers() }
+      batch = { group, payloads: [], options: [], done: Promise.withResolvers() }
       batch.done.promise.catch(() => {})
       turn.batches.push(batch)
     }
-    if (stamps?.length === 1) batch.stamps[batch.payloads.length] = stamps[0]
+    if (options?.stamps !== undefined) batch.options[batch.payloads.length] = options
     batch.payloads.push(payload)
     turn.messages++
     turn.bytes += bytes

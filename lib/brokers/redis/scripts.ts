@@ -82,16 +82,16 @@ return 1
 
 /**
  * Publishes batches of messages. Arguments: the number of the call, the milliseconds for which Redis keeps that number,
- * and the prefix of channels; then for each batch its group, the lengths of its messages, their count (with stamps:
- * `messages ages`), and the messages; then for each age `part clock value`, and lines `index key` with the indexes of
- * its messages in the batch and the keys of their rows.
+ * the prefix of channels, and the number of clocks; then for each clock its name, a value that no state of the call is
+ * below (empty if the call has an older state after a newer one), the largest value, and the states (`encodeStates`); then
+ * for each batch its group, the lengths of its messages, their count, and the messages.
  *
  * Each process numbers its calls, so that Redis skips a call that is repeated after a lost connection. A failed batch
  * does not affect other groups. The reply is `1` if this process keeps history only because others do, else `0`; then
  * each failed group with the reason.
  */
 const PUBLISH = `
-local FIXED = 8
+local FIXED = 9
 local now = 0
 local answer, failed = { others and '1' or '0' }, {}
 
@@ -127,12 +127,12 @@ local function begin (group)
   return epoch
 end
 
-local function keep (group, first, to)
+local function keep (group, messages, first, to)
   local epoch, offset, isNew = find(group)
   local meta, log = prefix .. 'meta:' .. group, prefix .. 'log:' .. group
   if isNew ~= false then epoch, offset = begin(group), 0 end
   for n = first, to do
-    redis.call('XADD', log, 'MAXLEN', size, integer(offset + 1 + n - first) .. '-' .. integer(now), 'p', ARGV[n])
+    redis.call('XADD', log, 'MAXLEN', size, integer(offset + 1 + n - first) .. '-' .. integer(now), 'p', messages[n])
   end
   redis.call('PEXPIRE', log, ttl)
   redis.call('HSET', meta, 'epoch', epoch, 'server', server, 'offset', integer(offset + 1 + to - first))
@@ -141,9 +141,9 @@ local function keep (group, first, to)
 end
 
 -- a process without history may publish any text, but a log contains JSON objects only
-local function areObjects (first, to)
+local function areObjects (messages, first, to)
   for n = first, to do
-    if not (string.find(ARGV[n], '^%s*{') and string.find(string.sub(ARGV[n], -100), '}%s*$')) then return false end
+    if not (string.find(messages[n], '^%s*{') and string.find(string.sub(messages[n], -100), '}%s*$')) then return false end
   end
   return true
 end
@@ -154,32 +154,33 @@ local function forget (group)
   redis.call('UNLINK', prefix .. 'meta:' .. group)
 end
 
-local function publish (group, lengths, first, to, stamps)
-  local records = {}
-  if stamps > 0 then lengths, to, records = leaveOut(group, lengths, first, to, stamps) end
+local function publish (group, lengths, messages, first, to)
   if to < first then return end
 
   local position = '0 -'
   if size > 0 and not others then
-    position = keep(group, first, to)
+    position = keep(group, messages, first, to)
   elseif others then
     local isKept, place = false, nil
-    if areObjects(first, to) then isKept, place = pcall(keep, group, first, to) end
+    if areObjects(messages, first, to) then isKept, place = pcall(keep, group, messages, first, to) end
     if isKept then position = place else pcall(forget, group) end
   end
-  redis.call('PUBLISH', ARGV[FIXED] .. group, position .. ' ' .. lengths .. ' ' .. table.concat(ARGV, '', first, to))
-  for key, record in pairs(records) do redis.call('SET', key, record, 'PX', ARGV[7]) end
+  redis.call('PUBLISH', ARGV[8] .. group, position .. ' ' .. lengths .. ' ' .. table.concat(messages, '', first, to))
 end
 
-local i = FIXED + 1
-local memory = ARGV[6]
+local i = FIXED + 1 + 4 * ARGV[FIXED]
+local outcome, sections = readStates(FIXED + 1, i - 1)
+local memory, batch = ARGV[6], 0
 while i < #ARGV do
-  local group, first = ARGV[i], i + 3
-  local count, ages = string.match(ARGV[i + 2], '^(%d+) ?(%d*)$')
-  local to = i + 2 + count
-  local stamps = tonumber(ages) or 0
+  local group, lengths, messages, first, to = ARGV[i], ARGV[i + 1], ARGV, i + 3, i + 2 + ARGV[i + 2]
+  local last = to
+  local found = outcome[tostring(batch)]
+  if found then
+    lengths, messages = leaveOut(group, lengths, first, found)
+    first, last = 1, #messages
+  end
   if not failed[group] then
-    local isPublished, problem = pcall(publish, group, ARGV[i + 1], first, to, stamps)
+    local isPublished, problem = pcall(publish, group, lengths, messages, first, last)
     if not isPublished then
       failed[group] = true
       answer[#answer + 1] = group
@@ -187,8 +188,9 @@ while i < #ARGV do
       memory = memory .. '\\n' .. group
     end
   end
-  i = to + 1 + 2 * stamps
+  i, batch = to + 1, batch + 1
 end
+pcall(writeStates, sections, failed)
 if #answer > 1 then redis.call('SET', KEYS[1], memory, 'PX', ARGV[7]) end
 return answer
 `

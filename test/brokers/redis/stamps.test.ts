@@ -6,8 +6,11 @@ import { openBroker } from '../../support/broker.ts'
 import { privateRedis, redisServer } from '../../support/redis.ts'
 
 const history = { size: 100, ttl: 60_000 }
-/** Milliseconds for which Redis keeps the stamps of a row: a minute beyond the time that a message may wait. */
-const KEPT = 5000 + 60_000
+/** The log of the states in these tests. */
+const LOG = 'rohrpost:states:one:20'
+/** Milliseconds for which Redis keeps a log. */
+const KEPT = 24 * 60 * 60 * 1000
+const RESYNC = '{"type":"subscription-update","data":{"type":"resync","group":"a"}}'
 
 /** Opens a broker that is subscribed to the group `a`. */
 async function open (t: TestContext, options: object = {}) {
@@ -21,29 +24,30 @@ async function open (t: TestContext, options: object = {}) {
     recorder,
     top,
     /** Publishes states in one call. @returns those that arrive */
-    async publish (...states: string[]): Promise<string[]> {
-      await Promise.all(states.map((state) => broker.publish('a', payloadOf(state), optionsOf(state))))
+    async publish (...states: (string | string[])[]): Promise<string[]> {
+      await Promise.all(states.map((state) => broker.publish('a', payloadOf(String(state)), optionsOf(state))))
       const end = payloadOf(`end ${++ends}`)
       await broker.publish('a', end)
       await recorder.until('a', end)
       const payloads = recorder.payloads('a').slice(taken, -1)
       taken += payloads.length + 1
-      return payloads.map((payload) => JSON.parse(payload).state)
+      return payloads.map((payload) => payload === RESYNC ? 'resync' : JSON.parse(payload).state)
     }
   }
 }
 
 const payloadOf = (state: string) => JSON.stringify({ state, text: 'é'.repeat(state.length) })
 
-/** Reads `part value`, followed by `@clock` and `#key` unless they are the default. */
-function stampOf (state: string): Stamp | undefined {
-  const [, part, value, clock = 'one', key = 'Todo::1'] = /^(\w+) (\d+)(?: @(\S+))?(?: #(.+))?$/.exec(state) ?? []
-  return part === undefined || value === undefined ? undefined : { key, part, clock, value: value.padStart(20, '0') }
+/** Reads `part value`, followed by `@clock`, `!id` and `#key` unless they are the default. */
+const STATE = /^(\w+) (\d+)(?: @(\S+))?(?: !(\S+))?(?: #(.+))?$/
+
+function stampOf (state: string): Stamp[] {
+  const [, part, value, clock = 'one', , key = 'Todo::1'] = STATE.exec(state) ?? []
+  return part === undefined || value === undefined ? [] : [{ key, part, clock, value: value.padStart(20, '0') }]
 }
 
-function optionsOf (state: string): PublishOptions {
-  const stamp = stampOf(state)
-  return stamp === undefined ? {} : { stamps: [stamp] }
+function optionsOf (state: string | string[]): PublishOptions {
+  return { stamps: [state].flat().flatMap(stampOf), id: STATE.exec(String([state].flat()[0]))?.[4] }
 }
 
 for (const [name, options] of [['without history', {}], ['with history', { history }]] as const) {
@@ -65,11 +69,12 @@ for (const [name, options] of [['without history', {}], ['with history', { histo
       await recorder.until('b', payloadOf('title 4'))
     })
 
-    test('compares no values of different clocks: another clock always wins', async (t) => {
+    test('compares no values of different clocks', async (t) => {
       const { publish } = await open(t, options)
-      const states = ['title 5', 'title 3 @two', 'title 2 @two', 'title 1', 'title 4 @two']
+      const states = ['title 5', 'title 3 @two', 'title 2 @two', 'title 1', 'title 4 @two', 'title 6']
 
-      assert.deepEqual(await publish(...states), ['title 5', 'title 3 @two', 'title 1', 'title 4 @two'])
+      assert.deepEqual(await publish(...states), ['title 5', 'title 3 @two', 'title 4 @two', 'title 6'])
+      assert.deepEqual(await publish('title 5', 'title 3 @two', 'title 1 @three'), ['title 1 @three'])
     })
 
     test('compares no messages with different parts, for each of which the last value counts', async (t) => {
@@ -93,28 +98,67 @@ for (const [name, options] of [['without history', {}], ['with history', { histo
 
     test('publishes what it can not read: a key of another type, an incomplete stamp', async (t) => {
       const { publish, redis, broker } = await open(t, options)
-      await redis.client().lpush('rohrpost:state:a Todo::1', 'rubbish')
+      await redis.client().lpush(LOG, 'rubbish')
 
-      assert.deepEqual(await publish('title 5', 'title 4'), ['title 5'])
+      assert.deepEqual(await publish('title 5', 'title 4'), ['title 5', 'title 4'])
       const incomplete = { key: 'Todo::1', part: '', clock: '', value: '' }
       await broker.publish('a', payloadOf('no stamp'), { stamps: [incomplete] })
       assert.deepEqual(await publish('title 4 #Todo::2'), ['no stamp', 'title 4 #Todo::2'])
     })
 
-    test('keeps the stamps of a row for a minute after the time that its messages may wait', async (t) => {
+    test('publishes what is older than all that Redis knows, and a resync after it', async (t) => {
+      const { publish } = await open(t, options)
+
+      assert.deepEqual(await publish('title 5', 'title 8'), ['title 5', 'title 8'])
+      assert.deepEqual(await publish('title 6 #Todo::2', 'title 7'), ['title 6 #Todo::2'])
+      assert.deepEqual(await publish('title 4 #Todo::3', 'title 4', 'title 9'), ['title 4 #Todo::3', 'title 9', 'resync'])
+    })
+
+    test('keeps the states of a day, and of as many messages as half a megabyte holds', async (t) => {
       const { publish, redis } = await open(t, options)
       const client = redis.client()
-      const left = () => client.pttl('rohrpost:state:a Todo::1')
+      const key = 'k'.repeat(1000)
+      const fill = (from: number) => publish(...Array.from({ length: 150 }, (_, n) => `title ${from + n} #${key}${n}`))
 
-      await publish('title 5')
-      assert.ok(await left() > KEPT - 20_000 && await left() <= KEPT, `${await left()} ms`)
-      await client.pexpire('rohrpost:state:a Todo::1', 20_000)
-      await publish('title 4')
-      assert.ok(await left() <= 20_000, 'a message that is left out does not prolong it')
-      await publish('title 6')
-      assert.ok(await left() > KEPT - 20_000)
-      await client.del('rohrpost:state:a Todo::1')
-      assert.deepEqual(await publish('title 4'), ['title 4'])
+      await publish('title 5', 'title 6')
+      assert.ok(await client.pttl(LOG) > KEPT - 60_000 && await client.pttl(LOG) <= KEPT, `${await client.pttl(LOG)} ms`)
+      await fill(100)
+      assert.equal(await client.exists(`${LOG} old`), 0)
+      await fill(300)
+      assert.ok(await client.strlen(LOG) < 100, `${await client.strlen(LOG)} bytes`)
+      assert.deepEqual(await publish('title 5', 'title 448 #new'), ['title 448 #new'], 'it reads the renamed log')
+      await fill(500)
+      await fill(700)
+      await publish('title 850')
+
+      assert.deepEqual(await publish('title 5 #Todo::3', 'title 701'), ['title 5 #Todo::3', 'resync'])
+      for (const name of [LOG, `${LOG} old`]) {
+        assert.ok(await client.pttl(name) > KEPT - 60_000, name)
+        assert.ok(await client.strlen(name) < 500_000, name)
+      }
+    })
+
+    test('leaves out a message with several states if all of them are replaced, and publishes a resync if some are', async (t) => {
+      const { publish } = await open(t, options)
+
+      await publish('title 1')
+      assert.deepEqual(await publish(['title 5', 'title 5 #Todo::2'], 'end'), ['title 5,title 5 #Todo::2', 'end'])
+      assert.deepEqual(await publish(['title 4', 'title 4 #Todo::2'], 'end'), ['end'])
+      assert.deepEqual(await publish(['title 4', 'title 4 #Todo::3'], 'end'), ['title 4,title 4 #Todo::3', 'end', 'resync'])
+      assert.deepEqual(await publish('title 3 #Todo::3', ['title 6', 'title 6 #Todo::3']), ['title 6,title 6 #Todo::3'])
+    })
+
+    test('leaves out a message that was published before, in the same group', async (t) => {
+      const { publish, broker, recorder } = await open(t, options)
+      await broker.subscribe('b')
+      const messages = ['title 5 !x1', 'title 5 !x2 #Todo::2', ['title 5 !x3', 'title 5 #Todo::2']]
+
+      assert.equal((await publish(...messages)).length, 3)
+      assert.deepEqual(await publish(...messages, 'title 5 !x4'), ['title 5 !x4'])
+      assert.deepEqual(await publish('title 0 !y0 #Todo::6'), ['title 0 !y0 #Todo::6', 'resync'])
+      assert.deepEqual(await publish('title 6', ...messages, 'title 6 !x1 #Todo::4', 'title 0 !y1 #Todo::5'), ['title 6', 'title 0 !y1 #Todo::5', 'resync'])
+      await broker.publish('b', payloadOf('title 5 !x1'), optionsOf('title 5 !x1'))
+      await recorder.until('b', payloadOf('title 5 !x1'))
     })
 
     test('separates keys that contain spaces from groups, parts and values', async (t) => {
@@ -126,6 +170,7 @@ for (const [name, options] of [['without history', {}], ['with history', { histo
     test('takes a key with a line feed for one key', async (t) => {
       const { broker, recorder } = await open(t, options)
       const stamp = { key: 'Todo::a\n1 b', part: 'title', clock: 'one', value: '5' }
+      await broker.publish('a', payloadOf('base'), { stamps: [{ ...stamp, value: '1' }] })
 
       await Promise.all([
         broker.publish('a', payloadOf('new'), { stamps: [stamp] }),
@@ -135,7 +180,7 @@ for (const [name, options] of [['without history', {}], ['with history', { histo
       ])
       await recorder.until('a', payloadOf('end'))
 
-      assert.deepEqual(recorder.payloads('a').map((payload) => JSON.parse(payload).state), ['new', 'another row', 'end'])
+      assert.deepEqual(recorder.payloads('a').map((payload) => JSON.parse(payload).state), ['base', 'new', 'another row', 'end'])
     })
   })
 }
@@ -173,6 +218,22 @@ suite('the Redis broker with history and stamps', { skip: redisServer.skip }, ()
     await assert.rejects(async () => broker.publish('a', payloadOf('title 5'), optionsOf('title 5')), { code: 'RP_ERR_NOT_PUBLISHED' })
     await redis.client().del('rohrpost:log:a')
 
-    assert.deepEqual(await publish('title 4', 'title 5'), ['title 4', 'title 5'])
+    assert.deepEqual(await publish('title 4', 'title 5'), ['title 4', 'title 5', 'resync'])
+  })
+
+  test('logs the states of the other groups of a call in which a group is refused', async (t) => {
+    const { publish, broker, redis, recorder } = await open(t, { history })
+    await broker.subscribe('b')
+    await publish('no stamp', 'title 1')
+    await broker.publish('b', payloadOf('no stamp'))
+    await redis.client().set('rohrpost:log:b', 'rubbish')
+
+    const outcome = await Promise.allSettled(['a', 'b', 'a'].map((group, n) => broker.publish(group, payloadOf(`title ${n + 5}`), optionsOf(`title ${n + 5}`))))
+    await redis.client().del('rohrpost:log:b')
+    await broker.publish('b', payloadOf('title 4'), optionsOf('title 4'))
+    await recorder.until('b', payloadOf('title 4'))
+
+    assert.deepEqual(outcome.map(({ status }) => status), ['fulfilled', 'rejected', 'fulfilled'])
+    assert.deepEqual(await publish('title 6'), ['title 5', 'title 7'])
   })
 })
