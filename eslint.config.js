@@ -40,8 +40,9 @@ const mikroOrm = {
     'row.ts',
     'declare/compiled-rule.ts', 'declare/entity-registry.ts', 'declare/notification.ts', 'declare/rules.ts',
     'capture/change-log.ts', 'capture/commit.ts', 'capture/commit-order.ts', 'capture/commit-reads.ts', 'capture/commit-stamps.ts',
-    'capture/committed-rows.ts', 'capture/read-back.ts'
+    'capture/committed-rows.ts', 'capture/read-back.ts', 'outbox/outbox.ts'
   ],
+  outbox: ['capture/commit-stamps.ts'],
   'change-subscriber.ts': ['row.ts', 'declare', 'capture', 'announce']
 }
 

@@ -89,13 +89,13 @@ export class ChangeSubscriber implements EventSubscriber {
     }
 
     const rules = [...this.#rules, ...options.notify ?? []]
-    const { orm, publish, usesStamps = false, transactionLog, notified } = options
+    const { orm, publish, usesStamps = false, transactionLog, outbox, notified } = options
     const log = makeSafeLogger(options.log)
     const entities = compileRules(rules, orm.getMetadata(), makeErrorReporter(log), () => areDropsObserved(log))
     for (const { groups } of [...entities.values()].flatMap(({ rules }) => rules)) {
       if (groups !== undefined) notified?.(groups)
     }
-    const announcer = new Announcer(orm, { publish, usesStamps, transactionLog, log })
+    const announcer = new Announcer(orm, { publish, usesStamps, transactionLog, outbox, log })
     this.#connected = { orm, log, entities, announcer }
     orm.em.getEventManager().registerSubscriber(this)
   }

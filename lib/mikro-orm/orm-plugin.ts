@@ -8,9 +8,11 @@ import { transactionLogOf } from '../brokers/transaction-log.ts'
 import { checkNames } from '../util/checks.ts'
 import { errors, show } from '../errors.ts'
 import { internalsOf } from '../server/internals.ts'
+import { makeSafeLogger } from './announce/drops.ts'
 import { makeNotify, type Notify } from './notify.ts'
 import { toReplyError, type OrmErrorHandler } from './orm-errors.ts'
 import { checkRules, type NotifyRule } from './declare/rules.ts'
+import { Outbox } from './outbox/outbox.ts'
 import { ChangeSubscriber } from './change-subscriber.ts'
 
 /** Options of `rohrpostMikroOrm`. */
@@ -30,6 +32,15 @@ export interface RohrpostMikroOrmOptions {
    * a failed optimistic lock have the code `conflict`, and an entity that is not found has `not_found`.
    */
   errorHandler?: OrmErrorHandler
+  /**
+   * Whether each transaction writes its notifications into a table of the database, from which they are deleted when the
+   * broker has confirmed them. Then no notification is lost when a process is killed after the COMMIT, or when the broker
+   * is away. Needs `logEntities` of `fastify-rohrpost/brokers/database` among the entities of the ORM. `databaseBroker` on
+   * the same ORM needs no outbox.
+   *
+   * @defaultValue false
+   */
+  outbox?: boolean
 }
 
 /**
@@ -37,13 +48,13 @@ export interface RohrpostMikroOrmOptions {
  * `RequestContext`.
  *
  * @throws RP_ERR_INVALID_OPTION, RP_ERR_UNKNOWN_OPTION, RP_ERR_ORM_ALREADY_REGISTERED, RP_ERR_UNKNOWN_ENTITY,
- * RP_ERR_INVALID_TEMPLATE, RP_ERR_UNKNOWN_PROPERTY
+ * RP_ERR_INVALID_TEMPLATE, RP_ERR_UNKNOWN_PROPERTY, RP_ERR_TABLE_MISSING
  */
 export const rohrpostMikroOrm = fp(async function rohrpostMikroOrm (
   app: FastifyInstance,
   options: RohrpostMikroOrmOptions
 ) {
-  const { orm, notify, subscriber, errorHandler } = checkOptions(options)
+  const { orm, notify, subscriber, errorHandler, outbox: hasOutbox } = checkOptions(options)
 
   const subscribers = [...orm.em.getEventManager().getSubscribers()]
   if (subscribers.some((other) => isChangeSubscriber(other) && other.isConnected)) {
@@ -51,12 +62,22 @@ export const rohrpostMikroOrm = fp(async function rohrpostMikroOrm (
   }
 
   const internals = internalsOf(app.rohrpost)
+  const transactionLog = transactionLogOf(internals.broker, orm)
+  if (hasOutbox && transactionLog !== undefined) {
+    const expected = "no 'outbox' with 'databaseBroker' on the same ORM, whose transactions write to its log"
+    throw new errors.RP_ERR_INVALID_OPTION('outbox', expected, show(true))
+  }
+  const { publishObject: publish, usesStamps } = internals
+  const outbox = hasOutbox ? new Outbox({ orm, publish, usesStamps, log: makeSafeLogger(app.log) }) : undefined
+  await outbox?.open()
+
   subscriber.connect({
     orm,
     notify,
-    publish: internals.publishObject,
-    usesStamps: internals.usesStamps,
-    transactionLog: transactionLogOf(internals.broker, orm),
+    publish,
+    usesStamps,
+    transactionLog,
+    outbox,
     log: app.log,
     notified: internals.addNotifiedGroups
   })
@@ -64,6 +85,7 @@ export const rohrpostMikroOrm = fp(async function rohrpostMikroOrm (
   app.addHook('onClose', async () => {
     // a transaction that still runs is announced before the broker closes
     await settlesWithin(subscriber.idle(), internals.drainTimeout)
+    if (outbox !== undefined) await settlesWithin(outbox.close(), internals.drainTimeout)
     await subscriber.disconnect()
   })
 
@@ -113,8 +135,8 @@ type CheckedOptions = Required<Omit<RohrpostMikroOrmOptions, 'errorHandler'>> &
 
 function checkOptions (options: RohrpostMikroOrmOptions): CheckedOptions {
   // Fastify's own register options are accepted and have no effect, because the plugin has no routes
-  checkNames(options, ['orm', 'notify', 'subscriber', 'errorHandler', 'prefix', 'logLevel', 'logSerializers', 'name'])
-  const { orm, notify = [], subscriber = new ChangeSubscriber(), errorHandler } = options
+  checkNames(options, ['orm', 'notify', 'subscriber', 'errorHandler', 'outbox', 'prefix', 'logLevel', 'logSerializers', 'name'])
+  const { orm, notify = [], subscriber = new ChangeSubscriber(), errorHandler, outbox = false } = options
 
   if (typeof orm?.em?.getEventManager !== 'function') {
     throw new errors.RP_ERR_INVALID_OPTION('orm', 'a MikroORM instance', show(orm))
@@ -125,7 +147,8 @@ function checkOptions (options: RohrpostMikroOrmOptions): CheckedOptions {
   if (!['undefined', 'function'].includes(typeof errorHandler)) {
     throw new errors.RP_ERR_INVALID_OPTION('errorHandler', 'a function', show(errorHandler))
   }
-  return { orm, notify: checkRules(notify), subscriber, ...(errorHandler && { errorHandler }) }
+  if (typeof outbox !== 'boolean') throw new errors.RP_ERR_INVALID_OPTION('outbox', 'true or false', show(outbox))
+  return { orm, notify: checkRules(notify), subscriber, outbox, ...(errorHandler && { errorHandler }) }
 }
 
 /** Whether a value is an EntityManager of an ORM: all of them share its configuration. */

@@ -38,6 +38,7 @@ const FORBIDDEN: Record<string, string[]> = {
   'lib/mikro-orm/declare': ['lib/mikro-orm/capture/change-log.ts', 'lib/mikro-orm/announce/announcer.ts'],
   'lib/mikro-orm/capture': ['lib/mikro-orm/announce/announcer.ts', 'lib/mikro-orm/change-subscriber.ts'],
   'lib/mikro-orm/announce': ['lib/mikro-orm/change-subscriber.ts', 'lib/mikro-orm/capture/flush.ts'],
+  'lib/mikro-orm/outbox': ['lib/mikro-orm/announce/announcer.ts', 'lib/mikro-orm/capture/commit.ts'],
   'lib/mikro-orm/change-subscriber.ts': ['lib/mikro-orm/orm-plugin.ts', 'lib/mikro-orm/notify.ts'],
   'lib/client': ['lib/errors.ts', 'lib/server/types.ts', 'lib/protocol/schemas.ts', 'lib/util/checks.ts'],
   'lib/testing': ['lib/plugin.ts', 'lib/server/connection.ts', 'lib/brokers/memory.ts'],

@@ -56,5 +56,25 @@ export const PassedIds = defineEntity({
   }
 })
 
-/** The entities of the database broker: `entities: [Todo, ...logEntities]`. */
-export const logEntities = [LogEntry, LogState, PassedIds]
+/** Messages of transactions that another broker has not confirmed: the option `outbox` of `rohrpostMikroOrm`. */
+export const OutboxEntry = defineEntity({
+  name: 'RohrpostOutbox',
+  tableName: 'rohrpost_outbox',
+  indexes: [{ name: 'rohrpost_outbox_claimed_index', properties: ['claimedAt'] }],
+  properties: {
+    id: p.string().length(64).primary().fieldName('id'),
+    /** JSON text: the groups, payloads and row states of the messages. */
+    messages: p.type(PayloadType).fieldName('messages'),
+    /** The place of the transaction among the commits, if the broker uses stamps and the database has them. */
+    stamp: p.string().length(500).nullable().fieldName('stamp'),
+    /** Milliseconds of Unix time, by the clock of the database. */
+    createdAt: p.bigint().fieldName('created_at'),
+    /** When a process took over publishing the messages: first the one that created them. */
+    claimedAt: p.bigint().fieldName('claimed_at'),
+    /** The search that has taken over the row last. */
+    owner: p.string().length(32).nullable().fieldName('owner')
+  }
+})
+
+/** The entities of the database broker and of the outbox: `entities: [Todo, ...logEntities]`. */
+export const logEntities = [LogEntry, LogState, PassedIds, OutboxEntry]

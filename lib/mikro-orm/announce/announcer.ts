@@ -12,6 +12,7 @@ import { CommitStamps, type CommitStamp } from '../capture/commit-stamps.ts'
 import { CommittedRows } from '../capture/committed-rows.ts'
 import { areDropsObserved, reportUndone } from './drops.ts'
 import { commitWithMessages } from './log-commit.ts'
+import { commitWithOutbox } from './outbox-commit.ts'
 import { encodeMessages, groupsOf, publishMessages, reportDrops, type PublishTarget } from './publish.ts'
 import { readRows, type ReadBackRow } from '../capture/read-back.ts'
 import { Resyncs } from './resyncs.ts'
@@ -140,7 +141,9 @@ export class Announcer {
   /** Reads that can go with the COMMIT; `undefined` if the rows must be read before. */
   #commitReads (em: EntityManager, log: ChangeLog): CommitReads | undefined {
     // messages in the log of the broker are inserted before the COMMIT
-    if (this.#target.transactionLog !== undefined || !this.#committed.isReadable(em)) return
+    const { transactionLog, outbox } = this.#target
+    // rows of messages are inserted before the COMMIT
+    if (transactionLog !== undefined || outbox !== undefined || !this.#committed.isReadable(em)) return
     return commitReadsOf(em, log.entries())
   }
 
@@ -153,9 +156,15 @@ export class Announcer {
     unknown: (error: unknown) => void,
     reads?: CommitReads
   ): Promise<CommitResult> {
-    const { transactionLog, log } = this.#target
+    const { transactionLog, outbox, log } = this.#target
     if (transactionLog !== undefined) {
       const result = await commitWithMessages({ em, transaction, announcement, transactionLog, stamps: this.#stamps, log, commit })
+      if (result.outcome === Outcome.Committed) this.#reportMissing(announcement)
+      return result
+    }
+    if (outbox !== undefined) {
+      const [stamps, order] = [this.#stamps, this.#order]
+      const result = await commitWithOutbox({ em, transaction, announcement, outbox, stamps, order, log, commit })
       if (result.outcome === Outcome.Committed) this.#reportMissing(announcement)
       return result
     }

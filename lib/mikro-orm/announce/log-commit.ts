@@ -2,12 +2,12 @@
 import type { EntityManager, Transaction } from '@mikro-orm/core'
 import type { TransactionLog } from '../../brokers/transaction-log.ts'
 import { diagnostics } from '../../diagnostics.ts'
+import { encodeResync } from '../../protocol/resync.ts'
 import { Outcome, prepareCommit, type CommitResult } from '../capture/commit.ts'
 import type { CommitStamps } from '../capture/commit-stamps.ts'
 import type { Announcement } from './announcement.ts'
 import { areDropsObserved, type Logger } from './drops.ts'
 import { encodeMessages, groupsOf, reportDrops, reportSent, type GroupMessage } from './publish.ts'
-import { encodeResync } from './resyncs.ts'
 
 /** Arguments of `commitWithMessages`. */
 interface LogCommit {

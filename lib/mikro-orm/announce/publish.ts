@@ -6,6 +6,7 @@ import type { PublishOptions } from '../../protocol/stamp.ts'
 import { truncate, truncateError } from '../../util/truncate.ts'
 import type { SentMessage } from '../capture/change-log.ts'
 import type { CommitStamp } from '../capture/commit-stamps.ts'
+import type { Outbox } from '../outbox/outbox.ts'
 import { reportDrop, type Logger } from './drops.ts'
 import type { Notification } from '../declare/notification.ts'
 
@@ -17,6 +18,8 @@ export interface PublishTarget {
   usesStamps?: boolean
   /** The log of the broker, if transactions of the ORM can write to it. They do so in place of `publish`. */
   transactionLog?: TransactionLog | undefined
+  /** The outbox, in which messages are stored before they are published. */
+  outbox?: Outbox | undefined
   log: Logger
 }
 
@@ -91,15 +94,25 @@ export function publishMessages (
   messages: readonly GroupMessage[],
   target: PublishTarget,
   stamp: CommitStamp | undefined,
-  failed: (group: string, err: unknown) => void,
+  failed: (group: string, err: unknown) => void
+): void | Promise<void> {
+  return publishInPortions(messages, (message) => publish(message, target, stamp, failed))
+}
+
+/**
+ * Calls `publish` for each message, in order. Its promises must not reject.
+ *
+ * @returns a promise if a portion has to wait for the previous one: it resolves when the last portion is handed over
+ */
+export function publishInPortions (
+  messages: readonly GroupMessage[],
+  publish: (message: GroupMessage, index: number) => void | Promise<void>,
   from = 0
 ): void | Promise<void> {
   const waiting: Array<Promise<void>> = []
   for (let at = from; at < messages.length; at++) {
-    if (waiting.length === PORTION) {
-      return Promise.all(waiting).then(() => publishMessages(messages, target, stamp, failed, at))
-    }
-    const publishing = publish(messages[at] as GroupMessage, target, stamp, failed)
+    if (waiting.length === PORTION) return Promise.all(waiting).then(() => publishInPortions(messages, publish, at))
+    const publishing = publish(messages[at] as GroupMessage, at)
     if (publishing !== undefined) waiting.push(publishing)
   }
 }

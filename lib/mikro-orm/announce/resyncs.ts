@@ -3,7 +3,7 @@
  * the broker has refused a notification.
  */
 import { truncate, truncateError } from '../../util/truncate.ts'
-import { quote } from '../../protocol/encode.ts'
+import { encodeResync } from '../../protocol/resync.ts'
 import { Backoff } from '../../util/backoff.ts'
 import type { PublishTarget } from './publish.ts'
 
@@ -73,9 +73,4 @@ export class Resyncs {
       this.defer(group, err)
     }
   }
-}
-
-/** Returns the message that makes the members of a group load their data again. */
-export function encodeResync (group: string): string {
-  return `{"type":"subscription-update","data":{"type":"resync","group":${quote(group)}}}`
 }
