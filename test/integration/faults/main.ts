@@ -1,12 +1,13 @@
 /**
  * `npm run faults`: processes behind one Redis while everything goes wrong, with history and without, and the table for
- * docs/brokers.md; then processes with one database that are killed while they commit. `-- --only redis` or
- * `-- --only kills` runs one of the two.
+ * docs/brokers.md; then processes with one database that are killed while they commit, and processes with an outbox that
+ * are killed before they publish. `-- --only redis`, `-- --only kills` or `-- --only outbox` runs one of them.
  */
 import { parseArgs } from 'node:util'
 import type { DatabaseName } from '../../brokers/database/support.ts'
 import { privateRedis } from '../../support/redis.ts'
 import { run as runKills } from '../kills/plan.ts'
+import { run as runOutbox } from '../outbox/plan.ts'
 import { run } from './plan.ts'
 import type { Report } from './report.ts'
 import { toTable } from './table.ts'
@@ -23,7 +24,9 @@ const { values } = parseArgs({
     // killed processes of each database
     postgresql: { type: 'string', default: '1000' },
     sqlite: { type: 'string', default: '1000' },
-    mariadb: { type: 'string', default: '200' }
+    mariadb: { type: 'string', default: '200' },
+    // `none` shows what happens without the outbox
+    outbox: { type: 'string', default: 'outbox' }
   }
 })
 
@@ -71,5 +74,18 @@ async function runKillPlan (): Promise<void> {
   }
 }
 
-if (values.only !== 'kills') await runRedisPlan()
-if (values.only !== 'redis') await runKillPlan()
+async function runOutboxPlan (): Promise<void> {
+  for (const [database, kills] of [['PostgreSQL', values.postgresql], ['SQLite', values.sqlite], ['MariaDB', values.mariadb]] as const) {
+    if (kills === '0') continue
+    console.log(`${database} and Redis`)
+    const hasOutbox = values.outbox !== 'none'
+    const report = await runOutbox({ database, kills: Number(kills), hasOutbox, say: (text) => console.log(`  ${text}`) })
+    console.log(report)
+    if (report.lost > 0) process.exitCode = 1
+  }
+}
+
+const runs = (plan: string) => values.only === undefined || values.only === plan
+if (runs('redis')) await runRedisPlan()
+if (runs('kills')) await runKillPlan()
+if (runs('outbox')) await runOutboxPlan()
