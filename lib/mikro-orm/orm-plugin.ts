@@ -69,8 +69,6 @@ export const rohrpostMikroOrm = fp(async function rohrpostMikroOrm (
   }
   const { publishObject: publish, usesStamps } = internals
   const outbox = hasOutbox ? new Outbox({ orm, publish, usesStamps, log: makeSafeLogger(app.log) }) : undefined
-  await outbox?.open()
-
   subscriber.connect({
     orm,
     notify,
@@ -88,6 +86,7 @@ export const rohrpostMikroOrm = fp(async function rohrpostMikroOrm (
     if (outbox !== undefined) await settlesWithin(outbox.close(), internals.drainTimeout)
     await subscriber.disconnect()
   })
+  await outbox?.open()
 
   const { joinTransaction } = internals
   internals.joinTransaction = (em, group, payload) => {
