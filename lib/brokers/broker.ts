@@ -19,6 +19,15 @@ export interface HistoryEntry {
   readonly position: Position
 }
 
+/** Rows that a broker has read, and their place in the log of a group. */
+export interface Snapshot<Value> {
+  readonly value: Value
+  /** The place in the log after which messages can be missing in the rows. */
+  readonly position: Position
+  /** Whether the rows contain the change that a message of the group with this offset reports. */
+  includes (offset: number): boolean
+}
+
 /** State of a broker. */
 export interface BrokerHealth {
   ok: boolean
@@ -100,6 +109,15 @@ export interface Broker {
    * @returns `undefined` if one of the messages is gone, or the position is of another epoch or after the last message
    */
   history (group: string, after: Position, limit: number, bytes?: number): HistoryEntry[] | undefined | Promise<HistoryEntry[] | undefined>
+  /**
+   * Reads rows of the database that also has the log. Rows and messages fit: whoever applies the messages of the group
+   * after `position`, without those that `includes` recognizes, has missed none and applies none twice. All messages that
+   * are delivered after the call are after the position, provided that this process is subscribed to the group. If `lost`
+   * is reported meanwhile, the rows are to be read again.
+   *
+   * @param read reads the rows with what the broker provides; called once, or not at all if the broker rejects before
+   */
+  snapshot?<Value> (group: string, read: (em: unknown) => Promise<Value>): Promise<Snapshot<Value>>
   /** Returns whether the broker can publish and receive now. */
   health (): BrokerHealth
   /** Sends the queued messages, rejects those that it can't send, and closes the connections. */

@@ -1,9 +1,10 @@
 /** Groups across processes, through the application's own database. */
 import { randomBytes } from 'node:crypto'
+import type { EntityManager } from '@mikro-orm/core'
 import { errors } from '../../errors.ts'
 import { Outage } from '../../util/outage.ts'
 import { within } from '../../util/within.ts'
-import type { Broker, BrokerHealth, HistoryEntry, Position, Receiver } from '../broker.ts'
+import type { Broker, BrokerHealth, HistoryEntry, Position, Receiver, Snapshot } from '../broker.ts'
 import type { HistoryOptions } from '../history.ts'
 import { TRANSACTION_LOG, type TransactionLog } from '../transaction-log.ts'
 import type { Dialect, LogTables } from './dialect.ts'
@@ -12,6 +13,7 @@ import { LogCleaner } from './log-cleaner.ts'
 import { LogHistory } from './log-history.ts'
 import { LogReader } from './log-reader.ts'
 import { LogSession } from './log-session.ts'
+import { LogSnapshot } from './log-snapshot.ts'
 import { LogStatements } from './log-statements.ts'
 import { LogWriter, type LogWriterLimits } from './log-writer.ts'
 import { makeTransactionLog } from './transaction-rows.ts'
@@ -39,6 +41,7 @@ interface Parts {
   readonly reader: LogReader
   readonly writer: LogWriter
   readonly history: LogHistory
+  readonly snapshot: LogSnapshot
   readonly cleaner: LogCleaner
   readonly outages: Record<'connecting' | 'publishing' | 'reading' | 'cleaning', Outage>
   /** Settles when both connections are ready, or when the broker is closed before. */
@@ -104,6 +107,10 @@ export class DatabaseBroker implements Broker {
     const { history: kept } = this.#settings
     if (kept === undefined) return undefined
     return await this.#within(this.#open().history.after(group, after, limit, bytes, kept))
+  }
+
+  async snapshot<Value> (group: string, read: (em: EntityManager) => Promise<Value>): Promise<Snapshot<Value>> {
+    return await this.#open().snapshot.read(group, read)
   }
 
   health (): BrokerHealth {
@@ -213,6 +220,7 @@ export class DatabaseBroker implements Broker {
       onWritten: () => reader.written()
     })
     const history = new LogHistory(reading, statements, reader)
+    const snapshot = new LogSnapshot(dialect, statements, reader, () => this.#within(reader.refresh()))
     const cleaner = new LogCleaner({
       session: writing,
       statements,
@@ -223,7 +231,7 @@ export class DatabaseBroker implements Broker {
       cleaning: outages.cleaning
     })
     const opening = Promise.withResolvers<void>()
-    const parts: Parts = { reading, writing, reader, writer, history, cleaner, outages, opening }
+    const parts: Parts = { reading, writing, reader, writer, history, snapshot, cleaner, outages, opening }
     return parts
   }
 

@@ -1,4 +1,5 @@
 /** Types of the database dialects. */
+import type { EntityManager } from '@mikro-orm/core'
 import type { TransactionTurn } from '../transaction-log.ts'
 
 /** A row as a driver returns it. */
@@ -25,6 +26,14 @@ export interface Connector {
   connect (events: ConnectionEvents): Promise<DatabaseConnection>
   /** Ends what connections share. */
   close (): Promise<void>
+}
+
+/** An entity manager for reading, and its connection. */
+export interface SnapshotView {
+  readonly em: EntityManager
+  readonly connection: DatabaseConnection
+  /** Ends the transaction. */
+  end (): Promise<void>
 }
 
 /** How a statement failed. */
@@ -74,6 +83,8 @@ export interface Dialect {
   readonly turn?: TransactionTurn
   /** Opens connections; `name` is what the server shows. */
   connector (): Connector
+  /** Opens an entity manager whose statements all see one state of the database. */
+  openView (): Promise<SnapshotView>
   failureOf (error: unknown): Failure
   /** Prepares a connection that is new. @throws Error where the server can not hold the log */
   prepare (connection: DatabaseConnection, role: 'reader' | 'writer'): Promise<void>

@@ -65,6 +65,16 @@ export class LogStatements {
     return this.#readPage(connection, `${isGroup} and id > ? and id <= ?`, values, limit)
   }
 
+  /** The ids of a group after an id that are visible to a transaction for reading. */
+  async readVisible (
+    connection: DatabaseConnection, group: string, after: number
+  ): Promise<{ epoch: string, ids: Set<number> }> {
+    const values = [...this.#dialect.groupValues(group), after]
+    const condition = `${this.#dialect.isGroup} and id > ?`
+    const { epoch, rows } = await this.#readPage(connection, condition, values, Number.MAX_SAFE_INTEGER, true)
+    return { epoch, ids: new Set(rows.map(({ id }) => id)) }
+  }
+
   /** The payloads of rows. */
   async readPayloads (connection: DatabaseConnection, ids: readonly number[]): Promise<Map<number, string>> {
     const payloads = new Map<number, string>()

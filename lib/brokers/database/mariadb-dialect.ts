@@ -4,10 +4,12 @@ import { errors } from '../../errors.ts'
 import { Database, databaseOf } from '../../util/platforms.ts'
 import type { TransactionTurn } from '../transaction-log.ts'
 import type {
-  ConnectionEvents, Connector, DatabaseConnection, Dialect, Failure, HoleWatch, LogMessage, LogTables, Row
+  ConnectionEvents, Connector, DatabaseConnection, Dialect, Failure, HoleWatch, LogMessage, LogTables, Row,
+  SnapshotView
 } from './dialect.ts'
 import { insertRows } from './log-statements.ts'
 import { openOwnConnection } from './own-connection.ts'
+import { openServerView } from './snapshot-view.ts'
 
 /** The part of a connection of `mysql2` that the dialect uses. */
 interface MysqlConnection {
@@ -81,6 +83,10 @@ export class MariadbDialect implements Dialect {
         await new Promise<void>((resolve) => pool === undefined ? resolve() : pool.end(() => resolve()))
       }
     }
+  }
+
+  openView (): Promise<SnapshotView> {
+    return openServerView(this.#orm)
   }
 
   failureOf (error: unknown): Failure {

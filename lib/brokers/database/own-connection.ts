@@ -5,8 +5,10 @@ import type { MikroORM } from '@mikro-orm/core'
 export interface OwnConnection {
   connect (options: { skipOnConnect: boolean }): Promise<void>
   execute (
-    sql: string, values: readonly unknown[], method: 'all', ctx: undefined, logging: { enabled: boolean }
+    sql: string, values: readonly unknown[], method: 'all', ctx: unknown, logging: { enabled: boolean }
   ): Promise<Record<string, unknown>[]>
+  /** Begins a transaction. @returns what `execute` takes as `ctx` */
+  begin (options: object): Promise<unknown>
   getNativeClient (): Promise<unknown>
   close (force: boolean): Promise<void>
 }

@@ -2,9 +2,11 @@
 import type { MikroORM } from '@mikro-orm/core'
 import { errors } from '../../errors.ts'
 import type {
-  ConnectionEvents, Connector, DatabaseConnection, Dialect, Failure, HoleWatch, LogMessage, LogTables, Row
+  ConnectionEvents, Connector, DatabaseConnection, Dialect, Failure, HoleWatch, LogMessage, LogTables, Row,
+  SnapshotView
 } from './dialect.ts'
 import { openOwnConnection } from './own-connection.ts'
+import { openServerView } from './snapshot-view.ts'
 
 /** The part of a client of `pg` that the dialect uses. */
 interface PgClient {
@@ -72,6 +74,10 @@ export class PostgresqlDialect implements Dialect {
       },
       close: async () => { await pool?.end() }
     }
+  }
+
+  openView (): Promise<SnapshotView> {
+    return openServerView(this.#orm)
   }
 
   failureOf (error: unknown): Failure {

@@ -1,9 +1,12 @@
 /** SQLite: one writer at a time, so ids become visible in order. */
 import type { MikroORM } from '@mikro-orm/core'
 import { errors } from '../../errors.ts'
-import type { Connector, DatabaseConnection, Dialect, Failure, LogMessage, LogTables, Row } from './dialect.ts'
+import type {
+  Connector, DatabaseConnection, Dialect, Failure, LogMessage, LogTables, Row, SnapshotView
+} from './dialect.ts'
 import { insertRows } from './log-statements.ts'
 import { openOwnConnection, type OwnConnection } from './own-connection.ts'
+import { openFileView } from './snapshot-view.ts'
 
 /** SQLITE_BUSY and SQLITE_LOCKED: another connection writes. */
 const BUSY = /database (?:table |schema )?is locked/
@@ -44,6 +47,10 @@ export class SqliteDialect implements Dialect {
       },
       close: async () => { await Promise.all(open.map((own) => own.close(true))) }
     }
+  }
+
+  openView (): Promise<SnapshotView> {
+    return openFileView(this.#orm)
   }
 
   failureOf (error: unknown): Failure {
