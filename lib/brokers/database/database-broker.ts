@@ -10,7 +10,9 @@ import { TRANSACTION_LOG, type TransactionLog } from '../transaction-log.ts'
 import type { Dialect, LogTables } from './dialect.ts'
 import type { GapPatience } from './id-gap.ts'
 import { LogCleaner } from './log-cleaner.ts'
+import { healthOf, type LogStats } from './log-health.ts'
 import { LogHistory } from './log-history.ts'
+import { LogNotifier } from './log-notifier.ts'
 import { LogReader } from './log-reader.ts'
 import { LogSession } from './log-session.ts'
 import { LogSnapshot } from './log-snapshot.ts'
@@ -38,6 +40,7 @@ export interface DatabaseBrokerSettings {
 interface Parts {
   readonly reading: LogSession
   readonly writing: LogSession
+  readonly statements: LogStatements
   readonly reader: LogReader
   readonly writer: LogWriter
   readonly history: LogHistory
@@ -48,6 +51,9 @@ interface Parts {
   readonly opening: PromiseWithResolvers<void>
 }
 
+/** The poll interval where the database cannot notify, although it usually does, in milliseconds. */
+const DEAF_POLL_INTERVAL = 100
+
 export class DatabaseBroker implements Broker {
   readonly keepsHistory: boolean
   readonly hasSparseOffsets = true
@@ -56,6 +62,8 @@ export class DatabaseBroker implements Broker {
   readonly #id = randomBytes(12).toString('base64url')
   #parts: Parts | undefined
   #isClosed = false
+  /** The reason why notifications do not arrive, as reported. */
+  #deafness: string | undefined
   #closing: Promise<void> | undefined
 
   constructor (settings: DatabaseBrokerSettings) {
@@ -74,8 +82,8 @@ export class DatabaseBroker implements Broker {
       writing.open()
       await this.#within(opening.promise)
       await this.#within(this.#checkTables(reading))
-      reader.start()
       await this.#within(reader.refresh())
+      await this.#within(this.#noteOptions(parts, receiver))
       cleaner.start()
     } catch (error) {
       await this.close()
@@ -114,23 +122,14 @@ export class DatabaseBroker implements Broker {
   }
 
   health (): BrokerHealth {
-    const parts = this.#parts
-    const { dialect, limits, patience } = this.#settings
-    if (this.#isClosed || parts === undefined) return { ok: false, detail: 'the broker is not open' }
-    const { reading, writing, reader, writer, outages } = parts
-    const lost = [reading, writing].find(({ isReady }) => !isReady)
-    if (lost !== undefined) return { ok: false, detail: `no connection to ${dialect.name}: ${lost.reason}` }
-    const { publishing: { error: writeError }, reading: { error: readError } } = outages
-    if (writeError !== undefined) {
-      return { ok: false, detail: `${dialect.name} refuses to write: ${writeError.message}` }
-    }
-    if (readError !== undefined) return { ok: false, detail: `${dialect.name} refuses to read: ${readError.message}` }
-    if (writer.age > limits.timeout / 5) {
-      return { ok: false, detail: `${dialect.name} has not answered for ${Math.round(writer.age)} ms` }
-    }
-    const { waiting } = reader
-    if (waiting === undefined || waiting.age < patience.frozen) return { ok: true }
-    return { ok: true, detail: `the log has been waiting for ${waiting.holders} for ${Math.round(waiting.age)} ms` }
+    const { dialect: { name }, limits, patience } = this.#settings
+    if (this.#isClosed || this.#parts === undefined) return { ok: false, detail: 'the broker is not open' }
+    return healthOf({ ...this.#parts, name, patience, late: limits.timeout / 5 })
+  }
+
+  /** Figures about reading the log; `undefined` before the broker is opened. */
+  stats (): LogStats | undefined {
+    return this.#parts?.reader.stats
   }
 
   /** Waits for the messages that are not published yet, each for its timeout at most, and closes the connections. */
@@ -160,6 +159,17 @@ export class DatabaseBroker implements Broker {
     }
   }
 
+  /** Reports that another process has opened the log with other options. */
+  async #noteOptions ({ reading, statements }: Parts, receiver: Receiver): Promise<void> {
+    const { history } = this.#settings
+    const options = history === undefined ? 'no history' : `history of ${history.size} messages and ${history.ttl} ms`
+    const others = await statements.noteOptions(reading, options)
+    if (others === undefined) return
+    const text = `another process has opened the log with ${others}, and this one with ${options}`
+    const advice = "give all processes the same 'history', and other applications tables of their own"
+    receiver.notice?.(`${text}: if it still runs, ${advice}`, { stage: 'connect' })
+  }
+
   #open (): Parts {
     if (this.#isClosed || this.#parts === undefined) {
       throw new errors.RP_ERR_BROKER_UNAVAILABLE('the broker is not open')
@@ -168,7 +178,7 @@ export class DatabaseBroker implements Broker {
   }
 
   #makeParts (receiver: Receiver): Parts {
-    const { dialect, tables, pollInterval, limits, patience } = this.#settings
+    const { dialect, tables, limits, patience } = this.#settings
     const { keep, keepNewest, cleanInterval } = this.#settings
     const { name } = dialect
     const outage = (stage: 'connect' | 'publish' | 'deliver', over: string) => new Outage({
@@ -186,11 +196,12 @@ export class DatabaseBroker implements Broker {
     const reading = new LogSession({
       ...shared,
       role: 'reader',
-      onReady: () => {
+      onReady: (deafness) => {
+        this.#poll(parts, receiver, deafness)
         reader.wake()
         this.#connected(parts)
       },
-      onNotification: () => reader.wake()
+      onNotification: () => reader.notified()
     })
     const writing = new LogSession({
       ...shared,
@@ -206,18 +217,21 @@ export class DatabaseBroker implements Broker {
       dialect,
       session: reading,
       statements,
-      pollInterval,
       patience,
       keepsHistory: this.keepsHistory,
       reading: outages.reading
     })
+    const notifier = new LogNotifier(dialect, reading)
     const writer = new LogWriter({
       dialect,
       session: writing,
       id: this.#id,
       limits,
       publishing: outages.publishing,
-      onWritten: () => reader.written()
+      onWritten: () => {
+        reader.wake()
+        notifier.notify()
+      }
     })
     const history = new LogHistory(reading, statements, reader)
     const snapshot = new LogSnapshot(dialect, statements, reader, () => this.#within(reader.refresh()))
@@ -231,8 +245,19 @@ export class DatabaseBroker implements Broker {
       cleaning: outages.cleaning
     })
     const opening = Promise.withResolvers<void>()
-    const parts: Parts = { reading, writing, reader, writer, history, snapshot, cleaner, outages, opening }
+    const parts: Parts = { reading, writing, statements, reader, writer, history, snapshot, cleaner, outages, opening }
     return parts
+  }
+
+  /** Polls at the interval of the options, or more often where other processes cannot notify this one. */
+  #poll ({ reader }: Parts, receiver: Receiver, deafness: string | undefined): void {
+    const { pollInterval, dialect: { name } } = this.#settings
+    reader.poll(deafness === undefined ? pollInterval : Math.min(pollInterval, DEAF_POLL_INTERVAL))
+    if (deafness === this.#deafness) return
+    this.#deafness = deafness
+    const consequence = `the log is read every ${reader.pollInterval} ms`
+    const text = deafness === undefined ? 'arrive' : `do not arrive: ${deafness}`
+    receiver.notice?.(`notifications of ${name} ${text}; ${consequence}`, { stage: 'connect' })
   }
 
   #connected ({ reading, writing, outages, opening }: Parts): void {

@@ -7,6 +7,8 @@ export type Row = Record<string, unknown>
 
 /** One connection to the database, used by one statement after the other. */
 export interface DatabaseConnection {
+  /** The id that the server has announced for its process, if it does. */
+  readonly processId?: number | undefined
   /** Runs a statement with `?` in place of values. */
   query (sql: string, values?: readonly unknown[]): Promise<Row[]>
   /** Ends the connection at once, also under a statement that is not answered. */
@@ -86,8 +88,13 @@ export interface Dialect {
   /** Opens an entity manager whose statements all see one state of the database. */
   openView (): Promise<SnapshotView>
   failureOf (error: unknown): Failure
-  /** Prepares a connection that is new. @throws Error where the server can not hold the log */
-  prepare (connection: DatabaseConnection, role: 'reader' | 'writer'): Promise<void>
+  /**
+   * Prepares a connection that is new.
+   *
+   * @returns the reason why notifications of other processes do not arrive, where they usually do
+   * @throws Error where the server can not hold the log
+   */
+  prepare (connection: DatabaseConnection, role: 'reader' | 'writer'): Promise<string | undefined>
   /** Returns the reason why the database can't store a message, if there is one. */
   refuse (message: LogMessage): string | undefined
   /** Inserts messages in one transaction, the first one with the token. */
@@ -110,6 +117,8 @@ export interface HoleWatch {
   readonly isFrozen: boolean
   /** Names of the transactions that have not ended. */
   readonly holders: string
+  /** Returns the sessions of these transactions, for people to read. */
+  describe (): Promise<string>
   /** Called when the reader gives up waiting. */
   freeze (): void
 }

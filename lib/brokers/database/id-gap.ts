@@ -33,6 +33,8 @@ interface Hole {
   readonly since: number
   isDecided: boolean
   delay: number
+  /** The sessions behind the holders, for people to read. */
+  sessions: string | undefined
 }
 
 /** Rows of the read that finds the ids to give up. */
@@ -43,6 +45,8 @@ const LOOK = { min: 2, max: 50 }
 export class IdGap {
   readonly #options: IdGapOptions
   #hole: Hole | undefined
+  #holes = 0
+  #givenUp = 0
 
   constructor (options: IdGapOptions) {
     this.#options = options
@@ -50,7 +54,14 @@ export class IdGap {
 
   /** Time for which the reader has been waiting, in milliseconds, and the transactions that it waits for. */
   get waiting (): { age: number, holders: string } | undefined {
-    return this.#hole && { age: performance.now() - this.#hole.since, holders: this.#hole.watch.holders }
+    if (this.#hole === undefined) return undefined
+    const { since, sessions, watch } = this.#hole
+    return { age: performance.now() - since, holders: sessions ?? watch.holders }
+  }
+
+  /** How often the reader has waited, and how often it has stopped waiting before the transactions ended. */
+  get counts (): { holes: number, givenUp: number } {
+    return { holes: this.#holes, givenUp: this.#givenUp }
   }
 
   /** No id is missing any more. */
@@ -82,14 +93,18 @@ export class IdGap {
     if (hole === undefined || cursor >= hole.top) {
       const watch = await dialect.watchHole?.(session) as HoleWatch
       const top = Math.max(...rows.map(({ id }) => id))
-      this.#hole = { top, watch, since: performance.now(), isDecided: watch.holders === '', delay: LOOK.min }
+      const isDecided = watch.holders === ''
+      if (!isDecided) this.#holes++
+      this.#hole = { top, watch, since: performance.now(), isDecided, delay: LOOK.min, sessions: undefined }
       return 0
     }
 
     hole.isDecided = await hole.watch.isDecided()
     if (hole.isDecided) return 0
     const bound = hole.watch.isFrozen ? patience.frozen : isOpening ? patience.opening : patience.usual
-    if (performance.now() - hole.since >= bound) {
+    const age = performance.now() - hole.since
+    if (age >= patience.frozen) hole.sessions ??= await hole.watch.describe()
+    if (age >= bound) {
       await this.#giveUp(hole, cursor)
       return 0
     }
@@ -101,11 +116,12 @@ export class IdGap {
   /** Stops waiting: all processes are told for which ids, in case they turn up after all. */
   async #giveUp (hole: Hole, cursor: number): Promise<void> {
     const { receiver, session, statements } = this.#options
-    const { watch, top } = hole
+    const { watch, top, sessions } = hole
     const { rows } = await statements.readFrom(session, cursor, PAGE)
     await statements.pass(session, missingIds(cursor, rows.filter(({ id }) => id > cursor && id <= top)), watch.holders)
+    this.#givenUp++
     if (!watch.isFrozen) {
-      const text = `no longer waits for ${watch.holders}, which has written to it without a commit or a rollback`
+      const text = `no longer waits for ${sessions}, which may have written to it without a commit or a rollback`
       receiver.error(new Error(`The log of groups ${text}`), { stage: 'deliver' })
     }
     watch.freeze()

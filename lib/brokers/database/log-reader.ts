@@ -8,8 +8,9 @@ import type { Outage } from '../../util/outage.ts'
 import type { Position, Receiver } from '../broker.ts'
 import type { Dialect } from './dialect.ts'
 import { IdGap, type GapPatience } from './id-gap.ts'
+import type { LogStats } from './log-health.ts'
 import type { LogSession } from './log-session.ts'
-import type { LogPage, LogRow, LogStatements } from './log-statements.ts'
+import { nameOf, type LogPage, type LogRow, type LogStatements } from './log-statements.ts'
 
 /** Options of a reader. */
 export interface LogReaderOptions {
@@ -17,7 +18,6 @@ export interface LogReaderOptions {
   dialect: Dialect
   session: LogSession
   statements: LogStatements
-  pollInterval: number
   /** Whether messages have positions. */
   keepsHistory: boolean
   patience: GapPatience
@@ -57,8 +57,12 @@ export class LogReader {
   #isClosed = false
   #polling: NodeJS.Timeout | undefined
   #pausing: NodeJS.Timeout | undefined
-  #isNotifying = false
-  #isNotificationWanted = false
+  /** The delay between two polls, in milliseconds. */
+  pollInterval = 0
+  readonly #counts = { polls: 0, notifications: 0 }
+  #newest = 0
+  /** Of `performance.now()`. */
+  #readAt = 0
 
   constructor (options: LogReaderOptions) {
     this.#options = options
@@ -75,6 +79,16 @@ export class LogReader {
     return this.#gap.waiting
   }
 
+  get stats (): LogStats {
+    return {
+      lag: Math.max(0, this.#newest - this.#cursor),
+      silence: performance.now() - this.#readAt,
+      waiting: this.waiting?.age ?? 0,
+      ...this.#gap.counts,
+      ...this.#counts
+    }
+  }
+
   add (group: string): void {
     this.#groups.add(group)
   }
@@ -83,9 +97,17 @@ export class LogReader {
     this.#groups.delete(group)
   }
 
-  /** Reads from now on. */
-  start (): void {
-    this.#polling = setInterval(() => this.#poll(), this.#options.pollInterval)
+  /** Polls from now on, with this delay in milliseconds. */
+  poll (interval: number): void {
+    this.pollInterval = interval
+    this.#readAt = performance.now()
+    clearInterval(this.#polling)
+    this.#polling = setInterval(() => this.#poll(), interval)
+  }
+
+  /** Another process has written to the log. */
+  notified (): void {
+    this.#counts.notifications++
     this.wake()
   }
 
@@ -110,35 +132,13 @@ export class LogReader {
     return waiter.promise
   }
 
-  /** This process has written to the log. */
-  written (): void {
-    this.wake()
-    this.#isNotificationWanted = true
-    this.#notify()
-  }
-
-  /** Notifies other processes, at most once at a time. */
-  async #notify (): Promise<void> {
-    const { dialect, session } = this.#options
-    if (dialect.notify === undefined || this.#isNotifying || !session.isReady) return
-    this.#isNotifying = true
-    try {
-      while (this.#isNotificationWanted) {
-        this.#isNotificationWanted = false
-        await dialect.notify(session)
-      }
-    } catch {
-      // the other processes poll
-    } finally {
-      this.#isNotifying = false
-    }
-  }
-
   async #poll (): Promise<void> {
     const { dialect, session } = this.#options
+    this.#counts.polls++
     if (this.#isRunning || !session.isReady) return
     try {
       if (await dialect.hasChanged?.(session) !== false) this.wake()
+      else this.#readAt = performance.now()
     } catch {
       // the pass reports the failure
       this.wake()
@@ -182,6 +182,8 @@ export class LogReader {
     const { session, statements } = this.#options
     for (;;) {
       const page = await statements.readFrom(session, this.#cursor, PAGE + 1)
+      this.#readAt = performance.now()
+      this.#newest = page.newest
       if (!this.#isContinued(page)) {
         await this.#begin(page)
         continue
@@ -202,9 +204,10 @@ export class LogReader {
   }
 
   /** Whether a page goes on where the last one ended. */
-  #isContinued ({ source, rows: [first], thinned }: LogPage): boolean {
+  #isContinued ({ source, rows: [first], newest, thinned }: LogPage): boolean {
     if (source !== this.#source) return false
-    if (this.#options.dialect.seesRewinding || this.#atCursor === undefined) return true
+    if (this.#options.dialect.seesRewinding) return true
+    if (this.#atCursor === undefined) return newest >= this.#cursor
     if (first?.id === this.#cursor) return nameOf(first) === this.#atCursor
     // the newest row is never deleted, and others only when they are old
     return first !== undefined && thinned >= this.#cursor
@@ -259,6 +262,7 @@ export class LogReader {
       }
       const payloads = wanted.length === 0 ? undefined : await statements.readPayloads(session, wanted)
       if (this.#isClosed) return true
+      this.#readAt = performance.now()
       for (; at < end; at++) {
         const row = rows[at] as LogRow
         const payload = payloads?.get(row.id)
@@ -292,9 +296,4 @@ export class LogReader {
     if (keepsHistory) receiver.lost(group, { epoch: this.#epoch, offset })
     else receiver.lost(group)
   }
-}
-
-/** Tells a row from another one that has the same id after the log was rewound. */
-function nameOf ({ group, createdAt, token }: LogRow): string {
-  return token ?? `${createdAt} ${group}`
 }

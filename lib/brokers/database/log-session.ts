@@ -9,8 +9,8 @@ export interface LogSessionOptions {
   role: 'reader' | 'writer'
   /** Time limit of a statement, in milliseconds; after it the session opens another connection. */
   patience: number
-  /** Called when a connection is ready. */
-  onReady (): void
+  /** Called when a connection is ready. @param deafness the reason why notifications do not arrive */
+  onReady (deafness?: string): void
   /** Called when the connection was lost, or could not be made. */
   onFailure (error: Error): void
   /** Called when another process has written to the log. */
@@ -58,12 +58,13 @@ export class LogSession implements DatabaseConnection {
       const connecting = this.#connector.connect({ onLost: lose, onNotification: () => onNotification?.() })
       const made = await within(patience, connecting, () => new Error('the database does not accept a connection'))
       connection = made
-      await within(patience, dialect.prepare(made, role), () => new Error('the database does not answer'))
+      const preparing = dialect.prepare(made, role)
+      const deafness = await within(patience, preparing, () => new Error('the database does not answer'))
       if (this.#isClosed) return made.destroy()
       this.#connection = made
       this.#failure = undefined
       this.#backoff.reset()
-      onReady()
+      onReady(deafness)
     } catch (error) {
       connection?.destroy()
       if (this.#isClosed) return

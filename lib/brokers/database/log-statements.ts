@@ -23,6 +23,8 @@ export interface LogPage {
   readonly thinned: number
   /** Id up to which all rows are deleted. */
   readonly forgotten: number
+  /** The newest id of all. */
+  readonly newest: number
   /** Whether the table of passed ids has rows. */
   readonly hasPassed: boolean
   /** The clock of the database. */
@@ -139,6 +141,17 @@ export class LogStatements {
     }
   }
 
+  /** Notes the options of this process. @returns those that another process has noted last, if they differ */
+  async noteOptions (connection: DatabaseConnection, options: string): Promise<string | undefined> {
+    const { state } = this.#tables
+    const [insert, end] = this.#dialect.insertMissing
+    await connection.query(`${insert} ${state} (name, value) values ('options', ?) ${end}`, [options])
+    const [row] = await connection.query(`select value from ${state} where name = 'options' and value <> ?`, [options])
+    if (row === undefined) return undefined
+    await connection.query(`update ${state} set value = ? where name = 'options'`, [options])
+    return String(row.value)
+  }
+
   /** Takes the right to clean the log until a time. @returns whether no other process has it */
   async takeCleaning (connection: DatabaseConnection, id: string, milliseconds: number): Promise<boolean> {
     const { state } = this.#tables
@@ -177,6 +190,7 @@ export class LogStatements {
     const { log, state, passed } = this.#tables
     const rows = await connection.query(`select s.*, l.id, l.group_name, l.size, l.created_at, l.token from (
         select ${epoch} as source, ${now} as clock, (select count(*) from ${passed}) as passed,
+          (select max(id) from ${log}) as newest,
           (select value from ${state} where name = 'thinned') as thinned,
           (select value from ${state} where name = 'forgotten') as forgotten
       ) s left join (
@@ -196,6 +210,7 @@ export class LogStatements {
       epoch: this.#epoch,
       thinned: this.#markOf(head.thinned),
       forgotten: this.#markOf(head.forgotten),
+      newest: Number(head.newest),
       hasPassed: Number(head.passed) > 0,
       now: Number(head.clock),
       rows: rows.filter(({ id }) => id !== null).map(toLogRow)
@@ -228,6 +243,11 @@ export async function insertRows (
   const rows = messages.map(() => `(?, ?, ?, ${now})`).join(', ')
   const values = messages.flatMap(({ group, payload }, index) => [group, payload, index === 0 ? token : null])
   await connection.query(`insert into ${log} (group_name, payload, token, created_at) values ${rows}`, values)
+}
+
+/** Tells a row from another one that has the same id after the log was rewound. */
+export function nameOf ({ group, createdAt, token }: LogRow): string {
+  return token ?? `${createdAt} ${group}`
 }
 
 function toLogRow ({ id, group_name: group, size, created_at: createdAt, token }: Row): LogRow {

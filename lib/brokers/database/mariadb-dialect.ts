@@ -34,6 +34,14 @@ const DUPLICATE = 1062
 const NO_TABLE = 1146
 /** Time in which the reader only reads again, in milliseconds, before it asks for the turn. */
 const PATIENCE = 20
+/**
+ * Ages of a hole at which the reader waits for the turn, in milliseconds: where writers share it all the time, it is
+ * never free otherwise. Later writers wait for the reader, so it waits for a second at most, and seldom.
+ */
+const WAITS = [250, 3000]
+const SHARER = 'a transaction that shares the turn'
+/** Time between two waits for the turn because of passed ids, in milliseconds. */
+const SWEEP = 30_000
 
 export class MariadbDialect implements Dialect {
   readonly name = 'MariaDB'
@@ -49,6 +57,7 @@ export class MariadbDialect implements Dialect {
   readonly #orm: MikroORM
   readonly #tables: LogTables
   #isFrozen = false
+  #sweptAt = -Infinity
 
   constructor (orm: MikroORM, tables: LogTables) {
     this.#orm = orm
@@ -97,14 +106,20 @@ export class MariadbDialect implements Dialect {
     return PASSING.has(errno) ? 'passing' : 'refused'
   }
 
-  async prepare (connection: DatabaseConnection, role: 'reader' | 'writer'): Promise<void> {
+  async prepare (connection: DatabaseConnection, role: 'reader' | 'writer'): Promise<undefined> {
     await connection.query('set session transaction isolation level read committed')
     await connection.query('set session autocommit = 1')
     if (role === 'writer') return
-    const [galera] = await connection.query("show global variables like 'wsrep_on'")
-    if (galera?.Value === 'ON') {
+    const names = "('wsrep_on', 'read_only')"
+    const rows = await connection.query(`show global variables where variable_name in ${names} and value <> 'OFF'`)
+    const variables = rows.map(({ Variable_name: name }) => name)
+    if (variables.includes('wsrep_on')) {
       throw new errors.RP_ERR_BROKER_UNAVAILABLE('Galera has no locks across its servers, so the log has no order')
     }
+    if (variables.includes('read_only')) {
+      throw new errors.RP_ERR_BROKER_UNAVAILABLE('the database is read-only, as a replica is')
+    }
+    await connection.query('set session innodb_lock_wait_timeout = 1')
   }
 
   refuse (): undefined {}
@@ -117,13 +132,22 @@ export class MariadbDialect implements Dialect {
   }
 
   async watchHole (connection: DatabaseConnection): Promise<HoleWatch> {
-    return new TurnWatch(() => this.#isAlone(connection), () => this.#isFrozen, () => { this.#isFrozen = true })
+    return new TurnWatch({
+      isAlone: (isWaiting) => this.#isAlone(connection, isWaiting),
+      isFrozen: () => this.#isFrozen,
+      freeze: () => { this.#isFrozen = true },
+      describe: () => this.#describe(connection)
+    })
   }
 
   async sweep (connection: DatabaseConnection): Promise<void> {
     const { log, passed } = this.#tables
     const open = await connection.query(`select first_id from ${passed}`)
-    const isAlone = await this.#isAlone(connection)
+    let isAlone = await this.#isAlone(connection, false)
+    if (!isAlone && performance.now() - this.#sweptAt > SWEEP) {
+      this.#sweptAt = performance.now()
+      isAlone = await this.#isAlone(connection, true)
+    }
     await this.#transact(connection, async () => {
       const late = await connection.query(`select l.id, l.group_name from ${log} as l
         join ${passed} as p on l.id between p.first_id and p.last_id for update skip locked`)
@@ -135,7 +159,7 @@ export class MariadbDialect implements Dialect {
         await connection.query(`delete from ${log} where id in (?)`, [late.map(({ id }) => id)])
       }
       const ids = open.map((row) => row.first_id)
-      if (isAlone) await connection.query(`delete from ${passed} where first_id in (?)`, [ids])
+      if (isAlone && ids.length > 0) await connection.query(`delete from ${passed} where first_id in (?)`, [ids])
     })
   }
 
@@ -149,16 +173,31 @@ export class MariadbDialect implements Dialect {
   }
 
   /** Whether no transaction has the turn, so that no id that was drawn is still to become visible. */
-  async #isAlone (connection: DatabaseConnection): Promise<boolean> {
+  async #isAlone (connection: DatabaseConnection, isWaiting: boolean): Promise<boolean> {
+    const { state } = this.#tables
     try {
       await this.#transact(connection, () => {
-        return connection.query(`select value from ${this.#tables.state} where name = 'turn' for update nowait`)
+        return connection.query(`select value from ${state} where name = 'turn' for update${isWaiting ? '' : ' nowait'}`)
       })
       this.#isFrozen = false
       return true
     } catch (error) {
       if (this.failureOf(error) === 'passing') return false
       throw error
+    }
+  }
+
+  /** The oldest transactions, as far as the user has the right to see them. */
+  async #describe (connection: DatabaseConnection): Promise<string> {
+    try {
+      const rows = await connection.query(`select trx_mysql_thread_id as id, timestampdiff(second, trx_started, now()) as age
+        from information_schema.innodb_trx where trx_mysql_thread_id not in (0, connection_id())
+        order by trx_started limit 3`)
+      const oldest = rows.map(({ id, age }) => `${String(id)} (open for ${String(age)} s)`)
+      return oldest.length === 0 ? SHARER : `${SHARER}, probably of connection ${oldest.join(' or ')}`
+    } catch (error) {
+      if (this.failureOf(error) === 'lost') throw error
+      return SHARER
     }
   }
 
@@ -174,25 +213,42 @@ export class MariadbDialect implements Dialect {
   }
 }
 
-class TurnWatch implements HoleWatch {
-  readonly holders = 'a transaction that shares the turn'
-  readonly freeze: () => void
-  readonly #isAlone: () => Promise<boolean>
-  readonly #getFrozen: () => boolean
-  readonly #since = performance.now()
+/** The turn, as a watch sees it. */
+interface Turn {
+  isAlone (isWaiting: boolean): Promise<boolean>
+  isFrozen (): boolean
+  freeze (): void
+  describe (): Promise<string>
+}
 
-  constructor (isAlone: () => Promise<boolean>, getFrozen: () => boolean, freeze: () => void) {
-    this.#isAlone = isAlone
-    this.#getFrozen = getFrozen
-    this.freeze = freeze
+class TurnWatch implements HoleWatch {
+  readonly holders = SHARER
+  readonly #turn: Turn
+  readonly #since = performance.now()
+  #waits = 0
+
+  constructor (turn: Turn) {
+    this.#turn = turn
   }
 
   get isFrozen (): boolean {
-    return this.#getFrozen()
+    return this.#turn.isFrozen()
   }
 
   async isDecided (): Promise<boolean> {
-    return performance.now() - this.#since >= PATIENCE && await this.#isAlone()
+    const age = performance.now() - this.#since
+    if (age < PATIENCE) return false
+    const isWaiting = !this.isFrozen && age >= Number(WAITS[this.#waits])
+    if (isWaiting) this.#waits++
+    return await this.#turn.isAlone(isWaiting)
+  }
+
+  describe (): Promise<string> {
+    return this.#turn.describe()
+  }
+
+  freeze (): void {
+    this.#turn.freeze()
   }
 }
 

@@ -89,10 +89,12 @@ export class PostgresqlDialect implements Dialect {
     return PASSING.test(code) ? 'passing' : 'refused'
   }
 
-  async prepare (connection: DatabaseConnection, role: 'reader' | 'writer'): Promise<void> {
-    // the role or the database may have other defaults
-    await connection.query('set session characteristics as transaction isolation level read committed')
-    if (role === 'writer') return
+  async prepare (connection: DatabaseConnection, role: 'reader' | 'writer'): Promise<string | undefined> {
+    const [session] = await connection.query('select pg_backend_pid() as pid')
+    const isPooled = connection.processId !== undefined && connection.processId !== Number(session?.pid)
+    // the role or the database may have other defaults; a session of a pooler belongs to other clients, too
+    if (!isPooled) await connection.query('set session characteristics as transaction isolation level read committed')
+    if (role === 'writer') return undefined
 
     const { log } = this.#tables
     const [state] = await connection.query(`select pg_is_in_recovery() as "isStandby",
@@ -104,7 +106,9 @@ export class PostgresqlDialect implements Dialect {
     if (state?.cache !== 1 || state.step !== 1) {
       throw new errors.RP_ERR_BROKER_UNAVAILABLE(`the sequence of ${log} must have 'increment by 1' and 'cache 1'`)
     }
+    if (isPooled) return 'a connection pooler, such as PgBouncer, does not pass them on'
     await connection.query(`listen "${this.#channel}"`)
+    return undefined
   }
 
   refuse ({ payload }: LogMessage): string | undefined {
@@ -127,7 +131,8 @@ export class PostgresqlDialect implements Dialect {
   }
 
   async watchHole (connection: DatabaseConnection): Promise<HoleWatch> {
-    return new LockWatch(await this.#holders(connection), () => this.#holders(connection), this.#frozen)
+    const read = () => this.#holders(connection)
+    return new LockWatch(await read(), read, (holders) => this.#describe(connection, holders), this.#frozen)
   }
 
   async sweep (connection: DatabaseConnection): Promise<void> {
@@ -153,16 +158,35 @@ export class PostgresqlDialect implements Dialect {
         and relation = '${this.#tables.log}'::regclass and mode = 'RowExclusiveLock' and granted`)
     return new Set(rows.map(({ holder }) => String(holder)))
   }
+
+  async #describe (connection: DatabaseConnection, holders: readonly string[]): Promise<string> {
+    const rows = await connection.query(`select distinct l.pid, p.gid, a.usename, a.application_name, a.state
+      from pg_locks as l left join pg_stat_activity as a on a.pid = l.pid
+        left join pg_prepared_xacts as p on l.virtualtransaction = '-1/' || p.transaction
+      where l.locktype = 'relation' and l.virtualtransaction = any(?)`, [holders])
+    const sessions = rows.map(({ pid, gid, usename: user, application_name: application, state }) => {
+      if (pid === null) return `the prepared transaction '${String(gid)}'`
+      return `process ${String(pid)} (user '${String(user)}', application '${String(application)}', ${String(state)})`
+    })
+    return sessions.join(' and ') || holders.join(' ')
+  }
 }
 
 class LockWatch implements HoleWatch {
   #open: Set<string>
   readonly #read: () => Promise<Set<string>>
+  readonly #describe: (holders: readonly string[]) => Promise<string>
   readonly #frozen: Set<string>
 
-  constructor (open: Set<string>, read: () => Promise<Set<string>>, frozen: Set<string>) {
+  constructor (
+    open: Set<string>,
+    read: () => Promise<Set<string>>,
+    describe: (holders: readonly string[]) => Promise<string>,
+    frozen: Set<string>
+  ) {
     this.#open = open
     this.#read = read
+    this.#describe = describe
     this.#frozen = frozen
   }
 
@@ -183,6 +207,10 @@ class LockWatch implements HoleWatch {
     return this.#open.size === 0
   }
 
+  describe (): Promise<string> {
+    return this.#describe([...this.#open])
+  }
+
   freeze (): void {
     for (const holder of this.#open) this.#frozen.add(holder)
   }
@@ -199,6 +227,10 @@ class PostgresqlConnection implements DatabaseConnection {
     client.on('notification', ({ processId }) => {
       if (processId !== client.processID) onNotification()
     })
+  }
+
+  get processId (): number | undefined {
+    return this.#client.processID
   }
 
   async query (sql: string, values: readonly unknown[] = []): Promise<Row[]> {

@@ -60,7 +60,7 @@ export class SqliteDialect implements Dialect {
     return message.includes('no such table') ? 'missing' : 'refused'
   }
 
-  async prepare (connection: DatabaseConnection): Promise<void> {
+  async prepare (connection: DatabaseConnection): Promise<undefined> {
     const [file] = await connection.query("select file from pragma_database_list where name = 'main'")
     if (!file?.file) {
       const reason = "a database in memory belongs to one connection: use a file, or 'memoryBroker'"

@@ -24,7 +24,7 @@ for (const name of names) {
       await broker.subscribe(two)
       const failures: Error[] = []
       const ready = Promise.withResolvers<void>()
-      const session = new LogSession({ dialect, role: 'writer', patience: 5000, onReady: ready.resolve, onFailure: (error) => failures.push(error) })
+      const session = new LogSession({ dialect, role: 'writer', patience: 5000, onReady: () => ready.resolve(), onFailure: (error) => failures.push(error) })
       t.after(() => session.close())
       session.open()
       await ready.promise

@@ -34,12 +34,15 @@ function fake (answers: Record<string, Row[]>): DatabaseConnection & { sent: str
   }
 }
 
-test('a standby of PostgreSQL and Galera are refused', async () => {
+test('a standby of PostgreSQL, Galera and a replica of MariaDB are refused', async () => {
   const standby = fake({ pg_is_in_recovery: [{ isStandby: true, cache: 1, step: 1 }] })
   await assert.rejects(postgresql.prepare(standby, 'reader'), { code: 'RP_ERR_BROKER_UNAVAILABLE', message: /standby/ })
 
-  const galera = fake({ wsrep_on: [{ Value: 'ON' }] })
+  const galera = fake({ wsrep_on: [{ Variable_name: 'wsrep_on' }] })
   await assert.rejects(mariadb.prepare(galera, 'reader'), { code: 'RP_ERR_BROKER_UNAVAILABLE', message: /Galera/ })
+
+  const replica = fake({ read_only: [{ Variable_name: 'read_only' }] })
+  await assert.rejects(mariadb.prepare(replica, 'reader'), { code: 'RP_ERR_BROKER_UNAVAILABLE', message: /read-only, as a replica/ })
 })
 
 test('passed ids are kept as long as a prepared transaction is open', async () => {

@@ -216,21 +216,24 @@ suite('statements', async () => {
     assert.equal(top?.epoch, recorder.of(one)[0]?.position?.epoch)
   })
 
-  test('a log whose rows are deleted while it is opened begins after them', async (t) => {
+  test('a log that is emptied while it is opened begins a new epoch', async (t) => {
     const { settings, hook } = intercepted(database.orm)
     const writer = await openBroker(t, database)
     await writer.broker.publish('g', '{}')
     await writer.broker.close()
-    const [row] = await database.run('select max(id) as top from rohrpost_log')
     hook.intercept = first(/^select max\(id\) as top/, async (_sql, run) => {
       const rows = await run()
       await database.run('delete from rohrpost_log')
       return rows
     })
 
-    const { broker } = await openBroker(t, database, settings)
+    const { broker, recorder } = await openBroker(t, database, settings)
 
-    assert.equal((await broker.subscribe(randomUUID()))?.offset, row?.top)
+    // the row that was the newest one is missing, as after a TRUNCATE, which lets ids begin again
+    assert.equal((await broker.subscribe(randomUUID()))?.offset, 0)
+    await broker.subscribe('g')
+    await broker.publish('g', '{"n":1}')
+    await recorder.until('g', '{"n":1}')
   })
 
   test('a reader that is late goes on after rows that were deleted because of their age', async (t) => {
