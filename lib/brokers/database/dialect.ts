@@ -74,8 +74,6 @@ export interface Dialect {
   readonly epoch: string
   /** The expression for the size of a payload in bytes. */
   readonly size: string
-  /** `true` if `epoch` also changes when the rows are replaced by older ones. */
-  readonly seesRewinding: boolean
   /** The beginning and the end of an INSERT that leaves out rows whose key is there already. */
   readonly insertMissing: readonly [string, string]
   /** The condition that a row is of a group, and its values. */

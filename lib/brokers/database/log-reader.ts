@@ -206,7 +206,6 @@ export class LogReader {
   /** Whether a page goes on where the last one ended. */
   #isContinued ({ source, rows: [first], newest, thinned }: LogPage): boolean {
     if (source !== this.#source) return false
-    if (this.#options.dialect.seesRewinding) return true
     if (this.#atCursor === undefined) return newest >= this.#cursor
     if (first?.id === this.#cursor) return nameOf(first) === this.#atCursor
     // the newest row is never deleted, and others only when they are old

@@ -49,7 +49,6 @@ export class MariadbDialect implements Dialect {
   readonly now = NOW
   readonly epoch: string
   readonly size = 'length(payload)'
-  readonly seesRewinding = false
   readonly insertMissing = ['insert ignore into', ''] as const
   /** The collation can ignore the case of names: the first condition uses the index, and the second one is exact. */
   readonly isGroup = '(group_name = ? and cast(group_name as binary) = cast(? as binary))'

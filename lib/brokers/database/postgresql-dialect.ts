@@ -26,7 +26,7 @@ interface PgPool {
 }
 
 const NOW = '(extract(epoch from clock_timestamp()) * 1000)::bigint'
-/** Transactions that were prepared for a commit in two phases have no session. */
+/** Transactions that were prepared for a commit in two phases, as old servers and servers after a restart name them. */
 const PREPARED = /^-1\//
 /** SQLSTATEs after which the statement can succeed: rolled back, out of resources, lock not available, cancelled. */
 const PASSING = /^(?:40|53|55P03|57014)/
@@ -39,7 +39,6 @@ export class PostgresqlDialect implements Dialect {
   readonly now = NOW
   readonly epoch: string
   readonly size = 'octet_length(payload)'
-  readonly seesRewinding = true
   readonly insertMissing = ['insert into', 'on conflict do nothing'] as const
   readonly isGroup = 'group_name = ?'
   readonly #orm: MikroORM
@@ -162,8 +161,9 @@ export class PostgresqlDialect implements Dialect {
   async #describe (connection: DatabaseConnection, holders: readonly string[]): Promise<string> {
     const rows = await connection.query(`select distinct l.pid, p.gid, a.usename, a.application_name, a.state
       from pg_locks as l left join pg_stat_activity as a on a.pid = l.pid
-        left join pg_prepared_xacts as p on l.virtualtransaction = '-1/' || p.transaction
-      where l.locktype = 'relation' and l.virtualtransaction = any(?)`, [holders])
+        left join pg_locks as t on t.locktype = 'transactionid' and t.virtualtransaction = l.virtualtransaction
+        left join pg_prepared_xacts as p on p.transaction = t.transactionid
+      where l.locktype = 'relation' and l.granted and l.virtualtransaction = any(?)`, [holders])
     const sessions = rows.map(({ pid, gid, usename: user, application_name: application, state }) => {
       if (pid === null) return `the prepared transaction '${String(gid)}'`
       return `process ${String(pid)} (user '${String(user)}', application '${String(application)}', ${String(state)})`

@@ -18,7 +18,6 @@ export class SqliteDialect implements Dialect {
   readonly now = NOW
   readonly epoch: string
   readonly size = 'length(cast(payload as blob))'
-  readonly seesRewinding = false
   readonly insertMissing = ['insert or ignore into', ''] as const
   readonly isGroup = 'group_name = ?'
   readonly #orm: MikroORM
