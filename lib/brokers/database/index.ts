@@ -3,11 +3,12 @@ import type { EntityManager } from '@mikro-orm/core'
 import type { Broker, Snapshot } from '../broker.ts'
 import type { HistoryOptions } from '../history.ts'
 import { DatabaseBroker as Implementation } from './database-broker.ts'
+import type { LogStats } from './log-health.ts'
 import { logEntities } from './log-entities.ts'
 import { makeSettings, type DatabaseBrokerOptions } from './broker-settings.ts'
 
 export { logEntities }
-export type { DatabaseBrokerOptions, HistoryOptions, Snapshot }
+export type { DatabaseBrokerOptions, HistoryOptions, LogStats, Snapshot }
 
 /** The broker that `databaseBroker` makes. */
 export interface DatabaseBroker extends Broker {
@@ -18,6 +19,8 @@ export interface DatabaseBroker extends Broker {
    * applied twice, but never miss one.
    */
   snapshot<Value> (group: string, read: (em: EntityManager) => Promise<Value>): Promise<Snapshot<Value>>
+  /** Figures about reading the log; `undefined` before the broker is opened. */
+  stats (): LogStats | undefined
 }
 
 /**

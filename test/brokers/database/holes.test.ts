@@ -119,6 +119,28 @@ for (const name of ['PostgreSQL', 'MariaDB'] as DatabaseName[]) {
 suite('holes on PostgreSQL only', { skip: skips.PostgreSQL }, async () => {
   const database = await makeDatabase('PostgreSQL', after)
 
+  test('an open session of an administrator delays messages for a bounded time, and once', async (t) => {
+    const { group, one, recorder, two } = await setUp(t, database, { usual: 100, opening: 100, frozen: 20 })
+    const admin = await openClient(t, database)
+    await admin.run("set application_name = 'psql'")
+    await admin.run('begin')
+    await admin.run('delete from rohrpost_log where false')
+
+    for (const n of [1, 2, 3]) {
+      await one.run('begin')
+      await insert(one, group, 0)
+      await one.run('rollback')
+      await insert(two, group, n)
+      await recorder.until(group, `{"n":${n}}`)
+    }
+
+    assert.equal(recorder.errors.length, 1)
+    assert.match(String(recorder.errors[0]), /application 'psql', idle in transaction/)
+    await admin.run('commit')
+    await poll(async () => (await database.run('select * from rohrpost_log_passed')).length === 0)
+    assert.deepEqual(recorder.of(group).filter(({ kind }) => kind === 'lost'), [])
+  })
+
   test('a transaction that writes elsewhere is not waited for', async (t) => {
     const { group, one, recorder, two } = await setUp(t, database)
     await database.run('create table other (n int)')
@@ -130,5 +152,33 @@ suite('holes on PostgreSQL only', { skip: skips.PostgreSQL }, async () => {
     await insert(two, group, 2)
 
     await recorder.until(group, '{"n":2}')
+  })
+})
+
+suite('holes on MariaDB only', { skip: skips.MariaDB }, async () => {
+  const database = await makeDatabase('MariaDB', after)
+
+  test('a message that was rolled back is not waited for longer because others write all the time', async (t) => {
+    const { group, recorder, one, two } = await setUp(t, database)
+    const writers = await Promise.all(Array.from({ length: 6 }, () => openClient(t, database)))
+    const over = new AbortController()
+    const writing = Promise.all(writers.map(async (writer) => {
+      while (!over.signal.aborted) {
+        await writer.run('begin')
+        await insert(writer, 'others', 0)
+        await writer.run('do sleep(0.02)')
+        await writer.run('commit')
+      }
+    }))
+
+    await one.run('begin')
+    await insert(one, group, 1)
+    await insert(two, group, 2)
+    await one.run('rollback')
+    await recorder.until(group, '{"n":2}')
+    over.abort()
+    await writing
+
+    assert.deepEqual(recorder.errors, [])
   })
 })

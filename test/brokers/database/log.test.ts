@@ -7,6 +7,7 @@ import { LogSession } from '../../../lib/brokers/database/log-session.ts'
 import { LogStatements } from '../../../lib/brokers/database/log-statements.ts'
 import { Outage } from '../../../lib/util/outage.ts'
 import { poll } from '../../support/broker.ts'
+import { intercepted } from './intercept.ts'
 import { lockSqlite, makeDatabase, openBroker, openClient, settingsOf, skips, type DatabaseName } from './support.ts'
 
 const names: DatabaseName[] = ['SQLite', 'PostgreSQL', 'MariaDB']
@@ -150,13 +151,23 @@ suite('the log on SQLite only', async () => {
   })
 
   test('the transaction of the application on the same thread is never waited for in a blocking way', async (t) => {
-    const { broker, recorder } = await openBroker(t, database)
+    const { settings, hook } = intercepted(orm)
+    const { broker, recorder } = await openBroker(t, database, settings)
     await broker.subscribe('g')
     const client = await openClient(t, database)
     await client.run('begin immediate')
+    const refused = Promise.withResolvers<void>()
+    hook.intercept = async (sql, run) => {
+      try {
+        return await run()
+      } catch (error) {
+        if (sql.startsWith('insert into')) refused.resolve()
+        throw error
+      }
+    }
 
     const published = broker.publish('g', '{"n":1}')
-    await new Promise((resolve) => setTimeout(resolve, 50))
+    await refused.promise
     await client.run('commit')
     await published
     await recorder.until('g', '{"n":1}')
