@@ -46,6 +46,7 @@ interface Parts {
   readonly history: LogHistory
   readonly snapshot: LogSnapshot
   readonly cleaner: LogCleaner
+  readonly written: () => void
   readonly outages: Record<'connecting' | 'publishing' | 'reading' | 'cleaning', Outage>
   /** Settles when both connections are ready, or when the broker is closed before. */
   readonly opening: PromiseWithResolvers<void>
@@ -69,7 +70,7 @@ export class DatabaseBroker implements Broker {
   constructor (settings: DatabaseBrokerSettings) {
     this.#settings = settings
     this.keepsHistory = settings.history !== undefined
-    this[TRANSACTION_LOG] = makeTransactionLog(settings, () => this.#parts?.reader.written())
+    this[TRANSACTION_LOG] = makeTransactionLog(settings, () => this.#parts?.written())
   }
 
   async open (receiver: Receiver): Promise<void> {
@@ -222,16 +223,17 @@ export class DatabaseBroker implements Broker {
       reading: outages.reading
     })
     const notifier = new LogNotifier(dialect, reading)
+    const written = () => {
+      reader.wake()
+      notifier.notify()
+    }
     const writer = new LogWriter({
       dialect,
       session: writing,
       id: this.#id,
       limits,
       publishing: outages.publishing,
-      onWritten: () => {
-        reader.wake()
-        notifier.notify()
-      }
+      onWritten: written
     })
     const history = new LogHistory(reading, statements, reader)
     const snapshot = new LogSnapshot(dialect, statements, reader, () => this.#within(reader.refresh()))
@@ -245,7 +247,7 @@ export class DatabaseBroker implements Broker {
       cleaning: outages.cleaning
     })
     const opening = Promise.withResolvers<void>()
-    const parts: Parts = { reading, writing, statements, reader, writer, history, snapshot, cleaner, outages, opening }
+    const parts: Parts = { reading, writing, statements, reader, writer, history, snapshot, cleaner, written, outages, opening }
     return parts
   }
 
