@@ -1,14 +1,7 @@
 /** The MikroORM event subscriber: records events with capture/, and passes the change log to announce/ at the COMMIT. */
 import {
-  wrap,
-  type EntityManager,
-  type EventArgs,
-  type EventSubscriber,
-  type FlushEventArgs,
-  type MikroORM,
-  type Transaction,
-  type TransactionEventArgs,
-  type UnitOfWork
+  wrap, type EntityManager, type EventArgs, type EventSubscriber, type FlushEventArgs,
+  type MikroORM, type Transaction, type TransactionEventArgs, type UnitOfWork
 } from '@mikro-orm/core'
 import { errors } from '../errors.ts'
 import type { NotifiedGroups } from '../protocol/group-name.ts'
