@@ -140,9 +140,8 @@ export class Announcer {
 
   /** Reads that can go with the COMMIT; `undefined` if the rows must be read before. */
   #commitReads (em: EntityManager, log: ChangeLog): CommitReads | undefined {
-    // messages in the log of the broker are inserted before the COMMIT
     const { transactionLog, outbox } = this.#target
-    // rows of messages are inserted before the COMMIT
+    // messages in the log of the broker or in the outbox are inserted before the COMMIT
     if (transactionLog !== undefined || outbox !== undefined || !this.#committed.isReadable(em)) return
     return commitReadsOf(em, log.entries())
   }
