@@ -422,13 +422,14 @@ test('publishes resyncs with the messages if a former row can not be read', { sk
   await add(orm.em.fork(), 'one')
   const em = orm.em.fork()
   const todo = await em.findOneOrFail(Todo, 1)
-  t.mock.method(Object.getPrototypeOf(orm.em.getConnection()), 'connect', () => Promise.reject(new Error('too many connections')))
+  const connect = t.mock.method(Object.getPrototypeOf(orm.em.getConnection()), 'connect', () => Promise.reject(new Error('too many connections')))
 
   todo.list = 'b'
   await em.flush()
   await until(async () => await count(database) === 0)
 
   assert.deepEqual(manual.texts.slice(1), ['list-a: delete one', 'list-b: create one', 'list-a: resync', 'list-b: resync'])
+  connect.mock.restore()
 })
 
 test('fails a transaction that PostgreSQL has aborted in silence', { skip: skips.PostgreSQL }, async (t) => {
