@@ -1,6 +1,6 @@
 /**
- * Diagnostics channels for metrics and traces, built on `node:diagnostics_channel`. A channel without subscribers costs one property check.
- * docs/diagnostics.md documents when each event is published.
+ * Diagnostics channels for metrics and traces, built on `node:diagnostics_channel`. A channel without subscribers costs
+ * one property check. docs/diagnostics.md documents when each event is published.
  */
 import type { AsyncLocalStorage } from 'node:async_hooks'
 import { channel } from 'node:diagnostics_channel'

@@ -2,7 +2,10 @@
 import createError from '@fastify/error'
 import { hasToJSON } from './protocol/encode.ts'
 
-/** Error classes by code. Thrown in a handler, errors with a status below 500 and RP_ERR_UNAVAILABLE show their message to the client. */
+/**
+ * Error classes by code. Thrown in a handler, errors with a status below 500 and RP_ERR_UNAVAILABLE show their message
+ * to the client.
+ */
 export const errors = {
   RP_ERR_ALREADY_REGISTERED: createError('RP_ERR_ALREADY_REGISTERED', "fastify-rohrpost is already registered on this Fastify instance: path '%s' was not added"),
   RP_ERR_INVALID_OPTION: createError('RP_ERR_INVALID_OPTION', "Invalid option '%s': expected %s, got %s"),
@@ -46,7 +49,10 @@ export const errors = {
 /** Maximum characters of a text that `show` returns. */
 const MAX_SHOWN = 80
 
-/** Returns a short text for any value in an error message: its JSON, cut at 80 characters. The rest of the value is not read. Never throws. */
+/**
+ * Returns a short text for any value in an error message: its JSON, cut at 80 characters. The rest of the value is not
+ * read. Never throws.
+ */
 export function show (value: unknown): string {
   let text: string | undefined
   try {

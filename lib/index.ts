@@ -1,4 +1,7 @@
-/** Main entry of the package: the Fastify plugin, the memory broker, the diagnostics channels and the types of the server. */
+/**
+ * Main entry of the package: the Fastify plugin, the memory broker, the diagnostics channels and the types of the
+ * server.
+ */
 import { memoryBroker } from './brokers/memory.ts'
 import { diagnostics } from './diagnostics.ts'
 import { rohrpost as plugin } from './plugin.ts'

@@ -12,8 +12,8 @@ import type { ConnectionHooks } from './server/connections.ts'
 /** Options of `app.register(rohrpost, options)`. Durations are in milliseconds, sizes in bytes. */
 export interface RohrpostOptions extends RegisterOptions, ConnectionHooks, Partial<ConnectionLimits> {
   /**
-   * Path of the WebSocket route, after `prefix` and the prefix of the surrounding plugin. The route is served with and without a trailing slash.
-   * The path may contain parameters or end with a wildcard.
+   * Path of the WebSocket route, after `prefix` and the prefix of the surrounding plugin. The route is served with and
+   * without a trailing slash. The path may contain parameters or end with a wildcard.
    *
    * @defaultValue `'/ws/rohrpost'`
    */
@@ -29,8 +29,9 @@ export interface RohrpostOptions extends RegisterOptions, ConnectionHooks, Parti
   /** Options of `@fastify/websocket`, unless the app has registered it itself. @defaultValue `{}` */
   websocket?: WebsocketPluginOptions
   /**
-   * Allowed `Origin` headers: a list of origins such as `https://example.org`, a function, or `true` for any. `https://*.example.org` allows all
-   * subdomains of `example.org`, but not `example.org` itself. Requests without the header, which browsers always send, are allowed.
+   * Allowed `Origin` headers: a list of origins such as `https://example.org`, a function, or `true` for any.
+   * `https://*.example.org` allows all subdomains of `example.org`, but not `example.org` itself. Requests without the
+   * header, which browsers always send, are allowed.
    *
    * @defaultValue origins with the host of the request
    */
@@ -39,25 +40,50 @@ export interface RohrpostOptions extends RegisterOptions, ConnectionHooks, Parti
   maxPayload?: number
   /** Maximum number of groups of one connection. @defaultValue 1000 */
   maxGroups?: number
-  /** Number of handlers that run at the same time for one connection, not counting handlers with the option `parallel`. @defaultValue 1 */
+  /**
+   * Number of handlers that run at the same time for one connection, not counting handlers with the option `parallel`.
+   *
+   * @defaultValue 1
+   */
   concurrency?: number
-  /** Limit of messages that wait for `onConnect` or for a slot. Beyond it, the socket is paused. @defaultValue 256 messages, 1 MiB */
+  /**
+   * Limit of messages that wait for `onConnect` or for a slot. Beyond it, the socket is paused.
+   *
+   * @defaultValue 256 messages, 1 MiB
+   */
   maxPending?: { messages: number, bytes: number }
   /** Time after which a request without a reply gets the error `timeout`. @defaultValue 30 000 ms */
   handlerTimeout?: number
   /** Interval of pings. A connection that is silent for two intervals is terminated. @defaultValue 30 000 ms */
   heartbeatInterval?: number
-  /** Unsent bytes above which a client must make progress within `slowTimeout`. If it does not, the connection is closed with code 4408. @defaultValue 1 MiB */
+  /**
+   * Unsent bytes above which a client must make progress within `slowTimeout`. If it does not, the connection is closed
+   * with code 4408.
+   *
+   * @defaultValue 1 MiB
+   */
   highWaterMark?: number
-  /** Time in which a client must receive a sixteenth of `highWaterMark` while more than `highWaterMark` is unsent. @defaultValue 5000 ms */
+  /**
+   * Time in which a client must receive a sixteenth of `highWaterMark` while more than `highWaterMark` is unsent.
+   *
+   * @defaultValue 5000 ms
+   */
   slowTimeout?: number
-  /** Maximum unsent bytes. If another message exceeds it, the connection is closed with code 4408 at once. @defaultValue 16 MiB */
+  /**
+   * Maximum unsent bytes. If another message exceeds it, the connection is closed with code 4408 at once.
+   *
+   * @defaultValue 16 MiB
+   */
   maxUnsent?: number
-  /** Limit of missed messages that are replayed to a client that reconnects. Beyond it, the client must load again. @defaultValue 1000 messages, 1 MiB */
+  /**
+   * Limit of missed messages that are replayed to a client that reconnects. Beyond it, the client must load again.
+   *
+   * @defaultValue 1000 messages, 1 MiB
+   */
   recoveryLimit?: { messages: number, bytes: number }
   /**
-   * Rate limit of each connection, as a token bucket: it holds `max` messages and is refilled evenly with `max` messages per `interval`
-   * milliseconds. Further messages get the error `rate_limited`.
+   * Rate limit of each connection, as a token bucket: it holds `max` messages and is refilled evenly with `max`
+   * messages per `interval` milliseconds. Further messages get the error `rate_limited`.
    *
    * @defaultValue no limit
    */

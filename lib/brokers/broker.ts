@@ -4,8 +4,9 @@ import type { PublishOptions, Stamp } from '../protocol/stamp.ts'
 export type { PublishOptions, Stamp }
 
 /**
- * A place in a group's log: the place of a message, or of the last message so far. Offsets rise by one, and the offset of a log without messages
- * is 0, unless the broker `hasSparseOffsets`. Another epoch means that the log was lost or rewound, and is never given to the same group again.
+ * A place in a group's log: the place of a message, or of the last message so far. Offsets rise by one, and the offset
+ * of a log without messages is 0, unless the broker `hasSparseOffsets`. Another epoch means that the log was lost or
+ * rewound, and is never given to the same group again.
  */
 export interface Position {
   readonly epoch: string
@@ -38,10 +39,10 @@ export interface BrokerHealth {
 /** Receives the messages and reports of a broker. None of its functions throws. */
 export interface Receiver {
   /**
-   * Delivers a message of a group. A broker MAY call it inside `publish` and before `open` has resolved. Messages of groups
-   * without members are ignored. A broker that keeps history MUST pass the position, and MUST deliver without gaps and
-   * repeats: it repairs a gap from its history before it continues. A message without a position, which a process without
-   * history published, MUST be followed by `lost`.
+   * Delivers a message of a group. A broker MAY call it inside `publish` and before `open` has resolved. Messages of
+   * groups without members are ignored. A broker that keeps history MUST pass the position, and MUST deliver without
+   * gaps and repeats: it repairs a gap from its history before it continues. A message without a position, which a
+   * process without history published, MUST be followed by `lost`.
    */
   deliver (group: string, payload: string, position?: Position): void
   /**
@@ -85,35 +86,36 @@ export interface Broker {
   /** Called once, before anything else; a rejection fails the start of the app. */
   open (receiver: Receiver): void | Promise<void>
   /**
-   * Publishes a message to a group, and resolves when the broker has it. Every process with members of the group receives
-   * it through `deliver`, this process too. Messages of one group MUST arrive in the order of the calls, retries included.
+   * Publishes a message to a group, and resolves when the broker has it. Every process with members of the group
+   * receives it through `deliver`, this process too. Messages of one group MUST arrive in the order of the calls,
+   * retries included.
    *
    * @param options what identifies the message among those of all processes. A broker that ignores them is correct.
    */
   publish (group: string, payload: string, options?: PublishOptions): void | Promise<void>
   /**
-   * Subscribes this process to a group, and resolves when every later `publish` will arrive. A broker that keeps history
-   * resolves with the position of the group's last message: the next delivered message follows it, or was delivered during
-   * the call. The server never has two calls for one group in progress.
+   * Subscribes this process to a group, and resolves when every later `publish` will arrive. A broker that keeps
+   * history resolves with the position of the group's last message: the next delivered message follows it, or was
+   * delivered during the call. The server never has two calls for one group in progress.
    */
   subscribe (group: string): Position | undefined | void | Promise<Position | undefined | void>
   /** Ends the subscription of this process to a group. */
   unsubscribe (group: string): void | Promise<void>
   /**
-   * Reads the messages after a position, oldest first, without gaps and up to the last message of the group, or the first
-   * `limit` of them. May be called for any group, subscribed or not, also during `subscribe`. A rejection means that the
-   * history can't be read now.
+   * Reads the messages after a position, oldest first, without gaps and up to the last message of the group, or the
+   * first `limit` of them. May be called for any group, subscribed or not, also during `subscribe`. A rejection means
+   * that the history can't be read now.
    *
-   * @param bytes limit of the payloads that the broker reads and returns: it MUST stop before the message that exceeds it.
-   * The caller recognizes by the last position that messages are left out.
+   * @param bytes limit of the payloads that the broker reads and returns: it MUST stop before the message that exceeds
+   * it. The caller recognizes by the last position that messages are left out.
    * @returns `undefined` if one of the messages is gone, or the position is of another epoch or after the last message
    */
   history (group: string, after: Position, limit: number, bytes?: number): HistoryEntry[] | undefined | Promise<HistoryEntry[] | undefined>
   /**
    * Reads rows of the database that also has the log. Rows and messages fit: whoever applies the messages of the group
-   * after `position`, without those that `includes` recognizes, has missed none and applies none twice. All messages that
-   * are delivered after the call are after the position, provided that this process is subscribed to the group. If `lost`
-   * is reported meanwhile, the rows are to be read again.
+   * after `position`, without those that `includes` recognizes, has missed none and applies none twice. All messages
+   * that are delivered after the call are after the position, provided that this process is subscribed to the group. If
+   * `lost` is reported meanwhile, the rows are to be read again.
    *
    * @param read reads the rows with what the broker provides; called once, or not at all if the broker rejects before
    */

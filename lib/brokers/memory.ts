@@ -12,8 +12,8 @@ export interface MemoryBrokerOptions {
 }
 
 /**
- * Time after which the log of a group without subscribers is deleted, as a multiple of `ttl`. A new log of the group has
- * a new epoch, so older positions are refused.
+ * Time after which the log of a group without subscribers is deleted, as a multiple of `ttl`. A new log of the group
+ * has a new epoch, so older positions are refused.
  */
 const LOG_LIFETIME = 10
 

@@ -1,6 +1,6 @@
 /**
- * Contract between a broker that keeps its messages in the application's database and the MikroORM plugin: a transaction
- * writes its own messages. Free of MikroORM types.
+ * Contract between a broker that keeps its messages in the application's database and the MikroORM plugin: a
+ * transaction writes its own messages. Free of MikroORM types.
  */
 
 /** Rows that a transaction inserts as its last statement before the COMMIT. */

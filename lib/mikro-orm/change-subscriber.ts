@@ -1,4 +1,6 @@
-/** The MikroORM event subscriber: records events with capture/, and passes the change log to announce/ at the COMMIT. */
+/**
+ * The MikroORM event subscriber: records events with capture/, and passes the change log to announce/ at the COMMIT.
+ */
 import {
   wrap, type EntityManager, type EventArgs, type EventSubscriber, type FlushEventArgs,
   type MikroORM, type Transaction, type TransactionEventArgs, type UnitOfWork

@@ -33,10 +33,10 @@ export interface RohrpostMikroOrmOptions {
    */
   errorHandler?: OrmErrorHandler
   /**
-   * Whether each transaction writes its notifications into a table of the database, from which they are deleted when the
-   * broker has confirmed them. Then no notification is lost when a process is killed after the COMMIT, or when the broker
-   * is away. Needs `logEntities` of `fastify-rohrpost/brokers/database` among the entities of the ORM. `databaseBroker` on
-   * the same ORM needs no outbox.
+   * Whether each transaction writes its notifications into a table of the database, from which they are deleted when
+   * the broker has confirmed them. Then no notification is lost when a process is killed after the COMMIT, or when the
+   * broker is away. Needs `logEntities` of `fastify-rohrpost/brokers/database` among the entities of the ORM.
+   * `databaseBroker` on the same ORM needs no outbox.
    *
    * @defaultValue false
    */

@@ -33,7 +33,10 @@ export const ErrorCode = {
 /** One of the codes of {@link ErrorCode}. Handlers may send codes of their own. */
 export type ErrorCode = typeof ErrorCode[keyof typeof ErrorCode]
 
-/** Codes with which the server closes a connection. Codes from 4000 mirror HTTP: 4403 is 403. See PROTOCOL.md, "Close codes". */
+/**
+ * Codes with which the server closes a connection. Codes from 4000 mirror HTTP: 4403 is 403. See PROTOCOL.md, "Close
+ * codes".
+ */
 export const CloseCode = {
   /** Normal closure (RFC 6455, section 7.4.1). */
   NORMAL: 1000,
@@ -43,7 +46,10 @@ export const CloseCode = {
   INTERNAL_ERROR: 1011,
   /** The server restarts (IANA's registry of close codes). The client reconnects after a random delay. */
   SERVICE_RESTART: 1012,
-  /** The server cannot accept the connection now, for example because its database is unavailable (IANA's registry). The client reconnects after a random delay. */
+  /**
+   * The server cannot accept the connection now, for example because its database is unavailable (IANA's registry). The
+   * client reconnects after a random delay.
+   */
   TRY_AGAIN_LATER: 1013,
   /** The client must authenticate again. Sent by applications. */
   UNAUTHORIZED: 4401,

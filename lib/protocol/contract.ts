@@ -1,4 +1,7 @@
-/** Contract between a server and its clients: the calls and group types with their schemas. TypeBox is imported for its types only. */
+/**
+ * Contract between a server and its clients: the calls and group types with their schemas. TypeBox is imported for its
+ * types only.
+ */
 import type { Static, TSchema } from '@sinclair/typebox'
 
 /** Schemas of one call. Without a schema, any value is valid. */
@@ -10,8 +13,8 @@ export interface CallSchemas {
 /** Schemas of one group type. */
 export interface GroupSchemas {
   /**
-   * Schema of the group's id: a string, a number, or for composite keys an array of them. `false` declares a single group whose name is the
-   * type. By default the id is a non-negative integer or a UUID.
+   * Schema of the group's id: a string, a number, or for composite keys an array of them. `false` declares a single
+   * group whose name is the type. By default the id is a non-negative integer or a UUID.
    */
   readonly id?: TSchema | false
   /** Schema of the object in change notifications. */
@@ -61,7 +64,8 @@ export type GroupId<C extends Contract, Type extends string> = IsUntyped<C> exte
     : { readonly id: SchemaType<GroupTypesOf<C>[Type & keyof GroupTypesOf<C>], 'id', string | number> }
 
 /**
- * Declares a contract. The server implements it with `app.rohrpost.implement`, and clients use its type: `new RohrpostClient<typeof api>(url)`.
+ * Declares a contract. The server implements it with `app.rohrpost.implement`, and clients use its type: `new
+ * RohrpostClient<typeof api>(url)`.
  *
  * @returns the same object, with its exact type
  */

@@ -59,7 +59,10 @@ export function decode (text: string): Envelope | Malformed {
   return message as Envelope
 }
 
-/** Whether a value is a valid `id`. Integers from 2^53 lose digits when they are parsed, so they could not be echoed unchanged. */
+/**
+ * Whether a value is a valid `id`. Integers from 2^53 lose digits when they are parsed, so they could not be echoed
+ * unchanged.
+ */
 export function isMessageId (value: unknown): value is MessageId {
   switch (typeof value) {
     case 'string':

@@ -1,4 +1,7 @@
-/** JSON encoder of sent messages. Plain values go directly to `JSON.stringify`; other values are first copied into plain ones. */
+/**
+ * JSON encoder of sent messages. Plain values go directly to `JSON.stringify`; other values are first copied into plain
+ * ones.
+ */
 
 /** Maximum nesting of a value that is encoded without a copy. */
 const MAX_PLAIN_DEPTH = 32
@@ -6,11 +9,12 @@ const MAX_PLAIN_DEPTH = 32
 const MAX_DEPTH = 2048
 
 /**
- * Encodes a value as JSON: a `Date` as an ISO string, a `bigint` as a number if it is a safe integer and otherwise as a string, a `Map` as an object, a
- * `Set` as an array, a `Uint8Array` as base64, an object with `toJSON` as the result of that.
+ * Encodes a value as JSON: a `Date` as an ISO string, a `bigint` as a number if it is a safe integer and otherwise as a
+ * string, a `Map` as an object, a `Set` as an array, a `Uint8Array` as base64, an object with `toJSON` as the result of
+ * that.
  *
- * @throws TypeError for a cycle or a value without a JSON form (`undefined`, a function, a symbol); RangeError for more than 2048 levels of
- * nesting; the error of a `toJSON`
+ * @throws TypeError for a cycle or a value without a JSON form (`undefined`, a function, a symbol); RangeError for more
+ * than 2048 levels of nesting; the error of a `toJSON`
  */
 export function encode (value: unknown): string {
   const text = JSON.stringify(isPlain(value, 0) ? value : toPlain(value, '', new Set()))
@@ -21,12 +25,17 @@ export function encode (value: unknown): string {
 /** Pattern of characters that JSON may have to escape: control characters, quotes, backslashes and surrogates. */
 const SPECIAL = /[^ !#-[\]-\ud7ff\ue000-\uffff]/
 
-/** Encodes a string as JSON. Most strings need no escape, and a call of `JSON.stringify` takes several times as long. */
+/**
+ * Encodes a string as JSON. Most strings need no escape, and a call of `JSON.stringify` takes several times as long.
+ */
 export function quote (text: string): string {
   return SPECIAL.test(text) ? JSON.stringify(text) : `"${text}"`
 }
 
-/** Whether `JSON.stringify` encodes a value as `encode` should. It is `false` for any value with more than 32 levels of nesting. */
+/**
+ * Whether `JSON.stringify` encodes a value as `encode` should. It is `false` for any value with more than 32 levels of
+ * nesting.
+ */
 function isPlain (value: unknown, depth: number): boolean {
   if (typeof value !== 'object' || value === null) return typeof value !== 'bigint'
   if (depth === MAX_PLAIN_DEPTH) return false

@@ -1,4 +1,7 @@
-/** Group names: valid characters, and the encoding of keys in a name. The server and the MikroORM plugin share these rules. */
+/**
+ * Group names: valid characters, and the encoding of keys in a name. The server and the MikroORM plugin share these
+ * rules.
+ */
 
 const NAME = /^[\x21-\x7e]{1,200}$/
 const UUID = /^[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}$/i
@@ -14,8 +17,9 @@ export function isUuid (text: string): boolean {
 }
 
 /**
- * Encodes a key, or one part of a composite key, for a group name: a number as digits, a text with `encodeURIComponent`. A text with a lone
- * surrogate cannot be encoded and is returned unchanged; it is not valid in a group name.
+ * Encodes a key, or one part of a composite key, for a group name: a number as digits, a text with
+ * `encodeURIComponent`. A text with a lone surrogate cannot be encoded and is returned unchanged; it is not valid in a
+ * group name.
  */
 export function encodeKey (key: string | number): string {
   const text = String(key)

@@ -1,4 +1,7 @@
-/** TypeBox schemas of all protocol messages. PROTOCOL.md describes the same; a test validates its examples with these schemas. */
+/**
+ * TypeBox schemas of all protocol messages. PROTOCOL.md describes the same; a test validates its examples with these
+ * schemas.
+ */
 import { Type, type Static } from '@sinclair/typebox'
 
 const Id = Type.Union([
@@ -25,7 +28,10 @@ export const ReplySchema = Type.Object({
   data: Type.Optional(Type.Unknown())
 }, { additionalProperties: true, $id: 'rohrpost.reply' })
 
-/** Server to client: the request with this `id` failed. A malformed request gets an error without `type`, and without `id` if it is unreadable. */
+/**
+ * Server to client: the request with this `id` failed. A malformed request gets an error without `type`, and without
+ * `id` if it is unreadable.
+ */
 export const ErrorSchema = Type.Object({
   id: Type.Optional(Id),
   type: Type.Optional(Type.String()),
@@ -72,7 +78,10 @@ export const SubscriptionBatchSchema = Type.Object({
   position: Type.Optional(PositionSchema)
 }, { additionalProperties: true, $id: 'rohrpost.subscription-batch' })
 
-/** Server to client, without a request, for subscriptions with positions: messages of a group are lost; the next one follows `position`. */
+/**
+ * Server to client, without a request, for subscriptions with positions: messages of a group are lost; the next one
+ * follows `position`.
+ */
 export const ResyncSchema = Type.Object({
   type: Type.Literal('subscription-update'),
   data: Type.Object({ type: Type.Literal('resync'), group: Type.String() }),

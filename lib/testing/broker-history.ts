@@ -183,7 +183,9 @@ function entriesOf (entries: HistoryEntry[] | undefined): HistoryEntry[] {
   return entries.map(({ payload, position }) => ({ payload, position }))
 }
 
-/** Positions of one epoch that follow each other from `after` on: by one, or rising where the broker has sparse offsets. */
+/**
+ * Positions of one epoch that follow each other from `after` on: by one, or rising where the broker has sparse offsets.
+ */
 export function assertFollow (broker: Broker, after: Position | undefined, positions: (Position | undefined)[]): void {
   let last = Number(after?.offset)
   for (const position of positions) {

@@ -19,7 +19,8 @@ export class Backoff {
   }
 
   /**
-   * Returns the next delay in milliseconds. It is random, so that processes that fail at the same time do not retry at the same time.
+   * Returns the next delay in milliseconds. It is random, so that processes that fail at the same time do not retry at
+   * the same time.
    */
   next (): number {
     const bound = Math.min(this.#max, this.#min * 2 ** this.#attempts++)

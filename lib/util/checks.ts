@@ -18,7 +18,12 @@ export function isDelay (value: unknown): value is number {
   return isCount(value) && value <= MAX_DELAY
 }
 
-/** Throws on unknown option names. @param where prefix of the names in the error message @throws RP_ERR_UNKNOWN_OPTION */
+/**
+ * Throws on unknown option names.
+ *
+ * @param where prefix of the names in the error message
+ * @throws RP_ERR_UNKNOWN_OPTION
+ */
 export function checkNames (given: object, names: readonly string[], where = ''): void {
   for (const name of Object.keys(given)) {
     if (!names.includes(name)) throw new errors.RP_ERR_UNKNOWN_OPTION(where + name, names.map((name) => where + name).join(', '))

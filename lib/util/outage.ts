@@ -5,7 +5,9 @@ export interface OutageEvents {
   ended (failures: number): void
 }
 
-/** Outage of a dependency. The first failure and the next success are reported; failures between them are only counted. */
+/**
+ * Outage of a dependency. The first failure and the next success are reported; failures between them are only counted.
+ */
 export class Outage {
   readonly #events: OutageEvents
   #failures = 0

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import test from 'node:test'
 import type { ChangeDropEvent } from '../../lib/index.ts'
-import { encodeMessages, publishMessages, reportSent, type GroupMessage } from '../../lib/mikro-orm/announce/publish.ts'
+import { encodeMessages, publishMessages, reportSent, type EncodedMessage } from '../../lib/mikro-orm/announce/publish.ts'
 import type { Notification } from '../../lib/mikro-orm/declare/notification.ts'
 import { droppedNotification } from '../../lib/mikro-orm/declare/notification.ts'
 import { record } from '../support/events.ts'
@@ -60,7 +60,7 @@ test('have the stamp of each, and are reported one by one', (t) => {
   ])
 
   publishMessages(messages, target, stamp, (group) => { failed.push(group) })
-  const [alone] = encodeMessages([notification('b', 'alone')]) as [GroupMessage]
+  const [alone] = encodeMessages([notification('b', 'alone')]) as [EncodedMessage]
   reportSent(alone)
 
   const stampOf = (key: string) => ({ key, part: 'all', ...stamp })

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import test from 'node:test'
 import type { EntityManager, Transaction } from '@mikro-orm/core'
 import { BaseMySqlPlatform, BasePostgreSqlPlatform, SqlitePlatform } from '@mikro-orm/sql'
-import { insertRows, insertText, removeRows } from '../../lib/mikro-orm/capture/commit-rows.ts'
+import { insertWithCommit, insertText, removeInserted } from '../../lib/mikro-orm/capture/commit-rows.ts'
 
 type Answer = (sql: string) => object[]
 
@@ -45,7 +45,7 @@ test('more than 1000 rows, or more than 1 MiB, are several statements', () => {
 test('PostgreSQL limits the time between the INSERT and the COMMIT, and keeps the order', async () => {
   const { em, transaction, statements } = open(new BasePostgreSqlPlatform())
 
-  await insertRows(em, transaction, rows)
+  await insertWithCommit(em, transaction, rows)
 
   assert.deepEqual(statements.map((sql) => String(sql).replaceAll(/\s+/g, ' ')), [
     "with guard as (select set_config('idle_in_transaction_session_timeout', '5s', true)) insert into \"log\" (a, b) " +
@@ -59,12 +59,12 @@ test('MySQL is asked whether it has rolled back the transaction', async () => {
   const platform = new MySqlPlatform()
 
   const alive = open(platform)
-  await insertRows(alive.em, alive.transaction, rows)
+  await insertWithCommit(alive.em, alive.transaction, rows)
   assert.deepEqual(alive.statements, [...check, ['insert into "log" (a, b) values (?, ?), (?, ?)', ['1', null, "\\'", '?']]])
 
   for (const [errno, expected] of [[1305, { code: 'RP_ERR_ROLLED_BACK' }], [1064, /refused/]] as const) {
     const over = open(platform, (sql) => sql.startsWith('release') ? fail({ errno }) : [])
-    await assert.rejects(insertRows(over.em, over.transaction, rows), expected)
+    await assert.rejects(insertWithCommit(over.em, over.transaction, rows), expected)
     assert.deepEqual(over.statements, check)
   }
 })
@@ -72,20 +72,20 @@ test('MySQL is asked whether it has rolled back the transaction', async () => {
 test('a transaction without the turn inserts nothing', async () => {
   for (const answer of [() => [], () => [{ alive: 0 }]]) {
     const { em, transaction, statements } = open({}, answer)
-    await assert.rejects(insertRows(em, transaction, { ...rows, turn }), { code: 'RP_ERR_ROLLED_BACK' })
+    await assert.rejects(insertWithCommit(em, transaction, { ...rows, turn }), { code: 'RP_ERR_ROLLED_BACK' })
     assert(!statements.some((statement) => String(statement).startsWith('insert')))
   }
 })
 
 test('SQLite removes the rows after a refused COMMIT, unless the transaction is over', async () => {
   const running = open(new SqlitePlatform())
-  await insertRows(running.em, running.transaction, { ...rows, rows: [] })
-  await removeRows(running.em, running.transaction)
+  await insertWithCommit(running.em, running.transaction, { ...rows, rows: [] })
+  await removeInserted(running.em, running.transaction)
   assert.deepEqual(running.statements, ['savepoint rohrpost_rows', 'rollback to savepoint rohrpost_rows', 'release savepoint rohrpost_rows'])
 
   const over = open(new SqlitePlatform(), () => fail({}))
-  await removeRows(over.em, over.transaction)
+  await removeInserted(over.em, over.transaction)
   const other = open(new BasePostgreSqlPlatform())
-  await removeRows(other.em, other.transaction)
+  await removeInserted(other.em, other.transaction)
   assert.deepEqual([over.statements, other.statements], [['rollback to savepoint rohrpost_rows'], []])
 })

@@ -9,7 +9,7 @@ import Fastify from 'fastify'
 import { databaseBroker, logEntities } from '../../lib/brokers/database/index.ts'
 import { transactionLogOf, type TransactionLog } from '../../lib/brokers/transaction-log.ts'
 import rohrpost, { memoryBroker } from '../../lib/index.ts'
-import { insertRows } from '../../lib/mikro-orm/capture/commit-rows.ts'
+import { insertWithCommit } from '../../lib/mikro-orm/capture/commit-rows.ts'
 import { ChangeSubscriber, notifyOnChange, rohrpostMikroOrm } from '../../lib/mikro-orm/index.ts'
 import { Recorder } from '../../lib/testing/recorder.ts'
 import { record } from '../support/events.ts'
@@ -368,7 +368,7 @@ test('MariaDB: a missing turn is created', { skip: skips.MariaDB }, async (t) =>
   const { database, orm } = await open(t, 'MariaDB')
   const log = transactionLogOf(databaseBroker({ orm }), orm) as TransactionLog
   const write = () => orm.em.fork().transactional((em) => {
-    return insertRows(em, em.getTransactionContext() as Transaction, log.rowsOf([{ group: 'a', payload: '{}' }]))
+    return insertWithCommit(em, em.getTransactionContext() as Transaction, log.rowsOf([{ group: 'a', payload: '{}' }]))
   })
 
   await write()

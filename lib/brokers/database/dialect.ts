@@ -3,14 +3,14 @@ import type { EntityManager } from '@mikro-orm/core'
 import type { TransactionTurn } from '../transaction-log.ts'
 
 /** A row as a driver returns it. */
-export type Row = Record<string, unknown>
+export type ResultRow = Record<string, unknown>
 
 /** One connection to the database, used by one statement after the other. */
 export interface DatabaseConnection {
   /** The id that the server has announced for its process, if it does. */
   readonly processId?: number | undefined
   /** Runs a statement with `?` in place of values. */
-  query (sql: string, values?: readonly unknown[]): Promise<Row[]>
+  query (sql: string, values?: readonly unknown[]): Promise<ResultRow[]>
   /** Ends the connection at once, also under a statement that is not answered. */
   destroy (): void
 }

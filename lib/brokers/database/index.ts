@@ -14,9 +14,9 @@ export type { DatabaseBrokerOptions, HistoryOptions, LogStats, Snapshot }
 export interface DatabaseBroker extends Broker {
   /**
    * Reads rows of the application and the messages that they contain already, see `Broker`. On PostgreSQL and MariaDB
-   * all statements of `em` run in one read-only transaction that sees one state of the database. With SQLite, too, if the
-   * file is in the WAL mode; elsewhere the rows can contain the change of a message that is not recognized, so that it is
-   * applied twice, but never miss one.
+   * all statements of `em` run in one read-only transaction that sees one state of the database. With SQLite, too, if
+   * the file is in the WAL mode; elsewhere the rows can contain the change of a message that is not recognized, so that
+   * it is applied twice, but never miss one.
    */
   snapshot<Value> (group: string, read: (em: EntityManager) => Promise<Value>): Promise<Snapshot<Value>>
   /** Figures about reading the log; `undefined` before the broker is opened. */

@@ -1,7 +1,7 @@
 /** A connection to the database that is opened again when it is lost. */
 import { Backoff } from '../../util/backoff.ts'
 import { within } from '../../util/within.ts'
-import type { Connector, DatabaseConnection, Dialect, Row } from './dialect.ts'
+import type { Connector, DatabaseConnection, Dialect, ResultRow } from './dialect.ts'
 
 /** Options of a session. */
 export interface LogSessionOptions {
@@ -74,7 +74,7 @@ export class LogSession implements DatabaseConnection {
     }
   }
 
-  async query (sql: string, values?: readonly unknown[]): Promise<Row[]> {
+  async query (sql: string, values?: readonly unknown[]): Promise<ResultRow[]> {
     const connection = this.#connection
     const { dialect, patience } = this.#options
     if (connection === undefined) throw new Error(`no connection to ${dialect.name}: ${this.reason}`)

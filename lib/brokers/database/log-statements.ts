@@ -1,6 +1,6 @@
 /** The statements on the log that all databases share. */
 import { createHash, randomBytes } from 'node:crypto'
-import type { DatabaseConnection, Dialect, LogMessage, LogTables, Row } from './dialect.ts'
+import type { DatabaseConnection, Dialect, LogMessage, LogTables, ResultRow } from './dialect.ts'
 
 /** A row of the log without its payload. */
 export interface LogRow {
@@ -250,7 +250,7 @@ export function nameOf ({ group, createdAt, token }: LogRow): string {
   return token ?? `${createdAt} ${group}`
 }
 
-function toLogRow ({ id, group_name: group, size, created_at: createdAt, token }: Row): LogRow {
+function toLogRow ({ id, group_name: group, size, created_at: createdAt, token }: ResultRow): LogRow {
   return {
     id: Number(id),
     group: String(group),

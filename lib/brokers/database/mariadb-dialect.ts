@@ -4,7 +4,7 @@ import { errors } from '../../errors.ts'
 import { Database, databaseOf } from '../../util/platforms.ts'
 import type { TransactionTurn } from '../transaction-log.ts'
 import type {
-  ConnectionEvents, Connector, DatabaseConnection, Dialect, Failure, HoleWatch, LogMessage, LogTables, Row,
+  ConnectionEvents, Connector, DatabaseConnection, Dialect, Failure, HoleWatch, LogMessage, LogTables, ResultRow,
   SnapshotView
 } from './dialect.ts'
 import { insertRows } from './log-statements.ts'
@@ -260,7 +260,7 @@ class MariadbConnection implements DatabaseConnection {
     connection.on('end', () => onLost(new Error('MariaDB closed the connection')))
   }
 
-  async query (sql: string, values: readonly unknown[] = []): Promise<Row[]> {
+  async query (sql: string, values: readonly unknown[] = []): Promise<ResultRow[]> {
     const { promise, resolve, reject } = Promise.withResolvers<unknown>()
     this.#connection.query(sql, values, (error, rows) => error ? reject(error) : resolve(rows))
     const rows = await promise

@@ -2,7 +2,7 @@
 import type { MikroORM } from '@mikro-orm/core'
 import { errors } from '../../errors.ts'
 import type {
-  ConnectionEvents, Connector, DatabaseConnection, Dialect, Failure, HoleWatch, LogMessage, LogTables, Row,
+  ConnectionEvents, Connector, DatabaseConnection, Dialect, Failure, HoleWatch, LogMessage, LogTables, ResultRow,
   SnapshotView
 } from './dialect.ts'
 import { openOwnConnection } from './own-connection.ts'
@@ -12,7 +12,7 @@ import { openServerView } from './snapshot-view.ts'
 interface PgClient {
   readonly processID?: number
   readonly connection?: { readonly stream?: { destroy (): void } }
-  query (sql: string, values?: readonly unknown[]): Promise<{ rows: Row[] }>
+  query (sql: string, values?: readonly unknown[]): Promise<{ rows: ResultRow[] }>
   on (event: 'notification', run: (notification: { processId: number }) => void): unknown
   on (event: 'error', run: (error: Error) => void): unknown
   on (event: 'end', run: () => void): unknown
@@ -233,7 +233,7 @@ class PostgresqlConnection implements DatabaseConnection {
     return this.#client.processID
   }
 
-  async query (sql: string, values: readonly unknown[] = []): Promise<Row[]> {
+  async query (sql: string, values: readonly unknown[] = []): Promise<ResultRow[]> {
     let count = 0
     const { rows } = await this.#client.query(sql.replaceAll('?', () => `$${++count}`), values)
     return rows

@@ -1,6 +1,6 @@
 /** Entity managers whose statements all see one state of the database. */
 import { IsolationLevel, type EntityManager, type MikroORM } from '@mikro-orm/core'
-import type { DatabaseConnection, Row, SnapshotView } from './dialect.ts'
+import type { DatabaseConnection, ResultRow, SnapshotView } from './dialect.ts'
 import { openOwnConnection, type OwnConnection } from './own-connection.ts'
 
 /** Begins a transaction on a connection of the application's pool. Its first statement decides which state it sees. */
@@ -38,7 +38,7 @@ function newEntityManager (orm: MikroORM): EntityManager {
 function connectionOf (em: EntityManager, connection: unknown): DatabaseConnection {
   const { execute } = connection as OwnConnection
   return {
-    query: (sql, values = []): Promise<Row[]> => {
+    query: (sql, values = []): Promise<ResultRow[]> => {
       return execute.call(connection, sql, values, 'all', em.getTransactionContext(), { enabled: false })
     },
     destroy () {}

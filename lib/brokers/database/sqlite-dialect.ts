@@ -2,7 +2,7 @@
 import type { MikroORM } from '@mikro-orm/core'
 import { errors } from '../../errors.ts'
 import type {
-  Connector, DatabaseConnection, Dialect, Failure, LogMessage, LogTables, Row, SnapshotView
+  Connector, DatabaseConnection, Dialect, Failure, LogMessage, LogTables, ResultRow, SnapshotView
 } from './dialect.ts'
 import { insertRows } from './log-statements.ts'
 import { openOwnConnection, type OwnConnection } from './own-connection.ts'
@@ -92,7 +92,7 @@ class SqliteConnection implements DatabaseConnection {
     this.#own = own
   }
 
-  query (sql: string, values: readonly unknown[] = []): Promise<Row[]> {
+  query (sql: string, values: readonly unknown[] = []): Promise<ResultRow[]> {
     return this.#own.execute(sql, values, 'all', undefined, { enabled: false })
   }
 

@@ -83,8 +83,8 @@ return 1
 /**
  * Publishes batches of messages. Arguments: the number of the call, the milliseconds for which Redis keeps that number,
  * the prefix of channels, and the number of clocks; then for each clock its name, a value that no state of the call is
- * below (empty if the call has an older state after a newer one), the largest value, and the states (`encodeStates`); then
- * for each batch its group, the lengths of its messages, their count, and the messages.
+ * below (empty if the call has an older state after a newer one), the largest value, and the states (`encodeStates`);
+ * then for each batch its group, the lengths of its messages, their count, and the messages.
  *
  * Each process numbers its calls, so that Redis skips a call that is repeated after a lost connection. A failed batch
  * does not affect other groups. The reply is `1` if this process keeps history only because others do, else `0`; then

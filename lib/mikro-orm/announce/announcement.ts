@@ -203,9 +203,10 @@ async function lock (em: EntityManager, transaction: Transaction, rows: readonly
 }
 
 /**
- * Reads rows on MySQL and MariaDB, where a read without a lock returns the state of the transaction's first read. A lock
- * on a missing key would block its INSERT by others, so rows that no statement has locked are looked up first. Owners of
- * M:N collections are not locked: their new references hold a shared lock, as those of other transactions may.
+ * Reads rows on MySQL and MariaDB, where a read without a lock returns the state of the transaction's first read. A
+ * lock on a missing key would block its INSERT by others, so rows that no statement has locked are looked up first.
+ * Owners of M:N collections are not locked: their new references hold a shared lock, as those of other transactions
+ * may.
  */
 async function readLocked (em: EntityManager, transaction: Transaction, rows: readonly Changed[]): Promise<Map<string, Row>> {
   const isFree = ({ origin }: Changed) => origin === ChangeOrigin.Collection

@@ -91,8 +91,8 @@ export class Announcer {
   }
 
   /**
-   * Announces changes that are committed already, in a transaction of its own. It locks the rows, so that no newer state
-   * is published first.
+   * Announces changes that are committed already, in a transaction of its own. It locks the rows, so that no newer
+   * state is published first.
    */
   async announce (em: EntityManager, log: ChangeLog): Promise<void> {
     const connection = this.#orm.em.getConnection('write')
@@ -146,7 +146,9 @@ export class Announcer {
     return commitReadsOf(em, log.entries())
   }
 
-  /** Commits a transaction with its messages in the log of the broker, or publishes them in the order of the commits. */
+  /**
+   * Commits a transaction with its messages in the log of the broker, or publishes them in the order of the commits.
+   */
   async #commit (
     em: EntityManager,
     transaction: Transaction,

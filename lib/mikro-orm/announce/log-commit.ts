@@ -7,7 +7,7 @@ import { Outcome, prepareCommit, type CommitResult } from '../capture/commit.ts'
 import type { CommitStamps } from '../capture/commit-stamps.ts'
 import type { Announcement } from './announcement.ts'
 import { areDropsObserved, type Logger } from './drops.ts'
-import { encodeMessages, groupsOf, reportDrops, reportSent, type GroupMessage } from './publish.ts'
+import { encodeMessages, groupsOf, reportDrops, reportSent, type EncodedMessage } from './publish.ts'
 
 /** Arguments of `commitWithMessages`. */
 interface LogCommit {
@@ -33,7 +33,7 @@ export async function commitWithMessages (
   const outgoing = announcement.notifications(areDropsObserved(log))
   const messages = encodeMessages(outgoing)
   const resyncs = announcement.isUncertain ? [...groupsOf(outgoing)] : []
-  const inserted: GroupMessage[] = [
+  const inserted: EncodedMessage[] = [
     ...messages, ...resyncs.map((group) => ({ group, payload: encodeResync(group), notifications: [] }))
   ]
   const rows = inserted.length === 0 ? undefined : transactionLog.rowsOf(inserted)

@@ -24,7 +24,7 @@ export interface PublishTarget {
 }
 
 /** A message to a group. */
-export interface GroupMessage extends SentMessage {
+export interface EncodedMessage extends SentMessage {
   /** The notifications in it; none in a message of `sendToGroup`. */
   readonly notifications: readonly Notification[]
 }
@@ -36,7 +36,7 @@ const PORTION = 128
  * Encodes notifications, in order with the messages between them. Notifications of one group become one message, in the
  * place of the first of them, unless a message to the group is between them.
  */
-export function encodeMessages (outgoing: ReadonlyArray<Notification | SentMessage>): GroupMessage[] {
+export function encodeMessages (outgoing: ReadonlyArray<Notification | SentMessage>): EncodedMessage[] {
   const parts: Array<SentMessage | Notification[]> = []
   const open = new Map<string, Notification[]>()
   for (const one of outgoing) {
@@ -56,7 +56,7 @@ export function encodeMessages (outgoing: ReadonlyArray<Notification | SentMessa
 }
 
 /** Encodes notifications of one group as one message, or as several if it would be too large. */
-function encode (notifications: readonly Notification[]): GroupMessage[] {
+function encode (notifications: readonly Notification[]): EncodedMessage[] {
   const group = String(notifications[0]?.group)
   const texts = encodeBatch(group, notifications)
   let at = 0
@@ -75,7 +75,7 @@ export function reportDrops (outgoing: ReadonlyArray<Notification | SentMessage>
 }
 
 /** Reports the notifications of a message that the broker or the log has taken. */
-export function reportSent ({ payload, notifications }: GroupMessage): void {
+export function reportSent ({ payload, notifications }: EncodedMessage): void {
   if (!diagnostics.notify.hasSubscribers) return
   for (const { entity, type, group, object } of notifications) {
     const size = Buffer.byteLength(notifications.length === 1 ? payload : object)
@@ -91,7 +91,7 @@ export function reportSent ({ payload, notifications }: GroupMessage): void {
  * @returns a promise if a portion has to wait for the previous one: it resolves when the last portion is handed over
  */
 export function publishMessages (
-  messages: readonly GroupMessage[],
+  messages: readonly EncodedMessage[],
   target: PublishTarget,
   stamp: CommitStamp | undefined,
   failed: (group: string, err: unknown) => void
@@ -105,20 +105,20 @@ export function publishMessages (
  * @returns a promise if a portion has to wait for the previous one: it resolves when the last portion is handed over
  */
 export function publishInPortions (
-  messages: readonly GroupMessage[],
-  publish: (message: GroupMessage, index: number) => void | Promise<void>,
+  messages: readonly EncodedMessage[],
+  publish: (message: EncodedMessage, index: number) => void | Promise<void>,
   from = 0
 ): void | Promise<void> {
   const waiting: Array<Promise<void>> = []
   for (let at = from; at < messages.length; at++) {
     if (waiting.length === PORTION) return Promise.all(waiting).then(() => publishInPortions(messages, publish, at))
-    const publishing = publish(messages[at] as GroupMessage, at)
+    const publishing = publish(messages[at] as EncodedMessage, at)
     if (publishing !== undefined) waiting.push(publishing)
   }
 }
 
 function publish (
-  message: GroupMessage,
+  message: EncodedMessage,
   { publish, log }: PublishTarget,
   stamp: CommitStamp | undefined,
   failed: (group: string, err: unknown) => void

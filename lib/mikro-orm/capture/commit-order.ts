@@ -11,8 +11,8 @@ export interface Turn {
   /** Whether a later transaction was published first, because the answer to this COMMIT took too long. */
   readonly isOvertaken: boolean
   /**
-   * Ends the turn when the outcome of the COMMIT is known. Calls `publish` when all earlier turns with the same rows are
-   * over, at once if there are none. The turn is over when `publish` returns, or its promise settles.
+   * Ends the turn when the outcome of the COMMIT is known. Calls `publish` when all earlier turns with the same rows
+   * are over, at once if there are none. The turn is over when `publish` returns, or its promise settles.
    */
   end (publish: () => void | Promise<void>): void
 }

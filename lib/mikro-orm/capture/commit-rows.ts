@@ -26,7 +26,7 @@ type Values = TransactionRows['rows']
  *
  * @throws RP_ERR_ROLLED_BACK; an error of the database. The transaction must not be committed then
  */
-export async function insertRows (em: EntityManager, transaction: Transaction, inserted: TransactionRows): Promise<void> {
+export async function insertWithCommit (em: EntityManager, transaction: Transaction, inserted: TransactionRows): Promise<void> {
   const database = databaseOf(em.getPlatform())
   const execute = (sql: string, parameters?: readonly unknown[]) => run(transaction, sql, parameters)
 
@@ -40,9 +40,9 @@ export async function insertRows (em: EntityManager, transaction: Transaction, i
 }
 
 /**
- * Removes the rows of {@link insertRows} after a refused COMMIT, where the transaction goes on.
+ * Removes the rows of {@link insertWithCommit} after a refused COMMIT, where the transaction goes on.
  */
-export async function removeRows (em: EntityManager, transaction: Transaction): Promise<void> {
+export async function removeInserted (em: EntityManager, transaction: Transaction): Promise<void> {
   if (databaseOf(em.getPlatform()) !== Database.Sqlite) return
   try {
     await run(transaction, `rollback to savepoint ${SAVEPOINT}`)

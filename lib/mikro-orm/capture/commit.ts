@@ -3,7 +3,7 @@ import type { EntityManager, Transaction } from '@mikro-orm/core'
 import type { TransactionRows } from '../../brokers/transaction-log.ts'
 import { errors } from '../../errors.ts'
 import { Database, databaseOf } from '../../util/platforms.ts'
-import { insertRows, insertText, removeRows } from './commit-rows.ts'
+import { insertWithCommit, insertText, removeInserted } from './commit-rows.ts'
 import { toStamp, type CommitStamp, type CommitStamps, type KyselyTransaction } from './commit-stamps.ts'
 
 /** Outcome of a transaction. */
@@ -83,18 +83,18 @@ export async function prepareCommit (
     for (const query of queries) results.push(await em.getConnection('write').execute(query, [], 'all', transaction))
     // the INSERT shows as well whether the transaction goes on
     const stamp = rows === undefined || stamps.isUsed ? await stamps.read(em, transaction) : undefined
-    if (rows !== undefined) await insertRows(em, transaction, rows)
+    if (rows !== undefined) await insertWithCommit(em, transaction, rows)
     return async () => {
       const result = await resultOf(em, async () => {
         await commit()
         return { outcome: Outcome.Committed, stamp, results }
       })
-      if (rows !== undefined && result.outcome === Outcome.RolledBack) await removeRows(em, transaction)
+      if (rows !== undefined && result.outcome === Outcome.RolledBack) await removeInserted(em, transaction)
       return result
     }
   }
   const insert = rows && insertText(rows)
-  if (rows !== undefined && insert === undefined) await insertRows(em, transaction, rows)
+  if (rows !== undefined && insert === undefined) await insertWithCommit(em, transaction, rows)
   const stampQuery = await stamps.query(em, transaction).catch((error: unknown) => {
     if (!isInFailedTransaction(error)) throw error
   })

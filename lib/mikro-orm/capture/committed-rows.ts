@@ -19,7 +19,10 @@ const OPTIONS = ['dbName', 'clientUrl', 'host', 'port', 'user', 'password', 'mul
 type SqlConnection = Connection & { getClient (): Transaction }
 type SqlConnectionClass = new (config: object, options: object, type: 'write') => SqlConnection
 
-/** Reads rows as all other transactions see them. The row locks of the running transaction keep that version until COMMIT. */
+/**
+ * Reads rows as all other transactions see them. The row locks of the running transaction keep that version until
+ * COMMIT.
+ */
 export class CommittedRows {
   readonly #pool: object | undefined
   readonly #orm: MikroORM
@@ -37,8 +40,8 @@ export class CommittedRows {
   }
 
   /**
-   * Whether the committed version can be read. Not in a database with a single connection, and not with session variables
-   * of the EntityManager, which the second connection does not have.
+   * Whether the committed version can be read. Not in a database with a single connection, and not with session
+   * variables of the EntityManager, which the second connection does not have.
    */
   isReadable (em: EntityManager): boolean {
     return this.#pool !== undefined && em.getSessionContext() === undefined && !isClient(this.#orm.config.get('driverOptions'))
@@ -84,7 +87,10 @@ export class CommittedRows {
     return connection
   }
 
-  /** Closes the second connection with the ORM, which has no event for its end: an open connection keeps the process alive. */
+  /**
+   * Closes the second connection with the ORM, which has no event for its end: an open connection keeps the process
+   * alive.
+   */
   #closeWithOrm (): void {
     const writer = this.#orm.em.getConnection('write')
     const close = writer.close.bind(writer)

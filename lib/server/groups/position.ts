@@ -7,8 +7,8 @@ export function includes (last: Position, position: Position): boolean {
 }
 
 /**
- * Whether `position` is directly after `last`. With sparse offsets (`Broker.hasSparseOffsets`) any later position may be:
- * the broker delivers without gaps.
+ * Whether `position` is directly after `last`. With sparse offsets (`Broker.hasSparseOffsets`) any later position may
+ * be: the broker delivers without gaps.
  */
 export function isNext (last: Position, position: Position, isSparse: boolean): boolean {
   if (position.epoch !== last.epoch) return false

@@ -12,8 +12,8 @@ export interface PingConnection {
 }
 
 /**
- * Creates the handler, which replies with `pong`. The reply to a `hello` also contains the limits of the server, and large
- * messages are announced from then on.
+ * Creates the handler, which replies with `pong`. The reply to a `hello` also contains the limits of the server, and
+ * large messages are announced from then on.
  */
 export function pingHandler (maxPayload: () => number): (message: PingMessage, connection: PingConnection) => void {
   return (message, connection) => {
