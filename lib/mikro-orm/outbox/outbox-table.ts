@@ -99,10 +99,15 @@ export class OutboxTable {
     if (old === undefined) return []
 
     const update = `update ${this.#name} set owner = ?, claimed_at = ${this.#now} where`
-    const lock = this.#database === Database.PostgreSql ? 'for update skip locked' : ''
-    await this.#execute(isMySql(this.#database)
-      ? `${update} ${isOld} order by claimed_at limit ${limit}`
-      : `${update} id in (select id from ${this.#name} where ${isOld} order by claimed_at limit ${limit} ${lock})`, [owner], 'run')
+    const oldest = `select id from ${this.#name} where ${isOld} order by claimed_at limit ${limit}`
+    if (isMySql(this.#database)) {
+      // an UPDATE of a range would wait for transactions that are open, and lock the gap where others insert
+      const ids = (await this.#execute(`${oldest} for update skip locked`)).map(({ id }) => id)
+      if (ids.length > 0) await this.#execute(`${update} ${isOld} and id in (${ids.map(() => '?').join(', ')})`, [owner, ...ids], 'run')
+    } else {
+      const lock = this.#database === Database.PostgreSql ? ' for update skip locked' : ''
+      await this.#execute(`${update} id in (${oldest}${lock})`, [owner], 'run')
+    }
     const rows = await this.#execute(`select id, messages, stamp from ${this.#name} where owner = ? order by created_at, id`, [owner])
     return rows.map(({ id, messages, stamp }) => ({ id: String(id), messages: String(messages), stamp: decodeStamp(stamp) }))
   }
