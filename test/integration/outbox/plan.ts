@@ -76,7 +76,9 @@ async function execute ({ database: name, kills, hasOutbox = true, say = () => {
   const redis = await privateRedis({ after })
 
   const follower = await follow(orm, redis, hasOutbox, after)
-  await kill([name, dbName, String(redis.port), hasOutbox ? 'outbox' : 'none'], INSTANTS[name], kills, after, say)
+  // without an outbox nothing is deleted
+  const instants = INSTANTS[name].filter((instant) => hasOutbox || instant !== 'confirmed')
+  await kill([name, dbName, String(redis.port), hasOutbox ? 'outbox' : 'none'], instants, kills, after, say)
   return { kills, ...await follower.compare() }
 }
 

@@ -48,7 +48,6 @@ const { write } = Socket.prototype
 Socket.prototype.write = function (this: Socket, ...args: unknown[]) {
   const text = instructions && commits >= instructions.commits ? WRITTEN[instructions.instant] : undefined
   const isDue = text !== undefined && args[0] instanceof Uint8Array && Buffer.from(args[0]).includes(text)
-  // without the outbox nothing is deleted, and the process ends at its next COMMIT
   if (isDue && instructions?.instant === 'confirmed') end()
   const isTaken = Reflect.apply(write, this, args) as boolean
   // drivers write a message as one chunk, which the kernel has now
