@@ -211,29 +211,6 @@ for (const name of DATABASES) {
       assert.equal(await count(database), 0)
     })
 
-    // SQLite has one writer
-    if (name !== 'SQLite') test('publishes rows while the transaction of an older one is open', async (t) => {
-      const { database, orm, after } = await open(t, name)
-      const dead = new ManualBroker()
-      await start({ orm, after }, dead.broker)
-      await add(orm.em.fork(), 'one')
-      await dead.until(1)
-      const living = new ManualBroker()
-      living.isOpen = true
-      const { outbox } = other(orm, living)
-      const em = orm.em.fork()
-      await em.begin()
-      const insert = "insert into rohrpost_outbox (id, messages, created_at, claimed_at) values ('open', '[]', 0, 0)"
-      await em.getConnection().execute(insert, [], 'run', em.getTransactionContext())
-
-      await outbox.sweep()
-
-      assert.deepEqual(living.texts, ['list-a: create one'])
-      await em.rollback()
-      await outbox.close()
-      assert.equal(await count(database), 0)
-    })
-
     test('publishes nothing of a transaction that is rolled back', async (t) => {
       const { database, orm, after } = await open(t, name)
       const manual = new ManualBroker()
@@ -246,6 +223,31 @@ for (const name of DATABASES) {
 
       assert.equal(await count(database), 0)
     })
+  })
+}
+
+// SQLite has one writer
+for (const name of ['PostgreSQL', 'MariaDB'] satisfies DatabaseName[]) {
+  test(`publishes rows on ${name} while the transaction of an older one is open`, { skip: skips[name] }, async (t) => {
+    const { database, orm, after } = await open(t, name)
+    const dead = new ManualBroker()
+    await start({ orm, after }, dead.broker)
+    await add(orm.em.fork(), 'one')
+    await dead.until(1)
+    const living = new ManualBroker()
+    living.isOpen = true
+    const { outbox } = other(orm, living)
+    const em = orm.em.fork()
+    await em.begin()
+    const insert = "insert into rohrpost_outbox (id, messages, created_at, claimed_at) values ('open', '[]', 0, 0)"
+    await em.getConnection().execute(insert, [], 'run', em.getTransactionContext())
+
+    await outbox.sweep()
+
+    assert.deepEqual(living.texts, ['list-a: create one'])
+    await em.rollback()
+    await outbox.close()
+    assert.equal(await count(database), 0)
   })
 }
 
