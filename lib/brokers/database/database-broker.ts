@@ -238,6 +238,7 @@ export class DatabaseBroker implements Broker {
     const history = new LogHistory(reading, statements, reader)
     const snapshot = new LogSnapshot(dialect, statements, reader, () => this.#within(reader.refresh()))
     const cleaner = new LogCleaner({
+      dialect,
       session: writing,
       statements,
       id: this.#id,

@@ -4,11 +4,13 @@
  */
 import { Backoff } from '../../util/backoff.ts'
 import type { Outage } from '../../util/outage.ts'
+import type { Dialect } from './dialect.ts'
 import type { LogSession } from './log-session.ts'
 import type { LogRow, LogStatements } from './log-statements.ts'
 
 /** Options of a cleaner. */
 export interface LogCleanerOptions {
+  dialect: Dialect
   session: LogSession
   statements: LogStatements
   /** Identifies this process. */
@@ -25,11 +27,14 @@ export interface LogCleanerOptions {
 
 /** Rows that one statement reads, and deletes. */
 const PORTION = 1000
+/** Number of consecutive failures that are not reported if the next attempt may succeed, as with a locked file. */
+const UNREPORTED = 3
 
 export class LogCleaner {
   readonly #options: LogCleanerOptions
   #timer: NodeJS.Timeout | undefined
   #isClosed = false
+  #failures = 0
 
   constructor (options: LogCleanerOptions) {
     this.#options = options
@@ -52,14 +57,15 @@ export class LogCleaner {
 
   /** Deletes the rows that are too old, unless another process does. */
   async clean (): Promise<void> {
-    const { session, statements, id, interval, keep, keepNewest, cleaning } = this.#options
+    const { dialect, session, statements, id, interval, keep, keepNewest, cleaning } = this.#options
     try {
       if (!session.isReady || !await statements.takeCleaning(session, id, interval / 2)) return
       while (!this.#isClosed && await this.#thin(keep));
       while (!this.#isClosed && await this.#forget(keepNewest));
       cleaning.end()
+      this.#failures = 0
     } catch (error) {
-      cleaning.fail(error as Error)
+      if (dialect.failureOf(error) !== 'passing' || ++this.#failures > UNREPORTED) cleaning.fail(error as Error)
     }
   }
 

@@ -30,6 +30,7 @@ for (const name of names) {
       session.open()
       await ready.promise
       const cleaner = new LogCleaner({
+        dialect,
         session,
         statements: new LogStatements(dialect, tables),
         id: 'test',

@@ -129,6 +129,7 @@ test('a session without a connection refuses statements', async () => {
 function cleanerOf (take: () => Promise<boolean>, isReady = true, statements: object = {}) {
   const failures: Error[] = []
   const cleaner: LogCleaner = new LogCleaner({
+    dialect: { failureOf: ({ message }: Error) => message === 'busy' ? 'passing' : 'refused' } as never,
     session: { isReady } as never,
     statements: { ...statements, takeCleaning: take } as never,
     id: 'test',
@@ -166,6 +167,25 @@ test('a cleaner reports a failure, and waits for a connection', async () => {
 
   const { cleaner: other } = cleanerOf(() => assert.fail(), false)
   await other.clean()
+})
+
+test('a cleaner reports a lock of another process when it has met one four times in a row', async () => {
+  let isBusy = true
+  const { cleaner, failures } = cleanerOf(async () => {
+    if (isBusy) throw new Error('busy')
+    return true
+  }, true, oldLog(0, String).statements)
+  const clean = async (times: number) => { for (let n = 0; n < times; n++) await cleaner.clean() }
+
+  await clean(3)
+  isBusy = false
+  await clean(1)
+  isBusy = true
+  await clean(3)
+  assert.deepEqual(failures, [])
+
+  await clean(1)
+  assert.deepEqual(failures.map(({ message }) => message), ['busy'])
 })
 
 /** Statements on a log in memory: all of its rows but the last one are old. */
