@@ -80,7 +80,8 @@ export default [
     settings: { 'import-x/parsers': { '@typescript-eslint/parser': ['.ts'] }, 'import-x/extensions': ['.ts'] },
     rules: {
       'import-x/no-restricted-paths': ['error', { zones }],
-      'import-x/no-cycle': 'error'
+      'import-x/no-cycle': 'error',
+      '@stylistic/max-len': ['error', { code: 120, ignoreUrls: true }]
     }
   },
   {

@@ -75,7 +75,8 @@ export interface NotifyEvent {
 }
 
 /** Reason why a change of a row is not sent. */
-export type ChangeDropReason = 'kind' | 'unchanged' | 'no_group' | 'short_lived' | 'rolled_back' | 'unknown' | 'missing' | 'not_loaded' | 'failed'
+export type ChangeDropReason =
+  'kind' | 'unchanged' | 'no_group' | 'short_lived' | 'rolled_back' | 'unknown' | 'missing' | 'not_loaded' | 'failed'
 
 /** A change of a row was not sent. */
 export interface ChangeDropEvent {

@@ -1,5 +1,7 @@
 /** Type augmentation of Fastify: `app.rohrpost`, and `app.register(rohrpost, path)`. */
-import type { FastifyBaseLogger, FastifyPluginAsync, FastifyTypeProvider, RawServerBase, RawServerDefault } from 'fastify'
+import type {
+  FastifyBaseLogger, FastifyPluginAsync, FastifyTypeProvider, RawServerBase, RawServerDefault
+} from 'fastify'
 import type { RohrpostOptions } from './options.ts'
 import type { Rohrpost } from './server/types.ts'
 
@@ -9,7 +11,7 @@ declare module 'fastify' {
     rohrpost: Rohrpost
   }
 
-  /* eslint-disable @typescript-eslint/no-unused-vars -- all declarations of an interface must have the same type parameters */
+  /* eslint-disable @typescript-eslint/no-unused-vars -- declarations of an interface have the same type parameters */
   interface FastifyRegister<
     T = void,
     RawServer extends RawServerBase = RawServerDefault,

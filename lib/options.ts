@@ -215,9 +215,12 @@ export function checkOptions (given: object | string): ResolvedOptions {
 /** Replaces earlier names of options by their present names, with a process warning. */
 function withPresentNames (given: object): object {
   return Object.fromEntries(Object.entries(given).map(([name, value]) => {
-    const present = Object.hasOwn(renamedOptions, name) ? renamedOptions[name as keyof typeof renamedOptions] : undefined
+    const present = Object.hasOwn(renamedOptions, name)
+      ? renamedOptions[name as keyof typeof renamedOptions]
+      : undefined
     if (present === undefined || present in given) return [name, value]
-    process.emitWarning(`the option '${name}' of fastify-rohrpost has been renamed to '${present}'`, 'DeprecationWarning')
+    const warning = `the option '${name}' of fastify-rohrpost has been renamed to '${present}'`
+    process.emitWarning(warning, 'DeprecationWarning')
     return [present, value]
   }))
 }

@@ -110,7 +110,12 @@ export interface Broker {
    * it. The caller recognizes by the last position that messages are left out.
    * @returns `undefined` if one of the messages is gone, or the position is of another epoch or after the last message
    */
-  history (group: string, after: Position, limit: number, bytes?: number): HistoryEntry[] | undefined | Promise<HistoryEntry[] | undefined>
+  history (
+    group: string,
+    after: Position,
+    limit: number,
+    bytes?: number
+  ): HistoryEntry[] | undefined | Promise<HistoryEntry[] | undefined>
   /**
    * Reads rows of the database that also has the log. Rows and messages fit: whoever applies the messages of the group
    * after `position`, without those that `includes` recognizes, has missed none and applies none twice. All messages

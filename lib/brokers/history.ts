@@ -21,7 +21,12 @@ export function checkHistory (given: unknown): HistoryOptions | undefined {
 
   checkNames(given, ['size', 'ttl'], 'history.')
   const { size, ttl } = given
-  if (!isCount(size)) throw new errors.RP_ERR_INVALID_OPTION('history.size', 'a whole number of messages from 1', show(size))
-  if (!isDelay(ttl)) throw new errors.RP_ERR_INVALID_OPTION('history.ttl', `a whole number of milliseconds from 1 to ${MAX_DELAY}`, show(ttl))
+  if (!isCount(size)) {
+    throw new errors.RP_ERR_INVALID_OPTION('history.size', 'a whole number of messages from 1', show(size))
+  }
+  if (!isDelay(ttl)) {
+    const expected = `a whole number of milliseconds from 1 to ${MAX_DELAY}`
+    throw new errors.RP_ERR_INVALID_OPTION('history.ttl', expected, show(ttl))
+  }
   return { size, ttl }
 }

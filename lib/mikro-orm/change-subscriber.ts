@@ -242,15 +242,15 @@ export class ChangeSubscriber implements EventSubscriber {
     return this.#connected?.entities.get(wrap(entity, true).__meta.class)
   }
 
-  async #commit (em: EntityManager, transaction: Transaction, running: RunningTransaction, commit: () => Promise<void>) {
+  async #commit (em: EntityManager, transaction: Transaction, running: RunningTransaction, send: () => Promise<void>) {
     const ended = () => this.#transactions.ended(transaction)
     const { announcer } = this.#connected ?? {}
     if (running.failure !== undefined) throw running.failure.error
     if (announcer !== undefined && !running.isEmpty) {
-      return running.commit(commit, (log, send) => announcer.commit(em, transaction, log, send, ended))
+      return running.commit(send, (log, commit) => announcer.commit(em, transaction, log, commit, ended))
     }
     // without changes to publish, the COMMIT is sent as without the plugin
-    await commit()
+    await send()
     ended()
   }
 

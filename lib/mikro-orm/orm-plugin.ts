@@ -134,7 +134,8 @@ type CheckedOptions = Required<Omit<RohrpostMikroOrmOptions, 'errorHandler'>> &
 
 function checkOptions (options: RohrpostMikroOrmOptions): CheckedOptions {
   // Fastify's own register options are accepted and have no effect, because the plugin has no routes
-  checkNames(options, ['orm', 'notify', 'subscriber', 'errorHandler', 'outbox', 'prefix', 'logLevel', 'logSerializers', 'name'])
+  const registerOptions = ['prefix', 'logLevel', 'logSerializers', 'name']
+  checkNames(options, ['orm', 'notify', 'subscriber', 'errorHandler', 'outbox', ...registerOptions])
   const { orm, notify = [], subscriber = new ChangeSubscriber(), errorHandler, outbox = false } = options
 
   if (typeof orm?.em?.getEventManager !== 'function') {
@@ -157,5 +158,6 @@ function isManagerOf (orm: MikroORM, em: unknown): em is EntityManager {
 
 /** Checks the shape, not the class: the subscriber may come from another copy of the package. */
 function isChangeSubscriber (value: object): value is ChangeSubscriber {
-  return ['connect', 'disconnect', 'idle', 'announce', 'send'].every((method) => typeof Object(value)[method] === 'function')
+  const methods = ['connect', 'disconnect', 'idle', 'announce', 'send']
+  return methods.every((method) => typeof Object(value)[method] === 'function')
 }

@@ -15,8 +15,10 @@ export interface EncodedChange {
 const MAX_LENGTH = 1_000_000
 
 /** The text of a batch before its first change: group names have 200 characters at most, each may be escaped. */
-const BATCH =
-  /^(\{"id":\d{1,16},"type":"subscription-update","data":\{"group":"(?:[^"\\]|\\["\\]){1,200}",)"type":"batch","changes":\[/
+const BATCH = new RegExp(
+  /^(\{"id":\d{1,16},"type":"subscription-update","data":\{"group":"(?:[^"\\]|\\["\\]){1,200}",)/.source +
+  /"type":"batch","changes":\[/.source
+)
 /** The text of a change before its object. */
 const CHANGE = /\{"type":"(?:create|update|delete)","object":/y
 const END = ']}}'

@@ -52,7 +52,9 @@ export const PositionSchema = Type.Object({
 
 const Change = Type.Object({
   type: Type.Union([Type.Literal('create'), Type.Literal('update'), Type.Literal('delete')]),
-  object: Type.Unknown({ description: 'The object as the server shows it; `updated_fields` lists what an update changed.' })
+  object: Type.Unknown({
+    description: 'The object as the server shows it; `updated_fields` lists what an update changed.'
+  })
 })
 
 /** Server to client, without a request: an object of a group was created, updated or deleted. */
@@ -86,7 +88,10 @@ export const ResyncSchema = Type.Object({
   type: Type.Literal('subscription-update'),
   data: Type.Object({ type: Type.Literal('resync'), group: Type.String() }),
   position: Type.Optional(PositionSchema),
-  spread: Type.Optional(Type.Number({ minimum: 0, description: 'Milliseconds over which clients should spread their loads.' }))
+  spread: Type.Optional(Type.Number({
+    minimum: 0,
+    description: 'Milliseconds over which clients should spread their loads.'
+  }))
 }, { additionalProperties: true, $id: 'rohrpost.resync' })
 
 /** `data` of `subscribe` and `unsubscribe`. The server validates it without TypeBox, with the same error messages. */

@@ -27,17 +27,20 @@ export function historyTests ({ define, capabilities: { history, processes = fal
     assert.equal(broker.keepsHistory, true)
   })
 
-  define('gives each message a position after the last one, from offset 0 on unless offsets are sparse', async ({ open, group }) => {
-    const { broker, recorder } = await open()
+  define(
+    'gives each message a position after the last one, from offset 0 on unless offsets are sparse',
+    async ({ open, group }) => {
+      const { broker, recorder } = await open()
 
-    const top = await subscribeTo(broker, group)
-    await Promise.all(Array.from({ length: 10 }, (_, n) => broker.publish(group, `{"n":${n}}`)))
-    await recorder.until(group, '{"n":9}')
+      const top = await subscribeTo(broker, group)
+      await Promise.all(Array.from({ length: 10 }, (_, n) => broker.publish(group, `{"n":${n}}`)))
+      await recorder.until(group, '{"n":9}')
 
-    if (broker.hasSparseOffsets !== true) assert.equal(top.offset, 0)
-    assert.equal(recorder.positions(group).length, 10)
-    assertFollow(broker, top, recorder.positions(group))
-  })
+      if (broker.hasSparseOffsets !== true) assert.equal(top.offset, 0)
+      assert.equal(recorder.positions(group).length, 10)
+      assertFollow(broker, top, recorder.positions(group))
+    }
+  )
 
   define('resolves subscribe with the position of the last message', async ({ open, group }) => {
     const { broker, recorder } = await open()
@@ -83,7 +86,8 @@ export function historyTests ({ define, capabilities: { history, processes = fal
     assert.deepEqual(await within(3 * weight - 1), payloads.slice(0, 2))
     const [first, , third] = entriesOf(await broker.history(group, top, size)).map(({ position }) => position)
     assert.deepEqual(await within(weight, first), payloads.slice(1, 2))
-    assert.deepEqual(await within(weight - 1), broker.hasSparseOffsets === true ? undefined : [], 'fewer bytes than the first message')
+    const none = broker.hasSparseOffsets === true ? undefined : []
+    assert.deepEqual(await within(weight - 1), none, 'fewer bytes than the first message')
     assert.deepEqual(await within(0, third), [], 'no missing messages')
   })
 
@@ -121,7 +125,9 @@ export function historyTests ({ define, capabilities: { history, processes = fal
     assert.equal(await broker.history(group, { ...top, offset: beyond }, size), undefined, 'beyond the top')
     assert.equal(await broker.history(group, { epoch: 'another', offset: 0 }, size), undefined, 'another epoch')
     // a log that all groups share can answer for the position of another group
-    if (broker.hasSparseOffsets !== true) assert.equal(await broker.history(`${group}-other`, top, size), undefined, 'another group')
+    if (broker.hasSparseOffsets !== true) {
+      assert.equal(await broker.history(`${group}-other`, top, size), undefined, 'another group')
+    }
   })
 
   define('keeps exactly `size` messages, and refuses positions before them', async ({ open, group }) => {
@@ -171,7 +177,8 @@ export function historyTests ({ define, capabilities: { history, processes = fal
       // messages may be delivered before subscribe resolves
       const heard = recorder.of(group).filter(({ position }) => Number(position?.offset) > Number(tops[index]?.offset))
       assertFollow(broker, tops[index], heard.map(({ position }) => position))
-      const numbers = heard.filter((message) => message.kind === 'message').map(({ payload }) => JSON.parse(payload).n).slice(0, -1)
+      const messages = heard.filter((message) => message.kind === 'message').slice(0, -1)
+      const numbers = messages.map(({ payload }) => JSON.parse(payload).n)
       assert.deepEqual(numbers, numbers.map((_, n) => Number(numbers[0]) + n))
     }
   })
@@ -190,9 +197,10 @@ export function assertFollow (broker: Broker, after: Position | undefined, posit
   let last = Number(after?.offset)
   for (const position of positions) {
     assert.equal(position?.epoch, after?.epoch)
-    if (broker.hasSparseOffsets === true) assert.ok(Number(position?.offset) > last, `offset ${position?.offset} is after ${last}`)
+    const offset = Number(position?.offset)
+    if (broker.hasSparseOffsets === true) assert.ok(offset > last, `offset ${offset} is after ${last}`)
     else assert.equal(position?.offset, last + 1)
-    last = Number(position?.offset)
+    last = offset
   }
 }
 

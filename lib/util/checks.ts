@@ -26,6 +26,7 @@ export function isDelay (value: unknown): value is number {
  */
 export function checkNames (given: object, names: readonly string[], where = ''): void {
   for (const name of Object.keys(given)) {
-    if (!names.includes(name)) throw new errors.RP_ERR_UNKNOWN_OPTION(where + name, names.map((name) => where + name).join(', '))
+    if (names.includes(name)) continue
+    throw new errors.RP_ERR_UNKNOWN_OPTION(where + name, names.map((name) => where + name).join(', '))
   }
 }

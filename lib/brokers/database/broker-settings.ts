@@ -4,9 +4,10 @@ import { errors, show } from '../../errors.ts'
 import { checkNames, isDelay, MAX_DELAY } from '../../util/checks.ts'
 import { Database, databaseOf } from '../../util/platforms.ts'
 import { checkHistory, type HistoryOptions } from '../history.ts'
-import type { DatabaseBrokerSettings } from './database-broker.ts'
 import type { Dialect, LogTables } from './dialect.ts'
+import type { GapPatience } from './id-gap.ts'
 import { LogEntry, LogState, PassedIds } from './log-entities.ts'
+import type { LogWriterLimits } from './log-writer.ts'
 import { MariadbDialect } from './mariadb-dialect.ts'
 import { PostgresqlDialect } from './postgresql-dialect.ts'
 import { SqliteDialect } from './sqlite-dialect.ts'
@@ -27,6 +28,22 @@ export interface DatabaseBrokerOptions {
    * @defaultValue PostgreSQL 1000, MariaDB 100, SQLite 50
    */
   pollInterval?: number
+}
+
+/** Settings of a broker, made of its options. */
+export interface DatabaseBrokerSettings {
+  /** The ORM whose transactions can write to the log. */
+  orm: object
+  dialect: Dialect
+  tables: LogTables
+  history: HistoryOptions | undefined
+  pollInterval: number
+  limits: LogWriterLimits
+  patience: GapPatience
+  /** Shortest time for which rows are kept, in milliseconds. */
+  keep: number
+  keepNewest: number
+  cleanInterval: number
 }
 
 const LIMITS = { messages: 100_000, bytes: 64 * 1024 * 1024, timeout: 5000 }

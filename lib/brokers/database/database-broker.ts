@@ -5,10 +5,8 @@ import { errors } from '../../errors.ts'
 import { Outage } from '../../util/outage.ts'
 import { within } from '../../util/within.ts'
 import type { Broker, BrokerHealth, HistoryEntry, Position, Receiver, Snapshot } from '../broker.ts'
-import type { HistoryOptions } from '../history.ts'
 import { TRANSACTION_LOG, type TransactionLog } from '../transaction-log.ts'
-import type { Dialect, LogTables } from './dialect.ts'
-import type { GapPatience } from './id-gap.ts'
+import type { DatabaseBrokerSettings } from './broker-settings.ts'
 import { LogCleaner } from './log-cleaner.ts'
 import { healthOf, type LogStats } from './log-health.ts'
 import { LogHistory } from './log-history.ts'
@@ -17,24 +15,8 @@ import { LogReader } from './log-reader.ts'
 import { LogSession } from './log-session.ts'
 import { LogSnapshot } from './log-snapshot.ts'
 import { LogStatements } from './log-statements.ts'
-import { LogWriter, type LogWriterLimits } from './log-writer.ts'
+import { LogWriter } from './log-writer.ts'
 import { makeTransactionLog } from './transaction-rows.ts'
-
-/** Settings of a broker, made of its options. */
-export interface DatabaseBrokerSettings {
-  /** The ORM whose transactions can write to the log. */
-  orm: object
-  dialect: Dialect
-  tables: LogTables
-  history: HistoryOptions | undefined
-  pollInterval: number
-  limits: LogWriterLimits
-  patience: GapPatience
-  /** Shortest time for which rows are kept, in milliseconds. */
-  keep: number
-  keepNewest: number
-  cleanInterval: number
-}
 
 /** The parts of an open broker. */
 interface Parts {
@@ -248,7 +230,9 @@ export class DatabaseBroker implements Broker {
       cleaning: outages.cleaning
     })
     const opening = Promise.withResolvers<void>()
-    const parts: Parts = { reading, writing, statements, reader, writer, history, snapshot, cleaner, written, outages, opening }
+    const parts: Parts = {
+      reading, writing, statements, reader, writer, history, snapshot, cleaner, written, outages, opening
+    }
     return parts
   }
 

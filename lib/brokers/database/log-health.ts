@@ -50,7 +50,9 @@ export function healthOf (sources: HealthSources): BrokerHealth {
   if (readError !== undefined) return bad(`${name} refuses to read: ${readError.message}`)
   if (writer.age > late) return bad(`${name} has not answered for ${Math.round(writer.age)} ms`)
   const { silence } = reader.stats
-  if (silence > POLLS * reader.pollInterval + late) return bad(`the log has not been read for ${Math.round(silence)} ms`)
+  if (silence > POLLS * reader.pollInterval + late) {
+    return bad(`the log has not been read for ${Math.round(silence)} ms`)
+  }
   const { waiting } = reader
   if (waiting === undefined || waiting.age < patience.frozen) return { ok: true }
   const detail = `the log has been waiting for ${waiting.holders} for ${Math.round(waiting.age)} ms`

@@ -174,9 +174,10 @@ export class MariadbDialect implements Dialect {
   /** Whether no transaction has the turn, so that no id that was drawn is still to become visible. */
   async #isAlone (connection: DatabaseConnection, isWaiting: boolean): Promise<boolean> {
     const { state } = this.#tables
+    const lock = isWaiting ? 'for update' : 'for update nowait'
     try {
       await this.#transact(connection, () => {
-        return connection.query(`select value from ${state} where name = 'turn' for update${isWaiting ? '' : ' nowait'}`)
+        return connection.query(`select value from ${state} where name = 'turn' ${lock}`)
       })
       this.#isFrozen = false
       return true
@@ -189,7 +190,8 @@ export class MariadbDialect implements Dialect {
   /** The oldest transactions, as far as the user has the right to see them. */
   async #describe (connection: DatabaseConnection): Promise<string> {
     try {
-      const rows = await connection.query(`select trx_mysql_thread_id as id, timestampdiff(second, trx_started, now()) as age
+      const rows = await connection.query(`
+        select trx_mysql_thread_id as id, timestampdiff(second, trx_started, now()) as age
         from information_schema.innodb_trx where trx_mysql_thread_id not in (0, connection_id())
         order by trx_started limit 3`)
       const oldest = rows.map(({ id, age }) => `${String(id)} (open for ${String(age)} s)`)

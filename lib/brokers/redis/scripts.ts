@@ -143,7 +143,8 @@ end
 -- a process without history may publish any text, but a log contains JSON objects only
 local function areObjects (messages, first, to)
   for n = first, to do
-    if not (string.find(messages[n], '^%s*{') and string.find(string.sub(messages[n], -100), '}%s*$')) then return false end
+    local isObject = string.find(messages[n], '^%s*{') and string.find(string.sub(messages[n], -100), '}%s*$')
+    if not isObject then return false end
   end
   return true
 end

@@ -14,8 +14,8 @@ export const STAMPS = `
 -- bytes after which a log is renamed
 local MAX_LOG = 262144
 
--- compares the states of a call with earlier states, and with each other. Adds to 'outcome', by batch, the indexes of messages
--- with a replaced state, those with another state, and whether a newer state may be published
+-- compares the states of a call with earlier states, and with each other. Adds to 'outcome', by batch, the indexes of
+-- messages with a replaced state, those with another state, and whether a newer state may be published
 local function compare (section, outcome)
   local log, low, width = section.log, section.low, #section.top
   local footer = 2 * width + 14
@@ -96,7 +96,8 @@ local function compare (section, outcome)
   section.lines = table.concat(kept)
 end
 
--- reads the logs for the states of a call; returns the outcome of the batches that can have older states, and the sections
+-- reads the logs for the states of a call; returns the outcome of the batches that can have older states, and the
+-- sections
 local function readStates (from, to)
   local outcome, sections = {}, {}
   for n = from, to, 4 do
@@ -132,12 +133,14 @@ local function writeStates (sections, failed)
     if length % 1024 <= #entry then redis.call('PEXPIRE', log, integer(remembered)) end
     if length > MAX_LOG then
       redis.call('RENAME', log, log .. ' old')
-      redis.call('SET', log, '#' .. top .. ' ' .. string.format('%10d', 0) .. ' ' .. top .. '\\n', 'PX', integer(remembered))
+      local first = '#' .. top .. ' ' .. string.format('%10d', 0) .. ' ' .. top .. '\\n'
+      redis.call('SET', log, first, 'PX', integer(remembered))
     end
   end
 end
 
--- returns the lengths of the messages of a batch, and the messages, without the replaced ones, and with a resync if one is needed
+-- returns the lengths of the messages of a batch, and the messages, without the replaced ones, and with a resync if one
+-- is needed
 local function leaveOut (group, lengths, first, found)
   local rest, messages, n, isUncertain = {}, {}, 0, found.isUncertain
   for length in string.gmatch(lengths, '%d+') do
@@ -150,7 +153,8 @@ local function leaveOut (group, lengths, first, found)
     n = n + 1
   end
   if isUncertain then
-    local resync = '{"type":"subscription-update","data":{"type":"resync","group":"' .. string.gsub(group, '["\\\\]', '\\\\%0') .. '"}}'
+    local name = string.gsub(group, '["\\\\]', '\\\\%0')
+    local resync = '{"type":"subscription-update","data":{"type":"resync","group":"' .. name .. '"}}'
     messages[#messages + 1] = resync
     rest[#rest + 1] = #resync
   end

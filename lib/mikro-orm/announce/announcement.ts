@@ -35,7 +35,12 @@ export class Announcement {
   /** Whether the notifications may miss a group that a row has left. */
   readonly isUncertain: boolean
 
-  constructor (entries: readonly LogEntry[], after?: ReadonlyMap<string, Row>, before: RowsBefore = new Map(), isUncertain = false) {
+  constructor (
+    entries: readonly LogEntry[],
+    after?: ReadonlyMap<string, Row>,
+    before: RowsBefore = new Map(),
+    isUncertain = false
+  ) {
     this.#entries = entries
     this.#after = after
     this.#before = before
@@ -57,7 +62,8 @@ export class Announcement {
     return changesOf(this.#entries).flatMap(({ id, origin, notifiedEntity, before, after }) => {
       if (origin !== ChangeOrigin.Key && origin !== ChangeOrigin.Entity) return []
       if (after !== undefined) return this.#after?.has(id) === false ? [after] : []
-      return before !== undefined && origin === ChangeOrigin.Key && mayMove(notifiedEntity) && this.#isAbsent(id) ? [before] : []
+      const isMissing = origin === ChangeOrigin.Key && mayMove(notifiedEntity) && this.#isAbsent(id)
+      return before !== undefined && isMissing ? [before] : []
     })
   }
 
@@ -74,7 +80,8 @@ export class Announcement {
 
   #notificationsOf (entry: RowChange, withDrops: boolean): Notification[] {
     return entry.notifiedEntity.rules.flatMap((rule) => {
-      const change = (rule.readsBack || entry.origin !== undefined) && this.#after !== undefined ? this.#changeOf(entry, rule, this.#after) : entry
+      const rows = rule.readsBack || entry.origin !== undefined ? this.#after : undefined
+      const change = rows === undefined ? entry : this.#changeOf(entry, rule, rows)
       if (change !== undefined) return rule.notifications(change)
       // the row does not exist: the statement hit no row, or the row was deleted again
       if (!withDrops) return []
@@ -101,9 +108,12 @@ export class Announcement {
    * but the key are notified, with the key.
    */
   #deletionOf ({ id, type, fields, before, origin }: RowChange, rule: CompiledRule): CommittedChange | undefined {
-    if (before === undefined || !rule.needsDeletedRow || !this.#before.has(id)) return { type, fields, before, after: undefined }
-    if (!this.#isAbsent(id) || origin === ChangeOrigin.Entity) return { type, fields, before: this.#before.get(id) ?? before, after: undefined }
-    return rule.needsRowBefore ? undefined : { type, fields, before: before.keyOnly, after: undefined }
+    const change = { type, fields, before, after: undefined }
+    if (before === undefined || !rule.needsDeletedRow || !this.#before.has(id)) return change
+    if (!this.#isAbsent(id) || origin === ChangeOrigin.Entity) {
+      return { ...change, before: this.#before.get(id) ?? before }
+    }
+    return rule.needsRowBefore ? undefined : { ...change, before: before.keyOnly }
   }
 
   #isAbsent (id: string): boolean {
@@ -119,9 +129,13 @@ export async function readAnnouncement (entries: readonly LogEntry[], sources: R
   const { em, transaction } = sources
   const database = databaseOf(em.getPlatform())
   const changes = changesOf(entries)
-  const changed = changes.flatMap((entry) => entry.after !== undefined && isRead(entry) ? [toReadBackRow(entry, entry.after)] : [])
+  const changed = changes.flatMap((entry) => {
+    return entry.after !== undefined && isRead(entry) ? [toReadBackRow(entry, entry.after)] : []
+  })
 
-  if (database === Database.PostgreSql) await lock(em, transaction, changed.filter(({ origin }) => origin !== undefined))
+  if (database === Database.PostgreSql) {
+    await lock(em, transaction, changed.filter(({ origin }) => origin !== undefined))
+  }
   const after = await (isMySql(database) ? readLocked(em, transaction, changed) : readRows(em, transaction, changed))
   const before = await readBefore(changes, after, sources)
   return new Announcement(entries, after, before ?? sources.read, before === undefined)
@@ -139,7 +153,11 @@ function toReadBackRow ({ id, notifiedEntity, origin }: RowChange, row: Row): Ch
 }
 
 /** Reads the rows before the transaction; `undefined` if the query failed. */
-async function readBefore (entries: readonly RowChange[], after: ReadonlyMap<string, Row>, { em, committed, read, log }: ReadOptions): Promise<RowsBefore | undefined> {
+async function readBefore (
+  entries: readonly RowChange[],
+  after: ReadonlyMap<string, Row>,
+  { em, committed, read, log }: ReadOptions
+): Promise<RowsBefore | undefined> {
   if (!committed.isReadable(em)) return read
 
   const known = new Map(read)
@@ -148,7 +166,8 @@ async function readBefore (entries: readonly RowChange[], after: ReadonlyMap<str
     const { id, type, before } = entry
     const row = after.get(id)
     if (before === undefined || known.has(id)) continue
-    if (type === 'delete' ? needsDeletedRow(entry) : row !== undefined && needsRowBefore(entry, row)) requested.push(toReadBackRow(entry, before))
+    const isNeeded = type === 'delete' ? needsDeletedRow(entry) : row !== undefined && needsRowBefore(entry, row)
+    if (isNeeded) requested.push(toReadBackRow(entry, before))
     else if (row !== undefined) known.set(id, row)
   }
   if (requested.length === 0) return known
@@ -174,7 +193,8 @@ function mayMove ({ rules }: NotifiedEntity): boolean {
 }
 
 function needsDeletedRow ({ notifiedEntity, origin }: RowChange): boolean {
-  return origin === undefined ? notifiedEntity.needsDeletedRow : notifiedEntity.rules.some(({ needsDeletedRow }) => needsDeletedRow)
+  if (origin === undefined) return notifiedEntity.needsDeletedRow
+  return notifiedEntity.rules.some(({ needsDeletedRow }) => needsDeletedRow)
 }
 
 /**
@@ -183,7 +203,9 @@ function needsDeletedRow ({ notifiedEntity, origin }: RowChange): boolean {
  */
 function needsRowBefore ({ notifiedEntity, before, fields, origin }: RowChange, after: Row): boolean {
   if (origin !== undefined) return mayMove(notifiedEntity)
-  return notifiedEntity.needsRowBefore && notifiedEntity.rules.some((rule) => rule.readsBack && !rule.keepsGroup(before as Row, after, fields))
+  return notifiedEntity.needsRowBefore && notifiedEntity.rules.some((rule) => {
+    return rule.readsBack && !rule.keepsGroup(before as Row, after, fields)
+  })
 }
 
 /**
@@ -194,10 +216,12 @@ async function lock (em: EntityManager, transaction: Transaction, rows: readonly
   const platform = em.getPlatform()
   for (const portion of portionsOf(rows)) {
     const [{ row }] = portion as [ReadBackRow]
-    const columns = row.meta.root.getPrimaryProps().flatMap(({ fieldNames }) => fieldNames).map((name) => platform.quoteIdentifier(name)).join(', ')
+    const names = row.meta.root.getPrimaryProps().flatMap(({ fieldNames }) => fieldNames)
+    const columns = names.map((name) => platform.quoteIdentifier(name)).join(', ')
     const keys = portion.map(({ row: { databaseKey } }) => databaseKey)
     const places = keys.map((key) => `(${key.map(() => '?').join(', ')})`).join(', ')
-    const sql = `select 1 from ${tableOf(em, row)} where (${columns}) in (${places}) order by ${columns} for no key update`
+    const condition = `(${columns}) in (${places})`
+    const sql = `select 1 from ${tableOf(em, row)} where ${condition} order by ${columns} for no key update`
     await em.getConnection('write').execute(sql, keys.flat(), 'run', transaction)
   }
 }
@@ -208,10 +232,15 @@ async function lock (em: EntityManager, transaction: Transaction, rows: readonly
  * Owners of M:N collections are not locked: their new references hold a shared lock, as those of other transactions
  * may.
  */
-async function readLocked (em: EntityManager, transaction: Transaction, rows: readonly Changed[]): Promise<Map<string, Row>> {
+async function readLocked (
+  em: EntityManager,
+  transaction: Transaction,
+  rows: readonly Changed[]
+): Promise<Map<string, Row>> {
   const isFree = ({ origin }: Changed) => origin === ChangeOrigin.Collection
   const isKey = ({ origin }: Changed) => origin === ChangeOrigin.Key || origin === ChangeOrigin.Entity
   const found = await readRows(em, transaction, rows.filter((row) => isFree(row) || isKey(row)))
-  const locked = await readRows(em, transaction, rows.filter((row) => !isFree(row) && (!isKey(row) || found.has(row.id))), LockMode.PESSIMISTIC_WRITE)
+  const lockable = rows.filter((row) => !isFree(row) && (!isKey(row) || found.has(row.id)))
+  const locked = await readRows(em, transaction, lockable, LockMode.PESSIMISTIC_WRITE)
   return new Map([...found, ...locked])
 }

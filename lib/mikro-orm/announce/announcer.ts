@@ -4,7 +4,9 @@ import { errors } from '../../errors.ts'
 import { databaseOf, isMySql } from '../../util/platforms.ts'
 import { truncate, truncateError } from '../../util/truncate.ts'
 import { Announcement, readAnnouncement } from './announcement.ts'
-import { ChangeLog, ChangeOrigin, isMessage, type LogEntry, type RowChange, type SentMessage } from '../capture/change-log.ts'
+import {
+  ChangeLog, ChangeOrigin, isMessage, type LogEntry, type RowChange, type SentMessage
+} from '../capture/change-log.ts'
 import { Outcome, prepareCommit, type CommitResult } from '../capture/commit.ts'
 import { commitReadsOf, type CommitReads } from '../capture/commit-reads.ts'
 import { CommitOrder } from '../capture/commit-order.ts'
@@ -46,7 +48,13 @@ export class Announcer {
    * @param commit sends the COMMIT
    * @param ended called when the transaction is over
    */
-  async commit (em: EntityManager, transaction: Transaction, log: ChangeLog, commit: () => Promise<void>, ended: () => void): Promise<void> {
+  async commit (
+    em: EntityManager,
+    transaction: Transaction,
+    log: ChangeLog,
+    commit: () => Promise<void>,
+    ended: () => void
+  ): Promise<void> {
     const reads = this.#commitReads(em, log)
     const announcement = reads === undefined ? await this.#read(em, transaction, log) : new Announcement(log.entries())
     const unknown = (err: unknown) => this.#resyncUnknown(announcement, err, em, reads)
@@ -82,7 +90,12 @@ export class Announcer {
    * Reads rows before a statement changes them, where their committed version can't be read at the COMMIT, or without a
    * transaction. Rejects if the query fails.
    */
-  async readBefore (em: EntityManager, transaction: Transaction | undefined, { before }: ChangeLog, requested: readonly ReadBackRow[]): Promise<void> {
+  async readBefore (
+    em: EntityManager,
+    transaction: Transaction | undefined,
+    { before }: ChangeLog,
+    requested: readonly ReadBackRow[]
+  ): Promise<void> {
     // without a transaction, rows that were read before an earlier statement are outdated
     const unread = requested.filter(({ id }) => transaction === undefined || !before.has(id))
     if (unread.length === 0 || (transaction !== undefined && this.#committed.isReadable(em))) return
@@ -99,8 +112,9 @@ export class Announcer {
     const transaction = await connection.begin()
     try {
       const announcement = await this.#read(em, transaction, log)
+      const commit = () => connection.commit(transaction)
       // the transaction wrote nothing: if its COMMIT fails, nothing is published
-      const { outcome, error } = await this.#commit(em, transaction, announcement, () => connection.commit(transaction), () => {})
+      const { outcome, error } = await this.#commit(em, transaction, announcement, commit, () => {})
       if (outcome !== Outcome.Committed) throw error
     } catch (error) {
       await connection.rollback(transaction).catch(() => {})
@@ -135,7 +149,13 @@ export class Announcer {
   }
 
   #read (em: EntityManager, transaction: Transaction, log: ChangeLog): Promise<Announcement> {
-    return readAnnouncement(log.entries(), { em, transaction, committed: this.#committed, read: log.before, log: this.#target.log })
+    return readAnnouncement(log.entries(), {
+      em,
+      transaction,
+      committed: this.#committed,
+      read: log.before,
+      log: this.#target.log
+    })
   }
 
   /** Reads that can go with the COMMIT; `undefined` if the rows must be read before. */
@@ -159,7 +179,8 @@ export class Announcer {
   ): Promise<CommitResult> {
     const { transactionLog, outbox, log } = this.#target
     if (transactionLog !== undefined) {
-      const result = await commitWithMessages({ em, transaction, announcement, transactionLog, stamps: this.#stamps, log, commit })
+      const stamps = this.#stamps
+      const result = await commitWithMessages({ em, transaction, announcement, transactionLog, stamps, log, commit })
       if (result.outcome === Outcome.Committed) this.#reportMissing(announcement)
       return result
     }
@@ -207,14 +228,16 @@ export class Announcer {
 
   #reportMissing ({ missing }: Announcement): void {
     for (const { meta, key } of missing) {
-      this.#target.log.warn({ entity: meta.className, key: truncate(key) }, 'a change is not announced: the row is not there')
+      const row = { entity: meta.className, key: truncate(key) }
+      this.#target.log.warn(row, 'a change is not announced: the row is not there')
     }
   }
 
   #resyncUnknown (announcement: Announcement, err: unknown, em: EntityManager, reads: CommitReads | undefined): void {
     const { log } = this.#target
     const outgoing = announcement.notifications(false)
-    log.warn({ err: truncateError(err) }, 'the answer to a COMMIT was lost: the members of the groups concerned load again')
+    const text = 'the answer to a COMMIT was lost: the members of the groups concerned load again'
+    log.warn({ err: truncateError(err) }, text)
     reportUndone(log, 'unknown', outgoing)
     const told = groupsOf(outgoing)
     this.#resyncs.send(told)

@@ -26,7 +26,11 @@ type Values = TransactionRows['rows']
  *
  * @throws RP_ERR_ROLLED_BACK; an error of the database. The transaction must not be committed then
  */
-export async function insertWithCommit (em: EntityManager, transaction: Transaction, inserted: TransactionRows): Promise<void> {
+export async function insertWithCommit (
+  em: EntityManager,
+  transaction: Transaction,
+  inserted: TransactionRows
+): Promise<void> {
   const database = databaseOf(em.getPlatform())
   const execute = (sql: string, parameters?: readonly unknown[]) => run(transaction, sql, parameters)
 

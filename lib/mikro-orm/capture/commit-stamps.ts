@@ -29,7 +29,8 @@ export interface StampRow {
  * formatting to this process: they run before each COMMIT, where a function call of the server counts.
  */
 const STARTED_AT = "date_part('epoch', pg_postmaster_start_time())"
-const WAL_POSITION = `select ${STARTED_AT} as clock, current_database() as database, pg_current_wal_insert_lsn() as value`
+const WAL_POSITION =
+  `select ${STARTED_AT} as clock, current_database() as database, pg_current_wal_insert_lsn() as value`
 const MICROSECONDS = "(date_part('epoch', clock_timestamp()) * 1000000)::bigint::text"
 const SERVER_TIME = `select 'time ' || ${STARTED_AT} as clock, current_database() as database, ${MICROSECONDS} as value`
 
@@ -66,7 +67,9 @@ const PLAIN_QUERIES: Partial<Record<Database, string>> = {
 /** A transaction of Kysely, which runs the queries of MikroORM. */
 export interface KyselyTransaction {
   commit (): { execute (): Promise<void> }
-  getExecutor (): { provideConnection <Result>(use: (connection: KyselyConnection) => Promise<Result>): Promise<Result> }
+  getExecutor (): {
+    provideConnection <Result>(use: (connection: KyselyConnection) => Promise<Result>): Promise<Result>
+  }
 }
 
 interface KyselyConnection {
@@ -107,7 +110,8 @@ export class CommitStamps {
    * @throws RP_ERR_ROLLED_BACK; an error of the database, which has aborted the transaction then
    */
   async read (em: EntityManager, transaction: Transaction): Promise<CommitStamp | undefined> {
-    const query = await this.query(em, transaction) ?? (databaseOf(em.getPlatform()) === Database.PostgreSql ? WITHOUT_STAMP : undefined)
+    const plainQuery = databaseOf(em.getPlatform()) === Database.PostgreSql ? WITHOUT_STAMP : undefined
+    const query = await this.query(em, transaction) ?? plainQuery
     if (query === undefined) return
     const row = await em.getConnection('write').execute(query, [], 'get', transaction) as unknown as StampRow
     // MariaDB rolls back all of a transaction on a deadlock, and commits later statements one by one

@@ -53,7 +53,10 @@ type PgQueryClass = new (text: string, callback: (error: unknown, result: PgResu
  * @param commit receives the original COMMIT. The caller of `flush()`, `commit()` or `transactional()` gets its
  * rejection.
  */
-export function replaceCommit (transaction: Transaction, commit: (original: () => Promise<void>) => Promise<void>): void {
+export function replaceCommit (
+  transaction: Transaction,
+  commit: (original: () => Promise<void>) => Promise<void>
+): void {
   const kysely = transaction as KyselyTransaction
   const original = kysely.commit.bind(kysely)
   Object.defineProperty(transaction, 'commit', {
@@ -167,7 +170,9 @@ async function commitWithTag (
 
 /** Returns the `Query` class of `pg`, unless another client runs the queries. */
 async function pgQueryOf (em: EntityManager): Promise<PgQueryClass | undefined> {
-  const connection = em.getConnection('write') as unknown as { getNativeClient (): Promise<{ Client?: { Query?: PgQueryClass } }> }
+  const connection = em.getConnection('write') as unknown as {
+    getNativeClient (): Promise<{ Client?: { Query?: PgQueryClass } }>
+  }
   try {
     const { Client } = await connection.getNativeClient()
     return Client?.Query
@@ -180,7 +185,9 @@ async function pgQueryOf (em: EntityManager): Promise<PgQueryClass | undefined> 
 function isRefusal (em: EntityManager, error: unknown): boolean {
   if (databaseOf(em.getPlatform()) === Database.Sqlite) return true
   // the fields that PostgreSQL and the drivers of MySQL and MariaDB set; 40003: statement completion unknown
-  const { severity, code, sqlState, fatal } = error as { severity?: string, code?: string, sqlState?: string, fatal?: boolean }
+  const { severity, code, sqlState, fatal } = error as {
+    severity?: string, code?: string, sqlState?: string, fatal?: boolean
+  }
   return code !== '40003' && (severity === 'ERROR' || (sqlState !== undefined && fatal !== true))
 }
 

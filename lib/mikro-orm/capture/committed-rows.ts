@@ -13,7 +13,9 @@ const POOLS: Partial<Record<Database, object>> = {
 }
 
 /** Names of the connection options in the configuration of MikroORM. */
-const OPTIONS = ['dbName', 'clientUrl', 'host', 'port', 'user', 'password', 'multipleStatements', 'pool', 'schema'] as const
+const OPTIONS = [
+  'dbName', 'clientUrl', 'host', 'port', 'user', 'password', 'multipleStatements', 'pool', 'schema'
+] as const
 
 /** A connection of MikroORM whose client can run queries in place of a transaction. */
 type SqlConnection = Connection & { getClient (): Transaction }
@@ -44,7 +46,8 @@ export class CommittedRows {
    * variables of the EntityManager, which the second connection does not have.
    */
   isReadable (em: EntityManager): boolean {
-    return this.#pool !== undefined && em.getSessionContext() === undefined && !isClient(this.#orm.config.get('driverOptions'))
+    return this.#pool !== undefined && em.getSessionContext() === undefined &&
+      !isClient(this.#orm.config.get('driverOptions'))
   }
 
   /** Reads the committed rows. Rejects if the connection fails or does not answer in time. */
@@ -103,5 +106,6 @@ export class CommittedRows {
 
 /** Whether `driverOptions` is a client or a dialect made by the application, which can't be opened a second time. */
 function isClient (driverOptions: unknown): boolean {
-  return typeof driverOptions === 'object' && driverOptions !== null && ('createDriver' in driverOptions || 'executeQuery' in driverOptions)
+  return typeof driverOptions === 'object' && driverOptions !== null &&
+    ('createDriver' in driverOptions || 'executeQuery' in driverOptions)
 }

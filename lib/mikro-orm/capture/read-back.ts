@@ -79,7 +79,8 @@ export function portionsOf<Row extends ReadBackRow> (requested: readonly Row[]):
     else rows.push(one)
   }
   return [...tables.values()].flatMap((rows) => {
-    return Array.from({ length: Math.ceil(rows.length / PORTION) }, (_, i) => rows.slice(i * PORTION, (i + 1) * PORTION))
+    const count = Math.ceil(rows.length / PORTION)
+    return Array.from({ length: count }, (_, i) => rows.slice(i * PORTION, (i + 1) * PORTION))
   })
 }
 
@@ -125,7 +126,9 @@ export function toRow (values: ColumnValues, requested: readonly ReadBackRow[]):
 
 /** Returns the quoted name of a row's table. */
 export function tableOf (em: EntityManager, { meta: { root }, schema }: Row): string {
-  const driver = em.getDriver() as unknown as { getTableName (meta: EntityMetadata, options: { schema: string | undefined }): string }
+  const driver = em.getDriver() as unknown as {
+    getTableName (meta: EntityMetadata, options: { schema: string | undefined }): string
+  }
   return driver.getTableName(root, { schema })
 }
 
@@ -149,7 +152,9 @@ async function findRows (
     ...(lockMode && { lockMode })
   }
   const entities = await em.find(meta.class, whereOf(meta, requested), options as never) as object[]
-  return entities.map((entity) => new Row(wrap(entity, true).__meta, entity, originalData(entity) as RowData, em, RowSource.Read))
+  return entities.map((entity) => {
+    return new Row(wrap(entity, true).__meta, entity, originalData(entity) as RowData, em, RowSource.Read)
+  })
 }
 
 function whereOf ({ primaryKeys }: EntityMetadata, requested: readonly ReadBackRow[]): never {
@@ -172,6 +177,10 @@ function guard (entity: object): void {
     if (!isMissing) continue
     const property = isInitialized ? name : `${meta.className}.${name}`
     // not enumerable: a serializer skips the property, as it does without the getter
-    Object.defineProperty(entity, name, { get () { throw new NotLoadedError(property) }, enumerable: false, configurable: true })
+    Object.defineProperty(entity, name, {
+      get () { throw new NotLoadedError(property) },
+      enumerable: false,
+      configurable: true
+    })
   }
 }

@@ -131,7 +131,9 @@ export class Transactions {
   get (transaction: Transaction): RunningTransaction {
     const running = this.find(transaction)
     if (running === undefined) {
-      throw new Error('The transaction was not begun through the EntityManager, or before the ChangeSubscriber was connected')
+      throw new Error(
+        'The transaction was not begun through the EntityManager, or before the ChangeSubscriber was connected'
+      )
     }
     return running
   }

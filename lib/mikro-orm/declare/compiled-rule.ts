@@ -48,7 +48,13 @@ export class CompiledRule {
    * @param reportsDrops whether dropped changes are observed, so that they are returned
    * @throws RP_ERR_INVALID_TEMPLATE, RP_ERR_UNKNOWN_PROPERTY
    */
-  constructor (rule: NotifyRule, meta: EntityMetadata, index: number, report: ReportError, reportsDrops: () => boolean) {
+  constructor (
+    rule: NotifyRule,
+    meta: EntityMetadata,
+    index: number,
+    report: ReportError,
+    reportsDrops: () => boolean
+  ) {
     this.#rule = rule
     this.#meta = meta
     this.#report = report

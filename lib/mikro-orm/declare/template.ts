@@ -17,7 +17,9 @@ import { encodeKey, isUuid } from '../../protocol/group-name.ts'
 import { fieldOf, type RowField, type Row } from '../row.ts'
 
 /** Kinds of properties that have no value for a group name. */
-const NO_VALUES: readonly ReferenceKind[] = [ReferenceKind.EMBEDDED, ReferenceKind.ONE_TO_MANY, ReferenceKind.MANY_TO_MANY]
+const NO_VALUES: readonly ReferenceKind[] = [
+  ReferenceKind.EMBEDDED, ReferenceKind.ONE_TO_MANY, ReferenceKind.MANY_TO_MANY
+]
 
 /** A parsed template for one entity. Two rows get the same group name only if all placeholders have the same values. */
 export interface Template {

@@ -30,7 +30,13 @@ const ALIVE: TransactionTurn = { take: 'select @@in_transaction as alive', creat
 
 /** A connection of MikroORM for SQL. */
 interface SqlConnection {
-  execute (sql: string, values: readonly unknown[], method: 'all' | 'run', ctx: undefined, logging: { enabled: boolean }): Promise<unknown>
+  execute (
+    sql: string,
+    values: readonly unknown[],
+    method: 'all' | 'run',
+    ctx: undefined,
+    logging: { enabled: boolean }
+  ): Promise<unknown>
 }
 
 export class OutboxTable {
@@ -103,13 +109,17 @@ export class OutboxTable {
     if (isMySql(this.#database)) {
       // an UPDATE of a range would wait for transactions that are open, and lock the gap where others insert
       const ids = (await this.#execute(`${oldest} for update skip locked`)).map(({ id }) => id)
-      if (ids.length > 0) await this.#execute(`${update} ${isOld} and id in (${ids.map(() => '?').join(', ')})`, [owner, ...ids], 'run')
+      const places = ids.map(() => '?').join(', ')
+      if (ids.length > 0) await this.#execute(`${update} ${isOld} and id in (${places})`, [owner, ...ids], 'run')
     } else {
       const lock = this.#database === Database.PostgreSql ? ' for update skip locked' : ''
       await this.#execute(`${update} id in (${oldest}${lock})`, [owner], 'run')
     }
-    const rows = await this.#execute(`select id, messages, stamp from ${this.#name} where owner = ? order by created_at, id`, [owner])
-    return rows.map(({ id, messages, stamp }) => ({ id: String(id), messages: String(messages), stamp: decodeStamp(stamp) }))
+    const select = `select id, messages, stamp from ${this.#name} where owner = ? order by created_at, id`
+    const rows = await this.#execute(select, [owner])
+    return rows.map(({ id, messages, stamp }) => {
+      return { id: String(id), messages: String(messages), stamp: decodeStamp(stamp) }
+    })
   }
 
   async delete (ids: readonly string[]): Promise<void> {
@@ -123,9 +133,14 @@ export class OutboxTable {
     return `(select concat_ws('|', ${value}, ${clock}, ${database}) from (${query}) as stamp)`
   }
 
-  async #execute (sql: string, values: readonly unknown[] = [], method: 'all' | 'run' = 'all'): Promise<Array<Record<string, unknown>>> {
+  async #execute (
+    sql: string,
+    values: readonly unknown[] = [],
+    method: 'all' | 'run' = 'all'
+  ): Promise<Array<Record<string, unknown>>> {
     const connection = this.#orm.em.getConnection('write') as unknown as SqlConnection
-    return await connection.execute(sql, values, method, undefined, { enabled: false }) as Array<Record<string, unknown>>
+    const rows = await connection.execute(sql, values, method, undefined, { enabled: false })
+    return rows as Array<Record<string, unknown>>
   }
 }
 

@@ -93,12 +93,13 @@ export class Outbox {
     this.#options = { interval: 5000, age: 5000, ...options }
     this.#table = new OutboxTable(options.orm)
     const { log } = options
+    const warn = (text: string) => (err: unknown) => log.warn({ err: truncateError(err) }, text)
     this.#refusals = new Outage({
-      began: (err) => log.warn({ err: truncateError(err) }, 'the broker does not take changes: they stay in the outbox until it does'),
+      began: warn('the broker does not take changes: they stay in the outbox until it does'),
       ended: (failures) => log.warn({ failures }, 'the broker takes the changes in the outbox again')
     })
     this.#failures = new Outage({
-      began: (err) => log.warn({ err: truncateError(err) }, 'the outbox can not be read or cleaned: its messages stay until it can'),
+      began: warn('the outbox can not be read or cleaned: its messages stay until it can'),
       ended: (failures) => log.warn({ failures }, 'the outbox can be read and cleaned again')
     })
   }
@@ -124,7 +125,9 @@ export class Outbox {
     const stored = messages.map(({ group, payload, notifications }): StoredMessage => {
       return { group, payload, states: notifications.map(({ key, part }) => [key, part]) }
     })
-    const rows = portionsOf(stored).map((portion) => ({ id: `${this.#prefix}${(this.#count++).toString(36)}`, portion }))
+    const rows = portionsOf(stored).map((portion) => {
+      return { id: `${this.#prefix}${(this.#count++).toString(36)}`, portion }
+    })
     return {
       rows: this.#table.rowsOf(rows.map(({ id, portion }) => ({ id, messages: JSON.stringify(portion) })), stampQuery),
       begin: (stamp) => {
@@ -194,7 +197,12 @@ export class Outbox {
     return row
   }
 
-  #publish (row: PendingRow, { group, payload, states }: StoredMessage, index: number, stamp: CommitStamp | undefined): void | Promise<void> {
+  #publish (
+    row: PendingRow,
+    { group, payload, states }: StoredMessage,
+    index: number,
+    stamp: CommitStamp | undefined
+  ): void | Promise<void> {
     const id = `${row.id}.${index}`
     // a message without states replaces nothing, and only its repeat is left out
     const stamped = states.length > 0 ? states : [[id, 'some'] as const]

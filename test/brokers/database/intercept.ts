@@ -1,6 +1,6 @@
 /** Intercepts the statements of a database broker. */
 import type { MikroORM } from '@mikro-orm/sql'
-import type { DatabaseBrokerSettings } from '../../../lib/brokers/database/database-broker.ts'
+import type { DatabaseBrokerSettings } from '../../../lib/brokers/database/broker-settings.ts'
 import type { DatabaseConnection, Row } from '../../../lib/brokers/database/dialect.ts'
 import { settingsOf } from './support.ts'
 

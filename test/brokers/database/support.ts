@@ -11,9 +11,11 @@ import { PostgreSqlDriver } from '@mikro-orm/postgresql'
 import { MikroORM, NodeSqliteDialect, SqliteDriver, type Options } from '@mikro-orm/sql'
 import type { Line } from '../../support/line.ts'
 import type { TestContext } from 'node:test'
-import { DatabaseBroker, type DatabaseBrokerSettings } from '../../../lib/brokers/database/database-broker.ts'
+import { DatabaseBroker } from '../../../lib/brokers/database/database-broker.ts'
 import { logEntities } from '../../../lib/brokers/database/index.ts'
-import { makeSettings, type DatabaseBrokerOptions } from '../../../lib/brokers/database/broker-settings.ts'
+import {
+  makeSettings, type DatabaseBrokerOptions, type DatabaseBrokerSettings
+} from '../../../lib/brokers/database/broker-settings.ts'
 import { Recorder } from '../../../lib/testing/recorder.ts'
 
 /** Registers what ends a database. */
