@@ -1,6 +1,6 @@
 /**
  * A client's connection: its API for applications, its heartbeat and its close. Messages go through its inbox and its
- * outbox.
+ * send queue.
  */
 import { randomUUID } from 'node:crypto'
 import type { FastifyBaseLogger, FastifyRequest } from 'fastify'
@@ -20,7 +20,7 @@ import type { RequestConnection } from './requests/request.ts'
 import { checkError, checkSuccess, toText } from './sending/envelope.ts'
 import type { FlushScheduler } from './sending/flush-scheduler.ts'
 import { Frame } from './sending/frame.ts'
-import { Outbox, type OutboxLimits } from './sending/outbox.ts'
+import { SendQueue, type SendQueueLimits } from './sending/send-queue.ts'
 import type { OutgoingMessage, RohrpostConnection } from './types.ts'
 
 /** Shared by all connections of a server. */
@@ -35,7 +35,7 @@ export interface ConnectionContext {
 }
 
 /** Limits of one connection; the options of the same names. */
-export interface ConnectionLimits extends InboxLimits, OutboxLimits {
+export interface ConnectionLimits extends InboxLimits, SendQueueLimits {
   maxGroups: number
 }
 
@@ -66,7 +66,7 @@ export class Connection implements RequestConnection, SubscribeConnection {
   readonly #context: ConnectionContext
   readonly #socket: WebSocket
   readonly #inbox: Inbox
-  readonly #outbox: Outbox
+  readonly #sendQueue: SendQueue
   readonly #memberships: Memberships
   readonly #openedAt = performance.now()
   #id: string | undefined
@@ -79,8 +79,8 @@ export class Connection implements RequestConnection, SubscribeConnection {
     this.#socket = socket
     this.request = request
     this.#inbox = new Inbox(context, socket, this)
-    this.#outbox = new Outbox(socket, request.raw.socket, context.scheduler, context.limits, this)
-    this.#memberships = new Memberships(context.groups, this.#outbox, context.limits.maxGroups)
+    this.#sendQueue = new SendQueue(socket, request.raw.socket, context.scheduler, context.limits, this)
+    this.#memberships = new Memberships(context.groups, this.#sendQueue, context.limits.maxGroups)
 
     mergeChunks(socket)
     const ownSocket = Object.assign(socket, { [kConnection]: this })
@@ -165,12 +165,12 @@ export class Connection implements RequestConnection, SubscribeConnection {
 
   /** From now on an `incoming` message precedes each large message to the client. */
   announceLargeMessages (): void {
-    this.#outbox.announceLargeFrames()
+    this.#sendQueue.announceLargeFrames()
   }
 
   /** Sends a text frame. */
   transmit (text: string): void {
-    this.#outbox.send(new Frame(text))
+    this.#sendQueue.send(new Frame(text))
     if (this.#pendingDisconnect !== undefined) this.#checkDisconnect(this.#pendingDisconnect)
   }
 
@@ -244,7 +244,7 @@ export class Connection implements RequestConnection, SubscribeConnection {
   /** Called when the socket has closed: leaves all groups and aborts running handlers. */
   #closed (code: number, reason: string): void {
     clearTimeout(this.#pendingDisconnect?.deadline)
-    this.#outbox.stop()
+    this.#sendQueue.stop()
     this.#inbox.abandon()
     this.#memberships.leaveAll()
     if (diagnostics.disconnect.hasSubscribers) {

@@ -144,13 +144,13 @@ test('closes a client that reads a little at a time at maxUnsent', async (t) => 
 suite('progress', () => {
   const LIMITS = { highWaterMark: 16_000, slowTimeout: 1000 }
 
-  /** A watched outbox. The test sets how many bytes its stream took. */
+  /** A watched send queue. The test sets how many bytes its stream took. */
   function watched (t: TestContext, stream: 'TCP' | 'TLS' | 'injected' = 'TCP') {
     t.mock.timers.enable({ apis: ['setInterval'] })
     const watch = new SlowWatch(LIMITS)
     const state = { slow: 0, unsent: 1_000_000, written: 2_000_000, queue: 1_000_000 }
     const handle = { get bytesWritten () { return state.written }, get writeQueueSize () { return state.queue } }
-    const outbox: Watchable = {
+    const sendQueue: Watchable = {
       socket: { get bufferedAmount () { return state.unsent } } as unknown as WebSocket,
       stream: {
         get writableLength () { return state.queue },
@@ -159,10 +159,10 @@ suite('progress', () => {
       } as unknown as Duplex,
       onSlowConsumer: () => { state.slow++ }
     }
-    t.after(() => watch.delete(outbox))
-    watch.add(outbox)
-    watch.add(outbox)
-    return { state, watch, outbox, pass: (ms: number) => t.mock.timers.tick(ms) }
+    t.after(() => watch.delete(sendQueue))
+    watch.add(sendQueue)
+    watch.add(sendQueue)
+    return { state, watch, sendQueue, pass: (ms: number) => t.mock.timers.tick(ms) }
   }
 
   for (const stream of ['TCP', 'TLS', 'injected'] as const) {
@@ -217,13 +217,13 @@ suite('progress', () => {
   })
 
   test('is not required of a client with less than highWaterMark unsent', (t) => {
-    const { state, watch, outbox, pass } = watched(t)
+    const { state, watch, sendQueue, pass } = watched(t)
     state.unsent = 16_000
     pass(60_000)
     assert.equal(state.slow, 0)
 
     state.unsent = 16_001
-    watch.add(outbox)
+    watch.add(sendQueue)
     pass(1000)
 
     assert.equal(state.slow, 1)

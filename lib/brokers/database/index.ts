@@ -3,7 +3,7 @@ import type { EntityManager } from '@mikro-orm/core'
 import type { Broker, Snapshot } from '../broker.ts'
 import type { HistoryOptions } from '../history.ts'
 import { DatabaseBroker as Implementation } from './database-broker.ts'
-import type { LogStats } from './log-health.ts'
+import type { LogStats } from './log-stats.ts'
 import { logEntities } from './log-entities.ts'
 import { makeSettings, type DatabaseBrokerOptions } from './broker-settings.ts'
 

@@ -8,7 +8,7 @@ import type { Outage } from '../../util/outage.ts'
 import type { Position, Receiver } from '../broker.ts'
 import type { Dialect } from './dialect.ts'
 import { IdGap, type GapPatience } from './id-gap.ts'
-import type { LogStats } from './log-health.ts'
+import type { LogStats } from './log-stats.ts'
 import type { LogSession } from './log-session.ts'
 import { nameOf, type LogPage, type LogRow, type LogStatements } from './log-statements.ts'
 

@@ -1,5 +1,5 @@
 /**
- * Flushes the outboxes of a server at the end of each turn of the event loop. One write for all frames of a turn is
+ * Flushes the send queues of a server at the end of each turn of the event loop. One write for all frames of a turn is
  * cheap; a write for each frame is the most expensive part of a delivery.
  */
 import { FrameList } from './frame-list.ts'
@@ -8,7 +8,7 @@ import { SlowWatch, type SlowLimits } from './slow-watch.ts'
 /** Outboxes that are flushed before the event loop continues: a message to a huge group must not block it. */
 const MAX_FLUSHES = 1000
 
-/** An outbox as the scheduler uses it. */
+/** A send queue as the scheduler uses it. */
 export interface Flushable {
   /** Writes the frames of the turn to the socket. */
   flush (): void
@@ -16,22 +16,22 @@ export interface Flushable {
   terminate (): void
 }
 
-/** The outboxes of one server that have frames to write. */
+/** The send queues of one server that have frames to write. */
 export class FlushScheduler {
-  /** Finds the slow consumers among the same outboxes. */
+  /** Finds the slow consumers among the same send queues. */
   readonly watch: SlowWatch
-  /** The empty list that the outboxes of this turn share. */
+  /** The empty list that the send queues of this turn share. */
   #start = new FrameList()
-  #outboxes: Flushable[] = []
+  #sendQueues: Flushable[] = []
   #isScheduled = false
 
   constructor (limits: SlowLimits) {
     this.watch = new SlowWatch(limits)
   }
 
-  /** Schedules the flush of an outbox. @returns the empty frame list of this turn */
-  add (outbox: Flushable): FrameList {
-    this.#outboxes.push(outbox)
+  /** Schedules the flush of a send queue. @returns the empty frame list of this turn */
+  add (sendQueue: Flushable): FrameList {
+    this.#sendQueues.push(sendQueue)
     if (!this.#isScheduled) {
       this.#isScheduled = true
       process.nextTick(this.#flush)
@@ -41,16 +41,16 @@ export class FlushScheduler {
 
   readonly #flush = (): void => {
     this.#start = new FrameList()
-    const outboxes = this.#outboxes.splice(0, MAX_FLUSHES)
-    if (this.#outboxes.length > 0) setImmediate(this.#flush)
+    const sendQueues = this.#sendQueues.splice(0, MAX_FLUSHES)
+    if (this.#sendQueues.length > 0) setImmediate(this.#flush)
     else this.#isScheduled = false
 
-    for (const outbox of outboxes) {
+    for (const sendQueue of sendQueues) {
       try {
-        outbox.flush()
+        sendQueue.flush()
       } catch {
         // a client that has lost a frame must not continue, and must not keep other clients from their frames
-        outbox.terminate()
+        sendQueue.terminate()
       }
     }
   }

@@ -35,7 +35,7 @@ export class Replays {
   }
 
   /**
-   * Called before the outbox writes its frames.
+   * Called before the send queue writes its frames.
    *
    * @returns the callback of that write; `undefined` if it includes no replayed frames
    */

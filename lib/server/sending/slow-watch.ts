@@ -13,7 +13,7 @@ const CHECKS = 10
 /** Progress: the part of `highWaterMark` that the kernel must take from a socket in each `slowTimeout`. */
 const PROGRESS = 1 / 16
 
-/** An outbox as the watch uses it. */
+/** A send queue as the watch uses it. */
 export interface Watchable {
   readonly socket: WebSocket
   /** The TCP or TLS stream below the WebSocket. */
@@ -30,7 +30,7 @@ export interface SlowLimits {
   slowTimeout: number
 }
 
-/** The last progress of an outbox. */
+/** The last progress of a send queue. */
 interface Progress {
   /** See {@link bytesTaken}. */
   taken: number
@@ -38,7 +38,7 @@ interface Progress {
   checks: number
 }
 
-/** Watches the outboxes of a server that have more than `highWaterMark` unsent, with one timer for all. */
+/** Watches the send queues of a server that have more than `highWaterMark` unsent, with one timer for all. */
 export class SlowWatch {
   readonly #limits: SlowLimits
   readonly #watched = new Map<Watchable, Progress>()
@@ -48,27 +48,27 @@ export class SlowWatch {
     this.#limits = limits
   }
 
-  /** Watches an outbox until it has no more than `highWaterMark` unsent. */
-  add (outbox: Watchable): void {
-    if (this.#watched.has(outbox)) return
-    this.#watched.set(outbox, { taken: bytesTaken(outbox.stream), checks: 0 })
+  /** Watches a send queue until it has no more than `highWaterMark` unsent. */
+  add (sendQueue: Watchable): void {
+    if (this.#watched.has(sendQueue)) return
+    this.#watched.set(sendQueue, { taken: bytesTaken(sendQueue.stream), checks: 0 })
     this.#timer ??= setInterval(() => this.#check(), this.#limits.slowTimeout / CHECKS).unref()
   }
 
-  delete (outbox: Watchable): void {
-    if (this.#watched.delete(outbox) && this.#watched.size === 0) this.#stop()
+  delete (sendQueue: Watchable): void {
+    if (this.#watched.delete(sendQueue) && this.#watched.size === 0) this.#stop()
   }
 
   #check (): void {
-    for (const [outbox, progress] of this.#watched) {
-      if (outbox.socket.bufferedAmount <= this.#limits.highWaterMark) {
-        this.delete(outbox)
-      } else if (this.#hasProgress(outbox, progress)) {
-        progress.taken = bytesTaken(outbox.stream)
+    for (const [sendQueue, progress] of this.#watched) {
+      if (sendQueue.socket.bufferedAmount <= this.#limits.highWaterMark) {
+        this.delete(sendQueue)
+      } else if (this.#hasProgress(sendQueue, progress)) {
+        progress.taken = bytesTaken(sendQueue.stream)
         progress.checks = 0
       } else if (++progress.checks === CHECKS) {
-        this.delete(outbox)
-        outbox.onSlowConsumer()
+        this.delete(sendQueue)
+        sendQueue.onSlowConsumer()
       }
     }
   }

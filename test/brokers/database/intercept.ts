@@ -1,11 +1,11 @@
 /** Intercepts the statements of a database broker. */
 import type { MikroORM } from '@mikro-orm/sql'
 import type { DatabaseBrokerSettings } from '../../../lib/brokers/database/broker-settings.ts'
-import type { DatabaseConnection, Row } from '../../../lib/brokers/database/dialect.ts'
+import type { DatabaseConnection, ResultRow } from '../../../lib/brokers/database/dialect.ts'
 import { settingsOf } from './support.ts'
 
 /** Decides about a statement: `run` executes it. */
-export type Intercept = (sql: string, run: () => Promise<Row[]>) => Promise<Row[]>
+export type Intercept = (sql: string, run: () => Promise<ResultRow[]>) => Promise<ResultRow[]>
 
 /** Settings whose connections pass each statement to a function that a test can change. */
 export function intercepted (orm: MikroORM): { settings: DatabaseBrokerSettings, hook: { intercept: Intercept } } {

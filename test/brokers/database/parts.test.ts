@@ -5,7 +5,7 @@ import { MariaDbDriver } from '@mikro-orm/mariadb'
 import { PostgreSqlDriver } from '@mikro-orm/postgresql'
 import { MikroORM, type Options } from '@mikro-orm/sql'
 import type { DatabaseBrokerSettings } from '../../../lib/brokers/database/broker-settings.ts'
-import type { Connector, DatabaseConnection, Dialect, Row } from '../../../lib/brokers/database/dialect.ts'
+import type { Connector, DatabaseConnection, Dialect, ResultRow } from '../../../lib/brokers/database/dialect.ts'
 import { logEntities } from '../../../lib/brokers/database/index.ts'
 import { LogCleaner } from '../../../lib/brokers/database/log-cleaner.ts'
 import { LogSession } from '../../../lib/brokers/database/log-session.ts'
@@ -22,7 +22,7 @@ const { dialect: postgresql } = await settingsFor(PostgreSqlDriver)
 const { dialect: mariadb, tables } = await settingsFor(MariaDbDriver)
 
 /** A connection that answers statements by their first matching text, and records them. */
-function fake (answers: Record<string, Row[]>): DatabaseConnection & { sent: string[] } {
+function fake (answers: Record<string, ResultRow[]>): DatabaseConnection & { sent: string[] } {
   const sent: string[] = []
   return {
     sent,

@@ -1,6 +1,6 @@
 /**
- * The sending side of one connection: replies and group messages leave through its outbox, in order and in one write
- * for each turn.
+ * The sending side of one connection: replies and group messages leave through its send queue, in order and in one
+ * write for each turn.
  */
 import type { Duplex } from 'node:stream'
 import type { WebSocket } from 'ws'
@@ -11,19 +11,19 @@ import { Replays } from './replays.ts'
 import type { SlowLimits, Watchable } from './slow-watch.ts'
 
 /** Limits of the unsent bytes of one client; the options of the same names. */
-export interface OutboxLimits extends SlowLimits {
+export interface SendQueueLimits extends SlowLimits {
   /** Bytes of earlier turns that may be unsent at most. */
   maxUnsent: number
 }
 
 /** Queues and writes all frames of one client. Frames that are sent after the close began are dropped. */
-export class Outbox implements Flushable, Watchable {
+export class SendQueue implements Flushable, Watchable {
   readonly socket: WebSocket
   readonly stream: Duplex | undefined
   /** Whether frames are written to the stream as they are; otherwise `ws` compresses and sends them. */
   readonly #isUncompressed: boolean
   readonly #scheduler: FlushScheduler
-  readonly #limits: OutboxLimits
+  readonly #limits: SendQueueLimits
   readonly #connection: { onSlowConsumer (): void }
   #announcesLargeFrames = false
   /** The frames of this turn; `undefined` while there are none. */
@@ -39,7 +39,7 @@ export class Outbox implements Flushable, Watchable {
     socket: WebSocket,
     stream: Duplex | undefined,
     scheduler: FlushScheduler,
-    limits: OutboxLimits,
+    limits: SendQueueLimits,
     connection: { onSlowConsumer (): void }
   ) {
     this.socket = socket

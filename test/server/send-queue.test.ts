@@ -5,7 +5,7 @@ import type { WebSocket } from 'ws'
 import { Frame } from '../../lib/server/sending/frame.ts'
 import { FrameList } from '../../lib/server/sending/frame-list.ts'
 import { FlushScheduler } from '../../lib/server/sending/flush-scheduler.ts'
-import { Outbox } from '../../lib/server/sending/outbox.ts'
+import { SendQueue } from '../../lib/server/sending/send-queue.ts'
 import { start, type Client } from '../support/server.ts'
 
 const LIMITS = { highWaterMark: 1000, slowTimeout: 1000, maxUnsent: 1000 }
@@ -34,8 +34,8 @@ function lines (count: number, onSlowConsumer: () => void = assert.fail) {
         line.written.push(bytes)
       }
     }
-    const outbox = new Outbox(socket as unknown as WebSocket, line as unknown as Duplex, scheduler, LIMITS, { onSlowConsumer })
-    return Object.assign(line, { outbox })
+    const sendQueue = new SendQueue(socket as unknown as WebSocket, line as unknown as Duplex, scheduler, LIMITS, { onSlowConsumer })
+    return Object.assign(line, { sendQueue })
   })
 }
 
@@ -63,10 +63,10 @@ test('encodes a frame once', () => {
 test('writes once for each socket and turn, and shares the bytes of equal lists', async () => {
   const [ada, bob, eve] = lines(3) as [Line, Line, Line]
   const [one, two, three] = [new Frame('1'), new Frame('2'), new Frame('3')]
-  for (const { outbox } of [ada, bob]) outbox.send(one)
-  eve.outbox.send(one)
-  for (const { outbox } of [ada, bob]) outbox.send(two)
-  eve.outbox.send(three)
+  for (const { sendQueue } of [ada, bob]) sendQueue.send(one)
+  eve.sendQueue.send(one)
+  for (const { sendQueue } of [ada, bob]) sendQueue.send(two)
+  eve.sendQueue.send(three)
 
   await endOfTurn()
 
@@ -77,11 +77,11 @@ test('writes once for each socket and turn, and shares the bytes of equal lists'
 test('writes a large frame without copying it, whatever else is sent in the turn', async () => {
   const [ada, bob] = lines(2) as [Line, Line]
   const [small, large] = [new Frame('1'), new Frame('x'.repeat(20_000))]
-  for (const { outbox } of [ada, bob]) {
-    outbox.send(new Frame('2'))
-    outbox.send(new Frame('3'))
-    outbox.send(large)
-    outbox.send(small)
+  for (const { sendQueue } of [ada, bob]) {
+    sendQueue.send(new Frame('2'))
+    sendQueue.send(new Frame('3'))
+    sendQueue.send(large)
+    sendQueue.send(small)
   }
 
   await endOfTurn()
@@ -138,12 +138,12 @@ test('writes all replies and group messages of a turn at once, in order', async 
 test('yields to the event loop during a flush of many sockets, and keeps the order', async () => {
   const all = lines(2500)
   const [one, two] = [new Frame('1'), new Frame('2')]
-  for (const { outbox } of all) outbox.send(one)
+  for (const { sendQueue } of all) sendQueue.send(one)
   const served = () => all.filter(({ written }) => written.length > 0).length
 
   await endOfTurn()
   assert.equal(served(), 1000)
-  for (const { outbox } of all) outbox.send(two)
+  for (const { sendQueue } of all) sendQueue.send(two)
   await new Promise(setImmediate)
   assert.equal(served(), 2000)
   while (all.some(({ written }) => !texts(written).join('').endsWith('|2'))) await new Promise(setImmediate)
@@ -153,10 +153,10 @@ test('yields to the event loop during a flush of many sockets, and keeps the ord
 
 test('reports a slow consumer once', async () => {
   let times = 0
-  const [{ outbox, socket, written }] = lines(1, () => { times++ }) as [Line]
+  const [{ sendQueue, socket, written }] = lines(1, () => { times++ }) as [Line]
   socket.bufferedAmount = LIMITS.maxUnsent + 1
   for (let n = 0; n < 2; n++) {
-    outbox.send(new Frame('1'))
+    sendQueue.send(new Frame('1'))
     await endOfTurn()
   }
 
@@ -168,8 +168,8 @@ test('terminates a socket whose write fails, and serves the others', async () =>
   const [broken, other] = lines(2) as [Line, Line]
   broken.fails = true
   const frame = new Frame('1')
-  broken.outbox.send(frame)
-  other.outbox.send(frame)
+  broken.sendQueue.send(frame)
+  other.sendQueue.send(frame)
 
   await endOfTurn()
 
@@ -178,12 +178,12 @@ test('terminates a socket whose write fails, and serves the others', async () =>
 })
 
 test('sends frames from before a close at once, and drops later ones', async () => {
-  const [{ outbox, written, socket }] = lines(1) as [Line]
-  outbox.send(new Frame('1'))
+  const [{ sendQueue, written, socket }] = lines(1) as [Line]
+  sendQueue.send(new Frame('1'))
 
   socket.close()
   socket.close()
-  outbox.send(new Frame('2'))
+  sendQueue.send(new Frame('2'))
   await endOfTurn()
 
   assert.deepEqual(texts(written), ['|1'])
