@@ -172,10 +172,10 @@ test('`settled` of a test app waits for all portions of a large commit', async (
       }
     }
   })
-  app.register(rohrpostMikroOrm, { orm, notify: [notifyOnChange(Todo, { group: 'todos', data: ['id'] })] })
+  app.register(rohrpostMikroOrm, { orm, notify: [notifyOnChange(Todo, { group: 'todo-{id}', data: ['id'] })] })
   app.after(() => {
     app.rohrpost.handle('fill', async (_message, connection) => {
-      await connection.join('todos')
+      for (let id = 1; id <= 200; id++) await connection.join(`todo-${id}`)
       for (let id = 1; id <= 200; id++) orm.em.create(Todo, { id, title: 'x' })
       await orm.em.flush()
     })

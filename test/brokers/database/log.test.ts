@@ -200,3 +200,36 @@ suite('the log on PostgreSQL only', { skip: skips.PostgreSQL }, async () => {
     assert.deepEqual(two.recorder.payloads(group), ['{"n":1}', '{"n":2}', '{"n":3}'])
   })
 })
+
+suite('notifications of PostgreSQL', { skip: skips.PostgreSQL }, async () => {
+  const database = await makeDatabase('PostgreSQL', after)
+
+  test('the log is read more often while notifications do not arrive, and both are said once', async (t) => {
+    const { settings, hook } = intercepted(database.orm)
+    const { dialect } = settings
+    const prepare = dialect.prepare.bind(dialect)
+    let deafness: string | undefined = 'a pooler is in between'
+    dialect.prepare = async (connection, role) => {
+      await prepare(connection, role)
+      return role === 'reader' ? deafness : undefined
+    }
+    const { broker, recorder } = await openBroker(t, database, settings)
+    const notices = () => recorder.notices.map(({ text }) => text)
+    assert.deepEqual(notices(), ['notifications of PostgreSQL do not arrive: a pooler is in between; the log is read every 100 ms'])
+
+    const reconnect = () => {
+      hook.intercept = (sql, run) => {
+        if (!sql.includes('rohrpost_log')) return run()
+        hook.intercept = (_sql, run) => run()
+        return Promise.reject(new Error('the connection is gone'))
+      }
+    }
+    reconnect()
+    await poll(() => recorder.notices.length > 1 && broker.health().ok)
+    deafness = undefined
+    reconnect()
+    await recorder.when('second notice', () => notices().includes('notifications of PostgreSQL arrive; the log is read every 1000 ms'))
+
+    assert.equal(notices().filter((text) => text.startsWith('notifications')).length, 2)
+  })
+})

@@ -8,8 +8,10 @@ import type { DatabaseBrokerSettings } from '../../../lib/brokers/database/broke
 import type { Connector, DatabaseConnection, Dialect, ResultRow } from '../../../lib/brokers/database/dialect.ts'
 import { logEntities } from '../../../lib/brokers/database/index.ts'
 import { LogCleaner } from '../../../lib/brokers/database/log-cleaner.ts'
+import { healthOf, type HealthSources } from '../../../lib/brokers/database/log-health.ts'
 import { LogSession } from '../../../lib/brokers/database/log-session.ts'
 import { LogStatements } from '../../../lib/brokers/database/log-statements.ts'
+import { openFileView } from '../../../lib/brokers/database/snapshot-view.ts'
 import { Outage } from '../../../lib/util/outage.ts'
 import { settingsOf } from './support.ts'
 
@@ -238,4 +240,51 @@ test('one process at a time has the right to clean', async () => {
   assert.equal(await statements.takeCleaning(fake({ clock: [{ value: '2000/two', clock: 1000 }] }), 'one', 1000), false)
   const free = fake({ clock: [{ value: '500/two', clock: 1000 }], 'select value from': [{ value: '2000/one' }] })
   assert.equal(await statements.takeCleaning(free, 'one', 1000), true)
+})
+
+test('a reader that has not read for a second and three polls makes the broker unhealthy', () => {
+  const health = (silence: number) => healthOf({
+    name: 'Fake',
+    reading: { isReady: true },
+    writing: { isReady: true },
+    reader: { stats: { silence }, pollInterval: 100, waiting: undefined },
+    writer: { age: 0 },
+    outages: { publishing: {}, reading: {} },
+    patience: { usual: 10_000, opening: 2000, frozen: 200 },
+    late: 1000
+  } as unknown as HealthSources)
+
+  assert.deepEqual(health(1300), { ok: true })
+  assert.deepEqual(health(1301), { ok: false, detail: 'the log has not been read for 1301 ms' })
+})
+
+test('the transactions at a hole are named as far as the server shows them', async () => {
+  const connection = fake({ 'select distinct virtualtransaction': [{ holder: '3/5' }, { holder: '4/9' }] })
+  const hole = await postgresql.watchHole?.(connection) ?? assert.fail()
+  assert.equal(await hole.describe(), '3/5 4/9')
+
+  for (const [error, expected] of [
+    [{ errno: 1227, sqlState: '42000' }, 'a transaction that shares the turn'],
+    [{ fatal: true, message: 'gone' }, undefined]
+  ] as const) {
+    const other = fake({})
+    other.query = () => Promise.reject(error)
+    const turn = await mariadb.watchHole?.(other) ?? assert.fail()
+    if (expected === undefined) await assert.rejects(turn.describe(), error)
+    else assert.equal(await turn.describe(), expected)
+  }
+})
+
+test('a connection for a snapshot is closed if it can not be used', async () => {
+  let closed = 0
+  class Connection {
+    async connect () {}
+    async execute () { throw new Error('no such file') }
+    async close () { closed++ }
+  }
+  const em = { fork: () => em, getConnection: () => new Connection() }
+
+  await assert.rejects(openFileView({ em } as never), { message: 'no such file' })
+
+  assert.equal(closed, 1)
 })
