@@ -92,7 +92,7 @@ suite('the client in Chromium', { skip: chromium.skip, timeout: 120_000 }, () =>
   })
 
   test('a large message over a slow line is no silence', async (t) => {
-    const { page } = await open(t, { pingInterval: 300 }, throttle)
+    const { page } = await open(t, { pingInterval: 1000 }, throttle)
     await page.locator('#current').waitFor()
     assert.equal(await page.evaluate("window.client.call('large', null, { timeout: 0 }).then((text) => text.length)"), 200_000)
 
@@ -151,7 +151,7 @@ async function throttle (t: TestContext, port: number): Promise<number> {
       for await (const chunk of far as AsyncIterable<Buffer>) {
         for (let at = 0; at < chunk.length; at += 5000) {
           near.write(chunk.subarray(at, at + 5000))
-          await delay(50)
+          await delay(100)
         }
       }
     }
