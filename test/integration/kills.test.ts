@@ -4,7 +4,7 @@ import { test } from 'node:test'
 import { skips, type DatabaseName } from '../brokers/database/support.ts'
 import { run } from './kills/plan.ts'
 
-const KILLS = 6
+const KILLS = 4
 
 for (const database of ['PostgreSQL', 'MariaDB', 'SQLite'] satisfies DatabaseName[]) {
   test(`all committed changes of ${KILLS} killed processes reach a client, in order, with ${database}`, { skip: skips[database] }, async (t) => {

@@ -5,7 +5,7 @@ import { skips, type DatabaseName } from '../brokers/database/support.ts'
 import { redisServer } from '../support/redis.ts'
 import { run } from './outbox/plan.ts'
 
-const KILLS = 8
+const KILLS = 4
 
 for (const database of ['PostgreSQL', 'SQLite'] satisfies DatabaseName[]) {
   test(`the last changes of ${KILLS} killed processes with an outbox on ${database} reach a client`, { skip: skips[database] || redisServer.skip }, async (t) => {

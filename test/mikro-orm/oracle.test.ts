@@ -214,7 +214,7 @@ function sqliteFile (t: TestContext): Partial<Options> {
 
 const RUNS = [
   ['memoryBroker', 'sqlite', TREES], ['memoryBroker', 'postgresql', TREES], ['memoryBroker', 'mariadb', TREES],
-  ['databaseBroker', 'sqlite', TREES / 2], ['databaseBroker', 'postgresql', TREES / 2], ['databaseBroker', 'mariadb', TREES / 2]
+  ['databaseBroker', 'sqlite', TREES / 4], ['databaseBroker', 'postgresql', TREES / 4], ['databaseBroker', 'mariadb', TREES / 4]
 ] as const
 
 for (const [broker, server, numRuns] of RUNS) {

@@ -399,3 +399,7 @@ test('logs once that a broker refuses all notifications of a commit', async (t) 
     ['the broker does not take changes: the members of their groups load again when it does', 'away']
   ])
 })
+
+test('a subscriber that is not connected publishes nothing', () => {
+  assert.equal(new ChangeSubscriber().publishing, 0)
+})

@@ -5,12 +5,16 @@ import type { TransactionTurn } from '../transaction-log.ts'
 /** A row as a driver returns it. */
 export type ResultRow = Record<string, unknown>
 
-/** One connection to the database, used by one statement after the other. */
-export interface DatabaseConnection {
-  /** The id that the server has announced for its process, if it does. */
-  readonly processId?: number | undefined
+/** Runs one statement after the other on a connection. */
+export interface StatementRunner {
   /** Runs a statement with `?` in place of values. */
   query (sql: string, values?: readonly unknown[]): Promise<ResultRow[]>
+}
+
+/** One connection to the database. */
+export interface DatabaseConnection extends StatementRunner {
+  /** The id that the server has announced for its process, if it does. */
+  readonly processId?: number | undefined
   /** Ends the connection at once, also under a statement that is not answered. */
   destroy (): void
 }
@@ -33,7 +37,7 @@ export interface Connector {
 /** An entity manager for reading, and its connection. */
 export interface SnapshotView {
   readonly em: EntityManager
-  readonly connection: DatabaseConnection
+  readonly connection: StatementRunner
   /** Ends the transaction. */
   end (): Promise<void>
 }

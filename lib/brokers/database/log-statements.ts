@@ -1,6 +1,6 @@
 /** The statements on the log that all databases share. */
 import { createHash, randomBytes } from 'node:crypto'
-import type { DatabaseConnection, Dialect, LogMessage, LogTables, ResultRow } from './dialect.ts'
+import type { Dialect, LogMessage, LogTables, ResultRow, StatementRunner } from './dialect.ts'
 
 /** A row of the log without its payload. */
 export interface LogRow {
@@ -54,13 +54,13 @@ export class LogStatements {
   }
 
   /** The rows of the log from an id on. */
-  readFrom (connection: DatabaseConnection, id: number, limit: number): Promise<LogPage> {
+  readFrom (connection: StatementRunner, id: number, limit: number): Promise<LogPage> {
     return this.#readPage(connection, 'id >= ?', [id], limit)
   }
 
   /** The rows of a group after an id and up to another one. */
   readGroup (
-    connection: DatabaseConnection, group: string, after: number, last: number, limit: number
+    connection: StatementRunner, group: string, after: number, last: number, limit: number
   ): Promise<LogPage> {
     const { isGroup } = this.#dialect
     const values = [...this.#dialect.groupValues(group), after, last]
@@ -69,7 +69,7 @@ export class LogStatements {
 
   /** The ids of a group after an id that are visible to a transaction for reading. */
   async readVisible (
-    connection: DatabaseConnection, group: string, after: number
+    connection: StatementRunner, group: string, after: number
   ): Promise<{ epoch: string, ids: Set<number> }> {
     const values = [...this.#dialect.groupValues(group), after]
     const condition = `${this.#dialect.isGroup} and id > ?`
@@ -78,7 +78,7 @@ export class LogStatements {
   }
 
   /** The payloads of rows. */
-  async readPayloads (connection: DatabaseConnection, ids: readonly number[]): Promise<Map<number, string>> {
+  async readPayloads (connection: StatementRunner, ids: readonly number[]): Promise<Map<number, string>> {
     const payloads = new Map<number, string>()
     for (let at = 0; at < ids.length; at += LIST) {
       const some = ids.slice(at, at + LIST)
@@ -90,14 +90,14 @@ export class LogStatements {
   }
 
   /** The id of the newest row. */
-  async readTop (connection: DatabaseConnection): Promise<number> {
+  async readTop (connection: StatementRunner): Promise<number> {
     const [row] = await connection.query(`select max(id) as top from ${this.#tables.log}`)
     return Number(row?.top ?? 0)
   }
 
   /** The ids of the last messages of groups, up to an id. */
   async readTops (
-    connection: DatabaseConnection, groups: readonly string[], last: number
+    connection: StatementRunner, groups: readonly string[], last: number
   ): Promise<Map<string, number>> {
     const { isGroup } = this.#dialect
     const tops = new Map<string, number>()
@@ -119,21 +119,21 @@ export class LogStatements {
   }
 
   /** Inserts the rows of the state that are missing. */
-  async ensureState (connection: DatabaseConnection): Promise<void> {
+  async ensureState (connection: StatementRunner): Promise<void> {
     const [insert, end] = this.#dialect.insertMissing
     await connection.query(`${insert} ${this.#tables.state} (name, value)
       values ('epoch', ?), ('turn', '0'), ('cleaner', '0') ${end}`, [newEpoch()])
   }
 
   /** Begins a new epoch, unless another process has done so. @param source the values of the current epoch */
-  async renewEpoch (connection: DatabaseConnection, source: string): Promise<void> {
+  async renewEpoch (connection: StatementRunner, source: string): Promise<void> {
     const { state } = this.#tables
     const values = [newEpoch(), String(source.split('/')[0])]
     await connection.query(`update ${state} set value = ? where name = 'epoch' and value = ?`, values)
   }
 
   /** Notes that readers do not wait any longer for ids. */
-  async pass (connection: DatabaseConnection, ranges: readonly IdRange[], holders: string): Promise<void> {
+  async pass (connection: StatementRunner, ranges: readonly IdRange[], holders: string): Promise<void> {
     const [insert, end] = this.#dialect.insertMissing
     for (const { first, last } of ranges) {
       await connection.query(`${insert} ${this.#tables.passed} (first_id, last_id, holders)
@@ -142,7 +142,7 @@ export class LogStatements {
   }
 
   /** Notes the options of this process. @returns those that another process has noted last, if they differ */
-  async noteOptions (connection: DatabaseConnection, options: string): Promise<string | undefined> {
+  async noteOptions (connection: StatementRunner, options: string): Promise<string | undefined> {
     const { state } = this.#tables
     const [insert, end] = this.#dialect.insertMissing
     await connection.query(`${insert} ${state} (name, value) values ('options', ?) ${end}`, [options])
@@ -153,7 +153,7 @@ export class LogStatements {
   }
 
   /** Takes the right to clean the log until a time. @returns whether no other process has it */
-  async takeCleaning (connection: DatabaseConnection, id: string, milliseconds: number): Promise<boolean> {
+  async takeCleaning (connection: StatementRunner, id: string, milliseconds: number): Promise<boolean> {
     const { state } = this.#tables
     const { now } = this.#dialect
     const [row] = await connection.query(`select value, ${now} as clock from ${state} where name = 'cleaner'`)
@@ -167,7 +167,7 @@ export class LogStatements {
   }
 
   /** Notes up to where rows are deleted, before they are. */
-  async mark (connection: DatabaseConnection, name: 'thinned' | 'forgotten', epoch: string, id: number): Promise<void> {
+  async mark (connection: StatementRunner, name: 'thinned' | 'forgotten', epoch: string, id: number): Promise<void> {
     const { state } = this.#tables
     const value = `${epoch}/${id}`
     const [insert, end] = this.#dialect.insertMissing
@@ -176,7 +176,7 @@ export class LogStatements {
   }
 
   /** Deletes rows. */
-  async delete (connection: DatabaseConnection, ids: readonly number[]): Promise<void> {
+  async delete (connection: StatementRunner, ids: readonly number[]): Promise<void> {
     for (let at = 0; at < ids.length; at += LIST) {
       const some = ids.slice(at, at + LIST)
       await connection.query(`delete from ${this.#tables.log} where id in (${listOf(some)})`, some)
@@ -184,7 +184,7 @@ export class LogStatements {
   }
 
   async #readPage (
-    connection: DatabaseConnection, condition: string, values: readonly unknown[], limit: number, isSecond = false
+    connection: StatementRunner, condition: string, values: readonly unknown[], limit: number, isSecond = false
   ): Promise<LogPage> {
     const { epoch, now, size } = this.#dialect
     const { log, state, passed } = this.#tables
@@ -238,7 +238,7 @@ export class LogStatements {
  * @param token token of the first row
  */
 export async function insertRows (
-  connection: DatabaseConnection, log: string, now: string, messages: readonly LogMessage[], token: string
+  connection: StatementRunner, log: string, now: string, messages: readonly LogMessage[], token: string
 ): Promise<void> {
   const rows = messages.map(() => `(?, ?, ?, ${now})`).join(', ')
   const values = messages.flatMap(({ group, payload }, index) => [group, payload, index === 0 ? token : null])

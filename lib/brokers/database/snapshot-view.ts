@@ -1,6 +1,6 @@
 /** Entity managers whose statements all see one state of the database. */
 import { IsolationLevel, type EntityManager, type MikroORM } from '@mikro-orm/core'
-import type { DatabaseConnection, ResultRow, SnapshotView } from './dialect.ts'
+import type { ResultRow, SnapshotView, StatementRunner } from './dialect.ts'
 import { openOwnConnection, type OwnConnection } from './own-connection.ts'
 
 /** Begins a transaction on a connection of the application's pool. Its first statement decides which state it sees. */
@@ -35,12 +35,11 @@ function newEntityManager (orm: MikroORM): EntityManager {
   return orm.em.fork({ disableContextResolution: true, disableTransactions: false })
 }
 
-function connectionOf (em: EntityManager, connection: unknown): DatabaseConnection {
+function connectionOf (em: EntityManager, connection: unknown): StatementRunner {
   const { execute } = connection as OwnConnection
   return {
     query: (sql, values = []): Promise<ResultRow[]> => {
       return execute.call(connection, sql, values, 'all', em.getTransactionContext(), { enabled: false })
-    },
-    destroy () {}
+    }
   }
 }

@@ -8,6 +8,7 @@ import type { DatabaseBrokerSettings } from '../../../lib/brokers/database/broke
 import type { Connector, DatabaseConnection, Dialect, ResultRow } from '../../../lib/brokers/database/dialect.ts'
 import { logEntities } from '../../../lib/brokers/database/index.ts'
 import { LogCleaner } from '../../../lib/brokers/database/log-cleaner.ts'
+import { MariadbDialect } from '../../../lib/brokers/database/mariadb-dialect.ts'
 import { healthOf, type HealthSources } from '../../../lib/brokers/database/log-health.ts'
 import { LogSession } from '../../../lib/brokers/database/log-session.ts'
 import { LogStatements } from '../../../lib/brokers/database/log-statements.ts'
@@ -287,4 +288,12 @@ test('a connection for a snapshot is closed if it can not be used', async () => 
   await assert.rejects(openFileView({ em } as never), { message: 'no such file' })
 
   assert.equal(closed, 1)
+})
+
+test('the turn of MariaDB tells whether the transaction is alive; MySQL can not tell it so', () => {
+  class BaseMySqlPlatform {}
+  const { turn } = new MariadbDialect({ em: { getPlatform: () => new BaseMySqlPlatform() } } as never, tables)
+
+  assert.match(turn.take, /^select 1 as alive /)
+  assert.match(String(mariadb.turn?.take), /^select @@in_transaction as alive /)
 })
