@@ -2,7 +2,6 @@
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import { openServerOrm } from '../../bench/lib/orm.ts'
-import { findPostgreSql as findPrivate } from '../../bench/lib/postgresql.ts'
 import { report } from '../../bench/lib/report.ts'
 import { run } from '../../bench/lib/run.ts'
 import type { Settings } from '../../bench/lib/workload.ts'
@@ -15,23 +14,12 @@ const tiny: Settings = { scale: 'tiny', repetitions: 1, warmUp: 20, settle: 5, m
 const comparing = ['rpc', 'fanout', 'orm', 'redis', 'diagnostics']
 
 /** Runs of the other workloads. */
-const only = ['rohrpost', 'with notifications', 'with readBack: false', 'database broker']
+const only = ['rohrpost', 'with notifications', 'with readBack: false']
 
 /** The workloads whose server is missing, each with the reason. */
 const skips: Record<string, string | false> = {
   redis: redisServer.skip,
-  flush: await findPostgreSql(),
-  log: redisServer.skip || findPrivateServer()
-}
-
-function findPrivateServer (): string | false {
-  try {
-    findPrivate()
-    return false
-  } catch (error) {
-    if (process.env['CI'] === 'true') throw error
-    return String(error)
-  }
+  flush: await findPostgreSql()
 }
 
 async function findPostgreSql (): Promise<string | false> {
@@ -46,8 +34,8 @@ async function findPostgreSql (): Promise<string | false> {
 }
 
 suite('the benchmark', { concurrency: 3 }, () => {
-  // the deletion of old rows takes as long as it takes
-  for (const workload of workloads.filter(({ name }) => name !== 'log-deletion')) {
+  // the workloads of the log take long: two processes with a server of their own
+  for (const workload of workloads.filter(({ name }) => !name.startsWith('log'))) {
     test(`the workload '${workload.name}' loses nothing`, { skip: skips[workload.name] ?? false }, async () => {
       const settings = comparing.includes(workload.name) ? tiny : { ...tiny, only }
       const failures: unknown[] = []

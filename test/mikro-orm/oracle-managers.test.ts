@@ -19,7 +19,7 @@ import { fuzz } from '../property/support/check.ts'
 import { changesOf, openServer, type Entities } from './support.ts'
 
 const LISTS = ['a', 'b', 'c']
-const RUNS = Number(process.env['TREES'] ?? (fuzz > 1 ? 10_000 : 60))
+const RUNS = Number(process.env['TREES'] ?? (fuzz > 1 ? 10_000 : 30))
 const SERVERS = ['sqlite', 'postgresql', 'mariadb'] as const
 type Server = typeof SERVERS[number]
 

@@ -17,6 +17,7 @@ import { LogSnapshot } from './log-snapshot.ts'
 import { LogStatements } from './log-statements.ts'
 import type { LogStats } from './log-stats.ts'
 import { LogWriter } from './log-writer.ts'
+import { retryWhilePassing } from './retry.ts'
 import { makeTransactionLog } from './transaction-rows.ts'
 
 /** The parts of an open broker. */
@@ -65,9 +66,10 @@ export class DatabaseBroker implements Broker {
       reading.open()
       writing.open()
       await this.#within(opening.promise)
-      await this.#within(this.#checkTables(reading))
+      const retry = (run: () => Promise<void>) => retryWhilePassing(this.#settings.dialect, run, () => this.#isClosed)
+      await this.#within(retry(() => this.#checkTables(reading)))
       await this.#within(reader.refresh())
-      await this.#within(this.#noteOptions(parts, receiver))
+      await this.#within(retry(() => this.#noteOptions(parts, receiver)))
       cleaner.start()
     } catch (error) {
       await this.close()

@@ -12,6 +12,7 @@ import { MariadbDialect } from '../../../lib/brokers/database/mariadb-dialect.ts
 import { healthOf, type HealthSources } from '../../../lib/brokers/database/log-health.ts'
 import { LogSession } from '../../../lib/brokers/database/log-session.ts'
 import { LogStatements } from '../../../lib/brokers/database/log-statements.ts'
+import { retryWhilePassing } from '../../../lib/brokers/database/retry.ts'
 import { openFileView } from '../../../lib/brokers/database/snapshot-view.ts'
 import { Outage } from '../../../lib/util/outage.ts'
 import { settingsOf } from './support.ts'
@@ -264,8 +265,16 @@ test('the transactions at a hole are named as far as the server shows them', asy
   const hole = await postgresql.watchHole?.(connection) ?? assert.fail()
   assert.equal(await hole.describe(), '3/5 4/9')
 
+  const shares = 'a transaction that shares the turn'
+  for (const [rows, expected] of [
+    [[], shares],
+    [[{ id: 7, age: 3 }, { id: 9, age: 1 }], `${shares}, probably of connection 7 (open for 3 s) or 9 (open for 1 s)`]
+  ] as const) {
+    const turn = await mariadb.watchHole?.(fake({ innodb_trx: [...rows] })) ?? assert.fail()
+    assert.equal(await turn.describe(), expected)
+  }
   for (const [error, expected] of [
-    [{ errno: 1227, sqlState: '42000' }, 'a transaction that shares the turn'],
+    [{ errno: 1227, sqlState: '42000' }, shares],
     [{ fatal: true, message: 'gone' }, undefined]
   ] as const) {
     const other = fake({})
@@ -296,4 +305,17 @@ test('the turn of MariaDB tells whether the transaction is alive; MySQL can not 
 
   assert.match(turn.take, /^select 1 as alive /)
   assert.match(String(mariadb.turn?.take), /^select @@in_transaction as alive /)
+})
+
+test('statements that find a file locked are repeated, until they succeed, fail otherwise, or are not wanted any more', async () => {
+  const dialect = { failureOf: (error: unknown) => (error as Error).message === 'locked' ? 'passing' as const : 'refused' as const }
+  const failing = (...messages: string[]) => async () => {
+    const message = messages.shift()
+    if (message !== undefined) throw new Error(message)
+    return 'done'
+  }
+
+  assert.equal(await retryWhilePassing(dialect, failing('locked', 'locked'), () => false), 'done')
+  await assert.rejects(retryWhilePassing(dialect, failing('locked', 'no'), () => false), { message: 'no' })
+  await assert.rejects(retryWhilePassing(dialect, failing('locked'), () => true), { message: 'locked' })
 })

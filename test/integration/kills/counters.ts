@@ -19,7 +19,9 @@ export async function open (name: DatabaseName, dbName: string, options: Options
   const server = name === 'SQLite'
     ? { driver: SqliteDriver, driverOptions: new NodeSqliteDialect(dbName) }
     : { driver: servers[name].driver, clientUrl: servers[name].url }
-  const orm = await MikroORM.init({ ...server, dbName, entities: [Counter, ...logEntities], ...options } as Options)
+  const entities = [Counter, ...logEntities]
+  // a query that creates a missing database would come before the busy timeout
+  const orm = await MikroORM.init({ ...server, dbName, entities, ensureDatabase: false, ...options } as Options)
   if (name === 'SQLite') await orm.em.getConnection().execute('pragma busy_timeout = 1000')
   return orm
 }
