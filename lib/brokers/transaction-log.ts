@@ -25,6 +25,22 @@ export interface TransactionTurn {
   readonly create: string
 }
 
+/**
+ * Takes the turn, and inserts its row if the tables were cleared.
+ *
+ * @param query runs a statement in the transaction
+ * @returns the row of the query
+ */
+export async function takeTurn<Row> (
+  query: (sql: string) => Promise<readonly Row[]>,
+  { take, create }: TransactionTurn
+): Promise<Row | undefined> {
+  const [row] = await query(take)
+  if (row !== undefined) return row
+  await query(create)
+  return (await query(take))[0]
+}
+
 /** A message of a transaction. */
 export interface TransactionMessage {
   readonly group: string

@@ -2,6 +2,7 @@
  * Batches: the changes of one transaction in one message to a group. Brokers carry the text that clients receive. See
  * PROTOCOL.md, "Batches".
  */
+import { divide } from '../util/portions.ts'
 import { quote } from './encode.ts'
 
 /** A change in a message to a group. */
@@ -26,33 +27,33 @@ const END = ']}}'
 const [QUOTE, COMMA, OPENING_BRACKET, BACKSLASH, CLOSING_BRACKET, OPENING_BRACE, CLOSING_BRACE] =
   [0x22, 0x2c, 0x5b, 0x5c, 0x5d, 0x7b, 0x7d]
 
+/** A message to a group, with the changes in it. */
+export interface EncodedChanges<Change> {
+  readonly text: string
+  readonly changes: readonly Change[]
+}
+
 /**
  * Encodes changes of one transaction to one group: a single change as a `subscription-update`, several as one batch, or
  * as several messages in order if their text is longer than 1,000,000 characters.
  */
-export function encodeBatch (group: string, changes: readonly EncodedChange[]): string[] {
-  const texts: string[] = []
+export function encodeBatch<Change extends EncodedChange> (
+  group: string,
+  changes: readonly Change[]
+): Array<EncodedChanges<Change>> {
   const head = `,"type":"subscription-update","data":{"group":${quote(group)},`
-  let portion: string[] = []
-  let length = 0
-  const end = () => {
-    const [first] = portion
-    if (first === undefined) return
-    const content = portion.length === 1 ? first.slice(1, -1) : `"type":"batch","changes":[${portion.join(',')}]`
-    texts.push(`{"id":${Math.floor(Math.random() * 2 ** 31)}${head}${content}}}`)
-    portion = []
-    length = 0
-  }
-
-  const maxLength = MAX_LENGTH - `{"id":${2 ** 31}${head}"type":"batch","changes":[${END}`.length
-  for (const { type, object } of changes) {
-    const text = `{"type":"${type}","object":${object}}`
-    if (length + text.length > maxLength) end()
-    portion.push(text)
-    length += text.length + 1
-  }
-  end()
-  return texts
+  const size = MAX_LENGTH - `{"id":${2 ** 31}${head}"type":"batch","changes":[${END}`.length
+  const parts = changes.map((change) => ({ change, text: `{"type":"${change.type}","object":${change.object}}` }))
+  // each part has a comma, but for the last one
+  const portions = divide(parts, ({ text }) => text.length + 1, { count: Infinity, size: size + 1 })
+  return portions.map((portion) => {
+    const texts = portion.map(({ text }) => text)
+    const content = texts.length === 1 ? String(texts[0]).slice(1, -1) : `"type":"batch","changes":[${texts.join(',')}]`
+    return {
+      text: `{"id":${Math.floor(Math.random() * 2 ** 31)}${head}${content}}}`,
+      changes: portion.map(({ change }) => change)
+    }
+  })
 }
 
 /** Whether a message to a group begins as a batch does. It looks at the first characters only. */

@@ -18,6 +18,14 @@ const PLATFORMS: Readonly<Record<string, Database>> = {
   SqlitePlatform: Database.Sqlite
 }
 
+/** Expressions for the milliseconds of Unix time, by the clock of the database. */
+export const UNIX_TIME: Readonly<Record<Exclude<Database, typeof Database.Other>, string>> = {
+  [Database.PostgreSql]: '(extract(epoch from clock_timestamp()) * 1000)::bigint',
+  [Database.MariaDb]: 'cast(unix_timestamp(sysdate(3)) * 1000 as unsigned)',
+  [Database.MySql]: 'cast(unix_timestamp(sysdate(3)) * 1000 as unsigned)',
+  [Database.Sqlite]: "cast((julianday('now') - 2440587.5) * 86400000 as integer)"
+}
+
 /** Returns the database of a platform. */
 export function databaseOf (platform: Platform): Database {
   for (let type: unknown = platform.constructor; typeof type === 'function'; type = Object.getPrototypeOf(type)) {

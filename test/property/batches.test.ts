@@ -259,7 +259,7 @@ function dataOf (group: string) {
 
 /** Encodes the changes of one transaction. */
 function encode (group: string, numbers: readonly number[]): string {
-  return encodeBatch(group, numbers.map((n): EncodedChange => ({ type: 'update', object: String(n) })))[0] ?? assert.fail()
+  return encodeBatch(group, numbers.map((n): EncodedChange => ({ type: 'update', object: String(n) })))[0]?.text ?? assert.fail()
 }
 
 for (const [offsets, stride] of [['contiguous', 1], ['sparse', 1000]] as const) {
@@ -409,7 +409,7 @@ test('a live collection shows the states between transactions only, and a loop h
           }
           states.add(show(table.values()))
           sentChanges.push(...changes.map(({ type, object }) => `${type} ${object}`))
-          for (const text of encodeBatch(group, changes)) internalsOf(server.app.rohrpost).publishObject(group, text)
+          for (const { text } of encodeBatch(group, changes)) internalsOf(server.app.rohrpost).publishObject(group, text)
           for (let n = 0; n < 3; n++) await new Promise(setImmediate)
         }
 

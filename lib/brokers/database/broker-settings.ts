@@ -3,6 +3,7 @@ import type { MikroORM } from '@mikro-orm/core'
 import { errors, show } from '../../errors.ts'
 import { checkNames, isDelay, MAX_DELAY } from '../../util/checks.ts'
 import { Database, databaseOf } from '../../util/platforms.ts'
+import { tableNameOf } from '../../util/table-name.ts'
 import { checkHistory, type HistoryOptions } from '../history.ts'
 import type { Dialect, LogTables } from './dialect.ts'
 import type { GapPatience } from './id-gap.ts'
@@ -84,17 +85,11 @@ export function makeSettings (options: DatabaseBrokerOptions): DatabaseBrokerSet
 
 /** @throws RP_ERR_INVALID_OPTION */
 function findTables (orm: MikroORM): LogTables {
-  const platform = orm.em.getPlatform()
-  const all = [...orm.getMetadata().getAll().values()]
-  const nameOf = (name: string) => {
-    const known = all.find(({ className }) => className === name)
-    if (known === undefined) {
-      const expected = "a MikroORM with 'entities: [..., ...logEntities]'"
-      throw new errors.RP_ERR_INVALID_OPTION('orm', expected, `one without '${name}'`)
-    }
-    const schema = known.schema ?? orm.config.get('schema')
-    const isDefault = schema === undefined || schema === '*'
-    return platform.quoteIdentifier(isDefault ? known.tableName : `${schema}.${known.tableName}`)
+  const nameOf = (entity: string) => {
+    const name = tableNameOf(orm, entity)
+    if (name !== undefined) return name
+    const expected = "a MikroORM with 'entities: [..., ...logEntities]'"
+    throw new errors.RP_ERR_INVALID_OPTION('orm', expected, `one without '${entity}'`)
   }
   return {
     log: nameOf(LogEntry.meta.className),

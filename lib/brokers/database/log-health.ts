@@ -6,7 +6,7 @@ import type { LogReader } from './log-reader.ts'
 import type { LogSession } from './log-session.ts'
 import type { LogWriter } from './log-writer.ts'
 
-/** What the state is made of. */
+/** Parts of a broker whose states make its health. */
 export interface HealthSources {
   readonly name: string
   readonly reading: LogSession

@@ -1,8 +1,8 @@
 /** Dialect of MariaDB and MySQL: writers share a lock, the turn, and a reader that gets it alone has seen all ids. */
 import type { MikroORM } from '@mikro-orm/core'
 import { errors } from '../../errors.ts'
-import { Database, databaseOf } from '../../util/platforms.ts'
-import type { TransactionTurn } from '../transaction-log.ts'
+import { Database, databaseOf, UNIX_TIME } from '../../util/platforms.ts'
+import { takeTurn, type TransactionTurn } from '../transaction-log.ts'
 import type {
   ConnectionEvents, Connector, DatabaseConnection, Dialect, Failure, HoleWatch, LogMessage, LogTables, ResultRow,
   SnapshotView
@@ -25,7 +25,7 @@ interface MysqlPool {
   end (done: () => void): void
 }
 
-const NOW = 'cast(unix_timestamp(sysdate(3)) * 1000 as unsigned)'
+const NOW = UNIX_TIME[Database.MariaDb]
 /** Lock wait timeout, deadlock, NOWAIT refused: the same statement may succeed a moment later. */
 const PASSING = new Set([1205, 1213, 3572])
 /** Read-only servers, which another connection may avoid. */
@@ -125,7 +125,7 @@ export class MariadbDialect implements Dialect {
 
   async insert (connection: DatabaseConnection, messages: readonly LogMessage[], token: string): Promise<void> {
     await this.#transact(connection, async () => {
-      await this.#takeTurn(connection)
+      await takeTurn((sql) => connection.query(sql), this.turn)
       await insertRows(connection, this.#tables.log, NOW, messages, token)
     })
   }
@@ -151,7 +151,7 @@ export class MariadbDialect implements Dialect {
       const late = await connection.query(`select l.id, l.group_name from ${log} as l
         join ${passed} as p on l.id between p.first_id and p.last_id for update skip locked`)
       if (late.length > 0) {
-        await this.#takeTurn(connection)
+        await takeTurn((sql) => connection.query(sql), this.turn)
         const groups = [...new Set(late.map((row) => String(row.group_name)))]
         const rows = groups.map(() => `(?, ${NOW})`).join(', ')
         await connection.query(`insert into ${log} (group_name, created_at) values ${rows}`, groups)
@@ -160,15 +160,6 @@ export class MariadbDialect implements Dialect {
       const ids = open.map((row) => row.first_id)
       if (isAlone && ids.length > 0) await connection.query(`delete from ${passed} where first_id in (?)`, [ids])
     })
-  }
-
-  /** Shares the turn with other writers until the transaction ends. */
-  async #takeTurn (connection: DatabaseConnection): Promise<void> {
-    const { take, create } = this.turn
-    if ((await connection.query(take)).length > 0) return
-    // the tables were cleared
-    await connection.query(create)
-    await connection.query(take)
   }
 
   /** Whether no transaction has the turn, so that no id that was drawn is still to become visible. */

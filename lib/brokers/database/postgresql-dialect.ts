@@ -1,6 +1,7 @@
 /** PostgreSQL dialect: processes notify each other, and the locks on the table show which ids can still turn up. */
 import type { MikroORM } from '@mikro-orm/core'
 import { errors } from '../../errors.ts'
+import { Database, UNIX_TIME } from '../../util/platforms.ts'
 import type {
   ConnectionEvents, Connector, DatabaseConnection, Dialect, Failure, HoleWatch, LogMessage, LogTables, ResultRow,
   SnapshotView
@@ -25,7 +26,7 @@ interface PgPool {
   end (): Promise<void>
 }
 
-const NOW = '(extract(epoch from clock_timestamp()) * 1000)::bigint'
+const NOW = UNIX_TIME[Database.PostgreSql]
 /** Transactions that were prepared for a commit in two phases, as old servers and servers after a restart name them. */
 const PREPARED = /^-1\//
 /** SQLSTATEs after which the statement can succeed: rolled back, out of resources, lock not available, cancelled. */

@@ -1,6 +1,7 @@
 /** SQLite: one writer at a time, so ids become visible in order. */
 import type { MikroORM } from '@mikro-orm/core'
 import { errors } from '../../errors.ts'
+import { Database, UNIX_TIME } from '../../util/platforms.ts'
 import type {
   Connector, DatabaseConnection, Dialect, Failure, LogMessage, LogTables, ResultRow, SnapshotView
 } from './dialect.ts'
@@ -10,7 +11,7 @@ import { openFileView } from './snapshot-view.ts'
 
 /** SQLITE_BUSY and SQLITE_LOCKED: another connection writes. */
 const BUSY = /database (?:table |schema )?is locked/
-const NOW = "cast((julianday('now') - 2440587.5) * 86400000 as integer)"
+const NOW = UNIX_TIME[Database.Sqlite]
 
 export class SqliteDialect implements Dialect {
   readonly name = 'SQLite'

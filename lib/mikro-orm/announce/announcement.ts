@@ -1,7 +1,9 @@
 /** Announcement of one transaction: its rows are read before the COMMIT and become notifications after it. */
 import { LockMode, type EntityManager, type Transaction } from '@mikro-orm/core'
 import { truncateError } from '../../util/truncate.ts'
-import { ChangeOrigin, isMessage, type LogEntry, type RowChange, type SentMessage } from '../capture/change-log.ts'
+import {
+  ChangeOrigin, changesOf, isMessage, type LogEntry, type RowChange, type SentMessage
+} from '../capture/change-log.ts'
 import type { CommittedRows } from '../capture/committed-rows.ts'
 import type { Logger } from './drops.ts'
 import type { CompiledRule } from '../declare/compiled-rule.ts'
@@ -139,10 +141,6 @@ export async function readAnnouncement (entries: readonly LogEntry[], sources: R
   const after = await (isMySql(database) ? readLocked(em, transaction, changed) : readRows(em, transaction, changed))
   const before = await readBefore(changes, after, sources)
   return new Announcement(entries, after, before ?? sources.read, before === undefined)
-}
-
-function changesOf (entries: readonly LogEntry[]): RowChange[] {
-  return entries.filter((entry): entry is RowChange => !isMessage(entry))
 }
 
 /** A row to read, with the origin of its change. */

@@ -5,7 +5,7 @@ import { databaseOf, isMySql } from '../../util/platforms.ts'
 import { truncate, truncateError } from '../../util/truncate.ts'
 import { Announcement, readAnnouncement } from './announcement.ts'
 import {
-  ChangeLog, ChangeOrigin, isMessage, type LogEntry, type RowChange, type SentMessage
+  ChangeLog, ChangeOrigin, changesOf, type LogEntry, type RowChange, type SentMessage
 } from '../capture/change-log.ts'
 import { Outcome, prepareCommit, type CommitResult } from '../capture/commit.ts'
 import { commitReadsOf, type CommitReads } from '../capture/commit-reads.ts'
@@ -70,8 +70,8 @@ export class Announcer {
    * transaction MySQL and MariaDB do not show the references that other transactions have committed since it began.
    */
   #announceOwners (em: EntityManager, log: ChangeLog): void {
-    for (const entry of log.entries()) {
-      if (isMessage(entry) || entry.origin !== ChangeOrigin.Collection) continue
+    for (const entry of changesOf(log.entries())) {
+      if (entry.origin !== ChangeOrigin.Collection) continue
       const owner = new ChangeLog()
       owner.append({ ...entry, before: entry.after, origin: ChangeOrigin.Upsert })
       this.#track(this.announce(em, owner).catch(() => {
@@ -178,15 +178,12 @@ export class Announcer {
     reads?: CommitReads
   ): Promise<CommitResult> {
     const { transactionLog, outbox, log } = this.#target
-    if (transactionLog !== undefined) {
-      const stamps = this.#stamps
-      const result = await commitWithMessages({ em, transaction, announcement, transactionLog, stamps, log, commit })
-      if (result.outcome === Outcome.Committed) this.#reportMissing(announcement)
-      return result
-    }
-    if (outbox !== undefined) {
-      const [stamps, order] = [this.#stamps, this.#order]
-      const result = await commitWithOutbox({ em, transaction, announcement, outbox, stamps, order, log, commit })
+    const shared = { em, transaction, announcement, stamps: this.#stamps, log, commit }
+    const inserting = transactionLog !== undefined
+      ? commitWithMessages({ ...shared, transactionLog })
+      : outbox && commitWithOutbox({ ...shared, outbox, order: this.#order })
+    if (inserting !== undefined) {
+      const result = await inserting
       if (result.outcome === Outcome.Committed) this.#reportMissing(announcement)
       return result
     }

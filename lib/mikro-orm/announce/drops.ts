@@ -4,7 +4,7 @@
  */
 import { truncate, truncateError } from '../../util/truncate.ts'
 import { diagnostics, type ChangeDropEvent, type ChangeDropReason } from '../../diagnostics.ts'
-import type { SentMessage } from '../capture/change-log.ts'
+import { isMessage, type SentMessage } from '../capture/change-log.ts'
 import type { ReportError } from '../declare/compiled-rule.ts'
 import type { Notification } from '../declare/notification.ts'
 import type { NotifyRule } from '../declare/rules.ts'
@@ -64,7 +64,7 @@ export function reportUndone (
   outgoing: ReadonlyArray<Notification | SentMessage>
 ): void {
   for (const one of outgoing) {
-    if ('payload' in one || one.drop !== undefined) continue
+    if (isMessage(one) || one.drop !== undefined) continue
     const { entity, type, group } = one
     reportDrop(logger, { reason, entity, type, group })
   }

@@ -2,12 +2,11 @@
 import type { EntityManager, Transaction } from '@mikro-orm/core'
 import type { TransactionLog } from '../../brokers/transaction-log.ts'
 import { diagnostics } from '../../diagnostics.ts'
-import { encodeResync } from '../../protocol/resync.ts'
 import { Outcome, prepareCommit, type CommitResult } from '../capture/commit.ts'
 import type { CommitStamps } from '../capture/commit-stamps.ts'
 import type { Announcement } from './announcement.ts'
 import { areDropsObserved, type Logger } from './drops.ts'
-import { encodeMessages, groupsOf, reportDrops, reportSent, type EncodedMessage } from './publish.ts'
+import { encodeInserted, reportDrops, reportSent } from './publish.ts'
 
 /** Arguments of `commitWithMessages`. */
 interface LogCommit {
@@ -31,12 +30,8 @@ export async function commitWithMessages (
   { em, transaction, announcement, transactionLog, stamps, log, commit }: LogCommit
 ): Promise<CommitResult> {
   const outgoing = announcement.notifications(areDropsObserved(log))
-  const messages = encodeMessages(outgoing)
-  const resyncs = announcement.isUncertain ? [...groupsOf(outgoing)] : []
-  const inserted: EncodedMessage[] = [
-    ...messages, ...resyncs.map((group) => ({ group, payload: encodeResync(group), notifications: [] }))
-  ]
-  const rows = inserted.length === 0 ? undefined : transactionLog.rowsOf(inserted)
+  const messages = encodeInserted(outgoing, announcement.isUncertain)
+  const rows = messages.length === 0 ? undefined : transactionLog.rowsOf(messages)
 
   const since = performance.now()
   const send = await prepareCommit(em, transaction, stamps, commit, { rows })
@@ -49,7 +44,7 @@ export async function commitWithMessages (
   for (const message of messages) reportSent(message)
   if (diagnostics.publish.hasSubscribers) {
     const duration = performance.now() - since
-    for (const { group, payload } of inserted) {
+    for (const { group, payload } of messages) {
       diagnostics.publish.publish({ group, size: Buffer.byteLength(payload), duration, error: undefined })
     }
   }

@@ -1,13 +1,12 @@
 /** Commits a transaction together with its messages, which are rows of the outbox, and publishes them after it. */
 import type { EntityManager, Transaction } from '@mikro-orm/core'
-import { encodeResync } from '../../protocol/resync.ts'
 import { Outcome, prepareCommit, type CommitResult } from '../capture/commit.ts'
 import type { CommitOrder } from '../capture/commit-order.ts'
 import type { CommitStamps } from '../capture/commit-stamps.ts'
 import type { Outbox } from '../outbox/outbox.ts'
 import type { Announcement } from './announcement.ts'
 import { areDropsObserved, type Logger } from './drops.ts'
-import { encodeMessages, groupsOf, publishInPortions, reportDrops, reportSent } from './publish.ts'
+import { encodeInserted, publishInPortions, reportDrops, reportSent } from './publish.ts'
 
 /** Arguments of `commitWithOutbox`. */
 interface OutboxCommit {
@@ -32,10 +31,7 @@ export async function commitWithOutbox (
   { em, transaction, announcement, outbox, stamps, order, log, commit }: OutboxCommit
 ): Promise<CommitResult> {
   const outgoing = announcement.notifications(areDropsObserved(log))
-  const resyncs = announcement.isUncertain ? [...groupsOf(outgoing)] : []
-  const messages = [
-    ...encodeMessages(outgoing), ...resyncs.map((group) => ({ group, payload: encodeResync(group), notifications: [] }))
-  ]
+  const messages = encodeInserted(outgoing, announcement.isUncertain)
   // in an aborted transaction the INSERT fails as well
   const query = await stamps.query(em, transaction).catch(() => undefined)
   const stored = messages.length === 0 ? undefined : outbox.store(messages, query)

@@ -1,10 +1,11 @@
 /** Encodes the notifications of a transaction as messages, and publishes them. */
 import type { TransactionLog } from '../../brokers/transaction-log.ts'
 import { diagnostics } from '../../diagnostics.ts'
-import { encodeBatch, splitBatch } from '../../protocol/batch.ts'
+import { encodeBatch } from '../../protocol/batch.ts'
+import { encodeResync } from '../../protocol/resync.ts'
 import type { PublishOptions } from '../../protocol/stamp.ts'
 import { truncate, truncateError } from '../../util/truncate.ts'
-import type { SentMessage } from '../capture/change-log.ts'
+import { isMessage, type SentMessage } from '../capture/change-log.ts'
 import type { CommitStamp } from '../capture/commit-stamps.ts'
 import type { Outbox } from '../outbox/outbox.ts'
 import { reportDrop, type Logger } from './drops.ts'
@@ -40,7 +41,7 @@ export function encodeMessages (outgoing: ReadonlyArray<Notification | SentMessa
   const parts: Array<SentMessage | Notification[]> = []
   const open = new Map<string, Notification[]>()
   for (const one of outgoing) {
-    if (isSent(one)) {
+    if (isMessage(one)) {
       open.delete(one.group)
       parts.push(one)
     } else if (one.drop === undefined) {
@@ -58,19 +59,28 @@ export function encodeMessages (outgoing: ReadonlyArray<Notification | SentMessa
 /** Encodes notifications of one group as one message, or as several if it would be too large. */
 function encode (notifications: readonly Notification[]): EncodedMessage[] {
   const group = String(notifications[0]?.group)
-  const texts = encodeBatch(group, notifications)
-  let at = 0
-  return texts.map((payload) => {
-    const from = at
-    at += texts.length === 1 ? notifications.length : splitBatch(payload)?.length ?? 1
-    return { group, payload, notifications: notifications.slice(from, at) }
+  return encodeBatch(group, notifications).map(({ text, changes }) => {
+    return { group, payload: text, notifications: changes }
   })
+}
+
+/**
+ * Encodes the messages that a transaction inserts. If the notifications may miss a group, the members of all groups
+ * load again.
+ */
+export function encodeInserted (
+  outgoing: ReadonlyArray<Notification | SentMessage>,
+  isUncertain: boolean
+): EncodedMessage[] {
+  const groups = isUncertain ? [...groupsOf(outgoing)] : []
+  const resyncs = groups.map((group) => ({ group, payload: encodeResync(group), notifications: [] }))
+  return [...encodeMessages(outgoing), ...resyncs]
 }
 
 /** Reports the changes that are not sent. */
 export function reportDrops (outgoing: ReadonlyArray<Notification | SentMessage>, log: Logger): void {
   for (const one of outgoing) {
-    if (!isSent(one) && one.drop !== undefined) reportDrop(log, { ...one.drop, entity: one.entity, type: one.type })
+    if (!isMessage(one) && one.drop !== undefined) reportDrop(log, { ...one.drop, entity: one.entity, type: one.type })
   }
 }
 
@@ -142,12 +152,7 @@ function publish (
   return publishing?.catch(fail)
 }
 
-/** Whether a part of an announcement is a message of `sendToGroup`. */
-function isSent (one: Notification | SentMessage): one is SentMessage {
-  return 'payload' in one
-}
-
 /** The groups to which notifications are sent. */
 export function groupsOf (outgoing: ReadonlyArray<Notification | SentMessage>): Set<string> {
-  return new Set(outgoing.flatMap((one) => isSent(one) || one.drop !== undefined ? [] : [one.group]))
+  return new Set(outgoing.flatMap((one) => isMessage(one) || one.drop !== undefined ? [] : [one.group]))
 }

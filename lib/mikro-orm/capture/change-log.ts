@@ -126,8 +126,13 @@ export class ChangeLog {
   }
 }
 
-export function isMessage<Entry extends SentMessage> (entry: Entry | RowChange): entry is Entry {
+/** Whether an entry, or what was made of it, is a message. */
+export function isMessage<Entry extends object> (entry: Entry): entry is Extract<Entry, SentMessage> {
   return 'payload' in entry
+}
+
+export function changesOf (entries: readonly LogEntry[]): RowChange[] {
+  return entries.flatMap((entry) => isMessage(entry) ? [] : [entry])
 }
 
 /** Merges a change with the earlier changes of its row, as a reader of committed rows sees them. */

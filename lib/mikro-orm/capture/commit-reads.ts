@@ -5,7 +5,7 @@
 import type { EntityManager, EntityMetadata } from '@mikro-orm/core'
 import { Database, databaseOf } from '../../util/platforms.ts'
 import type { Row } from '../row.ts'
-import { isMessage, type LogEntry, type RowChange } from './change-log.ts'
+import { changesOf, type LogEntry, type RowChange } from './change-log.ts'
 import { columnQuery, portionsOf, toRow, type ColumnValues, type ReadBackRow } from './read-back.ts'
 
 /** Reads of the rows of one transaction. */
@@ -25,7 +25,7 @@ const EXACT = /^((small|big)?(int|serial)|integer|int[248]|(small|big)serial|ser
  * has in another form.
  */
 export function commitReadsOf (em: EntityManager, entries: readonly LogEntry[]): CommitReads | undefined {
-  const changes = entries.filter((entry): entry is RowChange => !isMessage(entry))
+  const changes = changesOf(entries)
   if (databaseOf(em.getPlatform()) !== Database.PostgreSql || !changes.every(isReadableLast)) return
 
   const requested = changes.flatMap(({ id, notifiedEntity, after }) => {

@@ -3,14 +3,14 @@
  * past MikroORM, whose log has the queries of the application.
  */
 import type { EntityManager, Transaction } from '@mikro-orm/core'
-import type { TransactionRows, TransactionTurn } from '../../brokers/transaction-log.ts'
+import { takeTurn, type TransactionRows } from '../../brokers/transaction-log.ts'
 import { errors } from '../../errors.ts'
 import { Database, databaseOf } from '../../util/platforms.ts'
+import { divide } from '../../util/portions.ts'
 import type { KyselyTransaction } from './commit-stamps.ts'
 
 /** Limits of one INSERT. */
-const ROWS = 1000
-const BYTES = 1024 * 1024
+const LIMITS = { count: 1000, size: 1024 * 1024 }
 
 /** Savepoint of SQLite, where the application may repeat a COMMIT that was refused. */
 const SAVEPOINT = 'rohrpost_rows'
@@ -36,7 +36,10 @@ export async function insertWithCommit (
 
   if (database === Database.Sqlite) await execute(`savepoint ${SAVEPOINT}`)
   if (database === Database.MySql) await checkAlive(execute)
-  if (inserted.turn !== undefined) await takeTurn(execute, inserted.turn)
+  if (inserted.turn !== undefined) {
+    const turn = await takeTurn(execute, inserted.turn)
+    if (Number(turn?.['alive']) !== 1) throw new errors.RP_ERR_ROLLED_BACK()
+  }
   for (const values of portionsOf(inserted.rows)) {
     if (database === Database.PostgreSql) await execute(guardedText(inserted, values))
     else await execute(`${insertInto(inserted)} values ${placesOf(inserted, values)}`, values.flat())
@@ -90,32 +93,9 @@ async function checkAlive (execute: Execute): Promise<void> {
   }
 }
 
-async function takeTurn (execute: Execute, { take, create }: TransactionTurn): Promise<void> {
-  let rows = await execute(take)
-  if (rows.length === 0) {
-    // the tables were cleared
-    await execute(create)
-    rows = await execute(take)
-  }
-  if (Number(rows[0]?.['alive']) !== 1) throw new errors.RP_ERR_ROLLED_BACK()
-}
-
-/** Splits rows into portions for one INSERT each. */
+/** Divides rows into portions for one INSERT each. */
 function portionsOf (rows: Values): Values[] {
-  const portions: Array<Array<Values[number]>> = []
-  let bytes = Infinity
-  for (const row of rows) {
-    const size = row.reduce((sum, value) => sum + Buffer.byteLength(value ?? ''), 0)
-    const last = portions.at(-1)
-    bytes += size
-    if (last !== undefined && last.length < ROWS && bytes <= BYTES) {
-      last.push(row)
-      continue
-    }
-    portions.push([row])
-    bytes = size
-  }
-  return portions
+  return divide(rows, (row) => row.reduce((sum, value) => sum + Buffer.byteLength(value ?? ''), 0), LIMITS)
 }
 
 function insertInto ({ table, columns, computed = {} }: TransactionRows): string {

@@ -2,7 +2,8 @@
 import { TableNotFoundException, type MikroORM, type Platform } from '@mikro-orm/core'
 import type { TransactionRows, TransactionTurn } from '../../brokers/transaction-log.ts'
 import { errors } from '../../errors.ts'
-import { Database, databaseOf, isMySql } from '../../util/platforms.ts'
+import { Database, databaseOf, isMySql, UNIX_TIME } from '../../util/platforms.ts'
+import { tableNameOf } from '../../util/table-name.ts'
 import { toStamp, type CommitStamp } from '../capture/commit-stamps.ts'
 
 /** A row of the table: messages of one transaction. */
@@ -16,14 +17,6 @@ export interface OutboxRow {
 /** Entity of the table, in `logEntities`. */
 const ENTITY = 'RohrpostOutbox'
 const COLUMNS = ['id', 'messages']
-
-/** Milliseconds of Unix time, by the clock of the database. */
-const NOW: Partial<Record<Database, string>> = {
-  [Database.PostgreSql]: '(extract(epoch from clock_timestamp()) * 1000)::bigint',
-  [Database.MariaDb]: 'cast(unix_timestamp(sysdate(3)) * 1000 as unsigned)',
-  [Database.MySql]: 'cast(unix_timestamp(sysdate(3)) * 1000 as unsigned)',
-  [Database.Sqlite]: "cast((julianday('now') - 2440587.5) * 86400000 as integer)"
-}
 
 /** Finds out whether MariaDB has rolled back the transaction; without it the INSERT would be committed alone. */
 const ALIVE: TransactionTurn = { take: 'select @@in_transaction as alive', create: 'do 0' }
@@ -51,19 +44,17 @@ export class OutboxTable {
     this.#orm = orm
     this.#platform = orm.em.getPlatform()
     this.#database = databaseOf(this.#platform)
-    const now = NOW[this.#database]
-    if (now === undefined) {
+    if (this.#database === Database.Other) {
       const expected = 'a MikroORM for PostgreSQL, MariaDB, MySQL or SQLite'
       throw new errors.RP_ERR_INVALID_OPTION('orm', expected, this.#platform.constructor.name)
     }
-    const meta = [...orm.getMetadata().getAll().values()].find(({ className }) => className === ENTITY)
-    if (meta === undefined) {
+    const name = tableNameOf(orm, ENTITY)
+    if (name === undefined) {
       const expected = "a MikroORM with 'entities: [..., ...logEntities]', which 'outbox' needs"
       throw new errors.RP_ERR_INVALID_OPTION('orm', expected, `one without '${ENTITY}'`)
     }
-    const schema = orm.config.get('schema')
-    this.#name = this.#platform.quoteIdentifier(schema === undefined ? meta.tableName : `${schema}.${meta.tableName}`)
-    this.#now = now
+    this.#name = name
+    this.#now = UNIX_TIME[this.#database]
   }
 
   /** Checks that the database has the table. @throws RP_ERR_TABLE_MISSING; another error of the database */

@@ -8,6 +8,7 @@ import type { TransactionRows } from '../../brokers/transaction-log.ts'
 import { encodeResync } from '../../protocol/resync.ts'
 import type { PublishOptions } from '../../protocol/stamp.ts'
 import { Outage } from '../../util/outage.ts'
+import { divide } from '../../util/portions.ts'
 import { truncateError } from '../../util/truncate.ts'
 import type { CommitStamp } from '../capture/commit-stamps.ts'
 import { OutboxTable, type OutboxRow } from './outbox-table.ts'
@@ -67,8 +68,7 @@ interface PendingRow {
 }
 
 /** Limits of a row. */
-const ROW_MESSAGES = 1000
-const ROW_LENGTH = 1024 * 1024
+const ROW = { count: 1000, size: 1024 * 1024 }
 /** Rows that are claimed, or deleted, by one statement. */
 const PORTION = 100
 
@@ -125,7 +125,7 @@ export class Outbox {
     const stored = messages.map(({ group, payload, notifications }): StoredMessage => {
       return { group, payload, states: notifications.map(({ key, part }) => [key, part]) }
     })
-    const rows = portionsOf(stored).map((portion) => {
+    const rows = divide(stored, ({ payload }) => payload.length, ROW).map((portion) => {
       return { id: `${this.#prefix}${(this.#count++).toString(36)}`, portion }
     })
     return {
@@ -257,20 +257,4 @@ export class Outbox {
     // the application closes its ORM after the app, and another process publishes what is left
     if (!this.#isClosed) this.#failures.fail(error as Error)
   }
-}
-
-function portionsOf (messages: readonly StoredMessage[]): StoredMessage[][] {
-  const portions: StoredMessage[][] = []
-  let length = Infinity
-  for (const message of messages) {
-    const last = portions.at(-1)
-    length += message.payload.length
-    if (last !== undefined && last.length < ROW_MESSAGES && length <= ROW_LENGTH) {
-      last.push(message)
-      continue
-    }
-    portions.push([message])
-    length = message.payload.length
-  }
-  return portions
 }

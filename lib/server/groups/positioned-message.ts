@@ -1,6 +1,7 @@
 /** Messages with positions, for members that can recover. See PROTOCOL.md, "Recovery". */
 import type { Position } from '../../brokers/broker.ts'
 import { quote } from '../../protocol/encode.ts'
+import { encodeResync } from '../../protocol/resync.ts'
 import { Frame } from '../sending/frame.ts'
 import { GroupMessage, type FramedMessage } from './group-message.ts'
 
@@ -48,7 +49,7 @@ export class PositionedMessage implements FramedMessage {
  * The `resync` message: messages of the group are lost at this place in the order, and the log continues after `top`.
  */
 export function makeResync (group: string, top: Position | undefined): GroupMessage {
-  const text = JSON.stringify({ type: 'subscription-update', data: { type: 'resync', group } })
+  const text = encodeResync(group)
   return new GroupMessage(top === undefined ? text : withPosition(text, group, top))
 }
 
