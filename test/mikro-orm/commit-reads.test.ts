@@ -1,12 +1,12 @@
 /** Rows that PostgreSQL reads in the message of the COMMIT. */
 import assert from 'node:assert/strict'
 import test, { suite, type TestContext } from 'node:test'
-import { defineEntity, p, type EntitySchema, type TransactionEventArgs } from '@mikro-orm/core'
+import { defineEntity, p, type EntitySchema } from '@mikro-orm/core'
 import { PostgreSqlDriver } from '@mikro-orm/postgresql'
 import { MikroORM, type Options } from '@mikro-orm/sql'
 import { ChangeSubscriber, notifyOnChange } from '../../lib/mikro-orm/index.ts'
 import { openLine } from '../support/line.ts'
-import { listen, openServer } from './support.ts'
+import { listen, openServer, replaceCommits } from './support.ts'
 
 const Todo = defineEntity({
   name: 'Todo',
@@ -383,15 +383,10 @@ for (const isReadable of [true, false]) {
     const url = new URL(String(first.config.get('clientUrl')))
     const line = await openLine(t, Number(url.port || 5432))
     url.port = String(line.port)
-    const losing = {
-      afterTransactionStart ({ transaction }: TransactionEventArgs) {
-        const commit = transaction.commit.bind(transaction)
-        transaction.commit = () => {
-          line.losesAnswers = true
-          return commit()
-        }
-      }
-    }
+    const losing = replaceCommits((commit) => {
+      line.losesAnswers = true
+      return commit()
+    })
     const orm = await openServer(t, 'postgresql', [Todo], { clientUrl: url.href, subscribers: [losing] }, first.config.get('dbName'))
     assert(orm !== undefined)
     const told: string[] = []

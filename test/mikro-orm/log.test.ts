@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import test, { describe, type TestContext } from 'node:test'
-import { defineEntity, IsolationLevel, p, wrap, type EntityManager, type Transaction, type TransactionEventArgs } from '@mikro-orm/core'
+import { defineEntity, IsolationLevel, p, wrap, type EntityManager, type Transaction } from '@mikro-orm/core'
 import { MikroORM, type Options } from '@mikro-orm/sql'
 import Fastify from 'fastify'
 import { databaseBroker, logEntities } from '../../lib/brokers/database/index.ts'
@@ -14,7 +14,7 @@ import { ChangeSubscriber, notifyOnChange, rohrpostMikroOrm } from '../../lib/mi
 import { Recorder } from '../../lib/testing/recorder.ts'
 import { record } from '../support/events.ts'
 import { openLine } from '../support/line.ts'
-import { changesOf, type Entities } from './support.ts'
+import { changesOf, replaceCommits, type Entities } from './support.ts'
 import { makeDatabase, portOf, skips, type After, type DatabaseName, type TestDatabase } from '../brokers/database/support.ts'
 
 const TodoSchema = defineEntity({ name: 'Todo', properties: { id: p.integer().primary(), list: p.string(), title: p.string() } })
@@ -309,15 +309,10 @@ for (const name of ['PostgreSQL', 'MariaDB'] as const) {
     const { database, orm, after } = await open(t, name)
     const line = await openLine(t, portOf(name))
     let isLost = false
-    const losing = {
-      afterTransactionStart ({ transaction }: TransactionEventArgs) {
-        const commit = transaction.commit.bind(transaction)
-        transaction.commit = () => {
-          line.losesAnswers = isLost
-          return commit()
-        }
-      }
-    }
+    const losing = replaceCommits((commit) => {
+      line.losesAnswers = isLost
+      return commit()
+    })
     const lossy = await MikroORM.init({
       driver: orm.config.get('driver'),
       dbName: String(orm.config.get('dbName')),

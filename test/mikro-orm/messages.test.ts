@@ -1,13 +1,13 @@
 /** `sendToGroup` with `em`: messages that are published when a transaction commits, with any broker. */
 import assert from 'node:assert/strict'
 import test, { type TestContext } from 'node:test'
-import { defineEntity, p, type EntityManager, type TransactionEventArgs } from '@mikro-orm/core'
+import { defineEntity, p, type EntityManager } from '@mikro-orm/core'
 import type { Options } from '@mikro-orm/sql'
 import Fastify from 'fastify'
 import rohrpost, { memoryBroker } from '../../lib/index.ts'
 import { notifyOnChange, rohrpostMikroOrm, type ChangeSubscriber } from '../../lib/mikro-orm/index.ts'
 import { ChangeSubscriber as Subscriber } from '../../lib/mikro-orm/change-subscriber.ts'
-import { changesOf, openSqlite } from './support.ts'
+import { changesOf, holdCommit, openSqlite, replaceCommits } from './support.ts'
 
 const Todo = defineEntity({ name: 'Todo', properties: { id: p.integer().primary(), title: p.string() } })
 const add = (em: EntityManager, title: string) => em.create(Todo, { title })
@@ -120,18 +120,11 @@ test('are refused while the COMMIT is in progress, in an unknown transaction, an
   const gate = Promise.withResolvers<void>()
   const begun = Promise.withResolvers<void>()
   let isSlow = false
-  const slow = {
-    afterTransactionStart ({ transaction }: TransactionEventArgs) {
-      const commit = transaction.commit.bind(transaction)
-      transaction.commit = () => ({
-        async execute () {
-          begun.resolve()
-          if (isSlow) await gate.promise
-          await commit().execute()
-        }
-      })
-    }
-  }
+  const slow = replaceCommits(async (commit) => {
+    begun.resolve()
+    if (isSlow) await gate.promise
+    await commit()
+  })
   const { app, orm, published, sendToGroup } = await start(t, { subscribers: [slow] })
   isSlow = true
   const em = orm.em.fork()
@@ -173,24 +166,8 @@ test('are logged if the broker refuses them after the COMMIT', async (t) => {
 })
 
 test('are published when a later transaction with the same rows has overtaken theirs', async (t) => {
-  const gate = Promise.withResolvers<void>()
-  const answered = Promise.withResolvers<void>()
-  let isLate = false
-  const late = {
-    afterTransactionStart ({ transaction }: TransactionEventArgs) {
-      if (!isLate) return
-      isLate = false
-      const commit = transaction.commit.bind(transaction)
-      transaction.commit = () => ({
-        async execute () {
-          await commit().execute()
-          answered.resolve()
-          await gate.promise
-        }
-      })
-    }
-  }
-  const { orm, published, sendToGroup } = await start(t, { subscribers: [late] })
+  const late = holdCommit()
+  const { orm, published, sendToGroup } = await start(t, { subscribers: [late.subscriber] })
   await orm.em.fork().insert(Todo, { id: 1, title: 'zero' })
   t.mock.timers.enable({ apis: ['setTimeout'] })
   const save = (title: string) => orm.em.fork().transactional(async (em) => {
@@ -199,12 +176,12 @@ test('are published when a later transaction with the same rows has overtaken th
     await sendToGroup('chat', { title }, { em })
   })
 
-  isLate = true
+  late.holdNext()
   const first = save('first')
-  await answered.promise
+  await late.answered
   await save('second')
   t.mock.timers.tick(5000)
-  gate.resolve()
+  late.release()
   await first
 
   assert.deepEqual(published, [

@@ -1,7 +1,7 @@
 /** The outbox: notifications are rows of their transaction until the broker has confirmed them. */
 import assert from 'node:assert/strict'
 import test, { suite, type TestContext } from 'node:test'
-import { defineEntity, p, type EntityManager, type EventSubscriber } from '@mikro-orm/core'
+import { defineEntity, p, type EntityManager } from '@mikro-orm/core'
 import { MikroORM, NodeSqliteDialect, SqliteDriver } from '@mikro-orm/sql'
 import Fastify from 'fastify'
 import rohrpost, { memoryBroker, type Broker, type PublishOptions } from '../../lib/index.ts'
@@ -9,6 +9,7 @@ import { databaseBroker, logEntities } from '../../lib/brokers/database/index.ts
 import { notifyOnChange, rohrpostMikroOrm } from '../../lib/mikro-orm/index.ts'
 import { Outbox, type OutboxOptions } from '../../lib/mikro-orm/outbox/outbox.ts'
 import { makeDatabase, skips, type After, type DatabaseName, type TestDatabase } from '../brokers/database/support.ts'
+import { replaceCommits } from './support.ts'
 
 const TodoSchema = defineEntity({ name: 'Todo', properties: { id: p.integer().primary(), list: p.string(), title: p.string() } })
 class Todo extends TodoSchema.class {}
@@ -74,15 +75,11 @@ async function open (t: TestContext, name: DatabaseName): Promise<Opened> {
   t.after(async () => { for (const end of ends) await end() })
   const database = await makeDatabase(name, after, { hasTables: false })
   const held: Opened['held'] = { commit: undefined }
-  const holding: EventSubscriber = {
-    afterTransactionStart ({ transaction }) {
-      const { commit: replaced } = held
-      held.commit = undefined
-      if (replaced === undefined || transaction === undefined) return
-      const commit = transaction.commit.bind(transaction)
-      transaction.commit = () => ({ execute: () => replaced(() => commit().execute()) }) as never
-    }
-  }
+  const holding = replaceCommits((commit) => {
+    const { commit: replaced } = held
+    held.commit = undefined
+    return replaced === undefined ? commit() : replaced(commit)
+  })
   const orm = await database.connect({ entities: [TodoSchema, ...logEntities], subscribers: [holding] })
   await orm.schema.create()
   return { database, orm, after, held }

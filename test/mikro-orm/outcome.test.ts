@@ -1,13 +1,13 @@
 /** Transactions whose COMMIT is refused, rolled back silently, or not answered. */
 import assert from 'node:assert/strict'
 import test from 'node:test'
-import { defineEntity, p, type EntityManager, type TransactionEventArgs } from '@mikro-orm/core'
+import { defineEntity, p, type EntityManager } from '@mikro-orm/core'
 import type { MikroORM, Options } from '@mikro-orm/sql'
 import type { ChangeDropEvent } from '../../lib/index.ts'
 import { ChangeSubscriber, notifyOnChange, notifyOnCreate } from '../../lib/mikro-orm/index.ts'
 import { record } from '../support/events.ts'
 import { openLine } from '../support/line.ts'
-import { listen, openServer, openSqlite } from './support.ts'
+import { holdCommit, listen, openServer, openSqlite, replaceCommits } from './support.ts'
 
 const Todo = defineEntity({ name: 'Todo', properties: { id: p.integer().primary(), title: p.string(), list: p.string().default('a') } })
 const rule = notifyOnChange(Todo, { group: 'todos', data: ['title'] })
@@ -56,15 +56,10 @@ for (const server of ['postgresql', 'mariadb'] as const) {
     const line = await openLine(t, Number(url.port || (server === 'postgresql' ? 5432 : 3306)))
     url.port = String(line.port)
     let isLost = false
-    const losing = {
-      afterTransactionStart ({ transaction }: TransactionEventArgs) {
-        const commit = transaction.commit.bind(transaction)
-        transaction.commit = () => {
-          line.losesAnswers = isLost
-          return commit()
-        }
-      }
-    }
+    const losing = replaceCommits((commit) => {
+      line.losesAnswers = isLost
+      return commit()
+    })
     const orm = await openServer(t, server, [Todo], { clientUrl: url.href, subscribers: [losing] }, first.config.get('dbName'))
     assert(orm !== undefined)
     const drops = record(t, 'drop')
@@ -103,11 +98,9 @@ for (const [error, isUnknown] of [
 ] as const) {
   test(`a COMMIT that rejects with ${JSON.stringify(error)} is ${isUnknown ? 'unknown' : 'rolled back'}`, async (t) => {
     let isFailing = true
-    const failing = {
-      afterTransactionStart ({ transaction }: TransactionEventArgs) {
-        if (isFailing) transaction.commit = () => ({ execute: () => Promise.reject(Object.assign(new Error('no commit'), error)) })
-      }
-    }
+    const failing = replaceCommits((commit) => {
+      return isFailing ? Promise.reject(Object.assign(new Error('no commit'), error)) : commit()
+    })
     const orm = await openServer(t, 'postgresql', [Todo], { subscribers: [failing] })
     if (orm === undefined) return
     const told: string[] = []
@@ -128,25 +121,9 @@ for (const [error, isUnknown] of [
 
 test('publishes a resync for a transaction that a later one has overtaken', async (t) => {
   t.mock.timers.enable({ apis: ['setTimeout'] })
-  const gate = Promise.withResolvers<void>()
-  const answered = Promise.withResolvers<void>()
-  let isLate = false
-  const late = {
-    afterTransactionStart ({ transaction }: TransactionEventArgs) {
-      if (!isLate) return
-      isLate = false
-      const commit = transaction.commit.bind(transaction)
-      transaction.commit = () => ({
-        async execute () {
-          await commit().execute()
-          answered.resolve()
-          await gate.promise
-        }
-      })
-    }
-  }
+  const late = holdCommit()
   record(t, 'drop')
-  const orm = await openSqlite(t, [Todo], { subscribers: [late] })
+  const orm = await openSqlite(t, [Todo], { subscribers: [late.subscriber] })
   await orm.em.fork().insert(Todo, { id: 1, title: 'zero' })
   const told: string[] = []
   new ChangeSubscriber({ notify: [rule, notifyOnCreate(Todo)] }).connect({
@@ -161,14 +138,14 @@ test('publishes a resync for a transaction that a later one has overtaken', asyn
     await em.flush()
   }
 
-  isLate = true
+  late.holdNext()
   const first = save('first')
-  await answered.promise
+  await late.answered
   await save('second')
   assert.deepEqual(told, [])
   t.mock.timers.tick(5000)
   assert.deepEqual(told, ['second'])
-  gate.resolve()
+  late.release()
   await first
 
   assert.deepEqual(told, ['second', 'resync'])

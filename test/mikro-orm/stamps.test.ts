@@ -1,14 +1,14 @@
 /** The stamps that messages carry: where they come from, and that they follow the order of commits. */
 import assert from 'node:assert/strict'
 import test, { suite, type TestContext } from 'node:test'
-import { defineEntity, p, type EntityManager, type TransactionEventArgs } from '@mikro-orm/core'
+import { defineEntity, p, type EntityManager } from '@mikro-orm/core'
 import { PostgreSqlDriver } from '@mikro-orm/postgresql'
 import { MikroORM } from '@mikro-orm/sql'
 import type { Stamp } from '../../lib/index.ts'
 import { ChangeSubscriber, notifyOnChange } from '../../lib/mikro-orm/index.ts'
 import { makeNotify } from '../../lib/mikro-orm/notify.ts'
 import type { NotifyRule } from '../../lib/mikro-orm/declare/rules.ts'
-import { changesOf, openServer, openSqlite } from './support.ts'
+import { changesOf, holdCommit, openServer, openSqlite } from './support.ts'
 
 const Todo = defineEntity({ name: 'Todo', properties: { id: p.integer().primary(), title: p.string(), list: p.string().default('a') } })
 const rule = notifyOnChange(Todo, { group: 'list-{list}', data: ['id', 'title'] })
@@ -85,32 +85,20 @@ for (const server of ['postgresql', 'mariadb'] as const) {
     }
 
     test('of a later commit are larger, though its process publishes first', async (t) => {
-      const held = Promise.withResolvers<void>()
-      const committed = Promise.withResolvers<void>()
-      const holding = {
-        afterTransactionStart ({ transaction }: TransactionEventArgs) {
-          const commit = transaction.commit.bind(transaction)
-          transaction.commit = () => ({
-            async execute () {
-              await commit().execute()
-              committed.resolve()
-              await held.promise
-            }
-          })
-        }
-      }
+      const late = holdCommit()
       const first = await openServer(t, server, [Todo])
       if (first === undefined) return
       await add(first, 'zero')
-      const second = await openServer(t, server, [Todo], { subscribers: [holding] }, first.config.get('dbName'))
+      const second = await openServer(t, server, [Todo], { subscribers: [late.subscriber] }, first.config.get('dbName'))
       assert(second !== undefined)
       const [one, two] = [listen(second), listen(first)]
 
+      late.holdNext()
       const saved = save(second, 'one')
-      await committed.promise
+      await late.answered
       await save(first, 'two')
       const [later] = two.take()
-      held.resolve()
+      late.release()
       await saved
       const [earlier] = one.take()
 

@@ -1,5 +1,6 @@
 /** Helpers of the MikroORM tests: ORMs in memory and on servers, and a subscriber that collects its messages. */
 import type { TestContext } from 'node:test'
+import type { EventSubscriber } from '@mikro-orm/core'
 import { MariaDbDriver } from '@mikro-orm/mariadb'
 import { PostgreSqlDriver } from '@mikro-orm/postgresql'
 import { MikroORM, NodeSqliteDialect, SqliteDriver, type Options } from '@mikro-orm/sql'
@@ -81,6 +82,42 @@ export async function openServer (t: TestContext, server: keyof typeof servers, 
   })
   await orm.schema.create()
   return orm
+}
+
+/**
+ * A subscriber that replaces the COMMIT of each transaction, as the ChangeSubscriber sees it.
+ *
+ * @param replace sends the original COMMIT, or does not
+ */
+export function replaceCommits (replace: (commit: () => Promise<void>) => Promise<void>): EventSubscriber {
+  return {
+    afterTransactionStart ({ transaction }) {
+      if (transaction === undefined) return
+      const commit = transaction.commit.bind(transaction)
+      transaction.commit = () => ({ execute: () => replace(() => commit().execute()) }) as never
+    }
+  }
+}
+
+/** A subscriber that holds back the answer to one COMMIT: the next one after `holdNext()`. */
+export function holdCommit () {
+  const answered = Promise.withResolvers<void>()
+  const released = Promise.withResolvers<void>()
+  let isNext = false
+  const subscriber = replaceCommits(async (commit) => {
+    if (!isNext) return await commit()
+    isNext = false
+    await commit()
+    answered.resolve()
+    await released.promise
+  })
+  return {
+    subscriber,
+    holdNext () { isNext = true },
+    /** Resolves when the database has answered. */
+    answered: answered.promise,
+    release: released.resolve
+  }
 }
 
 /** Connects a subscriber and collects its notifications and log lines. */
