@@ -2,25 +2,17 @@
  * Kills processes that commit, at any instant, while a client of another process follows. Each commit increments
  * counters, so the client must receive the values of a counter as 1, 2, 3, … up to the value in the table.
  */
-import { fork, type ChildProcess } from 'node:child_process'
-import { once } from 'node:events'
-import { setTimeout as wait } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
+import type { MikroORM } from '@mikro-orm/sql'
 import Fastify from 'fastify'
 import { WebSocket } from 'ws'
 import { databaseBroker } from '../../../lib/brokers/database/index.ts'
 import { RohrpostClient } from '../../../lib/client/index.ts'
 import rohrpost from '../../../lib/index.ts'
-import { makeDatabase, type After, type DatabaseName } from '../../brokers/database/support.ts'
-import { Counter, GROUP, open, ROWS } from './counters.ts'
-import type { Instructions } from './writer.ts'
-
-/** Options of a plan. */
-export interface KillOptions {
-  database: DatabaseName
-  kills: number
-  say?: (text: string) => void
-}
+import type { After, DatabaseName } from '../../brokers/database/support.ts'
+import { GROUP, ROWS } from './counters.ts'
+import { kill, makeCounters, readUntil, withEndings, type CounterRow, type KillOptions } from './killer.ts'
+import type { Instructions } from './mortal.ts'
 
 /** What the client has received, compared with the table. */
 export interface KillReport {
@@ -38,12 +30,6 @@ export interface KillReport {
 }
 
 const WRITER = fileURLToPath(new URL('writer.ts', import.meta.url))
-/** Writers at a time, and writers that are started in advance. */
-const ACTIVE = 2
-const SPARE = 1
-/** Upper bounds of the random instants: commits, and milliseconds. */
-const COMMITS = 12
-const DELAY = 60
 /** Milliseconds in which the client must have received all changes. */
 const END = 30_000
 
@@ -54,73 +40,17 @@ const INSTANTS: Record<DatabaseName, ReadonlyArray<Instructions['instant']>> = {
   SQLite: ['killed', 'committed']
 }
 
-export async function run (options: KillOptions): Promise<KillReport> {
-  const endings: Array<() => Promise<void> | void> = []
-  try {
-    return await execute(options, (end) => endings.unshift(end))
-  } finally {
-    for (const end of endings) await end()
-  }
-}
-
-async function execute ({ database: name, kills, say = () => {} }: KillOptions, after: After): Promise<KillReport> {
-  const database = await makeDatabase(name, after, { hasTables: false })
-  const dbName = String(database.orm.config.get('dbName'))
-  const orm = await open(name, dbName)
-  after(() => orm.close(true))
-  if (name === 'SQLite') await orm.em.getConnection().execute('pragma journal_mode = wal')
-  await orm.schema.create()
-  await orm.em.fork().insertMany(Counter, Array.from({ length: ROWS }, (_, index) => ({ id: index + 1, value: 0 })))
-
-  const follower = await follow(orm, after)
-  await kill(name, dbName, kills, after, say)
-  return { kills, ...await follower.compare() }
-}
-
-/** Starts writers and kills them. */
-async function kill (name: DatabaseName, dbName: string, kills: number, after: After, say: (text: string) => void): Promise<void> {
-  const children = new Set<ChildProcess>()
-  after(() => { for (const child of children) child.kill('SIGKILL') })
-  const start = async () => {
-    const child = fork(WRITER, [name, dbName], { env: { ...process.env, NODE_V8_COVERAGE: undefined } })
-    children.add(child)
-    const ended = once(child, 'exit').then(([code]) => {
-      children.delete(child)
-      if (code !== null) throw new Error(`A writer ended with the exit code ${code}`)
-    })
-    ended.catch(() => {})
-    await Promise.race([once(child, 'message'), ended])
-    return { child, ended }
-  }
-
-  const instants = INSTANTS[name]
-  const ready: Array<ReturnType<typeof start>> = []
-  let [begun, done] = [0, 0]
-  const next = () => {
-    while (ready.length <= SPARE) ready.push(start())
-    return ready.shift() as ReturnType<typeof start>
-  }
-  await Promise.all(Array.from({ length: ACTIVE }, async () => {
-    while (begun < kills) {
-      const instant = instants[begun++ % instants.length] as Instructions['instant']
-      const { child, ended } = await next()
-      child.send({ instant, commits: 1 + Math.floor(Math.random() * COMMITS) } satisfies Instructions)
-      if (instant === 'killed') {
-        await wait(Math.random() * DELAY)
-        child.kill('SIGKILL')
-      }
-      await ended
-      if (++done % 100 === 0) say(`${done} of ${kills} writers are killed`)
-    }
-  }))
-  for (const { child, ended } of await Promise.all(ready)) {
-    child.kill('SIGKILL')
-    await ended
-  }
+export function run ({ database: name, kills, say }: KillOptions): Promise<KillReport> {
+  return withEndings(async (after) => {
+    const { orm, dbName } = await makeCounters(name, ROWS, after)
+    const follower = await follow(orm, after)
+    await kill({ writer: WRITER, args: [name, dbName], instants: INSTANTS[name], kills, after, say })
+    return { kills, ...await follower.compare() }
+  })
 }
 
 /** A process of the application with a client, which receives the changes of all writers. */
-async function follow (orm: Awaited<ReturnType<typeof open>>, after: After) {
+async function follow (orm: MikroORM, after: After) {
   const app = Fastify()
   await app.register(rohrpost, { broker: databaseBroker({ orm, history: { size: 100_000, ttl: 60 * 60 * 1000 } }) })
   app.rohrpost.group(GROUP, { id: false, authorize: () => true })
@@ -141,26 +71,13 @@ async function follow (orm: Awaited<ReturnType<typeof open>>, after: After) {
   })
   await client.subscribe({ type: GROUP })
 
-  const hasAll = (counters: ReadonlyArray<{ id: number, value: number }>) => {
+  const hasAll = (counters: readonly CounterRow[]) => {
     return counters.every(({ id, value }) => received.get(id)?.includes(value) === true || value === 0)
   }
-  /** Waits until the client has received the values in the table, for some seconds at most. */
-  const readAll = async () => {
-    const deadline = AbortSignal.timeout(END)
-    for (;;) {
-      // a server may still end transactions of killed writers
-      const counters = await orm.em.fork().find(Counter, {})
-      if (hasAll(counters) || deadline.aborted) return counters
-      const { promise, resolve } = Promise.withResolvers<void>()
-      wake = resolve
-      deadline.addEventListener('abort', () => resolve(), { once: true })
-      if (!hasAll(counters)) await promise
-    }
-  }
-
   return {
+    /** Waits until the client has received the values in the table, for some seconds at most. */
     async compare (): Promise<Omit<KillReport, 'kills'>> {
-      const counters = await readAll()
+      const counters = await readUntil(orm, hasAll, (run) => { wake = run }, END)
       const report = { commits: 0, lost: 0, doubled: 0, back: 0, resyncs }
       for (const { id, value } of counters) {
         const values = received.get(id) as number[]
