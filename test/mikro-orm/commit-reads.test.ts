@@ -122,47 +122,25 @@ suite('the message of the COMMIT', () => {
     ])
   })
 
-  test('goes without reads if the data are a function of the entity', async (t) => {
-    const orm = await open(t)
-    if (orm === undefined) return
-    const { take } = listen(orm, [notifyOnChange(Todo, { data: (todo) => todo.title })])
-    const messages = await recordMessages(t, orm)
+  for (const [reason, options, rule, messages, notification] of [
+    ['the data are a function of the entity', {}, notifyOnChange(Todo, { data: (todo) => todo.title }), ['begin', 'insert', 'select', 'commit'], 'create todo-1 "one"'],
+    ['rules read nothing', {}, notifyOnChange(Todo, { data: ['title'], readBack: false }), ['begin', 'insert', 'commit'], 'create todo-1 {"title":"one"}'],
+    ['`onQuery` of the application changes them', { onQuery: (sql: string) => `${sql} -- app` }, byKey, ['begin', 'insert', 'select', 'commit'], 'create todo-1 {"title":"one","note":null}']
+  ] as const) {
+    test(`goes without reads if ${reason}`, async (t) => {
+      const orm = await open(t, [Todo], options)
+      if (orm === undefined) return
+      const { take } = listen(orm, [rule])
+      const sent = await recordMessages(t, orm)
 
-    const em = orm.em.fork()
-    em.create(Todo, { title: 'one' })
-    await em.flush()
+      const em = orm.em.fork()
+      em.create(Todo, { title: 'one' })
+      await em.flush()
 
-    assert.deepEqual(messages(), ['begin', 'insert', 'select', 'commit'])
-    assert.deepEqual(take(), ['create todo-1 "one"'])
-  })
-
-  test('goes without reads if rules read nothing', async (t) => {
-    const orm = await open(t)
-    if (orm === undefined) return
-    const { take } = listen(orm, [notifyOnChange(Todo, { data: ['title'], readBack: false })])
-    const messages = await recordMessages(t, orm)
-
-    const em = orm.em.fork()
-    em.create(Todo, { title: 'one' })
-    await em.flush()
-
-    assert.deepEqual(messages(), ['begin', 'insert', 'commit'])
-    assert.deepEqual(take(), ['create todo-1 {"title":"one"}'])
-  })
-
-  test('goes without reads if `onQuery` of the application changes them', async (t) => {
-    const orm = await open(t, [Todo], { onQuery: (sql) => `${sql} -- app` })
-    if (orm === undefined) return
-    const { take } = listen(orm, [byKey])
-    const messages = await recordMessages(t, orm)
-
-    const em = orm.em.fork()
-    em.create(Todo, { title: 'one' })
-    await em.flush()
-
-    assert.deepEqual(messages(), ['begin', 'insert', 'select', 'commit'])
-    assert.deepEqual(take(), ['create todo-1 {"title":"one","note":null}'])
-  })
+      assert.deepEqual(sent(), messages)
+      assert.deepEqual(take(), [notification])
+    })
+  }
 
   test('carries the stamp behind the reads', async (t) => {
     const orm = await open(t)
